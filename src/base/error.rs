@@ -1,0 +1,104 @@
+//! The one error of the domain. Transport-free: HTTP and workflows map it at their edges.
+
+use std::error::Error as StdError;
+
+/// What went wrong, for the caller. Each message is a sentence that a customer may read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No valid credential came with the request.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// The caller may see the thing but not do this to it.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The thing does not exist, or the caller may not see it; the two look the same.
+    #[error("{kind} with id {id} not found")]
+    NotFound {
+        /// The noun of the API, such as `database`.
+        kind: &'static str,
+        /// The id as the caller wrote it.
+        id: String,
+    },
+    /// The request cannot be carried out as things stand.
+    #[error("{0}")]
+    Rejected(String),
+    /// A value does not fit.
+    #[error("{message}")]
+    Invalid {
+        /// Which value, and what is wrong with it.
+        message: String,
+        /// What would fit.
+        hint: Option<String>,
+    },
+    /// It clashes with what exists.
+    #[error("{0}")]
+    Conflict(String),
+    /// Try again later: a dependency does not answer.
+    #[error("{message}")]
+    Unavailable {
+        /// What does not answer.
+        message: String,
+        /// For the log.
+        #[source]
+        cause: Option<Box<dyn StdError + Send + Sync>>,
+    },
+    /// A fault of Howdah. Only the log sees the cause.
+    #[error("an internal error occurred")]
+    Internal(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+impl Error {
+    /// A fault of Howdah that is described, rather than caused by another error.
+    pub fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Internal(cause.into())
+    }
+
+    /// A value that does not fit, with what would.
+    pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Invalid { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// Something that is not there, or not for this caller.
+    pub fn not_found(kind: &'static str, id: impl ToString) -> Self {
+        Self::NotFound { kind, id: id.to_string() }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(cause: tokio_postgres::Error) -> Self {
+        if cause.is_closed() || cause.as_db_error().is_none() {
+            return Self::Unavailable {
+                message: "the metadata store does not answer; try again in a moment".into(),
+                cause: Some(Box::new(cause)),
+            };
+        }
+        Self::Internal(Box::new(cause))
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for Error {
+    fn from(cause: deadpool_postgres::PoolError) -> Self {
+        Self::Unavailable {
+            message: "the metadata store does not answer; try again in a moment".into(),
+            cause: Some(Box::new(cause)),
+        }
+    }
+}
+
+/// The result of domain functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The chain of causes as one line, for logs and for a workflow's reason.
+pub fn describe(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

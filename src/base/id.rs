@@ -1,0 +1,144 @@
+//! Every id of the API, typed and prefixed: `proj_…`, `db_…`.
+//!
+//! 128 sortable bits (a UUID of version 7), written as 26 lower-case letters and digits
+//! (Crockford's base 32), so that text order, byte order and creation order agree.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const LENGTH: usize = 26;
+
+fn encode(id: Uuid) -> String {
+    let bits = id.as_u128();
+    (0..LENGTH).rev().map(|place| char::from(ALPHABET[(bits >> (5 * place)) as usize & 31])).collect()
+}
+
+fn decode(text: &str) -> Option<Uuid> {
+    if text.len() != LENGTH {
+        return None;
+    }
+    let mut bits: u128 = 0;
+    for (place, byte) in text.bytes().enumerate() {
+        let value = ALPHABET.iter().position(|letter| *letter == byte)? as u128;
+        if place == 0 && value > 7 {
+            return None; // 26 letters hold 130 bits
+        }
+        bits = bits << 5 | value;
+    }
+    Some(Uuid::from_u128(bits))
+}
+
+/// A new id's bits: milliseconds of `now`, then random ones.
+fn generate(now: Timestamp) -> Uuid {
+    let mut random = [0u8; 10];
+    super::secret::fill_random(&mut random);
+    uuid::Builder::from_unix_timestamp_millis(now.as_millisecond().max(0) as u64, &random).into_uuid()
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// What stands before the underscore.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// A new id; ids made later sort later (to the millisecond).
+            pub fn generate(now: Timestamp) -> Self {
+                Self(generate(now))
+            }
+
+            /// Reads an id with or without its prefix; `None` for anything else.
+            pub fn parse(text: &str) -> Option<Self> {
+                let bare = text.strip_prefix(concat!($prefix, "_")).unwrap_or(text);
+                decode(bare).map(Self)
+            }
+
+            /// The id without its prefix, as it stands in paths and tokens.
+            pub fn bare(&self) -> String {
+                encode(self.0)
+            }
+
+            /// The bits, as the metadata store keeps them.
+            pub fn uuid(&self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl From<Uuid> for $name {
+            fn from(id: Uuid) -> Self {
+                Self(id)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "_{}"), self.bare())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// A workspace: who owns projects.
+    WorkspaceId = "wksp";
+    /// A project: a set of databases.
+    ProjectId = "proj";
+    /// A database, as the API shows it.
+    DatabaseId = "db";
+    /// A connection: one credential of one database.
+    ConnectionId = "con";
+    /// A service token.
+    ServiceTokenId = "itgr";
+    /// A PostgreSQL instance of an engine; a database has one at a time.
+    InstanceId = "inst";
+    /// A workflow in the queue.
+    WorkflowId = "wf";
+    /// This installation: which data directory and which metadata store belong together.
+    InstallationId = "hwdh";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn ids_survive_a_round_trip(bits: u128) {
+            let id = DatabaseId::from(Uuid::from_u128(bits));
+            prop_assert_eq!(DatabaseId::parse(&id.to_string()), Some(id));
+            prop_assert_eq!(DatabaseId::parse(&id.bare()), Some(id));
+        }
+
+        #[test]
+        fn text_order_is_bit_order(a: u128, b: u128) {
+            let (a, b) = (Uuid::from_u128(a), Uuid::from_u128(b));
+            prop_assert_eq!(encode(a).cmp(&encode(b)), a.cmp(&b));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text: String) {
+            if let Some(id) = ProjectId::parse(&text) {
+                prop_assert!(text == id.bare() || text == id.to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn another_prefix_is_refused() {
+        let id = ProjectId::from(Uuid::from_u128(7));
+        assert_eq!(DatabaseId::parse(&id.to_string()), None);
+    }
+}

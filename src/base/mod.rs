@@ -1,0 +1,13 @@
+//! What every layer stands on: typed ids, time, secrets, errors, transactions.
+//! Uses nothing else of ours.
+
+pub mod clock;
+pub mod error;
+pub mod id;
+pub mod keyring;
+pub mod name;
+pub mod page;
+pub mod scram;
+pub mod secret;
+pub mod store;
+pub mod tasks;

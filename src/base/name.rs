@@ -1,0 +1,124 @@
+//! Names that people give to things, parsed once at the edge.
+
+use std::fmt;
+
+use super::error::{Error, Result};
+
+/// Names are at most this many characters, whatever the original leaves open:
+/// long enough for any name, short enough for every table and page.
+pub const LONGEST: usize = 256;
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident: $what:literal, $min:literal..=$max:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Reads a name.
+            ///
+            /// # Errors
+            /// [`Error::Invalid`] when it is too short, too long, only blanks or has control characters.
+            pub fn parse(text: &str) -> Result<Self> {
+                check($what, text, $min, $max)?;
+                Ok(Self(text.to_owned()))
+            }
+
+            /// The name's text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+
+names! {
+    /// A project's name: 1 to 256 characters.
+    ProjectName: "the project's name", 1..=LONGEST;
+    /// A database's name in the API: 1 to 256 characters. (Inside PostgreSQL it is always `postgres`.)
+    DatabaseName: "the database's name", 1..=LONGEST;
+    /// A connection's name: 3 to 65 characters.
+    ConnectionName: "the connection's name", 3..=65;
+}
+
+fn check(what: &str, text: &str, min: usize, max: usize) -> Result<()> {
+    let hint = format!("Give a name of {min} to {max} characters.");
+    let length = text.chars().count();
+    if length < min || text.trim().is_empty() {
+        return Err(Error::invalid(format!("name: {what} is too short ({length} characters)"), hint));
+    }
+    if length > max {
+        return Err(Error::invalid(format!("name: {what} is too long ({length} characters)"), hint));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Error::invalid(format!("name: {what} has a control character"), hint));
+    }
+    Ok(())
+}
+
+const FIRST: &[&str] = &[
+    "amber", "brave", "bright", "calm", "clear", "cobalt", "coral", "crisp", "early", "gentle", "golden", "green",
+    "happy", "ivory", "jade", "keen", "kind", "late", "lucid", "mellow", "noble", "olive", "plain", "proud", "quick",
+    "quiet", "ready", "royal", "rustic", "silver", "steady", "sunny", "swift", "tidy", "violet", "warm", "wise",
+];
+const SECOND: &[&str] = &[
+    "acacia", "banyan", "bridge", "canyon", "cedar", "cloud", "delta", "elephant", "field", "forest", "garden",
+    "harbor", "hill", "island", "lake", "maple", "meadow", "monsoon", "mountain", "orchard", "palm", "plain", "pond",
+    "prairie", "river", "savanna", "shore", "spring", "stone", "summit", "teak", "trail", "valley", "village",
+];
+
+impl ProjectName {
+    /// Two plain words and a short suffix, for a project that was given no name.
+    pub fn generate() -> Self {
+        let [a, b] = super::secret::random_bytes::<2>();
+        let first = FIRST[usize::from(a) % FIRST.len()];
+        let second = SECOND[usize::from(b) % SECOND.len()];
+        Self(format!("{first}-{second}-{}", super::secret::random_hex::<2>()))
+    }
+}
+
+impl From<ProjectName> for DatabaseName {
+    /// A project's first database carries the project's name.
+    fn from(name: ProjectName) -> Self {
+        Self(name.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_have_limits() {
+        assert!(ProjectName::parse("").is_err());
+        assert!(ProjectName::parse("   ").is_err());
+        assert!(ProjectName::parse("a\nb").is_err());
+        assert!(ProjectName::parse(&"x".repeat(256)).is_ok());
+        assert!(ProjectName::parse(&"x".repeat(257)).is_err());
+        assert!(ConnectionName::parse("ab").is_err());
+        assert!(ConnectionName::parse("abc").is_ok());
+        assert!(ConnectionName::parse(&"é".repeat(65)).is_ok());
+    }
+
+    #[test]
+    fn a_generated_name_is_a_name() {
+        let name = ProjectName::generate();
+        assert!(ProjectName::parse(name.as_str()).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn a_parsed_name_is_the_text_that_came_in(text: String) {
+            if let Ok(name) = DatabaseName::parse(&text) {
+                prop_assert_eq!(name.as_str(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The metadata store: a pool, transactions, and what it announces.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod};
+use futures_util::StreamExt as _;
+use tokio::sync::broadcast;
+use tokio_postgres::{AsyncMessage, Config, NoTls};
+
+use super::error::Result;
+use super::tasks::Tasks;
+
+/// A connection of the pool, for single statements.
+pub type Session = Object;
+
+/// What the store announces (PostgreSQL's NOTIFY). A payload is a bare id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// A workflow was started or has to be looked at again.
+    WorkflowStarted,
+    /// A workflow ended, well or not.
+    WorkflowEnded,
+    /// A database's status changed.
+    DatabaseChanged,
+    /// A connection's credential is no longer valid.
+    ConnectionEnded,
+}
+
+impl Channel {
+    const ALL: [Self; 4] = [Self::WorkflowStarted, Self::WorkflowEnded, Self::DatabaseChanged, Self::ConnectionEnded];
+
+    /// Its name in PostgreSQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WorkflowStarted => "howdah_workflow_started",
+            Self::WorkflowEnded => "howdah_workflow_ended",
+            Self::DatabaseChanged => "howdah_database_changed",
+            Self::ConnectionEnded => "howdah_connection_ended",
+        }
+    }
+}
+
+/// One announcement.
+#[derive(Clone, Debug)]
+pub enum Announcement {
+    /// Something happened to the thing with this bare id.
+    Of(Channel, String),
+    /// The listener was away for a while: look at everything again.
+    Missed,
+}
+
+/// The metadata store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+    announcements: Arc<broadcast::Sender<Announcement>>,
+}
+
+impl Store {
+    /// Opens a pool of at most `connections` on the metadata store and listens for announcements
+    /// until `tasks` stop.
+    pub fn open(config: Config, connections: usize, tasks: &Tasks) -> Result<Self> {
+        let manager =
+            Manager::from_config(config.clone(), NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let pool = Pool::builder(manager)
+            .max_size(connections)
+            .runtime(deadpool_postgres::Runtime::Tokio1)
+            .wait_timeout(Some(Duration::from_secs(5)))
+            .create_timeout(Some(Duration::from_secs(5)))
+            .build()
+            .map_err(super::error::Error::internal)?;
+        let (sender, _) = broadcast::channel(1024);
+        let announcements = Arc::new(sender);
+        tasks.spawn(listen(config, announcements.clone(), tasks.clone()));
+        Ok(Self { pool, announcements })
+    }
+
+    /// A pooled connection for statements that need no transaction.
+    pub async fn session(&self) -> Result<Session> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// Begins a transaction. It rolls back unless [`Tx::commit`] is called.
+    pub async fn begin(&self) -> Result<Tx> {
+        let session = self.pool.get().await?;
+        session.batch_execute("BEGIN").await?;
+        Ok(Tx { session: Some(session) })
+    }
+
+    /// Everything that is announced from now on.
+    pub fn announcements(&self) -> broadcast::Receiver<Announcement> {
+        self.announcements.subscribe()
+    }
+}
+
+/// A transaction on the metadata store. The caller owns it: handlers and workflow steps
+/// begin and commit; domain functions only use it.
+pub struct Tx {
+    /// `None` once committed.
+    session: Option<Session>,
+}
+
+impl Tx {
+    /// Makes everything done in it true, or nothing.
+    pub async fn commit(mut self) -> Result<()> {
+        if let Some(session) = &self.session {
+            session.batch_execute("COMMIT").await?;
+        }
+        self.session = None;
+        Ok(())
+    }
+
+    /// Announces something; listeners hear it when the transaction commits.
+    pub async fn announce(&self, channel: Channel, bare_id: &str) -> Result<()> {
+        let statement = self.prepare_cached("SELECT pg_notify($1, $2)").await?;
+        self.execute(&statement, &[&channel.name(), &bare_id]).await?;
+        Ok(())
+    }
+}
+
+impl std::ops::Deref for Tx {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        #[expect(clippy::expect_used, reason = "only commit takes the session, and commit takes the Tx")]
+        self.session.as_ref().expect("an open transaction has a session")
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            // The connection is closed instead of returned: the server rolls back, and no
+            // half-open transaction can come back out of the pool.
+            drop(Object::take(session));
+        }
+    }
+}
+
+/// Keeps one connection that listens; after a loss it comes back and says that it was away.
+async fn listen(config: Config, announcements: Arc<broadcast::Sender<Announcement>>, tasks: Tasks) {
+    let mut first = true;
+    while !tasks.is_stopping() {
+        let session = async {
+            let (client, mut connection) = config.connect(NoTls).await?;
+            let mut messages = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
+            let channels: String = Channel::ALL.iter().map(|channel| format!("LISTEN {};", channel.name())).collect();
+            let listening = client.batch_execute(&channels);
+            tokio::pin!(listening);
+            let mut ready = false;
+            loop {
+                tokio::select! {
+                    done = &mut listening, if !ready => {
+                        done?;
+                        ready = true;
+                        if !first {
+                            let _ = announcements.send(Announcement::Missed);
+                        }
+                        first = false;
+                    }
+                    message = messages.next() => match message {
+                        Some(Ok(AsyncMessage::Notification(note))) => {
+                            let channel = Channel::ALL.into_iter().find(|channel| channel.name() == note.channel());
+                            if let Some(channel) = channel {
+                                let _ = announcements.send(Announcement::Of(channel, note.payload().to_owned()));
+                            }
+                        }
+                        Some(Ok(_)) => {}
+                        Some(Err(error)) => return Err(error),
+                        None => return Ok(()),
+                    },
+                }
+            }
+        };
+        tokio::select! {
+            ended = session => if let Err(error) = ended {
+                tracing::warn!(error = %super::error::describe(&error), "lost the listener on the metadata store");
+            },
+            () = tasks.stopping() => return,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            () = tasks.stopping() => return,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Connections: the credentials of a database.
+
+pub mod credential;

@@ -1,0 +1,6 @@
+//! Howdah: a Postgres platform in one binary. `ARCHITECTURE.md` is the map.
+
+pub mod base;
+pub mod domain;
+pub mod engine;
+pub mod gateway;
