@@ -1,6 +1,8 @@
 //! Howdah: a Postgres platform in one binary. `ARCHITECTURE.md` is the map.
 
+pub mod auth;
 pub mod base;
 pub mod domain;
 pub mod engine;
 pub mod gateway;
+pub mod queue;
