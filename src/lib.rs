@@ -1,8 +1,10 @@
 //! Howdah: a Postgres platform in one binary. `ARCHITECTURE.md` is the map.
 
+pub mod app;
 pub mod auth;
 pub mod base;
 pub mod domain;
 pub mod engine;
 pub mod gateway;
+pub mod jobs;
 pub mod queue;

@@ -88,6 +88,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// The step that it is at.
+    pub fn step(&self) -> &str {
+        &self.step
+    }
+
     /// Writes the next step. Part of the step's own transaction.
     ///
     /// # Errors
