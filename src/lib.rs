@@ -6,5 +6,6 @@ pub mod base;
 pub mod domain;
 pub mod engine;
 pub mod gateway;
+pub mod http;
 pub mod jobs;
 pub mod queue;
