@@ -122,8 +122,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     if text.trim() == "0" {
         return Ok(Duration::ZERO);
     }
-    let parsed: SignedDuration =
-        text.parse().map_err(|_| format!("{text:?} is not a time such as 90s, 5m or 1h"))?;
+    let parsed: SignedDuration = text.parse().map_err(|_| format!("{text:?} is not a time such as 90s, 5m or 1h"))?;
     parsed.try_into().map_err(|_| format!("{text:?} is less than nothing"))
 }
 

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Config, NoTls};
 
-use crate::base::error::{describe, Error, Result};
+use crate::base::error::{Error, Result, describe};
 use crate::base::id::InstallationId;
 use crate::base::store::Tx;
 
@@ -54,8 +54,11 @@ mod tests {
     /// A migration that has landed is never edited: whoever has run it would have another schema.
     #[test]
     fn migrations_are_numbered_without_gaps() {
-        let versions: Vec<i32> =
-            super::embedded::migrations::runner().get_migrations().iter().map(|migration| migration.version()).collect();
+        let versions: Vec<i32> = super::embedded::migrations::runner()
+            .get_migrations()
+            .iter()
+            .map(|migration| migration.version())
+            .collect();
         assert_eq!(versions, (1..=versions.len() as i32).collect::<Vec<_>>());
     }
 }

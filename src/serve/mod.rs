@@ -42,8 +42,10 @@ const HTTP_GRACE: Duration = Duration::from_secs(3);
 /// Runs the platform until it is told to stop. The error is one sentence with the cure.
 pub async fn run(config: Serve) -> Result<(), String> {
     logs::start();
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|error| format!("cannot listen for signals: {error}"))?;
     let stop = async {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -168,7 +170,9 @@ async fn start(
             instance.ensure_started().await.map_err(|error| format!("cannot start the metadata instance: {error}"))?
         }
     };
-    metadata::migrate(&store_config).await.map_err(|error| format!("cannot use the metadata store: {}", describe(&error)))?;
+    metadata::migrate(&store_config)
+        .await
+        .map_err(|error| format!("cannot use the metadata store: {}", describe(&error)))?;
     let store = Store::open(store_config, METADATA_CONNECTIONS, tasks).map_err(|error| describe(&error))?;
 
     let limits = Limits {
@@ -297,9 +301,12 @@ fn local_name(address: SocketAddr) -> String {
 fn serve_http(listener: TcpListener, app: Arc<App>, tasks: &Tasks) -> Served {
     let (ended, served) = tokio::sync::oneshot::channel();
     let stopping = tasks.clone();
-    let server = axum::serve(listener, http::router(app))
-        .with_graceful_shutdown(async move { stopping.stopping().await });
-    #[expect(clippy::disallowed_methods, reason = "shutdown waits for it, but not for ever: a client may keep its connection")]
+    let server =
+        axum::serve(listener, http::router(app)).with_graceful_shutdown(async move { stopping.stopping().await });
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "shutdown waits for it, but not for ever: a client may keep its connection"
+    )]
     tokio::spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(%error, "the API's listener failed");
