@@ -19,7 +19,7 @@ pub(super) async fn trace(request: Request, next: Next) -> Response {
     async move {
         let begun = tokio::time::Instant::now();
         let mut response = next.run(request).await;
-        let (status, elapsed_ms) = (response.status().as_u16(), begun.elapsed().as_millis());
+        let (status, elapsed_ms) = (response.status().as_u16(), begun.elapsed().as_millis() as u64);
         tracing::info!(status, elapsed_ms, "{method} {path} answered {status}");
         if let Ok(value) = HeaderValue::from_str(&id) {
             response.headers_mut().insert(HEADER, value);

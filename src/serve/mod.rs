@@ -15,7 +15,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::directory::DataDirectory;
 use crate::app::{App, JobCtx, PublicAddresses};
-use crate::auth::signing::Signer;
 use crate::base::clock::Clock;
 use crate::base::error::describe;
 use crate::base::keyring::Keyring;
@@ -181,6 +180,11 @@ async fn start(
     };
     let instances = Instances::new(engine, limits, clock.clone(), tasks.clone());
     instances.adopt().await.map_err(|error| error.to_string())?;
+
+    // The first create should find a prepared instance too.
+    if let Err(error) = instances.replenish_stock().await {
+        tracing::warn!(error = %describe(&error), "cannot prepare an instance; trying again");
+    }
 
     let http_address = http_listener.local_addr().map_err(|error| format!("the API's address is unknown: {error}"))?;
     let first = first_start::ensure(&store, directory, &keyring, &instances, &clock).await?;
