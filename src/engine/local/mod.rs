@@ -24,7 +24,7 @@ mod start;
 mod stock;
 mod template;
 #[cfg(test)]
-mod tests;
+pub(in crate::engine) mod tests;
 mod users;
 
 use std::collections::HashMap;
