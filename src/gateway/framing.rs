@@ -172,10 +172,11 @@ mod tests {
             let mut boundaries = vec![0];
             for (kind, body) in &messages {
                 let end = boundaries.last().unwrap() + body.len() + 5;
-                if end <= whole.len() {
-                    expected.push(*kind);
-                    boundaries.push(end);
+                if end > whole.len() {
+                    break;
                 }
+                expected.push(*kind);
+                boundaries.push(end);
             }
             let (mut framing, mut seen, mut place, mut last) = (Framing::default(), Vec::new(), 0, 0);
             for size in sizes.iter().cycle() {

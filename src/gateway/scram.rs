@@ -179,6 +179,10 @@ mod tests {
         Subject::new(Some(&Verifier::of(&Secret::new(password))), "ada", &SECRET)
     }
 
+    fn unknown(user: &str) -> Subject {
+        Subject::new(None, user, &SECRET)
+    }
+
     /// A whole exchange with the client of tokio-postgres.
     fn exchange(
         subject: Subject,
@@ -228,7 +232,6 @@ mod tests {
 
     #[test]
     fn an_unknown_user_fails_like_a_wrong_password() {
-        let unknown = |user| Subject::new(None, user, &SECRET);
         let none = ChannelBinding::unsupported;
         assert_eq!(exchange(unknown("eve"), "", PLAIN, none(), None), Err(Failure::Password));
         assert_eq!(unknown("eve").verifier.salt, unknown("eve").verifier.salt);
@@ -268,13 +271,13 @@ mod tests {
     proptest! {
         #[test]
         fn any_first_message_is_read_or_refused(bytes: Vec<u8>, bound: bool) {
-            let _ = begin(subject("x"), PLAIN.as_bytes(), &bytes, bound.then_some(b"hash"));
+            let _ = begin(unknown("x"), PLAIN.as_bytes(), &bytes, bound.then_some(b"hash"));
         }
 
         #[test]
         fn any_last_message_is_refused(bytes: Vec<u8>, text in "c=biws,r=[ -~]{0,30},p=[A-Za-z0-9+/=]{0,50}") {
             for message in [&bytes[..], text.as_bytes()] {
-                let (exchange, _) = begin(subject("x"), PLAIN.as_bytes(), b"n,,n=,r=abc", None).ok().unwrap();
+                let (exchange, _) = begin(unknown("x"), PLAIN.as_bytes(), b"n,,n=,r=abc", None).ok().unwrap();
                 prop_assert!(exchange.finish(message).is_err());
             }
         }
