@@ -41,17 +41,20 @@ async function run(): Promise<void> {
     api.POST("/v1/projects", { body: { name, region: "us-east-1" } }),
   );
   const project = created.data;
+  const path = { id: project.id };
   try {
     await useProject(project.id, project.database);
-  } finally {
-    await ok("delete the project", 204, api.DELETE("/v1/projects/{id}", { params: { path: { id: project.id } } }));
+  } catch (error) {
+    await api.DELETE("/v1/projects/{id}", { params: { path } });
+    throw error;
   }
+  await ok("delete the project", 204, api.DELETE("/v1/projects/{id}", { params: { path } }));
 
   await refused(
     "get a deleted project",
     404,
     "resource-not-found",
-    api.GET("/v1/projects/{id}", { params: { path: { id: project.id } } }),
+    api.GET("/v1/projects/{id}", { params: { path } }),
   );
   assert(project.database, "the project was created with a database");
   await refused(
