@@ -1,1 +1,3 @@
 //! The integration tests: the built binary on real PostgreSQL.
+
+mod architecture;
