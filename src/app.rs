@@ -3,12 +3,22 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
 use crate::auth::signing::Signer;
 use crate::base::clock::Clock;
-use crate::base::store::Store;
+use crate::base::error::Result;
+use crate::base::id::WorkflowId;
+use crate::base::store::{Announcement, Store};
 use crate::base::tasks::Tasks;
 use crate::domain::regions::Regions;
-use crate::engine::Instances;
+use crate::engine::{Instances, TENANT_DATABASE};
+use crate::queue;
+
+/// How long a create waits for its workflow before it answers with what is true by then.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a request may reach. There is no engine in it.
 pub struct App {
@@ -26,6 +36,20 @@ pub struct App {
     pub tasks: Tasks,
 }
 
+impl App {
+    /// Waits a short while for the workflow that a create has started, so that the answer can
+    /// say `ready`. Whether it has ended by then or not, the answer says what is true.
+    ///
+    /// `announcements` must have been subscribed before the create committed.
+    pub async fn settle(
+        &self,
+        announcements: &mut broadcast::Receiver<Announcement>,
+        workflow: WorkflowId,
+    ) -> Result<()> {
+        queue::wait(&self.store, announcements, workflow, PATIENCE).await.map(drop)
+    }
+}
+
 /// The addresses that customers are given.
 #[derive(Clone, Debug)]
 pub struct PublicAddresses {
@@ -38,6 +62,12 @@ pub struct PublicAddresses {
 }
 
 impl PublicAddresses {
+    /// The string that `psql` and every driver take.
+    pub fn connection_string(&self, user: &str, password: &str) -> String {
+        let (host, port, sslmode) = (&self.gateway_host, self.gateway_port, self.sslmode());
+        format!("postgres://{user}:{password}@{host}:{port}/{TENANT_DATABASE}?sslmode={sslmode}")
+    }
+
     /// `disable` while the gateway's public address is a loopback one, since some drivers verify
     /// certificates under `require` and nothing leaves the machine; `require` otherwise.
     pub fn sslmode(&self) -> &'static str {

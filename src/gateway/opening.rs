@@ -135,7 +135,11 @@ pub(super) async fn open(
 
 /// Wakes the instance if it sleeps.
 async fn attach(shared: &Shared, credential: &Credential) -> Result<Attachment, Refusal> {
-    shared.instances.attach(credential.instance).await.map_err(|error| {
+    let attached = match credential.connection {
+        Some(_) => shared.instances.attach(credential.instance).await,
+        None => shared.instances.attach_probe(credential.instance).await,
+    };
+    attached.map_err(|error| {
         match &error {
             EngineError::Full { .. } | EngineError::Missing(_) => {}
             EngineError::MajorMissing(_) | EngineError::NoSpace { .. } | EngineError::Failed { .. } => {

@@ -67,6 +67,10 @@ impl Pipe {
         Poll::Ready(Ok(()))
     }
 
+    fn clear(&mut self) {
+        self.start = self.end;
+    }
+
     fn poll_flush<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unflushed {
             ready!(Pin::new(writer).poll_flush(context))?;
@@ -116,7 +120,7 @@ where
 
     fn poll(&mut self, attachment: &Attachment, context: &mut Context<'_>) -> Poll<Side> {
         let mut moved = false;
-        let up = self.poll_up(context, &mut moved);
+        let up = self.poll_up(attachment, context, &mut moved);
         let down = self.poll_down(context, &mut moved);
         if moved {
             attachment.touch(self.activity.is_busy());
@@ -132,7 +136,7 @@ where
     }
 
     /// Client to instance, until there is nothing more to do now.
-    fn poll_up(&mut self, context: &mut Context<'_>, moved: &mut bool) -> Poll<Side> {
+    fn poll_up(&mut self, attachment: &Attachment, context: &mut Context<'_>, moved: &mut bool) -> Poll<Side> {
         loop {
             match self.up.poll_drain(&mut self.backend, context) {
                 Poll::Ready(Ok(())) => {}
@@ -142,6 +146,12 @@ where
             match self.up.poll_read(&mut self.client, context) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Side::Client),
                 Poll::Ready(Ok(length)) => {
+                    if !attachment.touch_before_sending() {
+                        // The instance is about to stop: nothing more may reach it, or it would
+                        // be lost. The client is told by whoever waits for the attachment's end.
+                        self.up.clear();
+                        return Poll::Pending;
+                    }
                     *moved = true;
                     self.activity.client_sent(&self.up.buffer[..length]);
                 }

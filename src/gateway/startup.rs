@@ -172,7 +172,11 @@ impl Startup {
     /// The `StartupMessage` for the instance: its own role, the client's database and parameters.
     /// Always protocol 3.0, which every PostgreSQL knows.
     pub(crate) fn for_instance(&self, role: &str, default_database: &str) -> Vec<u8> {
-        let database = self.value("database").filter(|name| !name.is_empty()).unwrap_or(default_database.as_bytes());
+        // libpq names the user's database when it is given none; no database is called like that.
+        let database = self
+            .value("database")
+            .filter(|name| !name.is_empty() && Some(*name) != self.value("user"))
+            .unwrap_or(default_database.as_bytes());
         let mut message = vec![0, 0, 0, 0];
         message.extend((3u32 << 16).to_be_bytes());
         let own = [(&b"user"[..], role.as_bytes()), (b"database", database)];

@@ -143,7 +143,7 @@ impl World {
         let starts = Arc::new(AtomicUsize::new(0));
         let engine = OneInstance { directory: directory.path().to_owned(), starts: starts.clone() };
         let idle = engine::Limits { idle_stop: None, max_running: 10 };
-        let instances = Instances::new(Arc::new(engine), idle, Clock::system());
+        let instances = Instances::new(Arc::new(engine), idle, Clock::system(), tasks.clone());
         let (certificate, key) = tls::self_signed(&["localhost".to_owned()]).unwrap();
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),

@@ -83,6 +83,7 @@ pub struct Job {
     step: String,
     fence: i64,
     attempts: i32,
+    last_reason: Option<String>,
     overdue: bool,
     fault: Option<Fault>,
 }

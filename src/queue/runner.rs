@@ -139,8 +139,8 @@ impl Runner {
         loop {
             let before = job.step.clone();
             if job.overdue && self.handler.may_give_up(&job.kind) {
-                let reason = "it did not get further within 15 minutes";
-                return self.give_up(&job, reason).await;
+                let last = job.last_reason.as_deref().unwrap_or("no try has ended");
+                return self.give_up(&job, &format!("it did not get further within 15 minutes: {last}")).await;
             }
             let repeat = match self.run_step(&mut job).await {
                 Ok(repeat) => repeat,

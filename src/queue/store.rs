@@ -52,7 +52,8 @@ pub(super) async fn claim(store: &Store, lease: Duration, only: Option<WorkflowI
                       LIMIT 1
                         FOR UPDATE SKIP LOCKED) due
               WHERE w.id = due.id
-          RETURNING w.id, w.kind, w.subject, w.step, w.fence, w.attempts, w.step_deadline < now() AS overdue",
+          RETURNING w.id, w.kind, w.subject, w.step, w.fence, w.attempts, w.reason,
+                    w.step_deadline < now() AS overdue",
         )
         .await?;
     let only = only.map(|id| id.uuid());
@@ -70,6 +71,7 @@ pub(super) async fn claim(store: &Store, lease: Duration, only: Option<WorkflowI
         step: row.get("step"),
         fence: row.get("fence"),
         attempts: row.get("attempts"),
+        last_reason: row.get("reason"),
         overdue: row.get("overdue"),
         fault: None,
     };

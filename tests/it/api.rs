@@ -34,7 +34,9 @@ async fn bad_input_gets_a_clear_error_and_changes_nothing() {
     raw("{} {}".into(), "application/json").await.assert_error(400, "client-error");
     raw("[".repeat(100_000), "application/json").await.assert_error(400, "client-error");
     raw("name=x".into(), "application/x-www-form-urlencoded").await.assert_error(415, "client-error");
-    raw(format!("{{\"name\":\"{}\"}}", "x".repeat(300_000)), "application/json").await.assert_error(413, "client-error");
+    raw(format!("{{\"name\":\"{}\"}}", "x".repeat(300_000)), "application/json")
+        .await
+        .assert_error(413, "client-error");
     assert_eq!(owner.get("/v1/projects").await.data(200), &json!([]));
     assert_eq!(howdah.directory().instances(), Vec::<String>::new());
 }

@@ -76,7 +76,14 @@ async fn every_operation_checks_who_is_calling() {
             200,
         ),
         (Method::GET, "/v1/connections/{id}", format!("/v1/connections/{connection}"), None, Stranger::NotFound, 200),
-        (Method::DELETE, "/v1/connections/{id}", format!("/v1/connections/{connection}"), None, Stranger::NotFound, 204),
+        (
+            Method::DELETE,
+            "/v1/connections/{id}",
+            format!("/v1/connections/{connection}"),
+            None,
+            Stranger::NotFound,
+            204,
+        ),
         (
             Method::DELETE,
             "/v1/databases/{databaseId}",
@@ -93,7 +100,9 @@ async fn every_operation_checks_who_is_calling() {
         .as_object()
         .unwrap()
         .iter()
-        .flat_map(|(path, item)| item.as_object().unwrap().keys().map(move |method| (method.to_uppercase(), path.clone())))
+        .flat_map(|(path, item)| {
+            item.as_object().unwrap().keys().map(move |method| (method.to_uppercase(), path.clone()))
+        })
         .collect();
     let tested = table.iter().map(|(method, path, ..)| (method.to_string(), (*path).to_owned())).collect();
     assert_eq!(declared, tested, "every operation of openapi.json stands in this table, and no other");

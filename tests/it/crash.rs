@@ -33,7 +33,8 @@ async fn kill_9_during_fifty_creates_loses_none_that_was_answered() {
     let old_port = howdah.gateway().port();
     howdah.launch().await;
     for project in &answered {
-        let connection = connection_string(project).replace(&format!(":{old_port}/"), &format!(":{}/", howdah.gateway().port()));
+        let connection =
+            connection_string(project).replace(&format!(":{old_port}/"), &format!(":{}/", howdah.gateway().port()));
         let asked = psql(&connection, "SELECT 1");
         assert!(asked.status.success(), "{}: {}", project["name"], String::from_utf8_lossy(&asked.stderr));
     }

@@ -1,6 +1,8 @@
 //! One harness for all tests: the built binary on a data directory of its own, and people who
 //! use it by HTTP and by PostgreSQL's own clients.
 
+#![expect(unreachable_pub, reason = "tests are one crate; pub says what tests may use of the harness")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{LazyLock, OnceLock};
@@ -159,10 +161,6 @@ impl Howdah {
         &self.directory
     }
 
-    pub fn pid(&self) -> i32 {
-        self.child.as_ref().unwrap().id() as i32
-    }
-
     /// Stops it as Ctrl-C does, and waits.
     pub async fn stop(&mut self) -> std::process::ExitStatus {
         let mut child = self.child.take().unwrap();
@@ -265,8 +263,7 @@ impl Drop for Howdah {
             let left = self.directory.servers();
             assert!(left.is_empty(), "a clean stop leaves no server running: {left:?}");
             let log = self.log();
-            let errors: Vec<&str> =
-                log.lines().filter(|line| line.contains(r#""level":"ERROR""#)).collect();
+            let errors: Vec<&str> = log.lines().filter(|line| line.contains(r#""level":"ERROR""#)).collect();
             assert!(errors.is_empty(), "nothing is logged as an error unexpectedly: {errors:#?}");
         }
         let _ = std::fs::remove_file(self.log_path());
@@ -353,8 +350,7 @@ pub async fn answer(method: &Method, path: &str, response: reqwest::Response) ->
     Answer { status, headers, body }
 }
 
-static DOCUMENT: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../../openapi.json")).unwrap());
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(include_str!("../../openapi.json")).unwrap());
 
 /// Fails when the document does not declare this answer to this operation.
 fn check_against_document(method: &Method, path: &str, status: StatusCode, body: &Value) {
@@ -365,7 +361,8 @@ fn check_against_document(method: &Method, path: &str, status: StatusCode, body:
     };
     let paths = DOCUMENT["paths"].as_object().unwrap();
     let exact = paths.get(bare);
-    let Some(item) = exact.or_else(|| paths.iter().find(|(template, _)| matches(template)).map(|(_, item)| item)) else {
+    let Some(item) = exact.or_else(|| paths.iter().find(|(template, _)| matches(template)).map(|(_, item)| item))
+    else {
         return;
     };
     let Some(operation) = item.get(method.as_str().to_lowercase()) else { return };

@@ -1,6 +1,7 @@
 //! The integration tests: the built binary on real PostgreSQL.
 
 mod api;
+mod architecture;
 mod authorization;
 mod crash;
 mod gateway;

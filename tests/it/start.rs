@@ -126,7 +126,8 @@ async fn as_process_1_it_reaps_and_passes_signals_on() {
     // The direct child of unshare is process 1 of the new namespace.
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
     let init: i32 = children.split_whitespace().next().unwrap().parse().unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(init).unwrap(), rustix::process::Signal::TERM).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(init).unwrap(), rustix::process::Signal::TERM)
+        .unwrap();
     let status = crate::harness::eventually("it to stop", async || child.try_wait().unwrap()).await;
     assert!(status.success(), "{status}");
     assert!(directory.servers().is_empty());

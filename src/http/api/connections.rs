@@ -15,7 +15,6 @@ use crate::base::error::Error;
 use crate::base::id::{ConnectionId, DatabaseId};
 use crate::base::name::ConnectionName;
 use crate::domain::connections::{self, Connection, NewCredential};
-use crate::engine::TENANT_DATABASE;
 use crate::http::Failure;
 use crate::http::body;
 use crate::http::caller::Caller;
@@ -129,14 +128,7 @@ pub(super) struct CreateConnection {
 
 /// The string that `psql` and every driver take.
 pub(super) fn connection_string(app: &App, credential: &NewCredential) -> String {
-    format!(
-        "postgres://{}:{}@{}:{}/{TENANT_DATABASE}?sslmode={}",
-        credential.user,
-        credential.password.expose(),
-        app.public.gateway_host,
-        app.public.gateway_port,
-        app.public.sslmode(),
-    )
+    app.public.connection_string(&credential.user, credential.password.expose())
 }
 
 fn endpoints(app: &App, credential: Option<&NewCredential>) -> Endpoints {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::connections::{ApiKey, ConnectionWire, DirectConnection};
-use super::{Data, List, PageQuery, Reference, connections, settle, url};
+use super::{Data, List, PageQuery, Reference, connections, url};
 use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
@@ -269,7 +269,7 @@ pub(super) async fn create_database(
     let new = NewDatabase { name, region, is_default: new.is_default };
     let created = databases::create(&tx, &actor, app.clock.now(), project, new).await?;
     tx.commit().await?;
-    settle(&app, &mut announcements, created.workflow).await?;
+    app.settle(&mut announcements, created.workflow).await?;
     let database = databases::get(&app.store.session().await?, &actor, created.database).await?;
     let data = NewDatabaseWire {
         database: wire_new(&app, &database, &created.credential),

@@ -7,10 +7,8 @@ mod regions;
 mod workspaces;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -18,13 +16,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::base::error::Result;
-use crate::base::id::WorkflowId;
 use crate::base::page::{Page, PageRequest};
-use crate::base::store::Announcement;
-use crate::queue;
-
-/// How long a create waits for its workflow before it answers with what is true by then.
-const CREATE_PATIENCE: Duration = Duration::from_millis(1000);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -141,9 +133,4 @@ impl Reference {
 /// The address of a resource in this API.
 fn url(app: &App, collection: &str, id: &str) -> String {
     format!("{}/v1/{collection}/{id}", app.public.api)
-}
-
-/// Waits a short while for what a create has started; the answer then says what is true.
-async fn settle(app: &App, announcements: &mut broadcast::Receiver<Announcement>, workflow: WorkflowId) -> Result<()> {
-    queue::wait(&app.store, announcements, workflow, CREATE_PATIENCE).await.map(drop)
 }

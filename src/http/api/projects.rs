@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::databases::NewDatabaseFields;
-use super::{Data, List, PageQuery, Reference, databases as database_wire, settle, url};
+use super::{Data, List, PageQuery, Reference, databases as database_wire, url};
 use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
@@ -190,7 +190,7 @@ pub(super) async fn create_project(
     tx.commit().await?;
     let mut database = None;
     if let Some(created) = created {
-        settle(&app, &mut announcements, created.workflow).await?;
+        app.settle(&mut announcements, created.workflow).await?;
         let found = databases::get(&app.store.session().await?, &actor, created.database).await?;
         database = Some(database_wire::wire_new(&app, &found, &created.credential));
     }
