@@ -25,8 +25,8 @@ pub(super) enum Purpose {
 pub(super) struct Access {
     /// Whether every instance has a user of its own.
     pub(super) separate_users: bool,
-    /// The name of Howdah's user.
-    pub(super) own_name: Option<String>,
+    /// The name of Howdah's user, which `peer` compares with.
+    pub(super) own_name: String,
 }
 
 /// Writes the files unless they are there and right.
@@ -154,30 +154,26 @@ fn settings(purpose: Purpose) -> String {
 
 /// The first line that fits decides; what no line names is rejected by the last.
 fn host_based_authentication(purpose: Purpose, access: &Access) -> String {
-    // Where the user has no name `peer` has nothing to compare. The socket's directory is then
-    // what keeps others out: it has mode 0700 and belongs to the one user there is.
-    let peer = if access.own_name.is_some() { "peer map=howdah" } else { "trust" };
     let platform = match purpose {
         // The instance's processes run as the same user as Howdah here, so `peer` would let a
         // tenant's SQL come back in as superuser (dblink and its like): a password that only
         // Howdah reads keeps that shut.
         Purpose::Tenant if !access.separate_users => "scram-sha-256",
-        _ => peer,
+        _ => "peer map=howdah",
     };
     let mut lines = vec!["# TYPE DATABASE USER METHOD".to_owned(), "local howdah tenant reject".to_owned()];
     lines.push(format!("local all howdah {platform}"));
     if purpose == Purpose::Tenant {
         // With shared users whoever runs SQL in the instance could log in as the tenant this
         // way; but that is who they are already, so nothing is gained.
-        lines.push(format!("local all tenant {peer}"));
+        lines.push("local all tenant peer map=howdah".to_owned());
     }
     lines.push("local all all reject".to_owned());
     lines.join("\n") + "\n"
 }
 
 fn user_map(access: &Access) -> String {
-    let Some(name) = &access.own_name else { return "# MAP SYSTEM-USER ROLE\n".into() };
-    let name = name.replace('"', "\"\"");
+    let name = access.own_name.replace('"', "\"\"");
     format!("# MAP SYSTEM-USER ROLE\nhowdah \"{name}\" howdah\nhowdah \"{name}\" tenant\n")
 }
 
@@ -185,13 +181,13 @@ fn user_map(access: &Access) -> String {
 mod tests {
     use super::*;
 
-    fn access(separate_users: bool, own_name: Option<&str>) -> Access {
-        Access { separate_users, own_name: own_name.map(str::to_owned) }
+    fn access(separate_users: bool, own_name: &str) -> Access {
+        Access { separate_users, own_name: own_name.to_owned() }
     }
 
     #[test]
     fn as_root_only_root_comes_in() {
-        let access = access(true, Some("root"));
+        let access = access(true, "root");
         insta::assert_snapshot!(host_based_authentication(Purpose::Tenant, &access), @r"
         # TYPE DATABASE USER METHOD
         local howdah tenant reject
@@ -208,14 +204,14 @@ mod tests {
 
     #[test]
     fn with_shared_users_the_platform_needs_its_password() {
-        let text = host_based_authentication(Purpose::Tenant, &access(false, None));
+        let text = host_based_authentication(Purpose::Tenant, &access(false, "someone"));
         assert!(text.contains("local all howdah scram-sha-256\n"));
-        assert!(text.contains("local all tenant trust\n"));
+        assert!(text.contains("local all tenant peer map=howdah\n"));
     }
 
     #[test]
     fn the_metadata_instance_knows_no_tenant() {
-        let text = host_based_authentication(Purpose::Metadata, &access(true, Some("root")));
+        let text = host_based_authentication(Purpose::Metadata, &access(true, "root"));
         assert!(!text.contains("tenant peer"));
     }
 }

@@ -31,6 +31,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -93,6 +94,13 @@ impl LocalConfig {
                  choose a shorter one with --data-dir"
             ));
         }
+        if users::own_name().is_none() {
+            return Err(format!(
+                "the user with the number {} that Howdah runs as has no name on this machine, and PostgreSQL insists \
+                 on one; run Howdah as a user of the machine, or add a line for it to /etc/passwd",
+                rustix::process::geteuid().as_raw()
+            ));
+        }
         if users::is_root() {
             // The data directory itself is made passable when it is opened.
             let closed = directory.parent().and_then(users::first_closed_directory);
@@ -152,15 +160,9 @@ impl Machine {
             let machine = Self {
                 finder: Finder::new(config.programs.clone()),
                 users: Users::new(config.uid_range.clone()),
-                access: Access { separate_users: users::is_root(), own_name: users::own_name() },
+                access: Access { separate_users: users::is_root(), own_name: users::own_name().unwrap_or_default() },
                 config,
             };
-            if machine.users.are_separate() && machine.access.own_name.is_none() {
-                return Err(EngineError::Failed {
-                    doing: "open the data directory",
-                    reason: "root has no name in /etc/passwd, which PostgreSQL needs to let Howdah in; add it".into(),
-                });
-            }
             machine.prepare().map_err(failed("open the data directory"))?;
             Ok(Arc::new(machine))
         })
@@ -199,10 +201,16 @@ impl Machine {
     /// Makes the directories, and notes which users are taken.
     fn prepare(&self) -> io::Result<()> {
         let mode = if self.users.are_separate() { 0o711 } else { 0o700 };
-        for directory in
-            [&self.config.data_directory, &self.instances(), &self.stock(), &self.templates(), &self.trash()]
-        {
+        let directory = &self.config.data_directory;
+        if !directory.exists() {
             make_directory(directory, mode)?;
+        } else if self.users.are_separate() {
+            // It may be anything that was there before: take nothing away from it.
+            let there = fs::metadata(directory)?.permissions().mode() & 0o7777;
+            place::set_mode(directory, there | 0o001)?;
+        }
+        for directory in [self.instances(), self.stock(), self.templates(), self.trash()] {
+            make_directory(&directory, mode)?;
         }
         for parent in [self.instances(), self.stock(), self.trash()] {
             for place in places(&parent)? {
@@ -212,6 +220,13 @@ impl Machine {
         let metadata = Place::new(self.metadata());
         self.users.note(metadata.read_manifest().ok().and_then(|manifest| manifest.uid));
         Ok(())
+    }
+
+    fn all_places(&self) -> io::Result<Vec<(InstanceId, Place)>> {
+        Ok(places(&self.instances())?
+            .into_iter()
+            .filter_map(|place| Some((InstanceId::parse(place.root.file_name()?.to_str()?)?, place)))
+            .collect())
     }
 
     /// Removes what an earlier run did not finish.
@@ -266,7 +281,7 @@ impl LocalEngine {
         let opened = engine.clone();
         blocking("open the data directory", move || {
             opened.machine.clear_leftovers().map_err(failed("remove what an earlier run left"))?;
-            for (id, place) in opened.all_places().map_err(failed("list the instances"))? {
+            for (id, place) in opened.machine.all_places().map_err(failed("list the instances"))? {
                 if let Ok(manifest) = place.read_manifest()
                     && let Some(server) = Server::adopt(&place, manifest.uid)
                 {
@@ -287,13 +302,6 @@ impl LocalEngine {
 
     fn place(&self, id: InstanceId) -> Place {
         Place::new(self.machine.instances().join(id.bare()))
-    }
-
-    fn all_places(&self) -> io::Result<Vec<(InstanceId, Place)>> {
-        Ok(places(&self.machine.instances())?
-            .into_iter()
-            .filter_map(|place| Some((InstanceId::parse(place.root.file_name()?.to_str()?)?, place)))
-            .collect())
     }
 
     fn known(&self, id: InstanceId) -> Option<Arc<Server>> {
@@ -426,25 +434,33 @@ impl Engine for LocalEngine {
     }
 
     async fn instances(&self) -> Result<Vec<InstanceFacts>, EngineError> {
-        let places = self.all_places().map_err(failed("list the instances"))?;
-        let installed: HashMap<Major, Programs> =
-            self.machine.finder.all().into_iter().map(|programs| (programs.major, programs)).collect();
-        let facts = places.into_iter().filter_map(|(id, place)| {
-            let manifest = place.read_manifest().ok()?;
-            let server = self.known(id).filter(|server| server.is_alive());
-            let outdated = match (&server, installed.get(&manifest.major())) {
-                (Some(server), Some(programs)) => server.program != Some(programs.identity),
-                _ => false,
-            };
-            Some(InstanceFacts {
-                id,
-                major: manifest.major(),
-                running: server.is_some(),
-                outdated,
-                system_identifier: manifest.system_identifier,
-            })
-        });
-        Ok(facts.collect())
+        const DOING: &str = "list the instances";
+        let machine = self.machine.clone();
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        blocking(DOING, move || {
+            let installed: HashMap<Major, Programs> =
+                machine.finder.all().into_iter().map(|programs| (programs.major, programs)).collect();
+            let facts = machine.all_places().map_err(failed(DOING))?.into_iter().filter_map(|(id, place)| {
+                let manifest = place.read_manifest().ok()?;
+                let server = servers.get(&id).filter(|server| server.is_alive());
+                let outdated = match (server, installed.get(&manifest.major())) {
+                    (Some(server), Some(programs)) => server.program != Some(programs.identity),
+                    _ => false,
+                };
+                if server.is_some() {
+                    process::bound_log(&place);
+                }
+                Some(InstanceFacts {
+                    id,
+                    major: manifest.major(),
+                    running: server.is_some(),
+                    outdated,
+                    system_identifier: manifest.system_identifier,
+                })
+            });
+            Ok(facts.collect())
+        })
+        .await
     }
 
     async fn replenish_stock(&self) -> Result<StockLevel, EngineError> {

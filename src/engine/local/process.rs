@@ -30,7 +30,7 @@ const FAST: Duration = Duration::from_secs(20);
 /// How long it may take to give up at once.
 const IMMEDIATE: Duration = Duration::from_secs(8);
 /// Above this size a log is put aside.
-pub(super) const LOG_LIMIT: u64 = 1 << 20;
+const LOG_LIMIT: u64 = 1 << 20;
 
 /// A command as the instance's user (this process's own when `uid` is `None`), with nothing of
 /// Howdah's environment.
@@ -197,6 +197,19 @@ fn open_log(place: &Place) -> io::Result<File> {
         fs::rename(&path, path.with_extension("log.1"))?;
     }
     OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(&path)
+}
+
+/// Empties a log that has grown too long: whoever makes a server complain without end must not
+/// fill the disk. The server appends, so it goes on at the new end.
+pub(super) fn bound_log(place: &Place) {
+    let path = place.log();
+    if fs::symlink_metadata(&path).is_ok_and(|facts| facts.is_file() && facts.len() > 8 * LOG_LIMIT) {
+        let _ = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+            .open(&path)
+            .and_then(|log| log.set_len(0));
+    }
 }
 
 /// Reads a small file that the instance's user may have replaced by anything.

@@ -108,6 +108,15 @@ async fn servers_outlive_howdah_and_are_adopted() {
     assert_eq!(sandbox.engine.ensure_started(id).await.unwrap(), endpoint);
     client.simple_query("SELECT 1").await.unwrap();
 
+    // The programs were replaced while it ran.
+    let record = sandbox.engine.place(id).server_record();
+    let mut changed: serde_json::Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    changed["program"]["inode"] = 1.into();
+    fs::write(&record, changed.to_string()).unwrap();
+    sandbox = sandbox.reopened().await;
+    let facts = sandbox.engine.instances().await.unwrap();
+    assert!(facts.iter().all(|facts| facts.outdated == (facts.id == id)));
+
     // A second engine that did not see the start stops the server all the same.
     sandbox.engine.ensure_stopped(id).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_secs(5), sandbox.engine.has_exited(id)).await.is_ok());

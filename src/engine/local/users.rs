@@ -71,7 +71,7 @@ pub(super) fn is_root() -> bool {
 }
 
 /// The name of this process's user, as PostgreSQL's `peer` sees it. `None`: it has none, as
-/// happens in containers that are given a bare number.
+/// happens in containers that are given a bare number; `initdb` refuses such a user.
 pub(super) fn own_name() -> Option<String> {
     let uid = rustix::process::geteuid().as_raw();
     if let Some(name) = passwd().into_iter().find(|(_, number)| *number == uid).map(|(name, _)| name) {
