@@ -4,12 +4,12 @@
 //! for there (`peer`), parameters pass through, the cancel key stays here.
 
 use std::io;
-use std::path::PathBuf;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::startup::CancelKey;
+use crate::engine::Endpoint;
 
 /// The longest message that an instance may send before it is ready.
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -40,8 +40,8 @@ pub(crate) struct Backend {
 ///
 /// # Errors
 /// When the socket is not there, closes early or does not speak the protocol.
-pub(crate) async fn open(socket: &PathBuf, startup: &[u8]) -> io::Result<Opened> {
-    let mut stream = UnixStream::connect(socket).await?;
+pub(crate) async fn open(endpoint: &Endpoint, startup: &[u8]) -> io::Result<Opened> {
+    let mut stream = endpoint.connect().await?;
     stream.write_all(startup).await?;
     let mut key = None;
     let mut greeting = Vec::new();

@@ -4,13 +4,12 @@
 //! never leave the gateway.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::engine::Endpoint;
 use subtle::ConstantTimeEq as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::startup::CancelKey;
@@ -23,7 +22,7 @@ const WAIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     /// The instance's socket.
-    pub(crate) socket: PathBuf,
+    pub(crate) endpoint: Endpoint,
     /// The instance's own key.
     pub(crate) key: CancelKey,
 }
@@ -88,7 +87,7 @@ impl Target {
     /// Asks the instance to cancel what the session does. Nobody learns whether it did.
     pub(crate) async fn cancel(&self) {
         let request = async {
-            let mut stream = UnixStream::connect(&self.socket).await?;
+            let mut stream = self.endpoint.connect().await?;
             let mut message = Vec::new();
             message.extend((12 + self.key.key.len() as u32).to_be_bytes());
             message.extend((1234u32 << 16 | 5678).to_be_bytes());
@@ -111,7 +110,10 @@ mod tests {
     #[test]
     fn only_the_session_s_own_key_cancels() {
         let cancels = Cancels::default();
-        let target = || Target { socket: "/nowhere".into(), key: CancelKey { process: 1, key: vec![1, 2, 3, 4] } };
+        let target = || Target {
+            endpoint: Endpoint { directory: "/nowhere".into() },
+            key: CancelKey { process: 1, key: vec![1, 2, 3, 4] },
+        };
         let (long, short) = (cancels.register(32, target()), cancels.register(4, target()));
         assert_eq!(long.message().len(), 41);
         assert_eq!(&short.message()[..5], b"K\0\0\0\x0c");

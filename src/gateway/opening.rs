@@ -109,9 +109,8 @@ pub(super) async fn open(
     let deadline = Instant::now() + OPEN_WAIT;
     loop {
         let attachment = attach(shared, &credential).await?;
-        let socket = attachment.endpoint().socket();
         let opened = tokio::select! {
-            opened = timeout_at(deadline, backend::open(&socket, &message)) => opened,
+            opened = timeout_at(deadline, backend::open(attachment.endpoint(), &message)) => opened,
             _ = attachment.ended() => Ok(Ok(Opened::NotNow)),
         };
         match opened {

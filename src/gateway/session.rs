@@ -139,7 +139,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         Err(stop) => return refuse(&mut stream, stop, peer, &user).await,
     };
 
-    let target = open.backend.key.take().map(|key| Target { socket: open.attachment.endpoint().socket(), key });
+    let target = open.backend.key.take().map(|key| Target { endpoint: open.attachment.endpoint().clone(), key });
     let registered = target.clone().map(|target| shared.cancels.register(startup.cancel_key_length(), target));
     let mut greeting = std::mem::take(&mut open.backend.greeting);
     if let Some(registered) = &registered {

@@ -179,7 +179,9 @@ impl Startup {
             .unwrap_or(default_database.as_bytes());
         let mut message = vec![0, 0, 0, 0];
         message.extend((3u32 << 16).to_be_bytes());
-        let own = [(&b"user"[..], role.as_bytes()), (b"database", database)];
+        // A role setting of the tenant's own that names a missing library would refuse every later
+        // session, and with it the way to take the setting back.
+        let own = [(&b"user"[..], role.as_bytes()), (b"database", database), (b"local_preload_libraries", b"")];
         let theirs =
             self.parameters.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).filter(|(name, _)| {
                 !matches!(*name, b"user" | b"database" | b"replication") && !name.starts_with(b"_pq_.")

@@ -4,6 +4,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::failure::Failure;
 use crate::base::error::Error;
@@ -48,33 +49,15 @@ async fn read(body: Body) -> Result<axum::body::Bytes, Failure> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
-    let mut source = serde_json::Deserializer::from_slice(bytes);
-    let parsed = serde_path_to_error::deserialize(&mut source).map_err(|error| {
-        let path = error.path().to_string();
-        let inner = error.into_inner();
-        if inner.is_data() {
-            let at = if path == "." { "the body".to_owned() } else { path };
-            return Failure::from(Error::invalid(
-                format!("{at}: {}", plain(&inner)),
-                "See the request's schema at /v1/doc.",
-            ));
-        }
-        malformed(&inner)
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| {
+        Failure::client(StatusCode::BAD_REQUEST, format!("The body is not JSON: {error}."), "Send one JSON object.")
     })?;
-    source.end().map_err(|error| malformed(&error))?;
-    Ok(parsed)
-}
-
-fn malformed(error: &serde_json::Error) -> Failure {
-    Failure::client(
-        StatusCode::BAD_REQUEST,
-        format!("The body is not JSON: {} at line {}, column {}.", plain(error), error.line(), error.column()),
-        "Send one JSON object.",
-    )
-}
-
-/// The parser's sentence without its position.
-fn plain(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split(" at line ").next().unwrap_or(&text).to_owned()
+    if !value.is_object() {
+        return Err(Error::invalid("the body is not a JSON object", "Send one JSON object.").into());
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { String::new() } else { format!("{path}: ") };
+        Error::invalid(format!("{field}{}", error.inner()), "See the request's schema at /v1/doc.").into()
+    })
 }

@@ -26,7 +26,6 @@ fn supervise() -> std::io::Result<ExitCode> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut child_ended = signal(SignalKind::child())?;
-        #[expect(clippy::zombie_processes, reason = "it is reaped below, with every other orphan")]
         let child = Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).spawn()?;
         let own = Pid::from_child(&child);
         loop {

@@ -8,6 +8,18 @@ use serde_json::{Value, json};
 
 use crate::harness::Howdah;
 
+/// A call of an operation, and what each caller gets.
+struct Call {
+    method: Method,
+    /// The path in the document.
+    operation: &'static str,
+    path: String,
+    body: Option<Value>,
+    stranger: Stranger,
+    /// The status for the owner.
+    owner: u16,
+}
+
 /// What a stranger gets: a workspace of their own, and nothing of anybody else's.
 enum Stranger {
     /// The thing does not exist for them.
@@ -28,71 +40,45 @@ async fn every_operation_checks_who_is_calling() {
     let connection = id(&second["connections"][0]);
 
     // In an order in which the owner's calls work one after the other.
-    let table: Vec<(Method, &str, String, Option<Value>, Stranger, u16)> = vec![
-        (Method::GET, "/v1/workspaces", "/v1/workspaces".into(), None, Stranger::OwnOnly(200), 200),
-        (Method::GET, "/v1/regions", "/v1/regions".into(), None, Stranger::OwnOnly(200), 200),
-        (Method::GET, "/v1/regions/postgres", "/v1/regions/postgres".into(), None, Stranger::OwnOnly(200), 200),
-        (Method::GET, "/v1/projects", "/v1/projects".into(), None, Stranger::OwnOnly(200), 200),
-        (
-            Method::POST,
-            "/v1/projects",
-            "/v1/projects".into(),
-            Some(json!({"createDatabase": false})),
-            Stranger::OwnOnly(201),
-            201,
-        ),
-        (Method::GET, "/v1/projects/{id}", format!("/v1/projects/{project_id}"), None, Stranger::NotFound, 200),
-        (
-            Method::GET,
-            "/v1/projects/{projectId}/databases",
-            format!("/v1/projects/{project_id}/databases"),
-            None,
-            Stranger::NotFound,
-            200,
-        ),
-        (
-            Method::POST,
-            "/v1/projects/{projectId}/databases",
-            format!("/v1/projects/{project_id}/databases"),
-            Some(json!({"name": "third"})),
-            Stranger::NotFound,
-            201,
-        ),
-        (Method::GET, "/v1/databases/{databaseId}", format!("/v1/databases/{default}"), None, Stranger::NotFound, 200),
-        (
-            Method::GET,
-            "/v1/databases/{databaseId}/connections",
-            format!("/v1/databases/{default}/connections"),
-            None,
-            Stranger::NotFound,
-            200,
-        ),
-        (
-            Method::POST,
-            "/v1/databases/{databaseId}/connections",
-            format!("/v1/databases/{default}/connections"),
-            Some(json!({"name": "web"})),
-            Stranger::NotFound,
-            200,
-        ),
-        (Method::GET, "/v1/connections/{id}", format!("/v1/connections/{connection}"), None, Stranger::NotFound, 200),
-        (
-            Method::DELETE,
-            "/v1/connections/{id}",
-            format!("/v1/connections/{connection}"),
-            None,
-            Stranger::NotFound,
-            204,
-        ),
-        (
-            Method::DELETE,
-            "/v1/databases/{databaseId}",
-            format!("/v1/databases/{second_id}"),
-            None,
-            Stranger::NotFound,
-            200,
-        ),
-        (Method::DELETE, "/v1/projects/{id}", format!("/v1/projects/{project_id}"), None, Stranger::NotFound, 204),
+    let call = |method, operation, path: String, body, stranger, owner| Call {
+        method,
+        operation,
+        path,
+        body,
+        stranger,
+        owner,
+    };
+    let get = |operation: &'static str, path: String, stranger| call(Method::GET, operation, path, None, stranger, 200);
+    let post = |operation: &'static str, path: String, body, stranger, status| {
+        call(Method::POST, operation, path, Some(body), stranger, status)
+    };
+    let delete = |operation: &'static str, path: String, status| {
+        call(Method::DELETE, operation, path, None, Stranger::NotFound, status)
+    };
+    let (project, database) = (format!("/v1/projects/{project_id}"), format!("/v1/databases/{default}"));
+    let (second, connection) = (format!("/v1/databases/{second_id}"), format!("/v1/connections/{connection}"));
+    let databases = format!("{project}/databases");
+    let connections = format!("{database}/connections");
+    let none = json!({"createDatabase": false});
+    let of_project = "/v1/projects/{projectId}/databases";
+    let of_database = "/v1/databases/{databaseId}/connections";
+    // In an order in which the owner's calls work one after the other.
+    let table = vec![
+        get("/v1/workspaces", "/v1/workspaces".into(), Stranger::OwnOnly(200)),
+        get("/v1/regions", "/v1/regions".into(), Stranger::OwnOnly(200)),
+        get("/v1/regions/postgres", "/v1/regions/postgres".into(), Stranger::OwnOnly(200)),
+        get("/v1/projects", "/v1/projects".into(), Stranger::OwnOnly(200)),
+        post("/v1/projects", "/v1/projects".into(), none, Stranger::OwnOnly(201), 201),
+        get("/v1/projects/{id}", project.clone(), Stranger::NotFound),
+        get(of_project, databases.clone(), Stranger::NotFound),
+        post(of_project, databases, json!({"name": "third"}), Stranger::NotFound, 201),
+        get("/v1/databases/{databaseId}", database, Stranger::NotFound),
+        get(of_database, connections.clone(), Stranger::NotFound),
+        post(of_database, connections, json!({"name": "web"}), Stranger::NotFound, 200),
+        get("/v1/connections/{id}", connection.clone(), Stranger::NotFound),
+        delete("/v1/connections/{id}", connection, 204),
+        delete("/v1/databases/{databaseId}", second, 200),
+        delete("/v1/projects/{id}", project, 204),
     ];
 
     let document: Value = serde_json::from_str(include_str!("../../openapi.json")).unwrap();
@@ -104,26 +90,26 @@ async fn every_operation_checks_who_is_calling() {
             item.as_object().unwrap().keys().map(move |method| (method.to_uppercase(), path.clone()))
         })
         .collect();
-    let tested = table.iter().map(|(method, path, ..)| (method.to_string(), (*path).to_owned())).collect();
+    let tested = table.iter().map(|call| (call.method.to_string(), call.operation.to_owned())).collect();
     assert_eq!(declared, tested, "every operation of openapi.json stands in this table, and no other");
 
-    for (method, template, path, body, _, _) in &table {
+    for Call { method, operation, path, body, .. } in &table {
         let answer = anonymous.send(method.clone(), path, body.clone()).await;
-        assert_eq!(answer.status, 401, "{method} {template} for anonymous: {}", answer.body);
+        assert_eq!(answer.status, 401, "{method} {operation} for anonymous: {}", answer.body);
     }
-    for (method, template, path, body, expected, _) in &table {
+    for Call { method, operation, path, body, stranger: expected, .. } in &table {
         let answer = stranger.send(method.clone(), path, body.clone()).await;
         match expected {
             Stranger::NotFound => answer.assert_error(404, "resource-not-found"),
             Stranger::OwnOnly(status) => {
                 answer.data(*status);
-                assert!(!answer.body.to_string().contains("secret_"), "{method} {template}: {}", answer.body);
+                assert!(!answer.body.to_string().contains("secret_"), "{method} {operation}: {}", answer.body);
             }
         }
     }
-    for (method, template, path, body, _, status) in &table {
+    for Call { method, operation, path, body, owner: status, .. } in &table {
         let answer = owner.send(method.clone(), path, body.clone()).await;
-        assert_eq!(answer.status, *status, "{method} {template} for the owner: {}", answer.body);
+        assert_eq!(answer.status, *status, "{method} {operation} for the owner: {}", answer.body);
     }
     howdah.assert_tidy().await;
 }

@@ -132,11 +132,13 @@ impl Howdah {
 
     /// Starts it (again) and waits until it is ready.
     pub async fn launch(&mut self) {
+        // After kill -9 the file of the run before is still there.
+        let path = self.directory.path().join("run/addresses.json");
+        let _ = std::fs::remove_file(&path);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let out = log.try_clone().unwrap();
         let mut command = Self::command(self.directory.path(), &self.arguments);
         let mut child = command.stdout(out).stderr(log).spawn().unwrap();
-        let path = self.directory.path().join("run/addresses.json");
         let log = self.log_path();
         self.addresses = eventually("Howdah to be ready", async || {
             if let Some(status) = child.try_wait().unwrap() {

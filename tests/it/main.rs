@@ -1,5 +1,12 @@
 //! The integration tests: the built binary on real PostgreSQL.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test stops at what it did not expect, and says so"
+)]
+
 mod api;
 mod architecture;
 mod authorization;
