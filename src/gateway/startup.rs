@@ -237,12 +237,18 @@ mod tests {
         }
 
         #[test]
-        fn the_client_s_names_never_route(name in "[a-z_]{1,12}", database in "[a-z]{1,12}") {
+        fn the_client_s_names_never_route(name in "[a-z_]{1,12}", database in "[a-z]{13,20}") {
             let message = parsed(&[("user", &name), ("database", &database), ("user", "x")])
                 .for_instance("tenant", "postgres");
-            let expected = format!("user\0tenant\0database\0{database}\0\0");
+            let expected = format!("user\0tenant\0database\0{database}\0local_preload_libraries\0\0\0");
             prop_assert_eq!(&message[8..], expected.as_bytes());
         }
+    }
+
+    #[test]
+    fn the_user_s_name_as_database_means_the_default_one() {
+        let message = parsed(&[("user", "abc"), ("database", "abc")]).for_instance("tenant", "postgres");
+        assert!(message[8..].starts_with(b"user\0tenant\0database\0postgres\0"));
     }
 
     #[tokio::test]

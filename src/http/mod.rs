@@ -31,7 +31,7 @@ pub fn router(app: Arc<App>) -> Router {
         .allow_origin(Any)
         .allow_headers(Any)
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        .expose_headers([HeaderName::from_static("x-request-id"), HeaderName::from_static("howdah-operation")])
+        .expose_headers([HeaderName::from_static("x-request-id")])
         .max_age(Duration::from_secs(3600));
     routes
         .route("/v1/doc", get(move || async move { axum::Json(document.as_ref().clone()) }))
