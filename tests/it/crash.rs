@@ -104,3 +104,59 @@ async fn kill_9_at_any_moment_of_creating_and_deleting_leaves_nothing_without_an
         .await;
     }
 }
+
+#[tokio::test]
+async fn a_full_disk_delays_creates_and_harms_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        return; // only root can mount a small file system
+    }
+    let disk = SmallDisk::mount("330m");
+    let howdah = Howdah::start_on(disk.0.join("data"), &["--stock", "1"]).await;
+    let owner = howdah.owner();
+    // Until the reserve is reached.
+    let mut made = vec![owner.create_project("first").await];
+    let waiting = loop {
+        let project = owner.create_project("more").await;
+        if project["database"]["status"] != "ready" {
+            break project;
+        }
+        made.push(project);
+        assert!(made.len() < 20, "the disk does not get full");
+    };
+    assert_eq!(waiting["database"]["status"], "provisioning");
+    for project in &made {
+        let kept = "CREATE TABLE kept AS SELECT 1 AS n; SELECT n FROM kept";
+        let asked = psql(&connection_string(project), kept);
+        assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    }
+    let first = format!("/v1/projects/{}", made[0]["id"].as_str().unwrap());
+    owner.delete(&first).await.data(204);
+    let path = format!("/v1/databases/{}", waiting["database"]["id"].as_str().unwrap());
+    eventually("the waiting database to be made", async || {
+        (owner.get(&path).await.data(200)["status"] == "ready").then_some(())
+    })
+    .await;
+    howdah.assert_tidy().await;
+}
+
+/// A file system of its own in memory.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Self {
+        let path = std::path::PathBuf::from(format!("/tmp/howdah-disk-{}", howdah::base::secret::random_hex::<6>()));
+        std::fs::create_dir(&path).unwrap();
+        let options = format!("size={size},mode=0755");
+        let mounted =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).status();
+        assert!(mounted.unwrap().success(), "root can mount a tmpfs");
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}

@@ -108,9 +108,14 @@ impl Howdah {
 
     /// Starts one with more arguments.
     pub async fn start_with(arguments: &[&str]) -> Self {
+        Self::start_on(Directory::new().path().to_owned(), arguments).await
+    }
+
+    /// Starts one on this data directory, which is removed at the end.
+    pub async fn start_on(directory: PathBuf, arguments: &[&str]) -> Self {
         let mut howdah = Self {
             child: None,
-            directory: Directory::new(),
+            directory: Directory(directory),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             addresses: Value::Null,
         };

@@ -132,3 +132,30 @@ async fn as_process_1_it_reaps_and_passes_signals_on() {
     assert!(status.success(), "{status}");
     assert!(directory.servers().is_empty());
 }
+
+#[tokio::test]
+async fn an_external_metadata_store_serves_and_is_not_mixed_up() {
+    use howdah::engine::local::{LocalConfig, MetadataInstance};
+    let elsewhere = Directory::new();
+    let external = MetadataInstance::open(LocalConfig::new(elsewhere.path().to_owned())).await.unwrap();
+    external.ensure_started().await.unwrap();
+    let socket = elsewhere.path().join("metadata/socket");
+    let url = format!("postgres://howdah@/howdah?host={}", socket.display());
+    {
+        let mut howdah = Howdah::start_with(&["--metadata-url", &url]).await;
+        let project = howdah.owner().create_project("external").await;
+        let connection = crate::harness::connection_string(&project);
+        assert_eq!(crate::harness::ask(&connection, "SELECT 1"), "1");
+        assert!(!howdah.directory().path().join("metadata").exists(), "no private instance is made");
+        howdah.stop().await;
+        // Neither a new directory on this store nor this directory on a new store is taken.
+        let other = Directory::new();
+        let text = refusal(other.path(), &["--metadata-url", &url]);
+        assert!(text.contains("belongs to the installation"), "{text}");
+        let text = refusal(howdah.directory().path(), &[]);
+        assert!(text.contains("the metadata store is empty"), "{text}");
+        howdah.launch().await;
+        assert_eq!(howdah.owner().get("/v1/projects").await.data(200)[0]["name"], "external");
+    }
+    external.ensure_stopped().await.unwrap();
+}

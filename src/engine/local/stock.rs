@@ -18,6 +18,10 @@ use crate::engine::EngineError;
 
 const DOING: &str = "prepare an instance";
 
+/// New instances leave this many bytes of the disk free, so that those that exist, and the
+/// metadata store, can go on when it gets tight.
+const RESERVE: u64 = 128 << 20;
+
 /// Makes a complete, durable, stopped instance at `place`, which must not exist. After a failure
 /// nothing is left of it.
 pub(super) fn make(
@@ -26,6 +30,12 @@ pub(super) fn make(
     place: &Place,
     purpose: Purpose,
 ) -> Result<Manifest, EngineError> {
+    if purpose == Purpose::Tenant {
+        let disk = rustix::fs::statvfs(machine.stock()).map_err(|error| failed(DOING)(error.into()))?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < RESERVE {
+            return Err(EngineError::NoSpace { doing: DOING });
+        }
+    }
     let template = template::ensure(&machine.templates(), programs)?;
     let uid = machine.users.take().map_err(|reason| EngineError::Failed { doing: DOING, reason })?;
     let made = fill(machine, programs, place, purpose, &template, uid);
