@@ -108,7 +108,8 @@ impl Howdah {
 
     /// Starts one with more arguments.
     pub async fn start_with(arguments: &[&str]) -> Self {
-        Self::start_on(Directory::new().path().to_owned(), arguments).await
+        let path = Directory::new().path().to_owned();
+        Self::start_on(path, arguments).await
     }
 
     /// Starts one on this data directory, which is removed at the end.
