@@ -81,7 +81,7 @@ impl Drop for Directory {
 /// The built binary.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_howdah"));
-    command.env("RUST_LOG", "info,howdah=debug").stdin(Stdio::null());
+    command.env("RUST_LOG", "info,howdah=debug,refinery_core=warn").stdin(Stdio::null());
     command
 }
 

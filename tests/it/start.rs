@@ -7,7 +7,7 @@ use crate::harness::{Directory, Howdah, binary};
 /// Starts Howdah, which must refuse; answers the one line that it says.
 fn refusal(directory: &Path, arguments: &[&str]) -> String {
     let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-    let output = Howdah::command(directory, &arguments).output().unwrap();
+    let output = Howdah::command(directory, &arguments).env("RUST_LOG", "error").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(text.lines().count(), 1, "one line: {text}");
