@@ -1,3 +1,7 @@
 //! The `howdah` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    howdah::cli::main()
+}

@@ -1,4 +1,10 @@
 //! What Howdah's nouns are and the rules that they keep: one folder a noun, each with its types,
 //! rules and use cases in `mod.rs` and its SQL in a private `store.rs`.
+//!
+//! Functions take the transaction first; they never begin or commit one. They never call the engine.
 
 pub mod connections;
+pub mod databases;
+pub mod projects;
+pub mod regions;
+pub mod workspaces;

@@ -1,1 +1,231 @@
-//! The PostgreSQL front door.
+//! The PostgreSQL front door: one port, TLS, authentication, waking, then bytes in both directions.
+//!
+//! The user name alone decides which database a session reaches. Nothing is woken before the
+//! password was right, no password or key reaches a log, and what passes is not looked into.
+//! The protocol is that of PostgreSQL's documentation, chapter 55 (Frontend/Backend Protocol).
+
+mod admission;
+mod backend;
+mod cancel;
+mod framing;
+mod login;
+mod lookup;
+mod opening;
+mod refusal;
+mod relay;
+mod scram;
+mod session;
+mod startup;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use self::admission::Admission;
+use self::cancel::Cancels;
+use self::lookup::Lookup;
+use self::tls::Tls;
+use crate::base::store::Store;
+use crate::base::tasks::Tasks;
+use crate::engine::Instances;
+
+/// What a gateway is set up with.
+#[derive(Clone)]
+pub struct Config {
+    /// Where it listens; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Certificate and key.
+    pub tls: Tls,
+    /// Makes the salts that unknown users are shown. Kept over restarts, so that they do not change.
+    pub mock_secret: [u8; 32],
+    /// How much of everything.
+    pub limits: Limits,
+}
+
+/// How much the gateway takes, and for how long.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The longest startup packet, in bytes.
+    pub startup_packet: usize,
+    /// From the connection to the right password.
+    pub startup: Duration,
+    /// How long a session waits for a database that is still provisioning.
+    pub provisioning: Duration,
+    /// Sessions of one database.
+    pub sessions_per_database: usize,
+    /// Sessions in total.
+    pub sessions: usize,
+    /// Connections that have not logged in.
+    pub unauthenticated: usize,
+    /// The same from one address (for IPv6, one /64).
+    pub unauthenticated_per_address: usize,
+    /// End a session that was idle, outside of a transaction, for this long.
+    pub session_idle: Option<Duration>,
+    /// Finds clients that vanished.
+    pub keepalive: Keepalive,
+}
+
+/// TCP keepalive of clients' connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Keepalive {
+    /// Quiet for this long: ask whether the client is there.
+    pub idle: Duration,
+    /// Ask again after this long.
+    pub interval: Duration,
+    /// Give up after this many questions.
+    pub retries: u32,
+    /// Give up when what was sent is not acknowledged for this long (`TCP_USER_TIMEOUT`).
+    pub unacknowledged: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            startup_packet: startup::MAX_LENGTH,
+            startup: Duration::from_secs(15),
+            provisioning: Duration::from_secs(30),
+            sessions_per_database: 40,
+            sessions: 5000,
+            unauthenticated: 1000,
+            unauthenticated_per_address: 250,
+            session_idle: None,
+            keepalive: Keepalive::default(),
+        }
+    }
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(60),
+            interval: Duration::from_secs(10),
+            retries: 6,
+            unacknowledged: Duration::from_secs(120),
+        }
+    }
+}
+
+/// What all sessions share.
+struct Shared {
+    tls: Tls,
+    mock_secret: [u8; 32],
+    limits: Limits,
+    lookup: Lookup,
+    instances: Arc<Instances>,
+    admission: Admission,
+    cancels: Cancels,
+    /// Cancelled when shutdown begins; each session has a child of it.
+    stop: CancellationToken,
+}
+
+impl Shared {
+    /// The outcome of `work`, unless the deadline passes or shutdown begins first.
+    async fn in_time<T>(&self, deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = timeout_at(deadline, work) => done.ok(),
+            () = self.stop.cancelled() => None,
+        }
+    }
+}
+
+/// The front door, open but not yet served.
+pub struct Gateway {
+    listener: TcpListener,
+    local_address: SocketAddr,
+    shared: Arc<Shared>,
+    tasks: Tasks,
+}
+
+impl Gateway {
+    /// Takes the port. Connections wait until [`Gateway::serve`].
+    ///
+    /// # Errors
+    /// Those of the port, such as [`io::ErrorKind::AddrInUse`].
+    pub fn bind(config: Config, store: Store, instances: Arc<Instances>, tasks: Tasks) -> io::Result<Self> {
+        Self::with_lookup(config, Lookup::Store(store), instances, tasks)
+    }
+
+    fn with_lookup(config: Config, lookup: Lookup, instances: Arc<Instances>, tasks: Tasks) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(config.listen), Type::STREAM.nonblocking().cloexec(), None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&config.listen.into())?;
+        socket.listen(1024)?;
+        let listener = TcpListener::from_std(socket.into())?;
+        let local_address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            tls: config.tls,
+            mock_secret: config.mock_secret,
+            limits: config.limits,
+            lookup,
+            instances,
+            admission: Admission::default(),
+            cancels: Cancels::default(),
+            stop: CancellationToken::new(),
+        });
+        Ok(Self { listener, local_address, shared, tasks })
+    }
+
+    /// Where it listens.
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// Serves until the tasks stop. Sessions are tasks of their own: each is told why it ends, and
+    /// [`Tasks::finished`] waits for them.
+    pub async fn serve(self) {
+        let Self { listener, shared, tasks, .. } = self;
+        let mut following = std::pin::pin!(shared.admission.clone().follow(shared.lookup.clone()));
+        let mut follows = true;
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((tcp, peer)) => receive(&shared, &tasks, tcp, peer),
+                    Err(cause) => {
+                        // Mostly too many open files: it passes when sessions end.
+                        tracing::warn!(%cause, "could not accept a connection");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                () = &mut following, if follows => follows = false,
+                () = tasks.stopping() => break,
+            }
+        }
+        shared.stop.cancel();
+    }
+}
+
+/// Starts the task of one connection, or turns it away.
+fn receive(shared: &Arc<Shared>, tasks: &Tasks, tcp: TcpStream, peer: SocketAddr) {
+    match shared.admission.arrive(peer.ip(), &shared.limits) {
+        Ok(arrival) => {
+            if let Err(cause) = prepare(&tcp, &shared.limits.keepalive) {
+                return tracing::debug!(%peer, %cause, "a connection was gone before it began");
+            }
+            tasks.spawn(session::serve(shared.clone(), tcp, peer, arrival));
+        }
+        Err(refusal) => {
+            tracing::info!(%peer, sqlstate = refusal.code(), "refused a connection: {}", refusal.message());
+            let _ = tcp.try_write(&refusal.encode());
+        }
+    }
+}
+
+fn prepare(tcp: &TcpStream, keepalive: &Keepalive) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let socket = SockRef::from(tcp);
+    let asking =
+        TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval).with_retries(keepalive.retries);
+    socket.set_tcp_keepalive(&asking)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(keepalive.unacknowledged))?;
+    Ok(())
+}

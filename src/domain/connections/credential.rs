@@ -1,9 +1,12 @@
 //! The gateway's view of a connection: who may log in where. No policy, no API shapes.
 
+use uuid::Uuid;
+
 use crate::base::error::Result;
 use crate::base::id::{ConnectionId, DatabaseId, InstanceId};
 use crate::base::scram::Verifier;
-use crate::base::store::Store;
+use crate::base::secret::{Secret, random_hex, random_text};
+use crate::base::store::{Session, Store, Tx};
 
 /// What a user name leads to.
 #[derive(Clone)]
@@ -34,12 +37,71 @@ pub enum Readiness {
 
 /// Finds a credential by its user name; `None` when no live connection or probe has it.
 pub async fn find_credential(store: &Store, user_name: &str) -> Result<Option<Credential>> {
-    let _ = (store, user_name);
-    Ok(None)
+    let session = store.session().await?;
+    let statement = session
+        .prepare_cached(
+            "SELECT c.id, c.verifier, d.id AS database_id, d.instance_id, d.status, d.failure_reason
+               FROM (SELECT id, database_id, verifier
+                       FROM connections
+                      WHERE user_name = $1
+                      UNION ALL
+                     SELECT NULL, database_id, verifier
+                       FROM probes
+                      WHERE user_name = $1 AND expires_at > now()) c
+               JOIN databases d ON d.id = c.database_id AND d.deleted_at IS NULL",
+        )
+        .await?;
+    let Some(row) = session.query_opt(&statement, &[&user_name]).await? else { return Ok(None) };
+    let readiness = match row.get("status") {
+        "ready" => Readiness::Ready,
+        "failure" => {
+            let reason: Option<String> = row.get("failure_reason");
+            Readiness::Failed(reason.unwrap_or_else(|| "it could not be made".into()))
+        }
+        _ => Readiness::Provisioning,
+    };
+    Ok(Some(Credential {
+        connection: row.get::<_, Option<Uuid>>("id").map(Into::into),
+        database: row.get::<_, Uuid>("database_id").into(),
+        instance: row.get::<_, Uuid>("instance_id").into(),
+        verifier: Verifier::parse(row.get("verifier"))?,
+        readiness,
+    }))
 }
 
 /// Which of these connections are still valid, for a listener that was away.
 pub async fn still_valid(store: &Store, connections: &[ConnectionId]) -> Result<Vec<ConnectionId>> {
-    let _ = store;
-    Ok(connections.to_vec())
+    let ids: Vec<Uuid> = connections.iter().map(ConnectionId::uuid).collect();
+    let session = store.session().await?;
+    let rows = session.query("SELECT id FROM connections WHERE id = ANY ($1)", &[&ids]).await?;
+    Ok(rows.iter().map(|row| row.get::<_, Uuid>("id").into()).collect())
+}
+
+/// A platform credential that is good for a minute, in no list.
+pub struct Probe {
+    /// The user name to log in with.
+    pub user: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// Makes a probe of a database.
+pub async fn issue_probe(session: &Session, database: DatabaseId) -> Result<Probe> {
+    let probe = Probe { user: random_hex::<32>(), password: Secret::new(random_text::<24>()) };
+    let verifier = Verifier::of(&probe.password).to_text();
+    let statement = session
+        .prepare_cached(
+            "INSERT INTO probes (user_name, database_id, verifier, expires_at)
+             VALUES ($1, $2, $3, now() + interval '1 minute')",
+        )
+        .await?;
+    session.execute(&statement, &[&probe.user, &database.uuid(), &verifier]).await?;
+    Ok(probe)
+}
+
+/// Ends every probe of a database.
+pub async fn end_probes(tx: &Tx, database: DatabaseId) -> Result<()> {
+    let statement = tx.prepare_cached("DELETE FROM probes WHERE database_id = $1").await?;
+    tx.execute(&statement, &[&database.uuid()]).await?;
+    Ok(())
 }

@@ -1,3 +1,121 @@
-//! Connections: the credentials of a database.
+//! Connections: the credentials of a database. They live in the gateway's table, not in the
+//! instance: making and deleting one is instant and works while the database sleeps.
 
 pub mod credential;
+mod store;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::auth::Principal;
+use crate::base::error::{Error, Result};
+use crate::base::id::{ConnectionId, DatabaseId};
+use crate::base::name::ConnectionName;
+use crate::base::page::{Page, PageRequest};
+use crate::base::scram::Verifier;
+use crate::base::secret::{Secret, random_hex, random_text};
+use crate::base::store::{Channel, Session, Tx};
+
+/// A connection, without its secret.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Its id.
+    pub id: ConnectionId,
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Its database.
+    pub database: DatabaseId,
+    /// Its database's name.
+    pub database_name: String,
+}
+
+/// A connection as it is when it is made: the one time that its secret is known.
+#[derive(Clone, Debug)]
+pub struct NewCredential {
+    /// The connection's id.
+    pub id: ConnectionId,
+    /// The user name: 64 hexadecimal letters, which decide about the database.
+    pub user: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// Makes a connection of a database that the caller has.
+///
+/// # Errors
+/// [`Error::NotFound`] for any other database.
+pub async fn create(
+    tx: &Tx,
+    actor: &Principal,
+    now: Timestamp,
+    database: DatabaseId,
+    name: &ConnectionName,
+) -> Result<NewCredential> {
+    if !store::lock_database(tx, actor.workspace, database).await? {
+        return Err(Error::not_found("database", database));
+    }
+    issue(tx, now, database, name).await
+}
+
+/// Makes a connection; the caller has checked whose database it is.
+pub async fn issue(tx: &Tx, now: Timestamp, database: DatabaseId, name: &ConnectionName) -> Result<NewCredential> {
+    let credential = NewCredential {
+        id: ConnectionId::generate(now),
+        user: random_hex::<32>(),
+        password: Secret::new(format!("sk_{}", random_text::<24>())),
+    };
+    let verifier = Verifier::of(&credential.password);
+    store::insert(tx, database, name, &credential, &verifier, now).await?;
+    Ok(credential)
+}
+
+/// The connection with this id.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller has no such connection.
+pub async fn get(session: &Session, actor: &Principal, id: ConnectionId) -> Result<Connection> {
+    store::get(session, actor.workspace, id).await?.ok_or_else(|| Error::not_found("connection", id))
+}
+
+/// A database's connections, oldest first.
+///
+/// # Errors
+/// [`Error::NotFound`] for a database that the caller does not have.
+pub async fn list(
+    session: &Session,
+    actor: &Principal,
+    database: DatabaseId,
+    page: PageRequest<ConnectionId>,
+) -> Result<Page<Connection>> {
+    if !store::database_exists(session, actor.workspace, database).await? {
+        return Err(Error::not_found("database", database));
+    }
+    let rows = store::list(session, database, page).await?;
+    Ok(Page::cut(rows, page.limit, |connection| connection.id.bare()))
+}
+
+/// The connections of several databases, oldest first.
+pub async fn of_databases(session: &Session, databases: &[Uuid]) -> Result<Vec<Connection>> {
+    store::of_databases(session, databases).await
+}
+
+/// Deletes a connection. Its credential is no longer good when this commits; its sessions are ended.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller has no such connection.
+pub async fn delete(tx: &Tx, actor: &Principal, id: ConnectionId) -> Result<()> {
+    if !store::remove(tx, actor.workspace, id).await? {
+        return Err(Error::not_found("connection", id));
+    }
+    tx.announce(Channel::ConnectionEnded, &id.bare()).await
+}
+
+/// Ends every credential of a database that is being deleted.
+pub async fn end_all(tx: &Tx, database: DatabaseId) -> Result<()> {
+    for id in store::remove_all(tx, database).await? {
+        tx.announce(Channel::ConnectionEnded, &id.bare()).await?;
+    }
+    credential::end_probes(tx, database).await
+}

@@ -1,1 +1,472 @@
 //! Instances on this machine.
+//!
+//! ```text
+//! <data directory>/
+//!   instances/<id>/   data/ and socket/ belong to the instance's user;
+//!                     conf/, log/, instance.json, server.json, secret are Howdah's
+//!   stock/<name>/     the same, prepared and waiting for an id
+//!   templates/<ver>/  what the stock is copied from
+//!   trash/            on its way out
+//!   metadata/         Howdah's own PostgreSQL, where it has no other
+//! ```
+//!
+//! Whatever takes time is made under another name and renamed, so that a crash leaves whole
+//! things or things that the next start removes.
+
+mod configuration;
+mod control_file;
+mod metadata;
+mod place;
+mod process;
+mod programs;
+mod session;
+mod start;
+mod stock;
+mod template;
+#[cfg(test)]
+pub(in crate::engine) mod tests;
+mod users;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+pub use metadata::MetadataInstance;
+pub use programs::OLDEST;
+
+use self::configuration::{Access, Purpose};
+use self::place::{Manifest, Place, make_directory};
+use self::process::Server;
+use self::programs::{Finder, Programs};
+use self::session::{Unanswered, ask};
+use self::template::failed;
+use self::users::Users;
+use super::{Endpoint, Engine, EngineError, InstanceFacts, Major, StockLevel};
+use crate::base::id::InstanceId;
+use crate::base::secret::random_hex;
+
+/// The longest path that a unix socket can have.
+const LONGEST_SOCKET_PATH: usize = 107;
+
+/// How to run instances on this machine.
+#[derive(Clone, Debug)]
+pub struct LocalConfig {
+    /// Where everything is kept; absolute.
+    pub data_directory: PathBuf,
+    /// Where PostgreSQL's programs are, instead of looking in the usual places.
+    pub programs: Option<PathBuf>,
+    /// The users of instances, when Howdah runs as root.
+    pub uid_range: RangeInclusive<u32>,
+    /// How many prepared instances to hold.
+    pub stock_target: usize,
+    /// The major that new instances get and the stock is made of; without it the newest installed.
+    pub major: Option<Major>,
+}
+
+impl LocalConfig {
+    /// The defaults, in this directory.
+    pub fn new(data_directory: PathBuf) -> Self {
+        Self { data_directory, programs: None, uid_range: 700_000..=799_999, stock_target: 8, major: None }
+    }
+
+    /// Whether instances can live here and servers can be started. The error is a sentence with
+    /// the cure. Changes nothing.
+    ///
+    /// # Errors
+    /// The sentence.
+    pub fn check(&self) -> Result<(), String> {
+        let directory = &self.data_directory;
+        let shown = directory.display();
+        if !directory.is_absolute() {
+            return Err(format!("the data directory {shown} is not an absolute path; give it one that begins with /"));
+        }
+        let sample = Place::new(directory.join("instances").join("0".repeat(26))).endpoint().socket();
+        let excess = sample.as_os_str().len().saturating_sub(LONGEST_SOCKET_PATH);
+        if excess > 0 {
+            return Err(format!(
+                "the path of the data directory {shown} is {excess} characters too long for the sockets in it; \
+                 choose a shorter one with --data-dir"
+            ));
+        }
+        if users::is_root() {
+            // The data directory itself is made passable when it is opened.
+            let closed = directory.parent().and_then(users::first_closed_directory);
+            if let Some(closed) = closed {
+                return Err(format!(
+                    "the users that instances run as cannot pass through {}, so they cannot reach the data directory \
+                     {shown}; choose another one with --data-dir, or run: chmod o+x {}",
+                    closed.display(),
+                    closed.display()
+                ));
+            }
+            if *self.uid_range.start() == 0 || self.uid_range.is_empty() {
+                return Err("the range of users for instances must not be empty and must not contain root".into());
+            }
+        }
+        let found = Finder::new(self.programs.clone()).all();
+        let Some(newest) = found.first() else {
+            let place = match &self.programs {
+                Some(directory) => format!(" in {}", directory.display()),
+                None => String::new(),
+            };
+            return Err(format!(
+                "no PostgreSQL server of version {OLDEST} or newer found{place}; install one \
+                 (Debian, Ubuntu: apt-get install postgresql) or name its programs' directory with --postgres-bin"
+            ));
+        };
+        if let Some(major) = self.major
+            && !found.iter().any(|programs| programs.major == major)
+        {
+            return Err(EngineError::MajorMissing(major).to_string());
+        }
+        if users::is_root()
+            && let Some(closed) = users::first_closed_directory(&newest.path("postgres"))
+        {
+            return Err(format!(
+                "the users that instances run as cannot reach PostgreSQL's programs through {0}; run: chmod o+x {0}",
+                closed.display()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// This machine as instances see it: the data directory, the programs, the users.
+#[derive(Debug)]
+struct Machine {
+    config: LocalConfig,
+    finder: Finder,
+    users: Users,
+    access: Access,
+}
+
+impl Machine {
+    async fn open(config: LocalConfig) -> Result<Arc<Self>, EngineError> {
+        blocking("open the data directory", move || {
+            config.check().map_err(|reason| EngineError::Failed { doing: "open the data directory", reason })?;
+            let machine = Self {
+                finder: Finder::new(config.programs.clone()),
+                users: Users::new(config.uid_range.clone()),
+                access: Access { separate_users: users::is_root(), own_name: users::own_name() },
+                config,
+            };
+            if machine.users.are_separate() && machine.access.own_name.is_none() {
+                return Err(EngineError::Failed {
+                    doing: "open the data directory",
+                    reason: "root has no name in /etc/passwd, which PostgreSQL needs to let Howdah in; add it".into(),
+                });
+            }
+            machine.prepare().map_err(failed("open the data directory"))?;
+            Ok(Arc::new(machine))
+        })
+        .await
+    }
+
+    fn instances(&self) -> PathBuf {
+        self.config.data_directory.join("instances")
+    }
+
+    fn stock(&self) -> PathBuf {
+        self.config.data_directory.join("stock")
+    }
+
+    fn templates(&self) -> PathBuf {
+        self.config.data_directory.join("templates")
+    }
+
+    fn trash(&self) -> PathBuf {
+        self.config.data_directory.join("trash")
+    }
+
+    fn metadata(&self) -> PathBuf {
+        self.config.data_directory.join("metadata")
+    }
+
+    fn newest(&self) -> Result<Programs, EngineError> {
+        let wanted = self.config.major.unwrap_or(OLDEST);
+        let found = match self.config.major {
+            Some(major) => self.finder.of(major),
+            None => self.finder.all().into_iter().next(),
+        };
+        found.ok_or(EngineError::MajorMissing(wanted))
+    }
+
+    /// Makes the directories, and notes which users are taken.
+    fn prepare(&self) -> io::Result<()> {
+        let mode = if self.users.are_separate() { 0o711 } else { 0o700 };
+        for directory in
+            [&self.config.data_directory, &self.instances(), &self.stock(), &self.templates(), &self.trash()]
+        {
+            make_directory(directory, mode)?;
+        }
+        for parent in [self.instances(), self.stock(), self.trash()] {
+            for place in places(&parent)? {
+                self.users.note(place.read_manifest().ok().and_then(|manifest| manifest.uid));
+            }
+        }
+        let metadata = Place::new(self.metadata());
+        self.users.note(metadata.read_manifest().ok().and_then(|manifest| manifest.uid));
+        Ok(())
+    }
+
+    /// Removes what an earlier run did not finish.
+    fn clear_leftovers(&self) -> io::Result<()> {
+        for place in places(&self.stock())? {
+            if !place.exists() || place.root.extension().is_some() {
+                fs::remove_dir_all(&place.root)?;
+            }
+        }
+        for place in places(&self.trash())? {
+            let uid = place.read_manifest().ok().and_then(|manifest| manifest.uid);
+            fs::remove_dir_all(&place.root)?;
+            self.users.give_back(uid);
+        }
+        Ok(())
+    }
+}
+
+fn places(parent: &Path) -> io::Result<Vec<Place>> {
+    fs::read_dir(parent)?.map(|entry| Ok(Place::new(entry?.path()))).collect()
+}
+
+/// Runs what waits for the disk off the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(EngineError::Failed { doing, reason: error.to_string() }))
+}
+
+/// The driver for instances on this machine.
+pub struct LocalEngine {
+    machine: Arc<Machine>,
+    /// What has been started or adopted. A server in it may have ended since.
+    servers: Mutex<HashMap<InstanceId, Arc<Server>>>,
+    /// One prepared instance is made at a time.
+    maker: tokio::sync::Mutex<()>,
+}
+
+impl LocalEngine {
+    /// Opens the data directory: makes it if it is missing, removes what an earlier run left
+    /// half done, and finds the servers that it left running. The caller makes sure that nobody
+    /// else has it open.
+    ///
+    /// # Errors
+    /// When the directory cannot be used; see [`LocalConfig::check`].
+    pub async fn open(config: LocalConfig) -> Result<Arc<Self>, EngineError> {
+        let machine = Machine::open(config).await?;
+        let engine = Arc::new(Self { machine, servers: Mutex::default(), maker: tokio::sync::Mutex::default() });
+        let opened = engine.clone();
+        blocking("open the data directory", move || {
+            opened.machine.clear_leftovers().map_err(failed("remove what an earlier run left"))?;
+            for (id, place) in opened.all_places().map_err(failed("list the instances"))? {
+                if let Ok(manifest) = place.read_manifest()
+                    && let Some(server) = Server::adopt(&place, manifest.uid)
+                {
+                    tracing::info!(instance.id = %id, pid = server.pid(), "adopted the running server of {id}");
+                    opened.remember(id, Arc::new(server));
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(engine)
+    }
+
+    /// The metadata instance in the same data directory.
+    pub fn metadata(&self) -> MetadataInstance {
+        MetadataInstance::on(self.machine.clone())
+    }
+
+    fn place(&self, id: InstanceId) -> Place {
+        Place::new(self.machine.instances().join(id.bare()))
+    }
+
+    fn all_places(&self) -> io::Result<Vec<(InstanceId, Place)>> {
+        Ok(places(&self.machine.instances())?
+            .into_iter()
+            .filter_map(|place| Some((InstanceId::parse(place.root.file_name()?.to_str()?)?, place)))
+            .collect())
+    }
+
+    fn known(&self, id: InstanceId) -> Option<Arc<Server>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn remember(&self, id: InstanceId, server: Arc<Server>) {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).insert(id, server);
+    }
+
+    fn forget(&self, id: InstanceId) {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    fn manifest(&self, id: InstanceId) -> Result<Manifest, EngineError> {
+        match self.place(id).read_manifest() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(EngineError::Missing(id)),
+            other => other.map_err(failed("read the instance's description")),
+        }
+    }
+
+    /// The prepared instances.
+    fn stocked(machine: &Machine) -> io::Result<Vec<(Place, Manifest)>> {
+        Ok(places(&machine.stock())?
+            .into_iter()
+            .filter(|place| place.root.extension().is_none())
+            .filter_map(|place| place.read_manifest().ok().map(|manifest| (place, manifest)))
+            .collect())
+    }
+}
+
+#[async_trait]
+impl Engine for LocalEngine {
+    async fn majors(&self) -> Vec<Major> {
+        let machine = self.machine.clone();
+        blocking("look for PostgreSQL", move || {
+            Ok(machine.finder.all().into_iter().map(|programs| programs.major).collect())
+        })
+        .await
+        .unwrap_or_default()
+    }
+
+    async fn ensure_created(&self, id: InstanceId, major: Major) -> Result<(), EngineError> {
+        const DOING: &str = "create the instance";
+        let (machine, place) = (self.machine.clone(), self.place(id));
+        blocking(DOING, move || {
+            if place.exists() {
+                return place::sync_directory(&machine.instances()).map_err(failed(DOING));
+            }
+            let programs = machine.finder.of(major).ok_or(EngineError::MajorMissing(major))?;
+            for (prepared, manifest) in Self::stocked(&machine).map_err(failed(DOING))? {
+                if manifest.major() != major {
+                    continue;
+                }
+                match stock::move_to(&prepared, &place.root) {
+                    // Somebody else took this one.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    moved => return moved.map_err(failed(DOING)),
+                }
+            }
+            let partial = Place::new(machine.stock().join(format!("{}.partial", random_hex::<8>())));
+            stock::make(&machine, &programs, &partial, Purpose::Tenant)?;
+            stock::move_to(&partial, &place.root).map_err(failed(DOING))
+        })
+        .await
+    }
+
+    async fn ensure_started(&self, id: InstanceId) -> Result<Endpoint, EngineError> {
+        let manifest = self.manifest(id)?;
+        let place = self.place(id);
+        let server = start::ensure(&self.machine, &place, &manifest, Purpose::Tenant, self.known(id)).await?;
+        self.remember(id, server);
+        Ok(place.endpoint())
+    }
+
+    async fn ensure_stopped(&self, id: InstanceId) -> Result<(), EngineError> {
+        let manifest = match self.manifest(id) {
+            Err(EngineError::Missing(_)) => return Ok(()),
+            other => other?,
+        };
+        start::stop(&self.place(id), &manifest, self.known(id)).await?;
+        self.forget(id);
+        Ok(())
+    }
+
+    async fn ensure_destroyed(&self, id: InstanceId) -> Result<(), EngineError> {
+        const DOING: &str = "remove the instance";
+        let place = self.place(id);
+        if !place.root.exists() {
+            return Ok(());
+        }
+        let uid = place.read_manifest().ok().and_then(|manifest| manifest.uid);
+        self.ensure_stopped(id).await?;
+        if let Some(uid) = uid.filter(|_| self.machine.users.are_separate()) {
+            process::end_all_of(uid).await;
+        }
+        let machine = self.machine.clone();
+        blocking(DOING, move || {
+            let trash = machine.trash().join(format!("{}.{}", id.bare(), random_hex::<4>()));
+            stock::move_to(&place, &trash).map_err(failed(DOING))?;
+            fs::remove_dir_all(&trash).map_err(failed(DOING))?;
+            if let Some(uid) = uid.filter(|_| machine.users.are_separate()) {
+                process::remove_shared_memory_of(uid);
+            }
+            machine.users.give_back(uid);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn is_busy(&self, id: InstanceId) -> Result<bool, EngineError> {
+        let Some(server) = self.known(id) else { return Ok(false) };
+        let question = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity \
+                        WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM 'howdah' \
+                        AND (xact_start IS NOT NULL OR state IS DISTINCT FROM 'idle'))";
+        match ask(&self.place(id), question).await {
+            Ok(busy) => Ok(busy),
+            Err(_) if !server.is_alive() => Ok(false),
+            Err(Unanswered::NoSpace) => Err(EngineError::NoSpace { doing: "ask the instance what it does" }),
+            Err(Unanswered::NotYet(reason)) => {
+                Err(EngineError::Failed { doing: "ask the instance what it does", reason })
+            }
+        }
+    }
+
+    async fn has_exited(&self, id: InstanceId) {
+        if let Some(server) = self.known(id) {
+            server.exited().await;
+        }
+    }
+
+    async fn instances(&self) -> Result<Vec<InstanceFacts>, EngineError> {
+        let places = self.all_places().map_err(failed("list the instances"))?;
+        let installed: HashMap<Major, Programs> =
+            self.machine.finder.all().into_iter().map(|programs| (programs.major, programs)).collect();
+        let facts = places.into_iter().filter_map(|(id, place)| {
+            let manifest = place.read_manifest().ok()?;
+            let server = self.known(id).filter(|server| server.is_alive());
+            let outdated = match (&server, installed.get(&manifest.major())) {
+                (Some(server), Some(programs)) => server.program != Some(programs.identity),
+                _ => false,
+            };
+            Some(InstanceFacts {
+                id,
+                major: manifest.major(),
+                running: server.is_some(),
+                outdated,
+                system_identifier: manifest.system_identifier,
+            })
+        });
+        Ok(facts.collect())
+    }
+
+    async fn replenish_stock(&self) -> Result<StockLevel, EngineError> {
+        let _one_at_a_time = self.maker.lock().await;
+        let machine = self.machine.clone();
+        blocking("prepare an instance", move || {
+            let programs = machine.newest()?;
+            let target = machine.config.stock_target;
+            let fitting = |machine: &Machine| -> io::Result<usize> {
+                let all = LocalEngine::stocked(machine)?;
+                Ok(all.iter().filter(|(_, manifest)| manifest.major() == programs.major).count())
+            };
+            let mut ready = fitting(&machine).map_err(failed("count the stock"))?;
+            if ready < target {
+                let name = random_hex::<8>();
+                let partial = Place::new(machine.stock().join(format!("{name}.partial")));
+                stock::make(&machine, &programs, &partial, Purpose::Tenant)?;
+                stock::move_to(&partial, &machine.stock().join(name)).map_err(failed("prepare an instance"))?;
+                ready = fitting(&machine).map_err(failed("count the stock"))?;
+            }
+            Ok(StockLevel { ready, target })
+        })
+        .await
+    }
+}

@@ -1,0 +1,87 @@
+//! The key that signs tokens: ES256, made at first start, kept in the metadata store under the
+//! master key. One fixed algorithm: a token that names another is refused (RFC 8725 §3.1).
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use serde::{Deserialize, Serialize};
+
+use crate::base::error::{Error, Result};
+use crate::base::id::WorkspaceId;
+use crate::base::keyring::Keyring;
+use crate::base::secret::{Secret, random_hex};
+use crate::base::store::Tx;
+
+const PURPOSE: &str = "token signing";
+
+/// What a service token says. Nothing in it is secret; its row decides what it is worth.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Claims {
+    /// `workspace:<bare id>`; the command line of the original reads it.
+    pub sub: String,
+    /// At least 128 random bits; the row is found by its hash.
+    pub jti: String,
+    /// When it was made, in seconds.
+    pub iat: i64,
+}
+
+/// Signs tokens and checks their signatures.
+pub struct Signer {
+    key_id: String,
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+}
+
+impl Signer {
+    /// Loads the signing key, or makes it when there is none.
+    ///
+    /// # Errors
+    /// When the stored key does not open under this master key.
+    pub async fn load_or_create(tx: &Tx, keyring: &Keyring, now: jiff::Timestamp) -> Result<Self> {
+        let select = "SELECT key_id, sealed, public FROM keys WHERE purpose = $1 ORDER BY created_at DESC LIMIT 1";
+        if let Some(row) = tx.query_opt(select, &[&PURPOSE]).await? {
+            let pem = keyring.open(PURPOSE, row.get("sealed"))?;
+            return Self::from_pem(row.get("key_id"), &pem, row.get::<_, &str>("public").as_bytes());
+        }
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Error::internal)?;
+        let (private, public) = (Secret::new(pair.serialize_pem()), public_pem(&pair));
+        let key_id = random_hex::<8>();
+        tx.execute(
+            "INSERT INTO keys (purpose, key_id, sealed, public, created_at) VALUES ($1, $2, $3, $4, $5)",
+            &[&PURPOSE, &key_id, &keyring.seal(PURPOSE, private.expose().as_bytes())?, &public, &now],
+        )
+        .await?;
+        Self::from_pem(key_id, private.expose().as_bytes(), public.as_bytes())
+    }
+
+    fn from_pem(key_id: String, private: &[u8], public: &[u8]) -> Result<Self> {
+        Ok(Self {
+            key_id,
+            encoding: EncodingKey::from_ec_pem(private).map_err(Error::internal)?,
+            decoding: DecodingKey::from_ec_pem(public).map_err(Error::internal)?,
+        })
+    }
+
+    /// Signs claims.
+    pub fn sign(&self, claims: &Claims) -> Result<Secret> {
+        let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, claims, &self.encoding).map(Secret::new).map_err(Error::internal)
+    }
+
+    /// The claims of a token whose signature is ours; `None` for anything else.
+    pub fn verify(&self, token: &str) -> Option<Claims> {
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false; // the row decides about expiry
+        validation.validate_aud = false;
+        Some(jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation).ok()?.claims)
+    }
+}
+
+fn public_pem(pair: &KeyPair) -> String {
+    pair.public_key_pem()
+}
+
+/// The subject of a workspace's service tokens.
+pub fn workspace_subject(workspace: WorkspaceId) -> String {
+    format!("workspace:{}", workspace.bare())
+}

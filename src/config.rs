@@ -1,0 +1,169 @@
+//! What can be set, by flag or by environment variable. There is no configuration file.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::SignedDuration;
+
+/// Where things are kept and where PostgreSQL is.
+#[derive(Args, Clone, Debug)]
+pub struct Place {
+    /// Where everything is kept [default: /var/lib/howdah for root, ~/.local/share/howdah for others]
+    #[arg(long, env = "HOWDAH_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// A PostgreSQL for Howdah's own data, instead of the private one that it runs itself
+    #[arg(long, env = "HOWDAH_METADATA_URL", value_name = "URL", hide_env_values = true)]
+    pub metadata_url: Option<String>,
+
+    /// The directory of PostgreSQL's programs, instead of looking in the usual places
+    #[arg(long, env = "HOWDAH_POSTGRES_BIN", value_name = "DIR")]
+    pub postgres_bin: Option<PathBuf>,
+
+    /// As root: the users that instances run as, one each
+    #[arg(long, env = "HOWDAH_UID_RANGE", value_name = "FROM-TO", default_value = "700000-799999", value_parser = uid_range)]
+    pub uid_range: RangeInclusive<u32>,
+}
+
+/// What `howdah serve` can be told.
+#[derive(Args, Clone, Debug)]
+pub struct Serve {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
+    pub place: Place,
+
+    /// Where the API listens; port 0 picks a free one
+    #[arg(long, env = "HOWDAH_HTTP", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub http: SocketAddr,
+
+    /// Where PostgreSQL clients connect; port 0 picks a free one
+    #[arg(long, env = "HOWDAH_GATEWAY", value_name = "ADDRESS", default_value = "127.0.0.1:7432")]
+    pub gateway: SocketAddr,
+
+    /// The API's address as customers see it [default: http:// and the API's address]
+    #[arg(long, env = "HOWDAH_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+
+    /// The gateway's address in connection strings [default: the gateway's address]
+    #[arg(long, env = "HOWDAH_PUBLIC_GATEWAY", value_name = "HOST:PORT", value_parser = host_and_port)]
+    pub public_gateway: Option<(String, u16)>,
+
+    /// The gateway's certificate chain, PEM [default: a self-signed one, made at first start]
+    #[arg(long, env = "HOWDAH_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, PEM
+    #[arg(long, env = "HOWDAH_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Stop an instance after this long without a transaction or traffic; 0: never
+    #[arg(long, env = "HOWDAH_IDLE_STOP", value_name = "TIME", default_value = "5m", value_parser = duration)]
+    pub idle_stop: Duration,
+
+    /// End a session that has been idle for this long; 0: never
+    #[arg(long, env = "HOWDAH_SESSION_IDLE", value_name = "TIME", default_value = "1h", value_parser = duration)]
+    pub session_idle: Duration,
+
+    /// How many instances may run at a time [default: one for each 64 MiB of memory]
+    #[arg(long, env = "HOWDAH_MAX_RUNNING", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_running: Option<u32>,
+
+    /// How many prepared instances to hold ready
+    #[arg(long, env = "HOWDAH_STOCK", value_name = "N", default_value_t = 8)]
+    pub stock: usize,
+
+    /// Sessions of one database at a time
+    #[arg(long, env = "HOWDAH_SESSIONS_PER_DATABASE", value_name = "N", default_value_t = 40)]
+    pub sessions_per_database: usize,
+
+    /// Sessions of all databases at a time
+    #[arg(long, env = "HOWDAH_SESSIONS", value_name = "N", default_value_t = 5000)]
+    pub sessions: usize,
+
+    /// A region, instead of the built-in list; may be given several times
+    #[arg(long = "region", env = "HOWDAH_REGIONS", value_name = "ID=NAME", value_delimiter = ';')]
+    pub regions: Vec<String>,
+}
+
+impl Place {
+    /// The data directory, absolute.
+    ///
+    /// # Errors
+    /// A sentence when there is no home directory to put it in.
+    pub fn data_directory(&self) -> Result<PathBuf, String> {
+        let chosen = match &self.data_dir {
+            Some(directory) => directory.clone(),
+            None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/howdah"),
+            None => std::env::home_dir()
+                .ok_or("there is no home directory to keep data in; name a directory with --data-dir")?
+                .join(".local/share/howdah"),
+        };
+        std::path::absolute(&chosen)
+            .map_err(|error| format!("the data directory {} cannot be used: {error}", chosen.display()))
+    }
+}
+
+impl Serve {
+    /// How many instances may run.
+    pub fn max_running(&self) -> usize {
+        const EACH: u64 = 64 << 20;
+        let memory = rustix::system::sysinfo();
+        #[expect(clippy::useless_conversion, reason = "the C types differ between architectures")]
+        let bytes = u64::from(memory.totalram) * u64::from(memory.mem_unit);
+        self.max_running.map_or((bytes / EACH).max(16) as usize, |given| given as usize)
+    }
+}
+
+/// `5m`, `90s`, `1h 30m`; a bare `0` is no limit.
+fn duration(text: &str) -> Result<Duration, String> {
+    if text.trim() == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let parsed: SignedDuration = text.parse().map_err(|_| format!("{text:?} is not a time such as 90s, 5m or 1h"))?;
+    parsed.try_into().map_err(|_| format!("{text:?} is less than nothing"))
+}
+
+fn uid_range(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let wrong = || format!("{text:?} is not a range of users such as 700000-799999");
+    let (first, last) = text.split_once('-').ok_or_else(wrong)?;
+    let (first, last): (u32, u32) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
+    if first == 0 || first > last {
+        return Err(wrong());
+    }
+    Ok(first..=last)
+}
+
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let wrong = || format!("{text:?} is not of the form HOST:PORT, such as db.example.com:5432");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    if host.is_empty() || host.contains(['/', '@']) {
+        return Err(wrong());
+    }
+    Ok((host.to_owned(), port.parse().map_err(|_| wrong())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        assert!(duration("five").is_err());
+        assert!(duration("-5m").is_err());
+    }
+
+    #[test]
+    fn ranges_and_addresses_are_checked() {
+        assert_eq!(uid_range("10-20"), Ok(10..=20));
+        assert!(uid_range("0-20").is_err());
+        assert!(uid_range("20-10").is_err());
+        assert_eq!(host_and_port("db.example.com:5432"), Ok(("db.example.com".into(), 5432)));
+        assert!(host_and_port("db.example.com").is_err());
+    }
+}

@@ -1,0 +1,131 @@
+//! The SQL of connections.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{Connection, NewCredential};
+use crate::base::error::Result;
+use crate::base::id::{ConnectionId, DatabaseId, WorkspaceId};
+use crate::base::name::ConnectionName;
+use crate::base::page::PageRequest;
+use crate::base::scram::Verifier;
+use crate::base::store::{Session, Tx};
+
+const SELECT: &str = "SELECT c.id, c.name, c.created_at, c.database_id, d.name AS database_name
+   FROM connections c
+   JOIN databases d ON d.id = c.database_id AND d.deleted_at IS NULL";
+
+/// Makes a concurrent delete of the database wait. False when the workspace has no such database.
+pub(super) async fn lock_database(tx: &Tx, workspace: WorkspaceId, database: DatabaseId) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "SELECT
+               FROM databases d
+               JOIN projects p ON p.id = d.project_id
+              WHERE p.workspace_id = $1 AND d.id = $2 AND d.deleted_at IS NULL
+                FOR SHARE OF d",
+        )
+        .await?;
+    Ok(tx.query_opt(&statement, &[&workspace.uuid(), &database.uuid()]).await?.is_some())
+}
+
+pub(super) async fn database_exists(session: &Session, workspace: WorkspaceId, database: DatabaseId) -> Result<bool> {
+    let statement = session
+        .prepare_cached(
+            "SELECT
+               FROM databases d
+               JOIN projects p ON p.id = d.project_id
+              WHERE p.workspace_id = $1 AND d.id = $2 AND d.deleted_at IS NULL",
+        )
+        .await?;
+    Ok(session.query_opt(&statement, &[&workspace.uuid(), &database.uuid()]).await?.is_some())
+}
+
+pub(super) async fn insert(
+    tx: &Tx,
+    database: DatabaseId,
+    name: &ConnectionName,
+    credential: &NewCredential,
+    verifier: &Verifier,
+    now: Timestamp,
+) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "INSERT INTO connections (id, database_id, name, user_name, verifier, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .await?;
+    tx.execute(
+        &statement,
+        &[&credential.id.uuid(), &database.uuid(), &name.as_str(), &credential.user, &verifier.to_text(), &now],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn get(session: &Session, workspace: WorkspaceId, id: ConnectionId) -> Result<Option<Connection>> {
+    let statement = session
+        .prepare_cached(&format!(
+            "{SELECT} JOIN projects p ON p.id = d.project_id WHERE p.workspace_id = $1 AND c.id = $2"
+        ))
+        .await?;
+    Ok(session.query_opt(&statement, &[&workspace.uuid(), &id.uuid()]).await?.as_ref().map(read))
+}
+
+pub(super) async fn list(
+    session: &Session,
+    database: DatabaseId,
+    page: PageRequest<ConnectionId>,
+) -> Result<Vec<Connection>> {
+    let statement = session
+        .prepare_cached(&format!(
+            "{SELECT} WHERE c.database_id = $1 AND ($2::uuid IS NULL OR c.id > $2) ORDER BY c.id LIMIT $3"
+        ))
+        .await?;
+    let after = page.after.map(|id| id.uuid());
+    let rows = session.query(&statement, &[&database.uuid(), &after, &(i64::from(page.limit) + 1)]).await?;
+    Ok(rows.iter().map(read).collect())
+}
+
+pub(super) async fn of_databases(session: &Session, databases: &[Uuid]) -> Result<Vec<Connection>> {
+    let statement = session.prepare_cached(&format!("{SELECT} WHERE c.database_id = ANY ($1) ORDER BY c.id")).await?;
+    Ok(session.query(&statement, &[&databases]).await?.iter().map(read).collect())
+}
+
+pub(super) async fn remove(tx: &Tx, workspace: WorkspaceId, id: ConnectionId) -> Result<bool> {
+    let clear =
+        tx.prepare_cached("UPDATE databases SET default_connection_id = NULL WHERE default_connection_id = $1").await?;
+    let remove = tx
+        .prepare_cached(
+            "DELETE FROM connections c
+              USING databases d, projects p
+              WHERE c.id = $2
+                AND d.id = c.database_id
+                AND d.deleted_at IS NULL
+                AND p.id = d.project_id
+                AND p.workspace_id = $1",
+        )
+        .await?;
+    if tx.execute(&remove, &[&workspace.uuid(), &id.uuid()]).await? == 0 {
+        return Ok(false);
+    }
+    tx.execute(&clear, &[&id.uuid()]).await?;
+    Ok(true)
+}
+
+pub(super) async fn remove_all(tx: &Tx, database: DatabaseId) -> Result<Vec<ConnectionId>> {
+    let statement = tx.prepare_cached("DELETE FROM connections WHERE database_id = $1 RETURNING id").await?;
+    let rows = tx.query(&statement, &[&database.uuid()]).await?;
+    Ok(rows.iter().map(|row| row.get::<_, Uuid>("id").into()).collect())
+}
+
+fn read(row: &Row) -> Connection {
+    Connection {
+        id: row.get::<_, Uuid>("id").into(),
+        name: row.get("name"),
+        created_at: row.get("created_at"),
+        database: row.get::<_, Uuid>("database_id").into(),
+        database_name: row.get("database_name"),
+    }
+}

@@ -1,0 +1,256 @@
+//! Databases: each is one PostgreSQL instance. Requests record what people want here; the
+//! workflows named by [`PROVISION`] and [`DELETE`] make it true.
+
+mod store;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::auth::Principal;
+use crate::base::error::{Error, Result};
+use crate::base::id::{ConnectionId, DatabaseId, InstanceId, ProjectId, WorkflowId};
+use crate::base::name::{ConnectionName, DatabaseName};
+use crate::base::page::{Page, PageRequest};
+use crate::base::store::{Channel, Session, Tx};
+use crate::domain::connections::{self, Connection, NewCredential};
+use crate::domain::projects;
+use crate::queue;
+
+/// Makes the instance of a new database and proves it.
+pub const PROVISION: queue::Kind = queue::Kind { name: "provision_database", first_step: "create_instance" };
+/// Takes a deleted database's instance away.
+pub const DELETE: queue::Kind = queue::Kind { name: "delete_database", first_step: "destroy_instance" };
+
+/// How a database stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It is being made.
+    Provisioning,
+    /// SQL through the gateway's address has worked. Nothing else sets it.
+    Ready,
+    /// A restore is under way.
+    Recovering,
+    /// It could not be made; the reason is recorded.
+    Failure,
+}
+
+impl Status {
+    /// Its word on the wire and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provisioning => "provisioning",
+            Self::Ready => "ready",
+            Self::Recovering => "recovering",
+            Self::Failure => "failure",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        [Self::Provisioning, Self::Ready, Self::Recovering, Self::Failure]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| Error::internal(format!("a database has the unknown status {text}")))
+    }
+}
+
+/// A database, as its owner sees it.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Its id.
+    pub id: DatabaseId,
+    /// Its name in the API.
+    pub name: String,
+    /// How it stands.
+    pub status: Status,
+    /// Why it stands at `failure`.
+    pub failure_reason: Option<String>,
+    /// Its region's id.
+    pub region: String,
+    /// Whether it is its project's default database.
+    pub is_default: bool,
+    /// The connection that was made with it, while that exists.
+    pub default_connection: Option<ConnectionId>,
+    /// Its connections, oldest first.
+    pub connections: Vec<Connection>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Its project.
+    pub project: ProjectId,
+    /// Its project's name.
+    pub project_name: String,
+}
+
+/// A database to be made.
+#[derive(Clone, Debug)]
+pub struct NewDatabase {
+    /// Its name.
+    pub name: DatabaseName,
+    /// A region that was checked.
+    pub region: String,
+    /// Whether it becomes its project's default.
+    pub is_default: bool,
+}
+
+/// What a create leaves behind.
+#[derive(Debug)]
+pub struct Created {
+    /// The database.
+    pub database: DatabaseId,
+    /// Its first connection, with the secret that is shown once.
+    pub credential: NewCredential,
+    /// The workflow that makes it.
+    pub workflow: WorkflowId,
+}
+
+/// What a workflow step works on: the row as it is now, whoever asks.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The database.
+    pub id: DatabaseId,
+    /// Its project.
+    pub project: ProjectId,
+    /// Its instance.
+    pub instance: InstanceId,
+    /// The major that was chosen for it, once it was.
+    pub major: Option<u16>,
+    /// It is to go.
+    pub deleted: bool,
+}
+
+/// Makes a database in a project: its rows, its first connection, and the start of the workflow.
+///
+/// # Errors
+/// [`Error::NotFound`] for a project that the caller does not have; [`Error::Rejected`] when it
+/// is to be the default and the project has one.
+pub async fn create(
+    tx: &Tx,
+    actor: &Principal,
+    now: Timestamp,
+    project: ProjectId,
+    new: NewDatabase,
+) -> Result<Created> {
+    if !store::lock_project(tx, actor.workspace, project).await? {
+        return Err(Error::not_found("project", project));
+    }
+    let id = DatabaseId::generate(now);
+    store::insert(tx, project, id, InstanceId::generate(now), &new, now).await?;
+    let name = ConnectionName::parse("Default")?;
+    let credential = connections::issue(tx, now, id, &name).await?;
+    store::set_default_connection(tx, id, credential.id).await?;
+    let workflow = WorkflowId::generate(now);
+    queue::start(tx, workflow, PROVISION, id.uuid()).await?;
+    Ok(Created { database: id, credential, workflow })
+}
+
+/// The database with this id.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller's workspace has no such live database.
+pub async fn get(session: &Session, actor: &Principal, id: DatabaseId) -> Result<Database> {
+    let mut found = store::get(session, actor.workspace, id).await?;
+    attach_connections(session, &mut found).await?;
+    found.pop().ok_or_else(|| Error::not_found("database", id))
+}
+
+/// A project's databases, oldest first.
+///
+/// # Errors
+/// [`Error::NotFound`] for a project that the caller does not have.
+pub async fn list(
+    session: &Session,
+    actor: &Principal,
+    project: ProjectId,
+    page: PageRequest<DatabaseId>,
+) -> Result<Page<Database>> {
+    projects::get(session, actor, project).await?;
+    let rows = store::list(session, project, page).await?;
+    let mut page = Page::cut(rows, page.limit, |database| database.id.bare());
+    attach_connections(session, &mut page.items).await?;
+    Ok(page)
+}
+
+async fn attach_connections(session: &Session, databases: &mut [Database]) -> Result<()> {
+    let ids: Vec<Uuid> = databases.iter().map(|database| database.id.uuid()).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    for connection in connections::of_databases(session, &ids).await? {
+        if let Some(owner) = databases.iter_mut().find(|database| database.id == connection.database) {
+            owner.connections.push(connection);
+        }
+    }
+    Ok(())
+}
+
+/// Deletes a database and answers what it was. From the commit on it does not exist for anybody,
+/// no credential of it is good, and a workflow takes its instance away.
+///
+/// # Errors
+/// [`Error::NotFound`], or [`Error::Forbidden`] for a project's default database.
+pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: DatabaseId) -> Result<Database> {
+    let database = get(tx, actor, id).await?;
+    if database.is_default {
+        return Err(Error::Forbidden(
+            "Cannot delete the default database of a project by itself; delete the project.".into(),
+        ));
+    }
+    if !mark_deleted(tx, now, id).await? {
+        return Err(Error::not_found("database", id));
+    }
+    Ok(database)
+}
+
+/// Deletes whatever databases a project still has; part of deleting the project.
+pub async fn delete_all(tx: &Tx, now: Timestamp, project: ProjectId) -> Result<()> {
+    for id in store::live_in_project(tx, project).await? {
+        mark_deleted(tx, now, id).await?;
+    }
+    Ok(())
+}
+
+/// Intent first: credentials end with this transaction, and the delete goes before any retry
+/// that the database's other workflows may be waiting for.
+async fn mark_deleted(tx: &Tx, now: Timestamp, id: DatabaseId) -> Result<bool> {
+    if !store::mark_deleted(tx, id, now).await? {
+        return Ok(false);
+    }
+    connections::end_all(tx, id).await?;
+    queue::hurry(tx, id.uuid()).await?;
+    queue::start(tx, WorkflowId::generate(now), DELETE, id.uuid()).await?;
+    tx.announce(Channel::DatabaseChanged, &id.bare()).await?;
+    Ok(true)
+}
+
+/// What a workflow step has to know; `None` when the row is gone.
+pub async fn plan(session: &Session, id: DatabaseId) -> Result<Option<Plan>> {
+    store::plan(session, id).await
+}
+
+/// Records which major the database is made with; the first choice stays.
+pub async fn choose_major(session: &Session, id: DatabaseId, major: u16) -> Result<u16> {
+    store::choose_major(session, id, major).await
+}
+
+/// The probe through the gateway has succeeded.
+pub async fn mark_ready(tx: &Tx, id: DatabaseId) -> Result<()> {
+    connections::credential::end_probes(tx, id).await?;
+    store::set_status(tx, id, Status::Ready, None).await?;
+    tx.announce(Channel::DatabaseChanged, &id.bare()).await
+}
+
+/// Its workflow has given up.
+pub async fn mark_failed(tx: &Tx, id: DatabaseId, reason: &str) -> Result<()> {
+    store::set_status(tx, id, Status::Failure, Some(reason)).await?;
+    tx.announce(Channel::DatabaseChanged, &id.bare()).await
+}
+
+/// Removes the row of a database whose instance is gone, and its project's row if that waits for it.
+pub async fn forget(tx: &Tx, plan: &Plan) -> Result<()> {
+    store::remove(tx, plan.id).await?;
+    projects::forget_if_empty(tx, plan.project).await
+}
+
+/// Every instance that a database row, deleted or not, stands for.
+pub async fn instances(session: &Session) -> Result<Vec<InstanceId>> {
+    store::instances(session).await
+}

@@ -1,0 +1,160 @@
+//! The SQL of databases.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use super::{Database, NewDatabase, Plan, Status};
+use crate::base::error::{Error, Result};
+use crate::base::id::{ConnectionId, DatabaseId, InstanceId, ProjectId, WorkspaceId};
+use crate::base::page::PageRequest;
+use crate::base::store::{Session, Tx};
+
+const SELECT: &str = "SELECT d.id,
+        d.name,
+        d.status,
+        d.failure_reason,
+        d.region,
+        d.is_default,
+        d.default_connection_id,
+        d.created_at,
+        d.project_id,
+        p.name AS project_name
+   FROM databases d
+   JOIN projects p ON p.id = d.project_id
+  WHERE d.deleted_at IS NULL";
+
+/// Makes a concurrent delete of the project wait. False when the workspace has no such project.
+pub(super) async fn lock_project(tx: &Tx, workspace: WorkspaceId, project: ProjectId) -> Result<bool> {
+    let statement = tx
+        .prepare_cached("SELECT FROM projects WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL FOR SHARE")
+        .await?;
+    Ok(tx.query_opt(&statement, &[&workspace.uuid(), &project.uuid()]).await?.is_some())
+}
+
+pub(super) async fn insert(
+    tx: &Tx,
+    project: ProjectId,
+    id: DatabaseId,
+    instance: InstanceId,
+    new: &NewDatabase,
+    now: Timestamp,
+) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "INSERT INTO databases (id, project_id, name, region, is_default, status, instance_id, created_at)
+             VALUES ($1, $2, $3, $4, $5, 'provisioning', $6, $7)",
+        )
+        .await?;
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+        [&id.uuid(), &project.uuid(), &new.name.as_str(), &new.region, &new.is_default, &instance.uuid(), &now];
+    match tx.execute(&statement, &values).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            Err(Error::Rejected("Default database already exists: leave out isDefault to add another database.".into()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) async fn set_default_connection(tx: &Tx, id: DatabaseId, connection: ConnectionId) -> Result<()> {
+    let statement = tx.prepare_cached("UPDATE databases SET default_connection_id = $2 WHERE id = $1").await?;
+    tx.execute(&statement, &[&id.uuid(), &connection.uuid()]).await?;
+    Ok(())
+}
+
+/// None or one.
+pub(super) async fn get(session: &Session, workspace: WorkspaceId, id: DatabaseId) -> Result<Vec<Database>> {
+    let statement = session.prepare_cached(&format!("{SELECT} AND p.workspace_id = $1 AND d.id = $2")).await?;
+    session.query(&statement, &[&workspace.uuid(), &id.uuid()]).await?.iter().map(read).collect()
+}
+
+pub(super) async fn list(
+    session: &Session,
+    project: ProjectId,
+    page: PageRequest<DatabaseId>,
+) -> Result<Vec<Database>> {
+    let statement = session
+        .prepare_cached(&format!(
+            "{SELECT} AND d.project_id = $1 AND ($2::uuid IS NULL OR d.id > $2) ORDER BY d.id LIMIT $3"
+        ))
+        .await?;
+    let after = page.after.map(|id| id.uuid());
+    let rows = session.query(&statement, &[&project.uuid(), &after, &(i64::from(page.limit) + 1)]).await?;
+    rows.iter().map(read).collect()
+}
+
+pub(super) async fn live_in_project(tx: &Tx, project: ProjectId) -> Result<Vec<DatabaseId>> {
+    let statement =
+        tx.prepare_cached("SELECT id FROM databases WHERE project_id = $1 AND deleted_at IS NULL ORDER BY id").await?;
+    let rows = tx.query(&statement, &[&project.uuid()]).await?;
+    Ok(rows.iter().map(|row| row.get::<_, Uuid>("id").into()).collect())
+}
+
+pub(super) async fn mark_deleted(tx: &Tx, id: DatabaseId, now: Timestamp) -> Result<bool> {
+    let statement =
+        tx.prepare_cached("UPDATE databases SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL").await?;
+    Ok(tx.execute(&statement, &[&id.uuid(), &now]).await? == 1)
+}
+
+pub(super) async fn plan(session: &Session, id: DatabaseId) -> Result<Option<Plan>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT project_id, instance_id, major, deleted_at IS NOT NULL AS deleted FROM databases WHERE id = $1",
+        )
+        .await?;
+    let row = session.query_opt(&statement, &[&id.uuid()]).await?;
+    Ok(row.map(|row| Plan {
+        id,
+        project: row.get::<_, Uuid>("project_id").into(),
+        instance: row.get::<_, Uuid>("instance_id").into(),
+        major: row.get::<_, Option<i16>>("major").map(i16::unsigned_abs),
+        deleted: row.get("deleted"),
+    }))
+}
+
+pub(super) async fn choose_major(session: &Session, id: DatabaseId, major: u16) -> Result<u16> {
+    let chosen = i16::try_from(major).map_err(Error::internal)?;
+    let statement = session
+        .prepare_cached("UPDATE databases SET major = coalesce(major, $2) WHERE id = $1 RETURNING major")
+        .await?;
+    let row = session.query_opt(&statement, &[&id.uuid(), &chosen]).await?;
+    Ok(row.map_or(major, |row| row.get::<_, i16>("major").unsigned_abs()))
+}
+
+/// A deleted database keeps the status that it had.
+pub(super) async fn set_status(tx: &Tx, id: DatabaseId, status: Status, reason: Option<&str>) -> Result<()> {
+    let statement = tx
+        .prepare_cached("UPDATE databases SET status = $2, failure_reason = $3 WHERE id = $1 AND deleted_at IS NULL")
+        .await?;
+    tx.execute(&statement, &[&id.uuid(), &status.as_str(), &reason]).await?;
+    Ok(())
+}
+
+pub(super) async fn remove(tx: &Tx, id: DatabaseId) -> Result<()> {
+    let statement = tx.prepare_cached("DELETE FROM databases WHERE id = $1").await?;
+    tx.execute(&statement, &[&id.uuid()]).await?;
+    Ok(())
+}
+
+pub(super) async fn instances(session: &Session) -> Result<Vec<InstanceId>> {
+    let rows = session.query("SELECT instance_id FROM databases", &[]).await?;
+    Ok(rows.iter().map(|row| row.get::<_, Uuid>("instance_id").into()).collect())
+}
+
+fn read(row: &Row) -> Result<Database> {
+    Ok(Database {
+        id: row.get::<_, Uuid>("id").into(),
+        name: row.get("name"),
+        status: Status::parse(row.get("status"))?,
+        failure_reason: row.get("failure_reason"),
+        region: row.get("region"),
+        is_default: row.get("is_default"),
+        default_connection: row.get::<_, Option<Uuid>>("default_connection_id").map(Into::into),
+        connections: Vec::new(),
+        created_at: row.get("created_at"),
+        project: row.get::<_, Uuid>("project_id").into(),
+        project_name: row.get("project_name"),
+    })
+}

@@ -1,0 +1,92 @@
+//! Projects: what a workspace groups its databases in.
+
+mod store;
+
+use jiff::Timestamp;
+
+use crate::auth::Principal;
+use crate::base::error::{Error, Result};
+use crate::base::id::{ProjectId, WorkspaceId};
+use crate::base::name::ProjectName;
+use crate::base::page::{Page, PageRequest};
+use crate::base::store::{Session, Tx};
+use crate::domain::databases;
+
+/// A project.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// Its id.
+    pub id: ProjectId,
+    /// Its name; names need not be unique.
+    pub name: String,
+    /// The identity that an external tool gave it; unique in the workspace.
+    pub logical_id: Option<String>,
+    /// The region of its default database, or the one it was made with.
+    pub default_region: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Its workspace.
+    pub workspace: WorkspaceId,
+    /// Its workspace's name.
+    pub workspace_name: String,
+}
+
+/// A project to be made.
+#[derive(Clone, Debug)]
+pub struct NewProject {
+    /// Its name; a made-up one when there is none.
+    pub name: Option<ProjectName>,
+    /// The region that it was asked for with.
+    pub region: Option<String>,
+    /// See [`Project::logical_id`].
+    pub logical_id: Option<String>,
+}
+
+/// Makes a project, without databases.
+///
+/// # Errors
+/// [`Error::Conflict`] when a live project of the workspace has the same `logical_id`.
+pub async fn create(tx: &Tx, actor: &Principal, now: Timestamp, new: NewProject) -> Result<Project> {
+    let id = ProjectId::generate(now);
+    let name = new.name.unwrap_or_else(ProjectName::generate);
+    store::insert(tx, actor.workspace, id, &name, new.logical_id.as_deref(), new.region.as_deref(), now).await?;
+    get(tx, actor, id).await
+}
+
+/// The project with this id.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller's workspace has no such live project.
+pub async fn get(session: &Session, actor: &Principal, id: ProjectId) -> Result<Project> {
+    store::get(session, actor.workspace, id).await?.ok_or_else(|| Error::not_found("project", id))
+}
+
+/// The caller's projects, oldest first; those with one `logical_id`, if it is given.
+pub async fn list(
+    session: &Session,
+    actor: &Principal,
+    page: PageRequest<ProjectId>,
+    logical_id: Option<&str>,
+) -> Result<Page<Project>> {
+    let rows = store::list(session, actor.workspace, page, logical_id).await?;
+    Ok(Page::cut(rows, page.limit, |project| project.id.bare()))
+}
+
+/// Deletes a project with all its databases. From the commit on it does not exist for anybody;
+/// workflows take its instances away.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller's workspace has no such live project.
+pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: ProjectId) -> Result<()> {
+    // The lock makes a create in this project wait, and find the project gone.
+    if !store::mark_deleted(tx, actor.workspace, id, now).await? {
+        return Err(Error::not_found("project", id));
+    }
+    databases::delete_all(tx, now, id).await?;
+    forget_if_empty(tx, id).await
+}
+
+/// Removes a deleted project's row once its last database is gone.
+pub async fn forget_if_empty(tx: &Tx, id: ProjectId) -> Result<()> {
+    store::remove_if_empty(tx, id).await
+}

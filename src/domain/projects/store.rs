@@ -1,0 +1,114 @@
+//! The SQL of projects.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use super::Project;
+use crate::base::error::{Error, Result};
+use crate::base::id::{ProjectId, WorkspaceId};
+use crate::base::name::ProjectName;
+use crate::base::page::PageRequest;
+use crate::base::store::{Session, Tx};
+
+const SELECT: &str = "SELECT p.id,
+        p.name,
+        p.logical_id,
+        coalesce((SELECT d.region
+                    FROM databases d
+                   WHERE d.project_id = p.id AND d.is_default AND d.deleted_at IS NULL), p.region) AS region,
+        p.created_at,
+        p.workspace_id,
+        w.name AS workspace_name
+   FROM projects p
+   JOIN workspaces w ON w.id = p.workspace_id
+  WHERE p.workspace_id = $1 AND p.deleted_at IS NULL";
+
+pub(super) async fn insert(
+    tx: &Tx,
+    workspace: WorkspaceId,
+    id: ProjectId,
+    name: &ProjectName,
+    logical_id: Option<&str>,
+    region: Option<&str>,
+    now: Timestamp,
+) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "INSERT INTO projects (id, workspace_id, name, logical_id, region, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .await?;
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [&id.uuid(), &workspace.uuid(), &name.as_str(), &logical_id, &region, &now];
+    match tx.execute(&statement, &values).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::Conflict(format!(
+            "logicalId: another project of this workspace has the logical id {:?}",
+            logical_id.unwrap_or_default()
+        ))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) async fn get(session: &Session, workspace: WorkspaceId, id: ProjectId) -> Result<Option<Project>> {
+    let statement = session.prepare_cached(&format!("{SELECT} AND p.id = $2")).await?;
+    Ok(session.query_opt(&statement, &[&workspace.uuid(), &id.uuid()]).await?.as_ref().map(read))
+}
+
+pub(super) async fn list(
+    session: &Session,
+    workspace: WorkspaceId,
+    page: PageRequest<ProjectId>,
+    logical_id: Option<&str>,
+) -> Result<Vec<Project>> {
+    let statement = session
+        .prepare_cached(&format!(
+            "{SELECT} AND ($2::uuid IS NULL OR p.id > $2) AND ($3::text IS NULL OR p.logical_id = $3)
+              ORDER BY p.id
+              LIMIT $4"
+        ))
+        .await?;
+    let after = page.after.map(|id| id.uuid());
+    let rows =
+        session.query(&statement, &[&workspace.uuid(), &after, &logical_id, &(i64::from(page.limit) + 1)]).await?;
+    Ok(rows.iter().map(read).collect())
+}
+
+pub(super) async fn mark_deleted(tx: &Tx, workspace: WorkspaceId, id: ProjectId, now: Timestamp) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE projects SET deleted_at = $3 WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL",
+        )
+        .await?;
+    Ok(tx.execute(&statement, &[&workspace.uuid(), &id.uuid(), &now]).await? == 1)
+}
+
+/// The lock orders the deletes of a project's last two databases: the later one sees the earlier.
+pub(super) async fn remove_if_empty(tx: &Tx, id: ProjectId) -> Result<()> {
+    let lock = tx.prepare_cached("SELECT FROM projects WHERE id = $1 FOR UPDATE").await?;
+    tx.execute(&lock, &[&id.uuid()]).await?;
+    let statement = tx
+        .prepare_cached(
+            "DELETE FROM projects p
+              WHERE p.id = $1
+                AND p.deleted_at IS NOT NULL
+                AND NOT EXISTS (SELECT FROM databases d WHERE d.project_id = p.id)",
+        )
+        .await?;
+    tx.execute(&statement, &[&id.uuid()]).await?;
+    Ok(())
+}
+
+fn read(row: &Row) -> Project {
+    Project {
+        id: row.get::<_, Uuid>("id").into(),
+        name: row.get("name"),
+        logical_id: row.get("logical_id"),
+        default_region: row.get("region"),
+        created_at: row.get("created_at"),
+        workspace: row.get::<_, Uuid>("workspace_id").into(),
+        workspace_name: row.get("workspace_name"),
+    }
+}

@@ -1,0 +1,35 @@
+//! Workspaces: who owns projects.
+
+mod store;
+
+use jiff::Timestamp;
+
+use crate::auth::Principal;
+use crate::base::error::Result;
+use crate::base::id::WorkspaceId;
+use crate::base::page::{Page, PageRequest};
+use crate::base::store::{Session, Tx};
+
+/// A workspace.
+#[derive(Clone, Debug)]
+pub struct Workspace {
+    /// Its id.
+    pub id: WorkspaceId,
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Makes a workspace.
+pub async fn create(tx: &Tx, name: &str, now: Timestamp) -> Result<Workspace> {
+    let workspace = Workspace { id: WorkspaceId::generate(now), name: name.to_owned(), created_at: now };
+    store::insert(tx, &workspace).await?;
+    Ok(workspace)
+}
+
+/// The workspaces that the caller reaches.
+pub async fn list(session: &Session, actor: &Principal, page: PageRequest<WorkspaceId>) -> Result<Page<Workspace>> {
+    let rows = store::list(session, actor.workspace, page).await?;
+    Ok(Page::cut(rows, page.limit, |workspace| workspace.id.bare()))
+}

@@ -1,0 +1,42 @@
+//! The SQL of workspaces.
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::Workspace;
+use crate::base::error::Result;
+use crate::base::id::WorkspaceId;
+use crate::base::page::PageRequest;
+use crate::base::store::{Session, Tx};
+
+pub(super) async fn insert(tx: &Tx, workspace: &Workspace) -> Result<()> {
+    tx.execute(
+        "INSERT INTO workspaces (id, name, created_at) VALUES ($1, $2, $3)",
+        &[&workspace.id.uuid(), &workspace.name, &workspace.created_at],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn list(
+    session: &Session,
+    reachable: WorkspaceId,
+    page: PageRequest<WorkspaceId>,
+) -> Result<Vec<Workspace>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT id, name, created_at
+               FROM workspaces
+              WHERE id = $1 AND ($2::uuid IS NULL OR id > $2)
+              ORDER BY id
+              LIMIT $3",
+        )
+        .await?;
+    let after = page.after.map(|id| id.uuid());
+    let rows = session.query(&statement, &[&reachable.uuid(), &after, &(i64::from(page.limit) + 1)]).await?;
+    Ok(rows.iter().map(read).collect())
+}
+
+fn read(row: &Row) -> Workspace {
+    Workspace { id: row.get::<_, Uuid>("id").into(), name: row.get("name"), created_at: row.get("created_at") }
+}

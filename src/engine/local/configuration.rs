@@ -1,0 +1,221 @@
+//! What a server is told: `postgresql.conf`, `pg_hba.conf`, `pg_ident.conf`, the command line.
+//!
+//! The files lie outside the data directory and are not writable by the instance's user. What
+//! security rests on stands on the command line, which `postgresql.auto.conf` (inside the data
+//! directory) cannot override.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+
+use super::place::{Place, write_whole};
+use crate::engine::{Endpoint, Major};
+
+/// What a server is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// One tenant's database: as small as it can safely be.
+    Tenant,
+    /// Howdah's own data.
+    Metadata,
+}
+
+/// How the platform and the gateway log in.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    /// Whether every instance has a user of its own.
+    pub(super) separate_users: bool,
+    /// The name of Howdah's user.
+    pub(super) own_name: Option<String>,
+}
+
+/// Writes the files unless they are there and right.
+pub(super) fn write_files(place: &Place, purpose: Purpose, access: &Access, gid: Option<u32>) -> io::Result<()> {
+    let mode = if gid.is_some() { 0o640 } else { 0o600 };
+    for (name, text) in [
+        ("postgresql.conf", settings(purpose)),
+        ("pg_hba.conf", host_based_authentication(purpose, access)),
+        ("pg_ident.conf", user_map(access)),
+    ] {
+        let path = place.conf().join(name);
+        if fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
+            continue;
+        }
+        write_whole(&path, text.as_bytes(), mode, gid)?;
+    }
+    Ok(())
+}
+
+/// The arguments of `postgres`.
+pub(super) fn arguments(place: &Place, purpose: Purpose, major: Major) -> Vec<OsString> {
+    let conf = place.conf();
+    let path = |key: &str, path: std::path::PathBuf| {
+        let mut setting = OsString::from(format!("{key}="));
+        setting.push(path);
+        setting
+    };
+    let mut settings: Vec<OsString> = vec![
+        path("config_file", conf.join("postgresql.conf")),
+        path("hba_file", conf.join("pg_hba.conf")),
+        path("ident_file", conf.join("pg_ident.conf")),
+        path("data_directory", place.data()),
+        path("unix_socket_directories", place.socket()),
+        format!("port={}", Endpoint::PORT).into(),
+    ];
+    let verbosity = match purpose {
+        // A tenant's RAISE must not fill the disk, nor its statements reach the log.
+        Purpose::Tenant => "log_min_messages=fatal",
+        Purpose::Metadata => "log_min_messages=warning",
+    };
+    settings.push(verbosity.into());
+    settings.extend(
+        [
+            "external_pid_file=",
+            "unix_socket_permissions=0700",
+            "unix_socket_group=",
+            "listen_addresses=",
+            "ssl=off",
+            "shared_preload_libraries=",
+            "session_preload_libraries=",
+            "local_preload_libraries=",
+            "archive_mode=off",
+            "archive_command=",
+            "archive_library=",
+            "restore_command=",
+            "archive_cleanup_command=",
+            "recovery_end_command=",
+            "primary_conninfo=",
+            "logging_collector=off",
+            "log_destination=stderr",
+            "log_line_prefix=%m [%p] ",
+            "log_statement=none",
+            "log_min_error_statement=panic",
+            "log_min_duration_statement=-1",
+            "log_connections=off",
+            "log_disconnections=off",
+            "track_activities=on",
+            "fsync=on",
+            "full_page_writes=on",
+            "password_encryption=scram-sha-256",
+        ]
+        .map(OsString::from),
+    );
+    if major >= Major(17) {
+        settings.push("allow_alter_system=off".into());
+    }
+    let mut arguments = vec!["-D".into(), place.data().into_os_string()];
+    for setting in settings {
+        arguments.push("-c".into());
+        arguments.push(setting);
+    }
+    arguments
+}
+
+fn settings(purpose: Purpose) -> String {
+    let mut lines = vec![
+        "# Written by Howdah at every start: changes made here are lost.",
+        "wal_level = replica",
+        "min_wal_size = 2MB",
+        "max_wal_senders = 3",
+        "max_replication_slots = 3",
+        "max_slot_wal_keep_size = 64MB",
+        "max_worker_processes = 4",
+        "huge_pages = off",
+        "dynamic_shared_memory_type = posix",
+        "jit = off",
+        "autovacuum = on",
+        "lc_messages = 'C'",
+        "timezone = 'UTC'",
+        "log_timezone = 'UTC'",
+        "default_text_search_config = 'pg_catalog.english'",
+    ];
+    lines.extend(match purpose {
+        Purpose::Tenant => [
+            "shared_buffers = 8MB",
+            "max_connections = 55",
+            "superuser_reserved_connections = 5",
+            "max_wal_size = 64MB",
+            "autovacuum_max_workers = 1",
+            "maintenance_work_mem = 16MB",
+            "temp_file_limit = 1GB",
+        ],
+        Purpose::Metadata => [
+            "shared_buffers = 64MB",
+            "max_connections = 100",
+            "superuser_reserved_connections = 3",
+            "max_wal_size = 512MB",
+            "autovacuum_max_workers = 2",
+            "maintenance_work_mem = 64MB",
+            "synchronous_commit = on",
+        ],
+    });
+    lines.join("\n") + "\n"
+}
+
+/// The first line that fits decides; what no line names is rejected by the last.
+fn host_based_authentication(purpose: Purpose, access: &Access) -> String {
+    // Where the user has no name `peer` has nothing to compare. The socket's directory is then
+    // what keeps others out: it has mode 0700 and belongs to the one user there is.
+    let peer = if access.own_name.is_some() { "peer map=howdah" } else { "trust" };
+    let platform = match purpose {
+        // The instance's processes run as the same user as Howdah here, so `peer` would let a
+        // tenant's SQL come back in as superuser (dblink and its like): a password that only
+        // Howdah reads keeps that shut.
+        Purpose::Tenant if !access.separate_users => "scram-sha-256",
+        _ => peer,
+    };
+    let mut lines = vec!["# TYPE DATABASE USER METHOD".to_owned(), "local howdah tenant reject".to_owned()];
+    lines.push(format!("local all howdah {platform}"));
+    if purpose == Purpose::Tenant {
+        // With shared users whoever runs SQL in the instance could log in as the tenant this
+        // way; but that is who they are already, so nothing is gained.
+        lines.push(format!("local all tenant {peer}"));
+    }
+    lines.push("local all all reject".to_owned());
+    lines.join("\n") + "\n"
+}
+
+fn user_map(access: &Access) -> String {
+    let Some(name) = &access.own_name else { return "# MAP SYSTEM-USER ROLE\n".into() };
+    let name = name.replace('"', "\"\"");
+    format!("# MAP SYSTEM-USER ROLE\nhowdah \"{name}\" howdah\nhowdah \"{name}\" tenant\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(separate_users: bool, own_name: Option<&str>) -> Access {
+        Access { separate_users, own_name: own_name.map(str::to_owned) }
+    }
+
+    #[test]
+    fn as_root_only_root_comes_in() {
+        let access = access(true, Some("root"));
+        insta::assert_snapshot!(host_based_authentication(Purpose::Tenant, &access), @r"
+        # TYPE DATABASE USER METHOD
+        local howdah tenant reject
+        local all howdah peer map=howdah
+        local all tenant peer map=howdah
+        local all all reject
+        ");
+        insta::assert_snapshot!(user_map(&access), @r#"
+        # MAP SYSTEM-USER ROLE
+        howdah "root" howdah
+        howdah "root" tenant
+        "#);
+    }
+
+    #[test]
+    fn with_shared_users_the_platform_needs_its_password() {
+        let text = host_based_authentication(Purpose::Tenant, &access(false, None));
+        assert!(text.contains("local all howdah scram-sha-256\n"));
+        assert!(text.contains("local all tenant trust\n"));
+    }
+
+    #[test]
+    fn the_metadata_instance_knows_no_tenant() {
+        let text = host_based_authentication(Purpose::Metadata, &access(true, Some("root")));
+        assert!(!text.contains("tenant peer"));
+    }
+}

@@ -1,0 +1,145 @@
+//! Where the files of one instance stand, and what is written down about it.
+//!
+//! Only `data` and `socket` belong to the instance's user. Everything else is Howdah's, and what
+//! Howdah reads inside those two it reads as coming from a stranger.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::secret::Secret;
+use crate::engine::{Endpoint, Major};
+
+/// The directory of one instance, in the stock, in use or for the metadata.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) root: PathBuf,
+}
+
+/// `instance.json`: what never changes of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    /// The major whose programs start it.
+    pub(super) major: u16,
+    /// Its own user (and group); `None`: it shares Howdah's.
+    pub(super) uid: Option<u32>,
+    pub(super) system_identifier: u64,
+}
+
+impl Manifest {
+    pub(super) fn major(&self) -> Major {
+        Major(self.major)
+    }
+}
+
+impl Place {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.root.join("socket")
+    }
+
+    pub(super) fn conf(&self) -> PathBuf {
+        self.root.join("conf")
+    }
+
+    pub(super) fn log_directory(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.log_directory().join("postgres.log")
+    }
+
+    /// What Howdah wrote down about the server that it started last.
+    pub(super) fn server_record(&self) -> PathBuf {
+        self.root.join("server.json")
+    }
+
+    fn secret_file(&self) -> PathBuf {
+        self.root.join("secret")
+    }
+
+    pub(super) fn endpoint(&self) -> Endpoint {
+        Endpoint { directory: self.socket() }
+    }
+
+    pub(super) fn exists(&self) -> bool {
+        self.root.join("instance.json").exists()
+    }
+
+    pub(super) fn read_manifest(&self) -> io::Result<Manifest> {
+        Ok(serde_json::from_slice(&fs::read(self.root.join("instance.json"))?)?)
+    }
+
+    pub(super) fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
+        write_private(&self.root.join("instance.json"), &serde_json::to_vec_pretty(manifest)?)
+    }
+
+    /// The platform role's password, where there is one.
+    pub(super) fn read_secret(&self) -> Option<Secret> {
+        fs::read_to_string(self.secret_file()).ok().map(Secret::new)
+    }
+
+    pub(super) fn write_secret(&self, secret: &Secret) -> io::Result<()> {
+        write_private(&self.secret_file(), secret.expose().as_bytes())
+    }
+
+    /// Makes the directories around `data`. `uid`: the instance's own user.
+    pub(super) fn make_directories(&self, uid: Option<u32>) -> io::Result<()> {
+        make_directory(&self.root, 0o700)?;
+        make_directory(&self.log_directory(), 0o700)?;
+        make_directory(&self.conf(), 0o700)?;
+        make_directory(&self.socket(), 0o700)?;
+        if let Some(uid) = uid {
+            std::os::unix::fs::chown(self.socket(), Some(uid), Some(uid))?;
+            for directory in [&self.root, &self.conf()] {
+                std::os::unix::fs::chown(directory, Some(0), Some(uid))?;
+                set_mode(directory, 0o750)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a directory if it is missing and gives it exactly this mode.
+pub(super) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)?;
+    set_mode(path, mode)
+}
+
+pub(super) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Writes a file that only Howdah reads: whole or not at all.
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole(path, bytes, 0o600, None)
+}
+
+/// Writes a file whole or not at all, with this mode and, given one, this group.
+pub(super) fn write_whole(path: &Path, bytes: &[u8], mode: u32, gid: Option<u32>) -> io::Result<()> {
+    let partial = path.with_extension("partial");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    file.write_all(bytes)?;
+    if gid.is_some() {
+        std::os::unix::fs::fchown(&file, None, gid)?;
+    }
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.sync_all()?;
+    fs::rename(&partial, path)
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

@@ -1,0 +1,77 @@
+//! The platform's own short sessions on an instance.
+//!
+//! They are on the platform's database, with the search path pinned and every wait bounded, and
+//! read nothing but catalogs.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
+
+use super::place::Place;
+use crate::engine::{Endpoint, PLATFORM_DATABASE, PLATFORM_ROLE};
+
+/// How long one question may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Endpoint {
+    /// Connects, and makes sure that it is this instance's server that listens: the socket lies
+    /// in a directory that the instance's user can write, who could put a link to another
+    /// instance's socket in its place.
+    pub async fn connect(&self) -> io::Result<UnixStream> {
+        let stream = UnixStream::connect(self.socket()).await?;
+        let owner = std::fs::symlink_metadata(&self.directory)?.uid();
+        if stream.peer_cred()?.uid() != owner {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "somebody else listens on the instance's socket",
+            ));
+        }
+        Ok(stream)
+    }
+}
+
+/// Why a question was not answered.
+pub(super) enum Unanswered {
+    /// It may be answered a moment later.
+    NotYet(String),
+    /// The disk is full.
+    NoSpace,
+}
+
+/// Asks a question whose answer is true or false.
+pub(super) async fn ask(place: &Place, question: &'static str) -> Result<bool, Unanswered> {
+    let asking = async {
+        let stream = place.endpoint().connect().await.map_err(|error| Unanswered::NotYet(error.to_string()))?;
+        let mut config = Config::new();
+        config
+            .user(PLATFORM_ROLE)
+            .dbname(PLATFORM_DATABASE)
+            .application_name("howdah")
+            .options("-c search_path=pg_catalog -c statement_timeout=8000 -c lock_timeout=5000");
+        if let Some(secret) = place.read_secret() {
+            config.password(secret.expose());
+        }
+        let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(explain)?;
+        let rows = tokio::select! {
+            rows = client.simple_query(question) => rows.map_err(explain)?,
+            ended = connection => {
+                return Err(ended.map_or_else(explain, |()| Unanswered::NotYet("the session was closed".into())));
+            }
+        };
+        Ok(rows.iter().any(|row| matches!(row, SimpleQueryMessage::Row(row) if row.get(0) == Some("t"))))
+    };
+    match tokio::time::timeout(PATIENCE, asking).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Unanswered::NotYet("it does not answer".into())),
+    }
+}
+
+fn explain(error: tokio_postgres::Error) -> Unanswered {
+    if error.code() == Some(&tokio_postgres::error::SqlState::DISK_FULL) {
+        return Unanswered::NoSpace;
+    }
+    Unanswered::NotYet(crate::base::error::describe(&error))
+}

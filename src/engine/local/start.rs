@@ -1,0 +1,162 @@
+//! Starting and stopping one server, whatever it is for.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::configuration::{self, Purpose};
+use super::place::{Manifest, Place};
+use super::process::{self, Server};
+use super::session::{Unanswered, ask};
+use super::template::failed;
+use super::{Machine, blocking};
+use crate::engine::EngineError;
+
+const DOING: &str = "start the instance";
+/// How long a starting server may go without any sign of progress.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often to look whether it is ready. A start takes about 30 ms.
+const INTERVAL: Duration = Duration::from_millis(2);
+/// How often to try again while processes of a killed predecessor are still ending.
+const PREDECESSOR_ATTEMPTS: usize = 50;
+
+/// Starts the server of `place` unless it runs, and waits until SQL works. `known`: the server
+/// as it was last seen.
+pub(super) async fn ensure(
+    machine: &Arc<Machine>,
+    place: &Place,
+    manifest: &Manifest,
+    purpose: Purpose,
+    known: Option<Arc<Server>>,
+) -> Result<Arc<Server>, EngineError> {
+    let mut attempt = 0;
+    loop {
+        let server = match find(place, manifest, known.clone()) {
+            Some(server) => server,
+            None => launch(machine, place, manifest, purpose).await?,
+        };
+        match until_ready(place, &server).await {
+            Ok(()) => return Ok(server),
+            Err(NotStarted::PredecessorEnds) if attempt < PREDECESSOR_ATTEMPTS => {
+                attempt += 1;
+                sleep(Duration::from_millis(100)).await;
+            }
+            Err(NotStarted::PredecessorEnds) => {
+                let reason = "processes of an earlier server of this instance do not end".into();
+                return Err(EngineError::Failed { doing: DOING, reason });
+            }
+            Err(NotStarted::Because(error)) => {
+                // A half-started server must not stay: the next attempt would find it.
+                let _ = server.stop().await;
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// The server that runs in `place` now.
+pub(super) fn find(place: &Place, manifest: &Manifest, known: Option<Arc<Server>>) -> Option<Arc<Server>> {
+    known.filter(|server| server.is_alive()).or_else(|| Server::adopt(place, manifest.uid).map(Arc::new))
+}
+
+/// Ends the server of `place` if one runs.
+pub(super) async fn stop(place: &Place, manifest: &Manifest, known: Option<Arc<Server>>) -> Result<(), EngineError> {
+    if let Some(server) = find(place, manifest, known) {
+        server.stop().await.map_err(failed("stop the instance"))?;
+    }
+    let _ = fs::remove_file(place.server_record());
+    Ok(())
+}
+
+async fn launch(
+    machine: &Arc<Machine>,
+    place: &Place,
+    manifest: &Manifest,
+    purpose: Purpose,
+) -> Result<Arc<Server>, EngineError> {
+    if manifest.uid.is_some() && !machine.access.separate_users {
+        let reason = "it was made by root; run Howdah as root to start it".into();
+        return Err(EngineError::Failed { doing: DOING, reason });
+    }
+    let (machine, place, manifest) = (machine.clone(), place.clone(), manifest.clone());
+    blocking(DOING, move || {
+        let major = manifest.major();
+        let programs = machine.finder.of(major).ok_or(EngineError::MajorMissing(major))?;
+        configuration::write_files(&place, purpose, &machine.access, manifest.uid).map_err(failed(DOING))?;
+        process::remove_stale_locks(&place).map_err(failed(DOING))?;
+        let arguments = configuration::arguments(&place, purpose, major);
+        Ok(Arc::new(Server::spawn(&programs, &place, manifest.uid, &arguments).map_err(failed(DOING))?))
+    })
+    .await
+}
+
+enum NotStarted {
+    /// A killed server's children hold its shared memory a moment longer.
+    PredecessorEnds,
+    Because(EngineError),
+}
+
+async fn until_ready(place: &Place, server: &Server) -> Result<(), NotStarted> {
+    if server.is_ready() {
+        return Ok(());
+    }
+    let mut deadline = Instant::now() + PATIENCE;
+    let mut work = 0;
+    let mut look_for_work = Instant::now() + Duration::from_secs(1);
+    let mut answer = String::from("it does not take sessions");
+    loop {
+        if process::says_ready(place) {
+            match ask(place, "SELECT NOT pg_catalog.pg_is_in_recovery()").await {
+                Ok(true) => {
+                    server.set_ready();
+                    return Ok(());
+                }
+                Ok(false) => answer = "it is still in recovery".into(),
+                Err(Unanswered::NotYet(reason)) => answer = reason,
+                Err(Unanswered::NoSpace) => return Err(NotStarted::Because(EngineError::NoSpace { doing: DOING })),
+            }
+        }
+        if timeout(INTERVAL, server.exited()).await.is_ok() {
+            return Err(why_it_ended(place, server));
+        }
+        if Instant::now() >= look_for_work {
+            look_for_work = Instant::now() + Duration::from_secs(1);
+            let now = server.processor_time();
+            if now > work && !process::says_ready(place) {
+                deadline = Instant::now() + PATIENCE; // a long crash recovery
+            }
+            work = work.max(now);
+        }
+        if Instant::now() >= deadline {
+            return Err(NotStarted::Because(EngineError::Failed { doing: DOING, reason: answer }));
+        }
+    }
+}
+
+/// Reads what the server said since this start.
+fn why_it_ended(place: &Place, server: &Server) -> NotStarted {
+    let read = || -> std::io::Result<String> {
+        let mut log = File::open(place.log())?;
+        log.seek(SeekFrom::Start(server.log_start))?;
+        let mut said = Vec::new();
+        log.take(64 << 10).read_to_end(&mut said)?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    };
+    let said = read().unwrap_or_default();
+    if said.contains("pre-existing shared memory block") {
+        return NotStarted::PredecessorEnds;
+    }
+    if said.contains("No space left on device") {
+        return NotStarted::Because(EngineError::NoSpace { doing: DOING });
+    }
+    let complaint = said.lines().rev().find_map(|line| {
+        ["FATAL:", "PANIC:"].iter().find_map(|word| line.split_once(word)).map(|(_, text)| text.trim().to_owned())
+    });
+    let reason =
+        complaint.or_else(|| said.lines().last().map(str::to_owned)).unwrap_or_else(|| "it said nothing".into());
+    let reason = format!("the server ended while it started: {}", reason.chars().take(300).collect::<String>());
+    NotStarted::Because(EngineError::Failed { doing: DOING, reason })
+}

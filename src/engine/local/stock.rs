@@ -1,0 +1,97 @@
+//! Making an instance: a copy of the template with an identifier, a user and, where it needs
+//! one, a password of its own. Done ahead of time, into the stock.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use super::Machine;
+use super::configuration::{self, Purpose};
+use super::control_file;
+use super::place::{Manifest, Place, sync_directory};
+use super::process::command;
+use super::programs::Programs;
+use super::template::{self, failed, run};
+use crate::base::scram::Verifier;
+use crate::base::secret::{Secret, random_bytes, random_text};
+use crate::engine::EngineError;
+
+const DOING: &str = "prepare an instance";
+
+/// Makes a complete, durable, stopped instance at `place`, which must not exist. After a failure
+/// nothing is left of it.
+pub(super) fn make(
+    machine: &Machine,
+    programs: &Programs,
+    place: &Place,
+    purpose: Purpose,
+) -> Result<Manifest, EngineError> {
+    let template = template::ensure(&machine.templates(), programs)?;
+    let uid = machine.users.take().map_err(|reason| EngineError::Failed { doing: DOING, reason })?;
+    let made = fill(machine, programs, place, purpose, &template, uid);
+    if made.is_err() {
+        let _ = fs::remove_dir_all(&place.root);
+        machine.users.give_back(uid);
+    }
+    made
+}
+
+fn fill(
+    machine: &Machine,
+    programs: &Programs,
+    place: &Place,
+    purpose: Purpose,
+    template: &Path,
+    uid: Option<u32>,
+) -> Result<Manifest, EngineError> {
+    place.make_directories(uid).map_err(failed(DOING))?;
+    template::copy(template, &place.data(), uid).map_err(failed(DOING))?;
+    let system_identifier = new_identifier();
+    set_identifier(place, system_identifier).map_err(failed(DOING))?;
+
+    // The copied log carries the template's identifier: write a new, empty one.
+    let mut resetwal = command(&programs.path("pg_resetwal"), uid);
+    resetwal.current_dir(&place.root).arg("-f").arg("-D").arg(place.data());
+    run(resetwal, "", DOING)?;
+
+    configuration::write_files(place, purpose, &machine.access, uid).map_err(failed(DOING))?;
+    if purpose == Purpose::Tenant && !machine.access.separate_users {
+        let secret = Secret::new(random_text::<24>());
+        place.write_secret(&secret).map_err(failed(DOING))?;
+        let mut single = command(&programs.path("postgres"), uid);
+        single.current_dir(&place.root).args(["--single", "-j"]);
+        single.args(configuration::arguments(place, purpose, programs.major)).arg("postgres");
+        run(single, &format!("ALTER ROLE howdah PASSWORD '{}';\n\n", Verifier::of(&secret).to_text()), DOING)?;
+    }
+    let manifest = Manifest { major: programs.major.0, uid, system_identifier };
+    let finish = || -> io::Result<()> {
+        place.write_manifest(&manifest)?;
+        rustix::fs::syncfs(File::open(&place.root)?)?;
+        Ok(())
+    };
+    finish().map_err(failed(DOING))?;
+    Ok(manifest)
+}
+
+/// Moves a finished instance; afterwards it is there even if the power fails.
+pub(super) fn move_to(from: &Place, to: &Path) -> io::Result<()> {
+    fs::rename(&from.root, to)?;
+    for path in [to, &from.root] {
+        sync_directory(path.parent().unwrap_or(Path::new("/")))?;
+    }
+    Ok(())
+}
+
+/// Positive also where SQL shows it as a signed number, and never zero.
+fn new_identifier() -> u64 {
+    (u64::from_ne_bytes(random_bytes()) >> 1).max(1)
+}
+
+fn set_identifier(place: &Place, identifier: u64) -> io::Result<()> {
+    let path = place.data().join("global/pg_control");
+    let mut control = fs::read(&path)?;
+    control_file::set_system_identifier(&mut control, identifier)
+        .ok_or_else(|| io::Error::other("the template's control file is damaged"))?;
+    // Written over in place: owner and mode stay.
+    fs::write(&path, control)
+}

@@ -1,0 +1,170 @@
+//! Templates: one initialised data directory for each installed version, with the platform's
+//! and the tenant's database and roles in it, that every new instance is a copy of.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::place::{make_directory, sync_directory};
+use super::process::command;
+use super::programs::Programs;
+use super::users;
+use crate::engine::{EngineError, Major};
+
+/// Makes a sentence of a failure.
+pub(super) fn failed(doing: &'static str) -> impl Fn(io::Error) -> EngineError {
+    move |error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => EngineError::NoSpace { doing },
+        _ => EngineError::Failed { doing, reason: error.to_string() },
+    }
+}
+
+/// Runs one of PostgreSQL's programs to its end. `input` goes to its standard input.
+pub(super) fn run(mut command: Command, input: &str, doing: &'static str) -> Result<(), EngineError> {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed(doing))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ends early says why on its standard error.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output().map_err(failed(doing))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    // In single-user mode a failed statement does not end the program.
+    let complaint =
+        said.lines().find(|line| ["ERROR:", "FATAL:", "PANIC:", "error:"].iter().any(|word| line.contains(word)));
+    if output.status.success() && complaint.is_none() {
+        return Ok(());
+    }
+    if said.contains("No space left on device") {
+        return Err(EngineError::NoSpace { doing });
+    }
+    let reason = complaint.or(said.lines().last()).unwrap_or("it said nothing");
+    Err(EngineError::Failed { doing, reason: format!("{}: {reason}", output.status) })
+}
+
+/// The template of a version; made if there is none yet.
+pub(super) fn ensure(templates: &Path, programs: &Programs) -> Result<PathBuf, EngineError> {
+    const DOING: &str = "prepare a new PostgreSQL version";
+    let finished = templates.join(&programs.version);
+    if finished.is_dir() {
+        return Ok(finished.join("data"));
+    }
+    let partial = templates.join(format!("{}.partial", programs.version));
+    let data = partial.join("data");
+    let prepare = || -> io::Result<()> {
+        if partial.exists() {
+            fs::remove_dir_all(&partial)?;
+        }
+        make_directory(&partial, 0o711)?;
+        make_directory(&data, 0o700)
+    };
+    prepare().map_err(failed(DOING))?;
+
+    // initdb asks for the name of its user, which the users of instances do not have.
+    let uid = if users::is_root() {
+        let uid = users::initdb_user().ok_or_else(|| EngineError::Failed {
+            doing: DOING,
+            reason: "there is neither a user postgres nor a user nobody on this machine".into(),
+        })?;
+        std::os::unix::fs::chown(&data, Some(uid), None).map_err(failed(DOING))?;
+        Some(uid)
+    } else {
+        None
+    };
+    let mut initdb = command(&programs.path("initdb"), uid);
+    initdb.current_dir(&partial).arg("-D").arg(&data).args([
+        "--username=howdah",
+        "--encoding=UTF8",
+        "--locale=C.UTF-8",
+        "--data-checksums",
+        "--wal-segsize=1",
+        "--auth=reject",
+        "--no-sync",
+        "--no-instructions",
+    ]);
+    run(initdb, "", DOING)?;
+    let mut single = command(&programs.path("postgres"), uid);
+    single.current_dir(&partial).args(["--single", "-j", "-D"]).arg(&data).arg("postgres");
+    run(single, &preparation(programs.major), DOING)?;
+
+    let finish = || -> io::Result<()> {
+        // The files that count stand elsewhere; without these nobody starts it by mistake.
+        for name in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
+            fs::remove_file(data.join(name))?;
+        }
+        if uid.is_some() {
+            give(&data, rustix::process::geteuid().as_raw())?;
+        }
+        rustix::fs::syncfs(File::open(&partial)?)?;
+        fs::rename(&partial, &finished)?;
+        sync_directory(templates)
+    };
+    finish().map_err(failed(DOING))?;
+    Ok(finished.join("data"))
+}
+
+/// What a new instance has beside what `initdb` makes. Each statement ends with `;` and an
+/// empty line, as single-user mode wants it.
+fn preparation(major: Major) -> String {
+    // Before 16 a role that may create roles can grant itself what reads the server's files
+    // and runs its programs.
+    let create_role = if major >= Major(16) { "CREATEROLE" } else { "NOCREATEROLE" };
+    [
+        "CREATE DATABASE howdah",
+        "REVOKE ALL ON DATABASE howdah FROM PUBLIC",
+        "CREATE ROLE howdah_owner NOLOGIN",
+        "ALTER DATABASE postgres OWNER TO howdah_owner",
+        &format!("CREATE ROLE tenant LOGIN NOSUPERUSER NOREPLICATION NOBYPASSRLS CREATEDB {create_role}"),
+        "GRANT ALL ON DATABASE postgres TO tenant",
+        "ALTER SCHEMA public OWNER TO tenant",
+    ]
+    .map(|statement| format!("{statement};\n\n"))
+    .concat()
+}
+
+fn give(path: &Path, uid: u32) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), uid)?;
+        }
+    }
+    std::os::unix::fs::lchown(path, Some(uid), Some(uid))
+}
+
+/// Copies a data directory, sharing blocks where the file system can; the copy belongs to `uid`.
+/// A template holds directories and plain files only, and anything else is refused.
+pub(super) fn copy(from: &Path, to: &Path, uid: Option<u32>) -> io::Result<()> {
+    copy_directory(from, to, uid, &mut true)
+}
+
+fn copy_directory(from: &Path, to: &Path, uid: Option<u32>, share: &mut bool) -> io::Result<()> {
+    fs::create_dir(to)?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy_directory(&source, &target, uid, share)?;
+        } else if kind.is_file() {
+            copy_file(&source, &target, uid, share)?;
+        } else {
+            return Err(io::Error::other("a template holds something that is neither a file nor a directory"));
+        }
+    }
+    std::os::unix::fs::chown(to, uid, uid)
+}
+
+fn copy_file(from: &Path, to: &Path, uid: Option<u32>, share: &mut bool) -> io::Result<()> {
+    let mut source = File::open(from)?;
+    let mut target = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    if source.metadata()?.size() > 0 {
+        *share = *share && rustix::fs::ioctl_ficlone(&target, &source).is_ok();
+        if !*share {
+            io::copy(&mut source, &mut target)?;
+        }
+    }
+    std::os::unix::fs::fchown(&target, uid, uid)
+}

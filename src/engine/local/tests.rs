@@ -1,0 +1,323 @@
+//! What only this driver can show; what every driver has to do is in the conformance suite.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls};
+
+use super::*;
+use crate::engine::{PLATFORM_DATABASE, PLATFORM_ROLE, TENANT_DATABASE, TENANT_ROLE};
+
+/// A data directory that the users of instances can reach.
+fn data_directory() -> TempDir {
+    let directory = tempfile::Builder::new().prefix("howdah-").tempdir_in("/tmp").unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    directory
+}
+
+/// An engine whose servers end with the test, however that ends.
+pub(in crate::engine) struct LocalSandbox {
+    pub(in crate::engine) engine: Arc<LocalEngine>,
+    pub(in crate::engine) directory: TempDir,
+}
+
+impl LocalSandbox {
+    pub(in crate::engine) async fn new() -> Self {
+        let directory = data_directory();
+        let engine = LocalEngine::open(LocalConfig::new(directory.path().to_owned())).await.unwrap();
+        Self { engine, directory }
+    }
+
+    /// The same data directory after Howdah was killed: nothing was told to stop.
+    async fn reopened(mut self) -> Self {
+        self.engine = LocalEngine::open(self.engine.machine.config.clone()).await.unwrap();
+        self
+    }
+
+    async fn created(&self, number: u128) -> InstanceId {
+        let id = InstanceId::from(uuid::Uuid::from_u128(number));
+        let major = self.engine.majors().await[0];
+        self.engine.ensure_created(id, major).await.unwrap();
+        id
+    }
+}
+
+impl Drop for LocalSandbox {
+    fn drop(&mut self) {
+        let directory = self.directory.path();
+        kill_server(&directory.join("metadata"));
+        for place in places(&directory.join("instances")).unwrap_or_default() {
+            kill_server(&place.root);
+        }
+    }
+}
+
+/// Kills the server in this place, if one runs, and waits until nothing of it is left.
+pub(in crate::engine) fn kill_server(root: &Path) {
+    let data = root.join("data");
+    let ours = || -> Vec<rustix::process::Pid> {
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        all.filter(|entry| fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == data))
+            .filter_map(|entry| rustix::process::Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+            .collect()
+    };
+    while let Some(pid) = ours().first() {
+        let _ = rustix::process::kill_process(*pid, rustix::process::Signal::KILL);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn server_pid(sandbox: &LocalSandbox, id: InstanceId) -> Option<i32> {
+    sandbox.engine.known(id).map(|server| server.pid())
+}
+
+/// A session of the tenant's, as the gateway opens it. It ends with the returned client.
+pub(in crate::engine) async fn tenant(endpoint: &Endpoint, database: &str) -> Result<Client, tokio_postgres::Error> {
+    let mut config = tokio_postgres::Config::new();
+    config.user(TENANT_ROLE).dbname(database);
+    let (client, connection) = config.connect_raw(endpoint.connect().await.unwrap(), NoTls).await?;
+    crate::base::tasks::Tasks::default().spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(client)
+}
+
+#[tokio::test]
+async fn servers_outlive_howdah_and_are_adopted() {
+    let mut sandbox = LocalSandbox::new().await;
+    let (id, asleep) = (sandbox.created(1).await, sandbox.created(2).await);
+    let endpoint = sandbox.engine.ensure_started(id).await.unwrap();
+    let client = tenant(&endpoint, TENANT_DATABASE).await.unwrap();
+    let pid = server_pid(&sandbox, id);
+
+    // What an interrupted create and an interrupted destroy leave.
+    for name in ["stock/0123.partial", "trash/gone"] {
+        fs::create_dir(sandbox.directory.path().join(name)).unwrap();
+    }
+    sandbox = sandbox.reopened().await;
+    for name in ["stock", "trash"] {
+        assert_eq!(fs::read_dir(sandbox.directory.path().join(name)).unwrap().count(), 0);
+    }
+    let facts = sandbox.engine.instances().await.unwrap();
+    let running: Vec<InstanceId> = facts.iter().filter(|facts| facts.running).map(|facts| facts.id).collect();
+    assert_eq!(running, [id]);
+    assert!(facts.iter().all(|facts| !facts.outdated));
+    assert_eq!(server_pid(&sandbox, id), pid);
+    assert_eq!(sandbox.engine.ensure_started(id).await.unwrap(), endpoint);
+    client.simple_query("SELECT 1").await.unwrap();
+
+    // A second engine that did not see the start stops the server all the same.
+    sandbox.engine.ensure_stopped(id).await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(5), sandbox.engine.has_exited(id)).await.is_ok());
+    assert!(client.simple_query("SELECT 1").await.is_err());
+
+    // A recycled pid: whoever has it now is neither adopted nor harmed.
+    let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+    let lock = format!("{}\n{}\n1\n5432\n\n\n\nready\n", stranger.id(), "/elsewhere");
+    let place = sandbox.engine.place(asleep);
+    fs::write(place.data().join("postmaster.pid"), lock).unwrap();
+    sandbox = sandbox.reopened().await;
+    assert_eq!(server_pid(&sandbox, asleep), None);
+    sandbox.engine.ensure_stopped(asleep).await.unwrap();
+    let endpoint = sandbox.engine.ensure_started(asleep).await.unwrap();
+    assert!(stranger.try_wait().unwrap().is_none());
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+
+    // A killed postmaster, with a session that holds on to its memory for a moment.
+    let client = tenant(&endpoint, TENANT_DATABASE).await.unwrap();
+    client.batch_execute("CREATE TABLE kept AS SELECT 1 AS row").await.unwrap();
+    let pid = server_pid(&sandbox, asleep).and_then(rustix::process::Pid::from_raw).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    sandbox.engine.has_exited(asleep).await;
+    let endpoint = sandbox.engine.ensure_started(asleep).await.unwrap();
+    let client = tenant(&endpoint, TENANT_DATABASE).await.unwrap();
+    assert_eq!(client.query_one("SELECT count(*) FROM kept", &[]).await.unwrap().get::<_, i64>(0), 1);
+    sandbox.engine.ensure_destroyed(asleep).await.unwrap();
+    sandbox.engine.ensure_destroyed(id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tenant_can_do_what_is_theirs_and_nothing_else() {
+    let sandbox = LocalSandbox::new().await;
+    let id = sandbox.created(1).await;
+    let endpoint = sandbox.engine.ensure_started(id).await.unwrap();
+    let refused = tenant(&endpoint, PLATFORM_DATABASE).await;
+    assert_eq!(refused.err().unwrap().code().unwrap().code(), "28000");
+    let client = tenant(&endpoint, TENANT_DATABASE).await.unwrap();
+    for allowed in [
+        "CREATE TABLE things (id int); INSERT INTO things VALUES (1)",
+        "CREATE SCHEMA other",
+        "CREATE EXTENSION pgcrypto",
+        "CREATE EXTENSION citext",
+        "CREATE EXTENSION hstore",
+        "CREATE EXTENSION pg_trgm",
+        "CREATE DATABASE shadow",
+        "ALTER DATABASE shadow RENAME TO shadow_two",
+        "DROP DATABASE shadow_two",
+        "ALTER ROLE tenant PASSWORD 'known'",
+        "ALTER ROLE tenant SET search_path = other",
+        "ALTER ROLE tenant SET statement_timeout = 1000",
+    ] {
+        client.batch_execute(allowed).await.unwrap_or_else(|error| panic!("{allowed}: {error:?}"));
+    }
+    for refused in [
+        "ALTER SYSTEM SET work_mem = '1GB'",
+        "ALTER DATABASE postgres SET work_mem = '1GB'",
+        "ALTER DATABASE postgres RENAME TO mine",
+        "DROP DATABASE howdah",
+        "ALTER ROLE howdah NOLOGIN",
+        "ALTER ROLE tenant SUPERUSER",
+        "SET SESSION AUTHORIZATION howdah",
+        "SET ROLE howdah_owner",
+        "GRANT pg_execute_server_program TO tenant",
+        "GRANT pg_read_server_files TO tenant",
+        "CREATE EXTENSION dblink",
+        "CREATE EXTENSION postgres_fdw",
+        "CREATE EXTENSION file_fdw",
+        "COPY things FROM PROGRAM 'id'",
+        "COPY things TO '/tmp/things'",
+        "SELECT pg_read_file('/etc/passwd')",
+        "SELECT lo_import('/etc/passwd')",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE c AS '/tmp/f.so', 'f'",
+        "SELECT pg_reload_conf()",
+        "SET log_min_messages = debug5",
+        "SET temp_file_limit = -1",
+    ] {
+        let code = client.batch_execute(refused).await.map_err(|error| error.code().unwrap().code().to_owned());
+        // 58P01: the extension is not installed on this machine, which is as good.
+        assert!(
+            matches!(code.as_ref().map_err(String::as_str), Err("42501" | "42809" | "58P01" | "0A000")),
+            "{refused}: {code:?}"
+        );
+    }
+    // What tenants set for themselves locks neither the gateway nor the platform out.
+    tenant(&endpoint, TENANT_DATABASE).await.unwrap().simple_query("SELECT 1").await.unwrap();
+    assert!(!sandbox.engine.is_busy(id).await.unwrap());
+    client.batch_execute("BEGIN").await.unwrap();
+    assert!(sandbox.engine.is_busy(id).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_security_rests_on_cannot_be_overridden_from_inside() {
+    let sandbox = LocalSandbox::new().await;
+    let id = sandbox.created(1).await;
+    let place = sandbox.engine.place(id);
+    let manifest = place.read_manifest().unwrap();
+    let hostile = "listen_addresses = '*'\nhba_file = '/tmp/hba'\nunix_socket_permissions = 0777\n\
+                   shared_preload_libraries = 'nowhere'\narchive_mode = on\nport = 5555\n\
+                   unix_socket_directories = '/tmp'\nlog_min_messages = debug5\nssl = on\n";
+    fs::write(place.data().join("postgresql.auto.conf"), hostile).unwrap();
+    let endpoint = sandbox.engine.ensure_started(id).await.unwrap();
+    let client = tenant(&endpoint, TENANT_DATABASE).await.unwrap();
+    for (setting, value) in [
+        ("listen_addresses", ""),
+        ("port", "5432"),
+        ("archive_mode", "off"),
+        ("ssl", "off"),
+        ("log_min_messages", "fatal"),
+        ("unix_socket_permissions", "0700"),
+        ("data_checksums", "on"),
+        ("server_encoding", "UTF8"),
+        ("lc_collate", "C.UTF-8"),
+        ("wal_segment_size", "1MB"),
+        ("fsync", "on"),
+    ] {
+        let row = client.query_one("SELECT current_setting($1)", &[&setting]).await.unwrap();
+        assert_eq!(row.get::<_, String>(0), value, "{setting}");
+    }
+    let row = client.query_one("SELECT system_identifier FROM pg_control_system()", &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0) as u64, manifest.system_identifier);
+    let Some(uid) = manifest.uid else { return };
+
+    // As root: what belongs to whom.
+    use std::os::unix::fs::MetadataExt as _;
+    for (name, owner, group, mode) in [
+        ("", 0, uid, 0o750),
+        ("data", uid, uid, 0o700),
+        ("socket", uid, uid, 0o700),
+        ("conf", 0, uid, 0o750),
+        ("conf/pg_hba.conf", 0, uid, 0o640),
+        ("log", 0, 0, 0o700),
+        ("instance.json", 0, 0, 0o600),
+    ] {
+        let facts = fs::symlink_metadata(place.root.join(name)).unwrap();
+        assert_eq!((facts.uid(), facts.gid(), facts.mode() & 0o7777), (owner, group, mode), "{name}");
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", server_pid(&sandbox, id).unwrap())).unwrap();
+    for line in
+        [format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}"), "NoNewPrivs:\t1".into(), "CapEff:\t0000000000000000".into()]
+    {
+        assert!(status.contains(&line), "{line} is not in {status}");
+    }
+    assert!(status.lines().any(|line| line.trim_end() == "Groups:" || line.trim_end() == format!("Groups:\t{uid}")));
+
+    // The instance's own user cannot come back in.
+    let psql = sandbox.engine.machine.newest().unwrap().path("psql");
+    for role in [PLATFORM_ROLE, TENANT_ROLE] {
+        let mut command = process::command(&psql, Some(uid));
+        let output = command.arg("-h").arg(place.socket()).args(["-U", role, "-c", "SELECT 1", "postgres"]).output();
+        let said = String::from_utf8(output.unwrap().stderr).unwrap();
+        assert!(said.contains("Peer authentication failed"), "{said}");
+    }
+
+    // Nor can it put another instance's socket in the place of its own.
+    let other = sandbox.created(2).await;
+    let other = sandbox.engine.ensure_started(other).await.unwrap();
+    fs::remove_file(endpoint.socket()).unwrap();
+    std::os::unix::fs::symlink(other.socket(), endpoint.socket()).unwrap();
+    assert_eq!(endpoint.connect().await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_start_that_fails_says_why() {
+    let sandbox = LocalSandbox::new().await;
+    let id = sandbox.created(1).await;
+    let place = sandbox.engine.place(id);
+    fs::write(place.data().join("PG_VERSION"), "9.6\n").unwrap();
+    let error = sandbox.engine.ensure_started(id).await.unwrap_err().to_string();
+    assert!(error.starts_with("start the instance: the server ended while it started: "), "{error}");
+    assert!(error.contains("incompatible"), "{error}");
+    let manifest = place.read_manifest().unwrap();
+    place.write_manifest(&Manifest { major: 16384, ..manifest }).unwrap();
+    assert!(matches!(sandbox.engine.ensure_started(id).await, Err(EngineError::MajorMissing(Major(16384)))));
+}
+
+#[tokio::test]
+async fn unfit_directories_are_refused_with_a_sentence() {
+    let check = |path: &str| LocalConfig::new(path.into()).check();
+    assert!(check("relative").unwrap_err().contains("not an absolute path"));
+    assert!(check(&format!("/tmp/{}", "long".repeat(20))).unwrap_err().contains("too long"));
+    if users::is_root() {
+        let closed = data_directory();
+        fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let sentence = check(closed.path().join("data").to_str().unwrap()).unwrap_err();
+        assert!(sentence.contains("chmod o+x"), "{sentence}");
+    }
+    let mut elsewhere = LocalConfig::new("/tmp/howdah-data".into());
+    elsewhere.programs = Some("/nonexistent".into());
+    assert!(elsewhere.check().unwrap_err().contains("/nonexistent"));
+    elsewhere = LocalConfig { major: Some(Major(99)), ..LocalConfig::new("/tmp/howdah-data".into()) };
+    assert!(elsewhere.check().unwrap_err().contains("PostgreSQL 99 is not installed"));
+}
+
+#[tokio::test]
+async fn the_metadata_instance_starts_and_stops() {
+    let sandbox = LocalSandbox::new().await;
+    let metadata = sandbox.engine.metadata();
+    for _ in 0..2 {
+        let config = metadata.ensure_started().await.unwrap();
+        let (client, connection) = config.connect(NoTls).await.unwrap();
+        tokio::select! {
+            answer = client.simple_query("SELECT 1") => drop(answer.unwrap()),
+            _ = connection => panic!("the session ended"),
+        }
+        // Again while it runs, and as a Howdah that has just been started.
+        metadata.ensure_started().await.unwrap();
+        sandbox.engine.metadata().ensure_started().await.unwrap();
+        metadata.ensure_stopped().await.unwrap();
+        assert!(config.connect(NoTls).await.is_err());
+    }
+}

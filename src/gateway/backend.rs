@@ -1,0 +1,101 @@
+//! Opening a session on the instance's private socket.
+//!
+//! The start-up phase of PostgreSQL documentation §55.2.1, as a client: no password is asked
+//! for there (`peer`), parameters pass through, the cancel key stays here.
+
+use std::io;
+use std::path::PathBuf;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use super::startup::CancelKey;
+
+/// The longest message that an instance may send before it is ready.
+const MAX_MESSAGE: usize = 64 * 1024;
+
+/// What became of it.
+pub(crate) enum Opened {
+    /// The session is ready.
+    Ready(Backend),
+    /// The instance said no, in an `ErrorResponse` for the client.
+    Refused(Vec<u8>),
+    /// It starts or stops at this moment (57P03 or 57P01): try again.
+    NotNow,
+}
+
+/// An open session of an instance, right before its first `ReadyForQuery` is told.
+pub(crate) struct Backend {
+    /// The session.
+    pub(crate) stream: UnixStream,
+    /// The instance's own cancel key, if it has one.
+    pub(crate) key: Option<CancelKey>,
+    /// `ParameterStatus` and notices for the client.
+    pub(crate) greeting: Vec<u8>,
+    /// The status of `ReadyForQuery`.
+    pub(crate) status: u8,
+}
+
+/// Opens a session with this `StartupMessage`.
+///
+/// # Errors
+/// When the socket is not there, closes early or does not speak the protocol.
+pub(crate) async fn open(socket: &PathBuf, startup: &[u8]) -> io::Result<Opened> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(startup).await?;
+    let mut key = None;
+    let mut greeting = Vec::new();
+    loop {
+        let (kind, message) = read_message(&mut stream).await?;
+        let body = &message[5..];
+        match kind {
+            b'R' if body == [0, 0, 0, 0] => {}
+            b'R' => return Err(io::Error::other("the instance asks for a password")),
+            b'K' => {
+                if let Some((process, secret)) = body.split_first_chunk::<4>() {
+                    key = Some(CancelKey { process: u32::from_be_bytes(*process), key: secret.to_vec() });
+                }
+            }
+            b'S' | b'N' if greeting.len() < MAX_MESSAGE => greeting.extend(message),
+            b'Z' if body.len() == 1 => return Ok(Opened::Ready(Backend { stream, key, greeting, status: body[0] })),
+            b'E' => {
+                return Ok(match sqlstate(body) {
+                    Some(b"57P03" | b"57P01") => Opened::NotNow,
+                    _ => Opened::Refused(message),
+                });
+            }
+            _ => return Err(io::Error::other("the instance does not speak the protocol")),
+        }
+    }
+}
+
+/// One whole message, of the type that is also its first byte.
+async fn read_message(stream: &mut UnixStream) -> io::Result<(u8, Vec<u8>)> {
+    let mut header = [0; 5];
+    stream.read_exact(&mut header).await?;
+    let [kind, length @ ..] = header;
+    let length = u32::from_be_bytes(length) as usize;
+    if !(4..=MAX_MESSAGE).contains(&length) {
+        return Err(io::Error::other("the instance sent a message of an impossible length"));
+    }
+    let mut message = header.to_vec();
+    message.resize(length + 1, 0);
+    stream.read_exact(&mut message[5..]).await?;
+    Ok((kind, message))
+}
+
+/// The `C` field of an `ErrorResponse`.
+fn sqlstate(body: &[u8]) -> Option<&[u8]> {
+    body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_of_an_error_is_found() {
+        assert_eq!(sqlstate(b"SFATAL\0VFATAL\0C57P03\0Mstarting up\0\0"), Some(&b"57P03"[..]));
+        assert_eq!(sqlstate(b""), None);
+    }
+}

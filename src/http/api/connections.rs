@@ -1,0 +1,298 @@
+//! Connections on the wire. A connection string is in the answer that creates it and nowhere else.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Data, List, PageQuery, Reference, url};
+use crate::app::App;
+use crate::base::clock::format_timestamp;
+use crate::base::error::Error;
+use crate::base::id::{ConnectionId, DatabaseId};
+use crate::base::name::ConnectionName;
+use crate::domain::connections::{self, Connection, NewCredential};
+use crate::engine::TENANT_DATABASE;
+use crate::http::Failure;
+use crate::http::body;
+use crate::http::caller::Caller;
+use crate::http::failure::ErrorBody;
+use crate::http::query::Query;
+
+/// Where a connection leads.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Endpoints {
+    /// Straight to the database.
+    direct: Endpoint,
+}
+
+/// A host and a port.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Endpoint {
+    /// The host, without the port.
+    host: String,
+    /// The port.
+    port: u16,
+    /// The whole connection string. Only in the answer that creates the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    connection_string: Option<String>,
+}
+
+/// Deprecated: the parts of the direct endpoint. Use `endpoints.direct`.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct DirectConnection {
+    host: String,
+    pass: String,
+    user: String,
+}
+
+/// A connection.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ConnectionWire {
+    /// Its id.
+    #[schema(example = "con_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    id: String,
+    /// Always `connection`.
+    #[schema(example = "connection")]
+    r#type: &'static str,
+    /// Its address in this API.
+    #[schema(format = "uri")]
+    url: String,
+    /// Its name.
+    name: String,
+    /// When it was made.
+    #[schema(format = "date-time")]
+    created_at: String,
+    /// Always `postgres`.
+    #[schema(example = "postgres")]
+    kind: &'static str,
+    /// Where it leads.
+    endpoints: Endpoints,
+    /// Deprecated. Null wherever the secret is not shown.
+    #[schema(deprecated)]
+    direct_connection: Option<DirectConnection>,
+    /// Its database.
+    database: Reference,
+}
+
+/// A connection with its secret, which is shown this once.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NewConnectionWire {
+    #[serde(flatten)]
+    connection: ConnectionWire,
+    /// Deprecated: use `endpoints.direct.connectionString`.
+    #[schema(deprecated)]
+    connection_string: String,
+    /// Deprecated: use `endpoints.direct.host`.
+    #[schema(deprecated)]
+    host: Option<String>,
+    /// Deprecated: it is part of the connection string.
+    #[schema(deprecated)]
+    pass: Option<String>,
+    /// Deprecated: it is part of the connection string.
+    #[schema(deprecated)]
+    user: Option<String>,
+}
+
+/// Deprecated: the connection that was made with a database. Use `connections`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ApiKey {
+    id: String,
+    r#type: &'static str,
+    #[schema(format = "uri")]
+    url: String,
+    name: String,
+    #[schema(format = "date-time")]
+    created_at: String,
+    kind: &'static str,
+    endpoints: Endpoints,
+    connection_string: String,
+    direct_connection: Option<DirectConnection>,
+}
+
+/// What a new connection needs.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({"name": "web"}))]
+pub(super) struct CreateConnection {
+    /// A name of 3 to 65 characters.
+    #[schema(min_length = 3, max_length = 65)]
+    name: String,
+}
+
+/// The string that `psql` and every driver take.
+pub(super) fn connection_string(app: &App, credential: &NewCredential) -> String {
+    format!(
+        "postgres://{}:{}@{}:{}/{TENANT_DATABASE}?sslmode={}",
+        credential.user,
+        credential.password.expose(),
+        app.public.gateway_host,
+        app.public.gateway_port,
+        app.public.sslmode(),
+    )
+}
+
+fn endpoints(app: &App, credential: Option<&NewCredential>) -> Endpoints {
+    Endpoints {
+        direct: Endpoint {
+            host: app.public.gateway_host.clone(),
+            port: app.public.gateway_port,
+            connection_string: credential.map(|credential| connection_string(app, credential)),
+        },
+    }
+}
+
+/// Deprecated, but still read by older clients.
+pub(super) fn direct_connection(app: &App, credential: &NewCredential) -> DirectConnection {
+    DirectConnection {
+        host: app.public.gateway_host.clone(),
+        pass: credential.password.expose().to_owned(),
+        user: credential.user.clone(),
+    }
+}
+
+/// A connection; with the secret when `credential` is its own, just made.
+pub(super) fn wire(app: &App, connection: &Connection, credential: Option<&NewCredential>) -> ConnectionWire {
+    let id = connection.id.to_string();
+    let credential = credential.filter(|credential| credential.id == connection.id);
+    ConnectionWire {
+        url: url(app, "connections", &id),
+        id,
+        r#type: "connection",
+        name: connection.name.clone(),
+        created_at: format_timestamp(connection.created_at),
+        kind: "postgres",
+        endpoints: endpoints(app, credential),
+        direct_connection: credential.map(|credential| direct_connection(app, credential)),
+        database: Reference::new(app, "databases", connection.database.to_string(), connection.database_name.clone()),
+    }
+}
+
+/// The deprecated form of the connection that was made with a database.
+pub(super) fn api_key(app: &App, connection: &Connection, credential: &NewCredential) -> ApiKey {
+    let ConnectionWire { id, r#type, url, name, created_at, kind, .. } = wire(app, connection, None);
+    ApiKey {
+        id,
+        r#type,
+        url,
+        name,
+        created_at,
+        kind,
+        endpoints: endpoints(app, None),
+        connection_string: connection_string(app, credential),
+        direct_connection: Some(direct_connection(app, credential)),
+    }
+}
+
+fn parse_database(id: &str) -> Result<DatabaseId, Error> {
+    DatabaseId::parse(id).ok_or_else(|| Error::not_found("database", id))
+}
+
+fn parse(id: &str) -> Result<ConnectionId, Error> {
+    ConnectionId::parse(id).ok_or_else(|| Error::not_found("connection", id))
+}
+
+/// List connections of a database
+///
+/// Oldest first. Secrets are not shown again.
+#[utoipa::path(get, path = "/v1/databases/{databaseId}/connections", tag = "Databases Connections",
+    params(("databaseId" = String, Path, description = "The database's id."), PageQuery), responses(
+    (status = 200, description = "The connections.", body = List<ConnectionWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 404, description = "There is no such database.", body = ErrorBody),
+    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+))]
+pub(super) async fn list_connections(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(database): Path<String>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<List<ConnectionWire>>, Failure> {
+    let database = parse_database(&database)?;
+    let page = page.parse(ConnectionId::parse)?;
+    let found = connections::list(&app.store.session().await?, &actor, database, page).await?;
+    Ok(Json(List::of(found, |connection| wire(&app, &connection, None))))
+}
+
+/// Create a connection
+///
+/// A new user name and password for the database, good at once. The answer holds the connection
+/// string, which is not shown again.
+#[utoipa::path(post, path = "/v1/databases/{databaseId}/connections", tag = "Databases Connections",
+    params(("databaseId" = String, Path, description = "The database's id.")),
+    request_body = CreateConnection, responses(
+    (status = 200, description = "The connection, with its secret.", body = Data<NewConnectionWire>),
+    (status = 400, description = "The body is not JSON.", body = ErrorBody),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 404, description = "There is no such database.", body = ErrorBody),
+    (status = 413, description = "The body is too large.", body = ErrorBody),
+    (status = 415, description = "The body is not of type application/json.", body = ErrorBody),
+    (status = 422, description = "A value does not fit.", body = ErrorBody),
+))]
+pub(super) async fn create_connection(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(database): Path<String>,
+    body::Json(new): body::Json<CreateConnection>,
+) -> Result<Json<Data<NewConnectionWire>>, Failure> {
+    let database = parse_database(&database)?;
+    let name = ConnectionName::parse(&new.name)?;
+    let tx = app.store.begin().await?;
+    let credential = connections::create(&tx, &actor, app.clock.now(), database, &name).await?;
+    let connection = connections::get(&tx, &actor, credential.id).await?;
+    tx.commit().await?;
+    Ok(Json(Data {
+        data: NewConnectionWire {
+            connection: wire(&app, &connection, Some(&credential)),
+            connection_string: connection_string(&app, &credential),
+            host: Some(app.public.gateway_host.clone()),
+            pass: Some(credential.password.expose().to_owned()),
+            user: Some(credential.user.clone()),
+        },
+    }))
+}
+
+/// Get a connection
+///
+/// Without its secret, which was shown when it was created.
+#[utoipa::path(get, path = "/v1/connections/{id}", tag = "Connections",
+    params(("id" = String, Path, description = "The connection's id.")), responses(
+    (status = 200, description = "The connection.", body = Data<ConnectionWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 404, description = "There is no such connection.", body = ErrorBody),
+))]
+pub(super) async fn get_connection(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Data<ConnectionWire>>, Failure> {
+    let connection = connections::get(&app.store.session().await?, &actor, parse(&id)?).await?;
+    Ok(Json(Data { data: wire(&app, &connection, None) }))
+}
+
+/// Delete a connection
+///
+/// Its user name and password are no longer good when this answers, and its sessions are ended.
+#[utoipa::path(delete, path = "/v1/connections/{id}", tag = "Connections",
+    params(("id" = String, Path, description = "The connection's id.")), responses(
+    (status = 204, description = "It is gone."),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 404, description = "There is no such connection.", body = ErrorBody),
+))]
+pub(super) async fn delete_connection(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Failure> {
+    let tx = app.store.begin().await?;
+    connections::delete(&tx, &actor, parse(&id)?).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

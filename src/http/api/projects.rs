@@ -1,0 +1,236 @@
+//! Projects on the wire.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::databases::NewDatabaseFields;
+use super::{Data, List, PageQuery, Reference, databases as database_wire, settle, url};
+use crate::app::App;
+use crate::base::clock::format_timestamp;
+use crate::base::error::Error;
+use crate::base::id::ProjectId;
+use crate::base::name::{DatabaseName, ProjectName};
+use crate::domain::databases::{self, NewDatabase};
+use crate::domain::projects::{self, NewProject, Project};
+use crate::http::Failure;
+use crate::http::body;
+use crate::http::caller::Caller;
+use crate::http::failure::ErrorBody;
+use crate::http::query::Query;
+
+/// A project.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ProjectWire {
+    /// Its id.
+    #[schema(example = "proj_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    id: String,
+    /// Always `project`.
+    #[schema(example = "project")]
+    r#type: &'static str,
+    /// Its address in this API.
+    #[schema(format = "uri")]
+    url: String,
+    /// Its name.
+    #[schema(example = "my_project")]
+    name: String,
+    /// The identity that an external tool gave it.
+    logical_id: Option<String>,
+    /// When it was made.
+    #[schema(format = "date-time")]
+    created_at: String,
+    /// The region of its default database, or the one that it was made with.
+    #[schema(example = "us-east-1")]
+    default_region: Option<String>,
+    /// Its workspace.
+    workspace: Reference,
+}
+
+/// A new project, with its default database unless none was wanted.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct NewProjectWire {
+    #[serde(flatten)]
+    project: ProjectWire,
+    /// Its default database, with the secrets of its first connection; null when none was wanted.
+    database: Option<NewDatabaseFields>,
+}
+
+/// What a new project needs; all of it may be left out.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = json!({"name": "my_project", "region": "us-east-1"}))]
+pub(super) struct CreateProject {
+    /// Whether it gets a default database at once.
+    #[serde(default = "yes")]
+    #[schema(default = true)]
+    create_database: bool,
+    /// Its name, 1 to 256 characters; a made-up one when there is none.
+    #[schema(min_length = 1, max_length = 256, nullable = false)]
+    name: Option<String>,
+    /// The region of its default database.
+    #[schema(nullable = false)]
+    region: Option<String>,
+    /// An external tool's own name for it; unique in the workspace.
+    #[schema(nullable = false, pattern = "^[a-z0-9][-_a-z0-9]*$")]
+    logical_id: Option<String>,
+    /// The workspace; the token's own.
+    #[schema(nullable = false)]
+    workspace_id: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Which projects.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub(super) struct ProjectQuery {
+    /// Only the project with this logical id.
+    logical_id: Option<String>,
+}
+
+fn wire(app: &App, project: Project) -> ProjectWire {
+    let id = project.id.to_string();
+    ProjectWire {
+        url: url(app, "projects", &id),
+        id,
+        r#type: "project",
+        name: project.name,
+        logical_id: project.logical_id,
+        created_at: format_timestamp(project.created_at),
+        default_region: project.default_region,
+        workspace: Reference::new(app, "workspaces", project.workspace.to_string(), project.workspace_name),
+    }
+}
+
+fn parse(id: &str) -> Result<ProjectId, Error> {
+    ProjectId::parse(id).ok_or_else(|| Error::not_found("project", id))
+}
+
+fn check_logical_id(id: &str) -> Result<(), Error> {
+    let fits = id.len() <= crate::base::name::LONGEST
+        && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte))
+        && id.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
+    if fits {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "logicalId: it does not fit ^[a-z0-9][-_a-z0-9]*$",
+        "Use up to 256 lower-case letters, digits, - and _, a letter or digit first.",
+    ))
+}
+
+/// List projects
+///
+/// Oldest first.
+#[utoipa::path(get, path = "/v1/projects", tag = "Projects", params(PageQuery, ProjectQuery), responses(
+    (status = 200, description = "The projects.", body = List<ProjectWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+))]
+pub(super) async fn list_projects(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Query(page): Query<PageQuery>,
+    Query(filter): Query<ProjectQuery>,
+) -> Result<Json<List<ProjectWire>>, Failure> {
+    let page = page.parse(ProjectId::parse)?;
+    let session = app.store.session().await?;
+    let found = projects::list(&session, &actor, page, filter.logical_id.as_deref()).await?;
+    Ok(Json(List::of(found, |project| wire(&app, project))))
+}
+
+/// Create a project
+///
+/// With a default database, unless `createDatabase` is false. The answer holds the connection
+/// string of the database's first connection, which is not shown again. The database is normally
+/// `ready`; when it is still `provisioning`, a connect waits for it.
+#[utoipa::path(post, path = "/v1/projects", tag = "Projects", request_body = CreateProject, responses(
+    (status = 201, description = "The project.", body = Data<NewProjectWire>),
+    (status = 400, description = "The body is not JSON.", body = ErrorBody),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 404, description = "There is no such workspace.", body = ErrorBody),
+    (status = 409, description = "Another project has the logical id.", body = ErrorBody),
+    (status = 413, description = "The body is too large.", body = ErrorBody),
+    (status = 415, description = "The body is not of type application/json.", body = ErrorBody),
+    (status = 422, description = "A value does not fit.", body = ErrorBody),
+))]
+pub(super) async fn create_project(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    body::Json(new): body::Json<CreateProject>,
+) -> Result<(StatusCode, Json<Data<NewProjectWire>>), Failure> {
+    let name = new.name.as_deref().map(ProjectName::parse).transpose()?;
+    new.region.as_deref().map(|region| app.regions.check(region)).transpose()?;
+    new.logical_id.as_deref().map(check_logical_id).transpose()?;
+    if let Some(workspace) = new.workspace_id.as_deref()
+        && crate::base::id::WorkspaceId::parse(workspace) != Some(actor.workspace)
+    {
+        return Err(Error::not_found("workspace", workspace).into());
+    }
+    let mut announcements = app.store.announcements();
+    let now = app.clock.now();
+    let tx = app.store.begin().await?;
+    let wanted = NewProject { name, region: new.region.clone(), logical_id: new.logical_id };
+    let project = projects::create(&tx, &actor, now, wanted).await?;
+    let created = if new.create_database {
+        let region = new.region.unwrap_or_else(|| app.regions.default_id().to_owned());
+        let name = DatabaseName::parse(&project.name)?;
+        Some(databases::create(&tx, &actor, now, project.id, NewDatabase { name, region, is_default: true }).await?)
+    } else {
+        None
+    };
+    tx.commit().await?;
+    let mut database = None;
+    if let Some(created) = created {
+        settle(&app, &mut announcements, created.workflow).await?;
+        let found = databases::get(&app.store.session().await?, &actor, created.database).await?;
+        database = Some(database_wire::wire_new(&app, &found, &created.credential));
+    }
+    let project = projects::get(&app.store.session().await?, &actor, project.id).await?;
+    Ok((StatusCode::CREATED, Json(Data { data: NewProjectWire { project: wire(&app, project), database } })))
+}
+
+/// Get a project
+#[utoipa::path(get, path = "/v1/projects/{id}", tag = "Projects",
+    params(("id" = String, Path, description = "The project's id.")), responses(
+    (status = 200, description = "The project.", body = Data<ProjectWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 404, description = "There is no such project.", body = ErrorBody),
+))]
+pub(super) async fn get_project(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Data<ProjectWire>>, Failure> {
+    let project = projects::get(&app.store.session().await?, &actor, parse(&id)?).await?;
+    Ok(Json(Data { data: wire(&app, project) }))
+}
+
+/// Delete a project
+///
+/// With all its databases: their credentials are no longer good when this answers, their
+/// sessions are ended and their files removed.
+#[utoipa::path(delete, path = "/v1/projects/{id}", tag = "Projects",
+    params(("id" = String, Path, description = "The project's id.")), responses(
+    (status = 204, description = "It is gone."),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 404, description = "There is no such project.", body = ErrorBody),
+))]
+pub(super) async fn delete_project(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Failure> {
+    let tx = app.store.begin().await?;
+    projects::delete(&tx, &actor, app.clock.now(), parse(&id)?).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,67 @@
+//! Workspaces on the wire.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{List, PageQuery, url};
+use crate::app::App;
+use crate::base::clock::format_timestamp;
+use crate::base::id::WorkspaceId;
+use crate::domain::workspaces::{self, Workspace};
+use crate::http::Failure;
+use crate::http::caller::Caller;
+use crate::http::failure::ErrorBody;
+use crate::http::query::Query;
+
+/// A workspace.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WorkspaceWire {
+    /// Its id.
+    #[schema(example = "wksp_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    id: String,
+    /// Always `workspace`.
+    #[schema(example = "workspace")]
+    r#type: &'static str,
+    /// Its address in this API.
+    #[schema(format = "uri")]
+    url: String,
+    /// Its name.
+    name: String,
+    /// When it was made.
+    #[schema(format = "date-time")]
+    created_at: String,
+}
+
+fn wire(app: &App, workspace: Workspace) -> WorkspaceWire {
+    let id = workspace.id.to_string();
+    WorkspaceWire {
+        url: url(app, "workspaces", &id),
+        id,
+        r#type: "workspace",
+        name: workspace.name,
+        created_at: format_timestamp(workspace.created_at),
+    }
+}
+
+/// List workspaces
+///
+/// The workspaces that the token reaches; a service token reaches exactly one.
+#[utoipa::path(get, path = "/v1/workspaces", tag = "Workspaces", params(PageQuery), responses(
+    (status = 200, description = "The workspaces.", body = List<WorkspaceWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+))]
+pub(super) async fn list_workspaces(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<List<WorkspaceWire>>, Failure> {
+    let page = page.parse(WorkspaceId::parse)?;
+    let found = workspaces::list(&app.store.session().await?, &actor, page).await?;
+    Ok(Json(List::of(found, |workspace| wire(&app, workspace))))
+}

@@ -1,0 +1,46 @@
+//! Workflows and reconcilers: with the gateway the only callers of the engine.
+
+pub mod database;
+pub mod reconcile;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::app::JobCtx;
+use crate::base::error::Result;
+use crate::domain::databases;
+use crate::queue::{Handler, Job, StepError};
+
+/// The table of all workflows.
+pub struct Workflows(pub Arc<JobCtx>);
+
+#[async_trait]
+impl Handler for Workflows {
+    async fn run(&self, job: &Job, kind: &str, step: &str) -> Result<(), StepError> {
+        match kind {
+            kind if kind == databases::PROVISION.name => database::provision(&self.0, job, step).await,
+            kind if kind == databases::DELETE.name => database::delete(&self.0, job, step).await,
+            other => Err(unknown("workflow", other)),
+        }
+    }
+
+    /// A delete never gives up: what people wanted gone must go.
+    fn may_give_up(&self, kind: &str) -> bool {
+        kind != databases::DELETE.name
+    }
+
+    async fn failed(&self, job: &Job, kind: &str, reason: &str) -> Result<()> {
+        if kind == databases::PROVISION.name {
+            let tx = self.0.app.store.begin().await?;
+            databases::mark_failed(&tx, job.subject.into(), reason).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+}
+
+/// An older or newer Howdah wrote it; one that knows it may still come.
+fn unknown(what: &str, name: &str) -> StepError {
+    StepError::Retry(format!("this version of Howdah does not know the {what} {name}"))
+}

@@ -1,0 +1,94 @@
+//! Reconcilers: they take no input, compare what should be with what is, and mend the difference.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::JobCtx;
+use crate::base::error::{Error, Result, describe};
+use crate::base::store::{Announcement, Channel};
+use crate::domain::databases;
+use crate::queue::Runner;
+
+/// How often instances are looked at for idleness.
+const IDLE_ROUND: Duration = Duration::from_secs(1);
+/// How often the stock is looked at when nothing nudges it.
+const STOCK_ROUND: Duration = Duration::from_secs(30);
+/// How long the stock waits after it could not be filled.
+const STOCK_PAUSE: Duration = Duration::from_secs(5);
+/// How often old workflows are forgotten and instances compared with rows.
+const HOUSEKEEPING_ROUND: Duration = Duration::from_secs(3600);
+
+/// Keeps the stock full: after every change of a database, and on a timer.
+pub async fn stock(ctx: Arc<JobCtx>) {
+    let tasks = ctx.app.tasks.clone();
+    let mut announcements = ctx.app.store.announcements();
+    while !tasks.is_stopping() {
+        let pause = match ctx.instances.replenish_stock().await {
+            Ok(level) if level.ready < level.target => continue,
+            Ok(_) => STOCK_ROUND,
+            Err(error) => {
+                tracing::warn!(error = %describe(&error), "cannot fill the stock of prepared instances; trying again");
+                STOCK_PAUSE
+            }
+        };
+        let changed = async {
+            while let Ok(announcement) = announcements.recv().await {
+                if matches!(announcement, Announcement::Of(Channel::DatabaseChanged, _) | Announcement::Missed) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = changed => {}
+            () = tokio::time::sleep(pause) => {}
+            () = tasks.stopping() => {}
+        }
+    }
+}
+
+/// Stops what is idle.
+pub async fn idle_stop(ctx: Arc<JobCtx>) {
+    let tasks = ctx.app.tasks.clone();
+    while !tasks.is_stopping() {
+        if let Err(error) = ctx.instances.stop_idle().await {
+            tracing::warn!(error = %describe(&error), "cannot stop an idle instance; trying again");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(IDLE_ROUND) => {}
+            () = tasks.stopping() => {}
+        }
+    }
+}
+
+/// Forgets old workflows and says which instances no database owns.
+pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
+    let tasks = ctx.app.tasks.clone();
+    while !tasks.is_stopping() {
+        let round = async {
+            runner.forget().await?;
+            report_orphans(&ctx).await
+        };
+        if let Err(error) = round.await {
+            tracing::warn!(error = %describe(&error), "housekeeping did not finish; trying again later");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(HOUSEKEEPING_ROUND) => {}
+            () = tasks.stopping() => {}
+        }
+    }
+}
+
+/// An instance without a row cannot come from a create or a delete, whose rows come before the
+/// instance and go after it. It means that metadata was lost, so it is kept and reported.
+async fn report_orphans(ctx: &JobCtx) -> Result<()> {
+    let existing = ctx.instances.list().await.map_err(Error::internal)?;
+    let owned = databases::instances(&ctx.app.store.session().await?).await?;
+    for instance in existing.iter().filter(|instance| !owned.contains(&instance.id)) {
+        tracing::error!(
+            instance.id = %instance.id,
+            "instance {} belongs to no database of the metadata store; it is kept: restore the metadata, or remove its directory",
+            instance.id
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Durable work. A workflow is an enum of steps; a step does one idempotent thing, decided from
+//! rows that it reads now, and then writes its result and the next step in one transaction.
+//!
+//! A workflow is claimed with a lease that is renewed while a step runs; when its worker dies the
+//! lease runs out and the step runs again elsewhere. Leases compare the store's clock only.
+//! For one subject one workflow runs at a time. There is no undo: forward, or destroy from any step.
+//! Knows no resource.
+
+mod runner;
+mod store;
+
+use std::time::Duration;
+
+pub use runner::{Fault, Faults, Handler, Runner};
+
+use crate::base::error::{Error, Result};
+use crate::base::id::WorkflowId;
+use crate::base::store::{Announcement, Channel, Store, Tx};
+use uuid::Uuid;
+
+/// Why a step did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// It may work later: try again with back-off, until the step's deadline.
+    #[error("{0}")]
+    Retry(String),
+    /// It never will. The workflow fails with this reason.
+    #[error("{0}")]
+    Fail(String),
+}
+
+impl From<Error> for StepError {
+    /// Unknown means retry: only a proven dead end fails.
+    fn from(error: Error) -> Self {
+        Self::Retry(crate::base::error::describe(&error))
+    }
+}
+
+/// How a workflow stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It waits for a worker, or for its next try.
+    Waiting,
+    /// A worker holds its lease.
+    Running,
+    /// It did all it was to do.
+    Succeeded,
+    /// It gave up; the reason says why.
+    Failed,
+    /// Another workflow of the same subject made it pointless.
+    Superseded,
+}
+
+impl State {
+    fn parse(text: &str) -> Result<Self> {
+        Ok(match text {
+            "waiting" => Self::Waiting,
+            "running" => Self::Running,
+            "succeeded" => Self::Succeeded,
+            "failed" => Self::Failed,
+            "superseded" => Self::Superseded,
+            other => return Err(Error::internal(format!("a workflow has the unknown state {other}"))),
+        })
+    }
+
+    /// Whether nothing more will happen.
+    pub fn has_ended(self) -> bool {
+        match self {
+            Self::Waiting | Self::Running => false,
+            Self::Succeeded | Self::Failed | Self::Superseded => true,
+        }
+    }
+}
+
+/// A claimed workflow, in a worker's hands.
+#[derive(Debug)]
+pub struct Job {
+    /// Which workflow.
+    pub id: WorkflowId,
+    /// What it works on.
+    pub subject: Uuid,
+    kind: String,
+    step: String,
+    fence: i64,
+    attempts: i32,
+    overdue: bool,
+    fault: Option<Fault>,
+}
+
+impl Job {
+    /// The step that it is at.
+    pub fn step(&self) -> &str {
+        &self.step
+    }
+
+    /// Writes the next step. Part of the step's own transaction.
+    ///
+    /// # Errors
+    /// When the lease was lost: the transaction must not commit then.
+    pub async fn advance(&self, tx: &Tx, step: &str) -> Result<()> {
+        self.fail_on_purpose()?;
+        store::advance(tx, self, step).await
+    }
+
+    /// Ends the workflow well. Part of the last step's own transaction.
+    ///
+    /// # Errors
+    /// When the lease was lost: the transaction must not commit then.
+    pub async fn succeed(&self, tx: &Tx) -> Result<()> {
+        self.fail_on_purpose()?;
+        store::end(tx, self, State::Succeeded, None).await
+    }
+
+    /// Ends the workflow because its subject is to be deleted.
+    ///
+    /// # Errors
+    /// When the lease was lost: the transaction must not commit then.
+    pub async fn give_way(&self, tx: &Tx) -> Result<()> {
+        store::end(tx, self, State::Superseded, None).await
+    }
+
+    fn fail_on_purpose(&self) -> Result<()> {
+        match self.fault {
+            Some(Fault::BeforeWrite) => Err(Error::internal("injected: the step acted, its result was not written")),
+            Some(Fault::Before | Fault::After | Fault::Repeat) | None => Ok(()),
+        }
+    }
+}
+
+/// A kind of workflow, as the one who starts it sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// Its name, a verb and a noun.
+    pub name: &'static str,
+    /// The step that it begins with.
+    pub first_step: &'static str,
+}
+
+/// Starts a workflow. It begins when the transaction commits.
+pub async fn start(tx: &Tx, id: WorkflowId, kind: Kind, subject: Uuid) -> Result<()> {
+    store::insert(tx, id, kind.name, subject, kind.first_step).await?;
+    tx.announce(Channel::WorkflowStarted, &id.bare()).await
+}
+
+/// Wakes up whatever waits for its next try on this subject, so that a delete need not wait for
+/// a long back-off.
+pub async fn hurry(tx: &Tx, subject: Uuid) -> Result<()> {
+    store::hurry(tx, subject).await
+}
+
+/// How a workflow ended, or `None` when it has not within `limit`. Holds no transaction meanwhile.
+///
+/// `announcements` must have been subscribed before the workflow's transaction committed.
+pub async fn wait(
+    store: &Store,
+    announcements: &mut tokio::sync::broadcast::Receiver<Announcement>,
+    id: WorkflowId,
+    limit: Duration,
+) -> Result<Option<State>> {
+    let ended = async {
+        loop {
+            match announcements.recv().await {
+                Ok(Announcement::Of(Channel::WorkflowEnded, ended)) if ended == id.bare() => return,
+                Ok(Announcement::Of(..)) => {}
+                Ok(Announcement::Missed) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => return,
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(limit, ended).await;
+    Ok(store::state(&store.session().await?, id).await?.filter(|state| state.has_ended()))
+}

@@ -1,0 +1,258 @@
+//! The worker's loop: claim, run steps, retry with back-off, give up with a reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use super::{Job, State, StepError, store};
+use crate::base::error::{Result, describe};
+use crate::base::id::WorkflowId;
+use crate::base::store::{Announcement, Channel, Store};
+use crate::base::tasks::Tasks;
+
+/// How long a claim holds without being renewed. After a crash, work goes on this much later.
+const LEASE: Duration = Duration::from_secs(15);
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Behind NOTIFY: how long an announcement that got lost can delay work.
+const POLL: Duration = Duration::from_secs(5);
+/// How long a running step may take to end by itself at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+const FIRST_BACK_OFF: Duration = Duration::from_millis(200);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
+
+/// What the runner hands steps to; one implementation is the table of all workflows, others
+/// are made by the tests of the queue itself.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Runs one step: does its one thing, then writes the result and the next step with
+    /// [`Job::advance`] or an end in one transaction.
+    async fn run(&self, job: &Job, kind: &str, step: &str) -> Result<(), StepError>;
+
+    /// Whether a workflow of this kind may give up when a step does not work for too long.
+    fn may_give_up(&self, kind: &str) -> bool;
+
+    /// The workflow has given up: makes that visible on its subject.
+    async fn failed(&self, job: &Job, kind: &str, reason: &str) -> Result<()>;
+}
+
+/// Something that the test helper makes go wrong at a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The worker fails before the step does anything.
+    Before,
+    /// The step acts, but its result is not written.
+    BeforeWrite,
+    /// The worker fails after the step's result was written.
+    After,
+    /// The step runs twice, to the end.
+    Repeat,
+}
+
+/// Which faults to inject: decides by kind, step and how many times that step was begun.
+pub type Faults = Arc<dyn Fn(&str, &str) -> Option<Fault> + Send + Sync>;
+
+/// Runs workflows.
+#[derive(Clone)]
+pub struct Runner {
+    store: Store,
+    handler: Arc<dyn Handler>,
+    tasks: Tasks,
+    faults: Option<Faults>,
+}
+
+impl Runner {
+    /// A runner of all workflows in `store`.
+    pub fn new(store: Store, handler: Arc<dyn Handler>, tasks: Tasks) -> Self {
+        Self { store, handler, tasks, faults: None }
+    }
+
+    /// A runner in which things go wrong on purpose.
+    pub fn with_faults(mut self, faults: Faults) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
+    /// Claims and runs workflows, at most `concurrency` at a time, until the tasks stop.
+    pub async fn serve(&self, concurrency: usize) {
+        let slots = Arc::new(Semaphore::new(concurrency));
+        let mut announcements = self.store.announcements();
+        while !self.tasks.is_stopping() {
+            let slot = tokio::select! {
+                slot = slots.clone().acquire_owned() => slot,
+                () = self.tasks.stopping() => return,
+            };
+            let Ok(slot) = slot else { return };
+            match store::claim(&self.store, LEASE, None).await {
+                Ok(Some(job)) => {
+                    let runner = self.clone();
+                    self.tasks.spawn(async move {
+                        runner.work(job).await;
+                        drop(slot);
+                    });
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(error = %describe(&error), "cannot claim a workflow; trying again"),
+            }
+            drop(slot);
+            let due = store::next_due(&self.store).await.ok().flatten().unwrap_or(POLL).min(POLL);
+            let announced = async {
+                while let Ok(Announcement::Of(channel, _)) = announcements.recv().await {
+                    if channel == Channel::WorkflowStarted {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = announced => {}
+                () = tokio::time::sleep(due) => {}
+                () = self.tasks.stopping() => return,
+            }
+        }
+    }
+
+    /// Runs one workflow until it ends, whatever its back-off says. For tests.
+    pub async fn drive(&self, id: WorkflowId) -> Result<Option<State>> {
+        loop {
+            let session = self.store.session().await?;
+            match store::state(&session, id).await? {
+                Some(state) if !state.has_ended() => {}
+                ended => return Ok(ended),
+            }
+            session.execute("UPDATE workflows SET run_after = now() WHERE id = $1", &[&id.uuid()]).await?;
+            drop(session);
+            if let Some(job) = store::claim(&self.store, LEASE, Some(id)).await? {
+                self.work(job).await;
+            }
+        }
+    }
+
+    /// Forgets what ended long ago.
+    pub async fn forget(&self) -> Result<()> {
+        store::forget(&self.store).await
+    }
+
+    /// Runs the job's steps one after the other, as long as its lease holds.
+    async fn work(&self, mut job: Job) {
+        loop {
+            let before = job.step.clone();
+            if job.overdue && self.handler.may_give_up(&job.kind) {
+                let reason = "it did not get further within 15 minutes";
+                return self.give_up(&job, reason).await;
+            }
+            let repeat = match self.run_step(&mut job).await {
+                Ok(repeat) => repeat,
+                Err(StepError::Retry(_)) if self.tasks.is_stopping() => {
+                    return self.release(&job, Duration::ZERO, None).await;
+                }
+                Err(StepError::Retry(reason)) => {
+                    tracing::warn!(
+                        workflow.id = %job.id, workflow.kind = job.kind, workflow.step = before,
+                        attempts = job.attempts + 1, reason, "a step failed and will be tried again"
+                    );
+                    let delay = back_off(job.attempts);
+                    return self.release(&job, delay, Some(&reason)).await;
+                }
+                Err(StepError::Fail(reason)) => return self.give_up(&job, &reason).await,
+            };
+            if repeat && let Err(error) = store::rewind(&self.store, &job).await {
+                tracing::warn!(error = %describe(&error), "cannot rewind a workflow");
+            }
+            match store::current_step(&self.store, &job).await {
+                Ok(Some(step)) if self.tasks.is_stopping() => {
+                    job.step = step;
+                    return self.release(&job, Duration::ZERO, None).await;
+                }
+                Ok(Some(step)) => {
+                    job.step = step;
+                    job.attempts = 0;
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(workflow.id = %job.id, error = %describe(&error), "cannot go on with a workflow");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Runs the current step while renewing the lease. True when the test helper wants it repeated.
+    async fn run_step(&self, job: &mut Job) -> Result<bool, StepError> {
+        job.fault = self.faults.as_ref().and_then(|faults| faults(&job.kind, &job.step));
+        if job.fault == Some(Fault::Before) {
+            return Err(StepError::Retry("injected: before the step".into()));
+        }
+        let job = &*job;
+        let heartbeat = async {
+            loop {
+                tokio::time::sleep(HEARTBEAT).await;
+                match store::renew(&self.store, job.id, job.fence, LEASE).await {
+                    Ok(true) => {}
+                    Ok(false) => return StepError::Retry("the lease was lost to another worker".into()),
+                    Err(error) => {
+                        tracing::warn!(workflow.id = %job.id, error = %describe(&error), "cannot renew a lease");
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            done = self.handler.run(job, &job.kind, &job.step) => done?,
+            lost = heartbeat => return Err(lost),
+            () = self.out_of_time() => return Err(StepError::Retry("Howdah is shutting down".into())),
+        }
+        match job.fault {
+            Some(Fault::After) => Err(StepError::Retry("injected: after the step".into())),
+            Some(Fault::Repeat) => Ok(true),
+            Some(Fault::Before | Fault::BeforeWrite) | None => Ok(false),
+        }
+    }
+
+    /// Shutdown began, and a step that was running then has had its time.
+    async fn out_of_time(&self) {
+        self.tasks.stopping().await;
+        tokio::time::sleep(SHUTDOWN_GRACE).await;
+    }
+
+    async fn release(&self, job: &Job, delay: Duration, reason: Option<&str>) {
+        if let Err(error) = store::release(&self.store, job, delay, reason).await {
+            // The lease runs out by itself.
+            tracing::warn!(workflow.id = %job.id, error = %describe(&error), "cannot give a workflow back");
+        }
+    }
+
+    async fn give_up(&self, job: &Job, reason: &str) {
+        tracing::error!(
+            workflow.id = %job.id, workflow.kind = job.kind, workflow.step = job.step, reason,
+            "a workflow has failed"
+        );
+        let ended = async {
+            self.handler.failed(job, &job.kind, reason).await?;
+            let tx = self.store.begin().await?;
+            store::end(&tx, job, State::Failed, Some(reason)).await?;
+            tx.commit().await
+        };
+        if let Err(error) = ended.await {
+            tracing::warn!(workflow.id = %job.id, error = %describe(&error), "cannot end a failed workflow");
+        }
+    }
+}
+
+/// 0.2 s, doubled with each attempt, at most 30 s.
+fn back_off(attempts: i32) -> Duration {
+    FIRST_BACK_OFF.saturating_mul(1 << attempts.clamp(0, 8)).min(LONGEST_BACK_OFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_doubles_and_has_an_end() {
+        assert_eq!(back_off(0), Duration::from_millis(200));
+        assert_eq!(back_off(3), Duration::from_millis(1600));
+        assert_eq!(back_off(9), LONGEST_BACK_OFF);
+        assert_eq!(back_off(i32::MAX), LONGEST_BACK_OFF);
+    }
+}

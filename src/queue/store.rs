@@ -1,0 +1,197 @@
+//! The queue's SQL.
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use super::{Job, State};
+use crate::base::error::{Error, Result};
+use crate::base::id::WorkflowId;
+use crate::base::store::{Channel, Session, Store, Tx};
+
+pub(super) async fn insert(tx: &Tx, id: WorkflowId, kind: &str, subject: Uuid, step: &str) -> Result<()> {
+    let statement = tx
+        .prepare_cached("INSERT INTO workflows (id, kind, subject, step, state) VALUES ($1, $2, $3, $4, 'waiting')")
+        .await?;
+    tx.execute(&statement, &[&id.uuid(), &kind, &subject, &step]).await?;
+    Ok(())
+}
+
+pub(super) async fn hurry(tx: &Tx, subject: Uuid) -> Result<()> {
+    let statement =
+        tx.prepare_cached("UPDATE workflows SET run_after = now() WHERE subject = $1 AND state = 'waiting'").await?;
+    tx.execute(&statement, &[&subject]).await?;
+    Ok(())
+}
+
+/// Takes the oldest workflow that is due and whose subject nobody works on.
+pub(super) async fn claim(store: &Store, lease: Duration, only: Option<WorkflowId>) -> Result<Option<Job>> {
+    let tx = store.begin().await?;
+    // A claim that is lost in a crash is claimed again: it need not wait for the disk.
+    tx.batch_execute("SET LOCAL synchronous_commit = off").await?;
+    let statement = tx
+        .prepare_cached(
+            "UPDATE workflows w
+                SET state = 'running',
+                    fence = w.fence + 1,
+                    lease_expires_at = now() + make_interval(secs => $1),
+                    step_deadline = coalesce(w.step_deadline, now() + interval '15 minutes'),
+                    updated_at = now()
+               FROM (SELECT id
+                       FROM workflows c
+                      WHERE ($2::uuid IS NULL OR c.id = $2)
+                        AND (c.state = 'waiting' AND c.run_after <= now()
+                             OR c.state = 'running' AND c.lease_expires_at < now())
+                        AND NOT EXISTS (SELECT
+                                          FROM workflows o
+                                         WHERE o.subject = c.subject
+                                           AND o.id <> c.id
+                                           AND o.state = 'running')
+                      ORDER BY run_after, id
+                      LIMIT 1
+                        FOR UPDATE SKIP LOCKED) due
+              WHERE w.id = due.id
+          RETURNING w.id, w.kind, w.subject, w.step, w.fence, w.attempts, w.step_deadline < now() AS overdue",
+        )
+        .await?;
+    let only = only.map(|id| id.uuid());
+    let row = match tx.query_opt(&statement, &[&lease.as_secs_f64(), &only]).await {
+        Ok(row) => row,
+        // Two workflows of one subject were claimed in the same instant: the other worker has it.
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(row) = row else { return Ok(None) };
+    let job = Job {
+        id: WorkflowId::from(row.get::<_, Uuid>("id")),
+        subject: row.get("subject"),
+        kind: row.get("kind"),
+        step: row.get("step"),
+        fence: row.get("fence"),
+        attempts: row.get("attempts"),
+        overdue: row.get("overdue"),
+        fault: None,
+    };
+    tx.commit().await?;
+    Ok(Some(job))
+}
+
+/// Renews the lease; false when it was lost.
+pub(super) async fn renew(store: &Store, id: WorkflowId, fence: i64, lease: Duration) -> Result<bool> {
+    let session = store.session().await?;
+    let statement = session
+        .prepare_cached(
+            "UPDATE workflows SET lease_expires_at = now() + make_interval(secs => $3)
+              WHERE id = $1 AND fence = $2 AND state = 'running'",
+        )
+        .await?;
+    Ok(session.execute(&statement, &[&id.uuid(), &fence, &lease.as_secs_f64()]).await? == 1)
+}
+
+pub(super) async fn advance(tx: &Tx, job: &Job, step: &str) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE workflows
+                SET step = $3, attempts = 0, reason = NULL, step_deadline = NULL, updated_at = now()
+              WHERE id = $1 AND fence = $2 AND state = 'running'",
+        )
+        .await?;
+    held(tx.execute(&statement, &[&job.id.uuid(), &job.fence, &step]).await?)
+}
+
+pub(super) async fn end(tx: &Tx, job: &Job, state: State, reason: Option<&str>) -> Result<()> {
+    let state = match state {
+        State::Succeeded => "succeeded",
+        State::Failed => "failed",
+        State::Superseded => "superseded",
+        State::Waiting | State::Running => return Err(Error::internal("a workflow cannot end unfinished")),
+    };
+    let statement = tx
+        .prepare_cached(
+            "UPDATE workflows
+                SET state = $3, reason = $4, lease_expires_at = NULL, ended_at = now(), updated_at = now()
+              WHERE id = $1 AND fence = $2 AND state = 'running'",
+        )
+        .await?;
+    held(tx.execute(&statement, &[&job.id.uuid(), &job.fence, &state, &reason]).await?)?;
+    tx.announce(Channel::WorkflowEnded, &job.id.bare()).await?;
+    // A workflow of the same subject may have been waiting for this one.
+    tx.announce(Channel::WorkflowStarted, &job.id.bare()).await
+}
+
+fn held(rows: u64) -> Result<()> {
+    match rows {
+        1 => Ok(()),
+        _ => Err(Error::internal("the workflow's lease was lost to another worker")),
+    }
+}
+
+/// Gives the job back: its step runs again after `delay`.
+pub(super) async fn release(store: &Store, job: &Job, delay: Duration, reason: Option<&str>) -> Result<()> {
+    let session = store.session().await?;
+    let statement = session
+        .prepare_cached(
+            "UPDATE workflows
+                SET state = 'waiting',
+                    attempts = attempts + CASE WHEN $4::text IS NULL THEN 0 ELSE 1 END,
+                    reason = coalesce($4, reason),
+                    run_after = now() + make_interval(secs => $3),
+                    lease_expires_at = NULL,
+                    updated_at = now()
+              WHERE id = $1 AND fence = $2 AND state = 'running'",
+        )
+        .await?;
+    session.execute(&statement, &[&job.id.uuid(), &job.fence, &delay.as_secs_f64(), &reason]).await?;
+    // Another workflow of the same subject, a delete, may go first now.
+    session.execute("SELECT pg_notify($1, '')", &[&Channel::WorkflowStarted.name()]).await?;
+    Ok(())
+}
+
+/// The step that the workflow is at now, while this job's lease holds.
+pub(super) async fn current_step(store: &Store, job: &Job) -> Result<Option<String>> {
+    let session = store.session().await?;
+    let statement =
+        session.prepare_cached("SELECT step FROM workflows WHERE id = $1 AND fence = $2 AND state = 'running'").await?;
+    let row = session.query_opt(&statement, &[&job.id.uuid(), &job.fence]).await?;
+    Ok(row.map(|row| row.get("step")))
+}
+
+/// For the test helper: makes an ended or advanced workflow run `step` again.
+pub(super) async fn rewind(store: &Store, job: &Job) -> Result<()> {
+    let session = store.session().await?;
+    session
+        .execute(
+            "UPDATE workflows SET step = $2, state = 'waiting', run_after = now(), ended_at = NULL WHERE id = $1",
+            &[&job.id.uuid(), &job.step],
+        )
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn state(session: &Session, id: WorkflowId) -> Result<Option<State>> {
+    let statement = session.prepare_cached("SELECT state FROM workflows WHERE id = $1").await?;
+    let row = session.query_opt(&statement, &[&id.uuid()]).await?;
+    row.map(|row| State::parse(row.get("state"))).transpose()
+}
+
+/// Seconds until the next waiting workflow is due, if there is one within a minute.
+pub(super) async fn next_due(store: &Store) -> Result<Option<Duration>> {
+    let session = store.session().await?;
+    let statement = session
+        .prepare_cached(
+            "SELECT extract(epoch FROM min(coalesce(lease_expires_at, run_after)) - now())::float8 AS seconds
+               FROM workflows
+              WHERE state IN ('waiting', 'running')",
+        )
+        .await?;
+    let seconds: Option<f64> = session.query_one(&statement, &[]).await?.get("seconds");
+    Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.05, 60.0))))
+}
+
+/// Forgets workflows that ended long ago.
+pub(super) async fn forget(store: &Store) -> Result<()> {
+    let session = store.session().await?;
+    session.execute("DELETE FROM workflows WHERE ended_at < now() - interval '30 days'", &[]).await?;
+    Ok(())
+}

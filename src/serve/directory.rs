@@ -1,0 +1,157 @@
+//! The data directory: who has it open, and the few files that stand in it beside the instances.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use zeroize::Zeroizing;
+
+use crate::base::id::InstallationId;
+use crate::base::secret::{Secret, random_bytes};
+
+/// An open data directory. One process has it at a time; a lock says who.
+pub(super) struct DataDirectory {
+    path: PathBuf,
+    /// Held until the process ends, however it ends.
+    _lock: File,
+}
+
+impl DataDirectory {
+    /// Opens a directory that exists already; `None` when there is none.
+    ///
+    /// # Errors
+    /// A sentence when another Howdah has it or it cannot be written.
+    pub(super) fn lock_existing(path: &Path) -> Result<Option<Self>, String> {
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => Self::lock(path).map(Some),
+            Ok(_) => Err(format!("{} is not a directory; choose another one with --data-dir", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unusable(path, &error)),
+        }
+    }
+
+    /// Makes the directory and opens it.
+    ///
+    /// # Errors
+    /// A sentence when it cannot be made.
+    pub(super) fn create(path: &Path) -> Result<Self, String> {
+        fs::create_dir_all(path).map_err(|error| unusable(path, &error))?;
+        Self::lock(path)
+    }
+
+    fn lock(path: &Path) -> Result<Self, String> {
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(|error| unusable(path, &error))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            rustix::io::Errno::WOULDBLOCK => format!(
+                "another Howdah is using {}; stop it, or choose another directory with --data-dir",
+                path.display()
+            ),
+            other => unusable(path, &other.into()),
+        })?;
+        // As root, instances' users pass through to their own directories and read nothing here.
+        let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
+        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|error| unusable(path, &error))?;
+        for (name, mode) in [("run", 0o755), ("keys", 0o700)] {
+            let inside = path.join(name);
+            fs::create_dir_all(&inside)
+                .and_then(|()| fs::set_permissions(&inside, Permissions::from_mode(mode)))
+                .map_err(|error| unusable(path, &error))?;
+        }
+        let directory = Self { path: path.to_owned(), _lock: lock };
+        directory.remove_addresses();
+        Ok(directory)
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The master key, made when there is none.
+    ///
+    /// # Errors
+    /// A sentence when it cannot be read or written.
+    pub(super) fn master_key(&self) -> Result<Zeroizing<[u8; 32]>, String> {
+        let path = self.path.join("keys/master.key");
+        match fs::read(&path).map(Zeroizing::new) {
+            Ok(bytes) => <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| {
+                format!("{} is damaged: it must be 32 bytes long; restore it from a copy", path.display())
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let key = Zeroizing::new(random_bytes::<32>());
+                self.write("keys/master.key", key.as_slice(), 0o600)?;
+                Ok(key)
+            }
+            Err(error) => Err(unusable(&path, &error)),
+        }
+    }
+
+    /// Which installation the directory belongs to, once it was used.
+    ///
+    /// # Errors
+    /// A sentence when the file cannot be read.
+    pub(super) fn installation(&self) -> Result<Option<InstallationId>, String> {
+        let path = self.path.join("installation");
+        match fs::read_to_string(&path) {
+            Ok(text) => InstallationId::parse(text.trim())
+                .map(Some)
+                .ok_or_else(|| format!("{} is damaged; restore it from a copy", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unusable(&path, &error)),
+        }
+    }
+
+    /// Makes the directory belong to an installation.
+    pub(super) fn write_installation(&self, id: InstallationId) -> Result<(), String> {
+        self.write("installation", format!("{id}\n").as_bytes(), 0o644)
+    }
+
+    /// Writes the first service token where only the owner reads it.
+    pub(super) fn write_initial_token(&self, token: &Secret) -> Result<(), String> {
+        self.write("initial-token", format!("{}\n", token.expose()).as_bytes(), 0o600)
+    }
+
+    /// Says where this Howdah listens; it is there from readiness to a clean stop.
+    pub(super) fn write_addresses(&self, json: &str) -> Result<(), String> {
+        self.write("run/addresses.json", format!("{json}\n").as_bytes(), 0o644)
+    }
+
+    /// Nothing listens any more.
+    pub(super) fn remove_addresses(&self) {
+        let _ = fs::remove_file(self.path.join("run/addresses.json"));
+    }
+
+    /// Write, sync, rename, sync the directory: the file is whole or not there.
+    fn write(&self, name: &str, content: &[u8], mode: u32) -> Result<(), String> {
+        let target = self.path.join(name);
+        let draft = target.with_extension("new");
+        let written = || -> io::Result<()> {
+            let _ = fs::remove_file(&draft);
+            let mut file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&draft)?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            fs::rename(&draft, &target)?;
+            File::open(target.parent().unwrap_or(&self.path))?.sync_all()
+        };
+        written().map_err(|error| unusable(&target, &error))
+    }
+}
+
+fn unusable(path: &Path, error: &io::Error) -> String {
+    let cure = match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "run Howdah as a user who may write there, or choose another directory with --data-dir"
+        }
+        io::ErrorKind::StorageFull => "make room on the disk, or choose another directory with --data-dir",
+        _ => "choose another directory with --data-dir",
+    };
+    format!("cannot use {}: {error}; {cure}", path.display())
+}

@@ -1,0 +1,98 @@
+//! What the first start makes, and what every start checks: the installation, the first
+//! workspace and token, the keys.
+
+use super::directory::DataDirectory;
+use crate::auth::service_tokens;
+use crate::auth::signing::Signer;
+use crate::base::clock::Clock;
+use crate::base::error::{Error, Result, describe};
+use crate::base::id::InstallationId;
+use crate::base::keyring::Keyring;
+use crate::base::secret::random_hex;
+use crate::base::store::Store;
+use crate::domain::workspaces;
+use crate::engine::Instances;
+use crate::gateway::tls::{self, Tls};
+use crate::metadata;
+
+/// What a start works with.
+pub(super) struct First {
+    /// Signs tokens.
+    pub(super) signer: Signer,
+    /// Whether the workspace and the token were made just now.
+    pub(super) is_first: bool,
+}
+
+/// Checks that directory and store belong together; at the first start, makes the workspace and
+/// the token. The token's file is written before the row is committed: a token that is known but
+/// not valid is made again at the next start, one that is valid but unknown would be lost.
+pub(super) async fn ensure(
+    store: &Store,
+    directory: &DataDirectory,
+    keyring: &Keyring,
+    instances: &Instances,
+    clock: &Clock,
+) -> std::result::Result<First, String> {
+    let failed = |error: Error| format!("cannot use the metadata store: {}", describe(&error));
+    let now = clock.now();
+    let tx = store.begin().await.map_err(failed)?;
+    tx.batch_execute("LOCK TABLE installation").await.map_err(|error| failed(error.into()))?;
+    let stored = metadata::installation(&tx).await.map_err(failed)?;
+    let is_first = match (stored, directory.installation()?) {
+        (Some(stored), Some(own)) if stored == own => false,
+        (Some(stored), own) => {
+            let own = own.map_or("to none yet".into(), |own| format!("to {own}"));
+            return Err(format!(
+                "the metadata store belongs to the installation {stored}, the data directory {} {own}; \
+                 start with the directory and the --metadata-url that belong together",
+                directory.path().display()
+            ));
+        }
+        (None, own) => {
+            let existing = instances.list().await.map_err(|error| error.to_string())?.len();
+            if existing > 0 {
+                return Err(format!(
+                    "the data directory {} has {existing} instances, but the metadata store is empty; \
+                     start with the --metadata-url that belongs to it",
+                    directory.path().display()
+                ));
+            }
+            let id = own.unwrap_or_else(|| InstallationId::generate(now));
+            directory.write_installation(id)?;
+            metadata::claim(&tx, id, now).await.map_err(failed)?;
+            true
+        }
+    };
+    let signer = Signer::load_or_create(&tx, keyring, now).await.map_err(|error| {
+        format!("{}; is keys/master.key of the data directory the one it was made with?", describe(&error))
+    })?;
+    if is_first {
+        let workspace = workspaces::create(&tx, "Default", now).await.map_err(failed)?;
+        let (_, token) =
+            service_tokens::create(&tx, &signer, workspace.id, "Initial token", now).await.map_err(failed)?;
+        directory.write_initial_token(&token)?;
+    }
+    tx.commit().await.map_err(failed)?;
+    Ok(First { signer, is_first })
+}
+
+const CERTIFICATE: &str = "gateway certificate";
+
+/// The gateway's self-signed certificate, made at the first start and kept.
+pub(super) async fn certificate(store: &Store, keyring: &Keyring, clock: &Clock, names: &[String]) -> Result<Tls> {
+    let tx = store.begin().await?;
+    let select = "SELECT sealed, public FROM keys WHERE purpose = $1 ORDER BY created_at DESC LIMIT 1";
+    if let Some(row) = tx.query_opt(select, &[&CERTIFICATE]).await? {
+        let key = keyring.open(CERTIFICATE, row.get("sealed"))?;
+        let key = std::str::from_utf8(&key).map_err(Error::internal)?;
+        return tls::server_config(row.get("public"), key);
+    }
+    let (certificate, key) = tls::self_signed(names)?;
+    tx.execute(
+        "INSERT INTO keys (purpose, key_id, sealed, public, created_at) VALUES ($1, $2, $3, $4, $5)",
+        &[&CERTIFICATE, &random_hex::<8>(), &keyring.seal(CERTIFICATE, key.as_bytes())?, &certificate, &clock.now()],
+    )
+    .await?;
+    tx.commit().await?;
+    tls::server_config(&certificate, &key)
+}

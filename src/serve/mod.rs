@@ -1,0 +1,342 @@
+//! Start-up in order, and shutdown in the opposite one.
+
+mod directory;
+mod first_start;
+pub mod init;
+mod logs;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::directory::DataDirectory;
+use crate::app::{App, JobCtx, PublicAddresses};
+use crate::base::clock::Clock;
+use crate::base::error::describe;
+use crate::base::keyring::Keyring;
+use crate::base::scram;
+use crate::base::store::Store;
+use crate::base::tasks::Tasks;
+use crate::cli::print;
+use crate::config::{Place, Serve};
+use crate::domain::regions::Regions;
+use crate::engine::local::{LocalConfig, LocalEngine, MetadataInstance};
+use crate::engine::{Instances, Limits};
+use crate::gateway::{self, Gateway};
+use crate::jobs::{Workflows, reconcile};
+use crate::queue::Runner;
+use crate::{http, metadata};
+
+/// Workflows that run at a time. A provision mostly waits for the disk and for a server to start.
+const WORKERS: usize = 8;
+/// Pooled connections to the metadata store.
+const METADATA_CONNECTIONS: usize = 32;
+/// How long open HTTP requests may take to end at shutdown.
+const HTTP_GRACE: Duration = Duration::from_secs(3);
+
+/// Runs the platform until it is told to stop. The error is one sentence with the cure.
+pub async fn run(config: Serve) -> Result<(), String> {
+    logs::start();
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let stop = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    tokio::pin!(stop);
+
+    // What can be found out without making anything comes first.
+    let local = local(&config.place)?;
+    let local = LocalConfig { stock_target: config.stock, ..local };
+    local.check()?;
+    let regions = Regions::parse(&config.regions)?;
+    let directory = DataDirectory::lock_existing(&local.data_directory)?;
+    let http_listener = listen(config.http, "--http").await?;
+    drop(listen(config.gateway, "--gateway").await?);
+    let tls_files = tls_files(&config)?;
+    let directory = match directory {
+        Some(directory) => directory,
+        None => DataDirectory::create(&local.data_directory)?,
+    };
+
+    let tasks = Tasks::default();
+    let mut private = None;
+    let served = tokio::select! {
+        served = start(&config, local, &directory, regions, tls_files, http_listener, &tasks, &mut private) => served,
+        () = &mut stop => Err("stopped while starting".to_owned()),
+    };
+    let outcome = match served {
+        Ok((addresses, instances, http)) => {
+            directory.write_addresses(&addresses.to_string())?;
+            tracing::info!(http = %addresses.http, gateway = %addresses.gateway, "ready");
+            stop.await;
+            tracing::info!("stopping: sessions are told, instances are stopped");
+            directory.remove_addresses();
+            tasks.stop();
+            instances.shutdown().await;
+            if tokio::time::timeout(HTTP_GRACE, http).await.is_err() {
+                tracing::warn!("some HTTP requests did not end in time");
+            }
+            tasks.finished().await;
+            Ok(())
+        }
+        Err(sentence) => {
+            tasks.stop();
+            Err(sentence)
+        }
+    };
+    if let Some(private) = private {
+        private.ensure_stopped().await.map_err(|error| error.to_string())?;
+    }
+    if outcome.is_ok() {
+        tracing::info!("stopped");
+    }
+    outcome
+}
+
+/// Brings the schema up to date and stops.
+pub async fn migrate(place: Place) -> Result<(), String> {
+    let local = local(&place)?;
+    let mut private = None;
+    let done = async {
+        let (config, _directory) = match &place.metadata_url {
+            Some(url) => (parse_url(url)?, None),
+            None => {
+                local.check()?;
+                let directory = match DataDirectory::lock_existing(&local.data_directory)? {
+                    Some(directory) => directory,
+                    None => DataDirectory::create(&local.data_directory)?,
+                };
+                let instance = MetadataInstance::open(local).await.map_err(|error| error.to_string())?;
+                let config = private.insert(instance).ensure_started().await.map_err(|error| error.to_string())?;
+                (config, Some(directory))
+            }
+        };
+        metadata::migrate(&config).await.map_err(|error| describe(&error))
+    };
+    let applied = done.await;
+    if let Some(private) = private {
+        private.ensure_stopped().await.map_err(|error| error.to_string())?;
+    }
+    match applied?.as_slice() {
+        [] => print("The metadata store is up to date.\n"),
+        applied => print(&format!("Applied {}.\n", applied.join(", "))),
+    }
+    Ok(())
+}
+
+/// The addresses in use.
+struct Addresses {
+    http: SocketAddr,
+    gateway: SocketAddr,
+}
+
+impl std::fmt::Display for Addresses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, r#"{{"http":"{}","gateway":"{}"}}"#, self.http, self.gateway)
+    }
+}
+
+type Served = tokio::sync::oneshot::Receiver<()>;
+
+#[expect(clippy::too_many_arguments, reason = "start-up hands over each thing that it has made once")]
+async fn start(
+    config: &Serve,
+    local: LocalConfig,
+    directory: &DataDirectory,
+    regions: Regions,
+    tls_files: Option<(String, String)>,
+    http_listener: TcpListener,
+    tasks: &Tasks,
+    private: &mut Option<MetadataInstance>,
+) -> Result<(Addresses, Arc<Instances>, Served), String> {
+    let clock = Clock::system();
+    let master_key = directory.master_key()?;
+    let keyring = Keyring::new(&master_key);
+    let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
+    let store_config = match &config.place.metadata_url {
+        Some(url) => parse_url(url)?,
+        None => {
+            let instance = private.insert(engine.metadata());
+            instance.ensure_started().await.map_err(|error| format!("cannot start the metadata instance: {error}"))?
+        }
+    };
+    metadata::migrate(&store_config)
+        .await
+        .map_err(|error| format!("cannot use the metadata store: {}", describe(&error)))?;
+    let store = Store::open(store_config, METADATA_CONNECTIONS, tasks).map_err(|error| describe(&error))?;
+
+    let limits = Limits {
+        idle_stop: Some(config.idle_stop).filter(|limit| !limit.is_zero()),
+        max_running: config.max_running(),
+    };
+    let instances = Instances::new(engine, limits, clock.clone(), tasks.clone());
+    instances.adopt().await.map_err(|error| error.to_string())?;
+
+    // The first create should find a prepared instance too.
+    if let Err(error) = instances.replenish_stock().await {
+        tracing::warn!(error = %describe(&error), "cannot prepare an instance; trying again");
+    }
+
+    let http_address = http_listener.local_addr().map_err(|error| format!("the API's address is unknown: {error}"))?;
+    let first = first_start::ensure(&store, directory, &keyring, &instances, &clock).await?;
+    let tls = match tls_files {
+        Some((certificate, key)) => gateway::tls::server_config(&certificate, &key),
+        None => first_start::certificate(&store, &keyring, &clock, &certificate_names(config)).await,
+    }
+    .map_err(|error| describe(&error))?;
+    let gateway_config = gateway::Config {
+        listen: config.gateway,
+        tls,
+        mock_secret: scram::hmac(master_key.as_slice(), b"salts of unknown users"),
+        limits: gateway::Limits {
+            sessions: config.sessions,
+            sessions_per_database: config.sessions_per_database,
+            session_idle: Some(config.session_idle).filter(|limit| !limit.is_zero()),
+            ..gateway::Limits::default()
+        },
+    };
+    let gateway = Gateway::bind(gateway_config, store.clone(), instances.clone(), tasks.clone())
+        .map_err(|error| busy(config.gateway, "--gateway", &error))?;
+    let gateway_address = gateway.local_address();
+
+    let app = Arc::new(App {
+        store: store.clone(),
+        clock,
+        signer: first.signer,
+        regions,
+        public: public(config, http_address, gateway_address),
+        tasks: tasks.clone(),
+    });
+    let ctx = Arc::new(JobCtx { app: app.clone(), instances: instances.clone(), gateway: gateway_address });
+    let runner = Runner::new(store, Arc::new(Workflows(ctx.clone())), tasks.clone());
+    tasks.spawn(gateway.serve());
+    tasks.spawn({
+        let runner = runner.clone();
+        async move { runner.serve(WORKERS).await }
+    });
+    tasks.spawn(reconcile::stock(ctx.clone()));
+    tasks.spawn(reconcile::idle_stop(ctx.clone()));
+    tasks.spawn(reconcile::housekeeping(ctx, runner));
+    let served = serve_http(http_listener, app, tasks);
+
+    let addresses = Addresses { http: http_address, gateway: gateway_address };
+    print(&banner(&addresses, directory, first.is_first));
+    Ok((addresses, instances, served))
+}
+
+fn local(place: &Place) -> Result<LocalConfig, String> {
+    let mut local = LocalConfig::new(place.data_directory()?);
+    local.programs.clone_from(&place.postgres_bin);
+    local.uid_range = place.uid_range.clone();
+    Ok(local)
+}
+
+fn parse_url(url: &str) -> Result<tokio_postgres::Config, String> {
+    // The parser's own words might quote the password.
+    url.parse().map_err(|_| {
+        "--metadata-url is not a PostgreSQL URL such as postgres://user:password@host:5432/database".to_owned()
+    })
+}
+
+/// A listener on this address, or the sentence that says why not.
+async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| busy(address, flag, &error))
+}
+
+fn busy(address: SocketAddr, flag: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "{address} is in use by another program; end it, or choose another address with {flag} (port 0 picks a free one)"
+        ),
+        _ => format!("cannot listen on {address}: {error}; choose another address with {flag}"),
+    }
+}
+
+fn tls_files(config: &Serve) -> Result<Option<(String, String)>, String> {
+    let read = |path: &std::path::Path| {
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    };
+    let (Some(certificate), Some(key)) = (&config.tls_cert, &config.tls_key) else { return Ok(None) };
+    let files = (read(certificate)?, read(key)?);
+    gateway::tls::server_config(&files.0, &files.1).map_err(|error| describe(&error))?;
+    Ok(Some(files))
+}
+
+/// What the self-signed certificate is made for.
+fn certificate_names(config: &Serve) -> Vec<String> {
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let public = config.public_gateway.as_ref().map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
+    names.extend(public.filter(|name| !names.contains(name)));
+    let own = config.gateway.ip();
+    if !own.is_unspecified() && !own.is_loopback() {
+        names.push(own.to_string());
+    }
+    names
+}
+
+/// The addresses that customers are given.
+fn public(config: &Serve, http: SocketAddr, gateway: SocketAddr) -> PublicAddresses {
+    let api = config.public_url.clone().unwrap_or_else(|| format!("http://{}", local_name(http)));
+    let (gateway_host, gateway_port) = config.public_gateway.clone().unwrap_or_else(|| {
+        let host = match gateway {
+            address if address.ip().is_unspecified() => "localhost".to_owned(),
+            SocketAddr::V4(address) => address.ip().to_string(),
+            SocketAddr::V6(address) => format!("[{}]", address.ip()),
+        };
+        (host, gateway.port())
+    });
+    PublicAddresses { api: api.trim_end_matches('/').to_owned(), gateway_host, gateway_port }
+}
+
+/// An address that works from this machine: `localhost` for "every address".
+fn local_name(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
+}
+
+fn serve_http(listener: TcpListener, app: Arc<App>, tasks: &Tasks) -> Served {
+    let (ended, served) = tokio::sync::oneshot::channel();
+    let stopping = tasks.clone();
+    let server =
+        axum::serve(listener, http::router(app)).with_graceful_shutdown(async move { stopping.stopping().await });
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "shutdown waits for it, but not for ever: a client may keep its connection"
+    )]
+    tokio::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the API's listener failed");
+        }
+        let _ = ended.send(());
+    });
+    served
+}
+
+fn banner(addresses: &Addresses, directory: &DataDirectory, is_first: bool) -> String {
+    let http = local_name(addresses.http);
+    let mut text = format!(
+        "Howdah is ready.\n\n  API       http://{http}\n  Gateway   {}\n  Data      {}\n",
+        local_name(addresses.gateway),
+        directory.path().display()
+    );
+    if is_first {
+        let token = directory.path().join("initial-token");
+        text.push_str(&format!(
+            "  Token     in {token}\n\nMake a database:\n\n  curl -X POST http://{http}/v1/projects \\\n       \
+             -H \"Authorization: Bearer $(cat {token})\" \\\n       \
+             -H 'Content-Type: application/json' \\\n       \
+             -d '{{\"name\":\"my_project\",\"region\":\"us-east-1\"}}'\n",
+            token = token.display()
+        ));
+    }
+    text.push('\n');
+    text
+}

@@ -1,0 +1,154 @@
+//! The envelope, the lists, and everything that is refused.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Howdah, Person, answer};
+
+#[tokio::test]
+async fn bad_input_gets_a_clear_error_and_changes_nothing() {
+    let howdah = Howdah::start().await;
+    let owner = howdah.owner();
+    let long = "x".repeat(257);
+    let cases = [
+        (json!({"name": 5}), 422, "validation-error", "name"),
+        (json!({"name": ""}), 422, "validation-error", "too short"),
+        (json!({"name": long}), 422, "validation-error", "too long"),
+        (json!({"region": "mars-1"}), 422, "validation-error", "mars-1"),
+        (json!({"createDatabase": "maybe"}), 422, "validation-error", "createDatabase"),
+        (json!({"logicalId": "Not Plain"}), 422, "validation-error", "logicalId"),
+        (json!({"workspaceId": "wksp_00000000000000000000000000"}), 404, "resource-not-found", "workspace"),
+        (json!([1]), 422, "validation-error", "body"),
+    ];
+    for (body, status, code, mentions) in cases {
+        let answer = owner.post("/v1/projects", body.clone()).await;
+        answer.assert_error(status, code);
+        let message = answer.body["error"]["message"].as_str().unwrap();
+        assert!(message.contains(mentions) || message.contains("invalid type"), "{body}: {message}");
+    }
+    let raw = async |body: String, kind: &str| {
+        let request = owner.request(Method::POST, "/v1/projects").header("content-type", kind).body(body);
+        answer(&Method::POST, "/v1/projects", request.send().await.unwrap()).await
+    };
+    raw("{\"name\":".into(), "application/json").await.assert_error(400, "client-error");
+    raw("{} {}".into(), "application/json").await.assert_error(400, "client-error");
+    raw("[".repeat(100_000), "application/json").await.assert_error(400, "client-error");
+    raw("name=x".into(), "application/x-www-form-urlencoded").await.assert_error(415, "client-error");
+    raw(format!("{{\"name\":\"{}\"}}", "x".repeat(300_000)), "application/json").await.assert_error(413, "client-error");
+    assert_eq!(owner.get("/v1/projects").await.data(200), &json!([]));
+    assert_eq!(howdah.directory().instances(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn unknown_things_are_404_and_unknown_methods_405() {
+    let howdah = Howdah::start().await;
+    let owner = howdah.owner();
+    for path in [
+        "/v1/nothing",
+        "/v1/projects/nothing",
+        "/v1/projects/proj_00000000000000000000000000",
+        "/v1/projects/db_00000000000000000000000000",
+        "/v1/databases/db_00000000000000000000000000",
+        "/v1/databases/%00",
+        "/v1/databases/db_00000000000000000000000000/connections",
+        "/v1/projects/proj_00000000000000000000000000/databases",
+        "/v1/connections/con_x12345678",
+    ] {
+        owner.get(path).await.assert_error(404, "resource-not-found");
+    }
+    let answer = owner.send(Method::PUT, "/v1/projects", None).await;
+    answer.assert_error(405, "client-error");
+    assert!(answer.headers["allow"].to_str().unwrap().contains("POST"));
+}
+
+#[tokio::test]
+async fn tokens_are_checked() {
+    let howdah = Howdah::start().await;
+    let token = howdah.token();
+    let parts: Vec<&str> = token.split('.').collect();
+    // {"alg":"none","typ":"JWT"}
+    let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{}.", parts[1]);
+    let changed = format!("{}.{}x.{}", parts[0], parts[1], parts[2]);
+    for bad in [String::new(), "nonsense".into(), unsigned, changed, token[..token.len() - 2].to_owned()] {
+        let answer = Person::new(howdah.url(), Some(bad)).get("/v1/projects").await;
+        answer.assert_error(401, "authentication-failed");
+        assert!(answer.headers.contains_key("www-authenticate"));
+    }
+    howdah.anonymous().get("/v1/projects").await.assert_error(401, "authentication-failed");
+    // The claims that the original's command line reads.
+    use base64::Engine as _;
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(parts[1]).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    let workspaces = howdah.owner().get("/v1/workspaces").await;
+    let workspace = workspaces.data(200)[0]["id"].as_str().unwrap().trim_start_matches("wksp_").to_owned();
+    assert_eq!(claims["sub"], format!("workspace:{workspace}"));
+
+    let (store, tasks) = howdah.store();
+    store.session().await.unwrap().batch_execute("UPDATE service_tokens SET revoked_at = now()").await.unwrap();
+    tasks.stop();
+    howdah.owner().get("/v1/projects").await.assert_error(401, "authentication-failed");
+}
+
+#[tokio::test]
+async fn lists_have_pages_whose_cursor_survives_deletes() {
+    let howdah = Howdah::start().await;
+    let owner = howdah.owner();
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let body = json!({"name": format!("p{n}"), "createDatabase": false, "logicalId": format!("p{n}")});
+        ids.push(owner.post("/v1/projects", body).await.data(201)["id"].as_str().unwrap().to_owned());
+    }
+    let first = owner.get("/v1/projects?limit=2").await;
+    assert_eq!(first.data(200).as_array().unwrap().len(), 2);
+    assert_eq!(first.body["pagination"]["hasMore"], true);
+    let cursor = first.body["pagination"]["nextCursor"].as_str().unwrap().to_owned();
+    owner.delete(&format!("/v1/projects/{}", ids[1])).await.data(204);
+    let rest = owner.get(&format!("/v1/projects?limit=3&cursor={cursor}")).await;
+    let names: Vec<&str> = rest.data(200).as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["p2", "p3", "p4"]);
+    assert_eq!(rest.body["pagination"], json!({"nextCursor": null, "hasMore": false}));
+    let found = owner.get("/v1/projects?logicalId=p3&cursor=").await;
+    assert_eq!(found.data(200)[0]["id"], ids[3]);
+    let bare = ids[3].trim_start_matches("proj_");
+    assert_eq!(owner.get(&format!("/v1/projects/{bare}")).await.data(200)["id"], ids[3]);
+    let clash = owner.post("/v1/projects", json!({"createDatabase": false, "logicalId": "p3"})).await;
+    clash.assert_error(409, "client-error");
+    for bad in ["limit=0", "limit=1001", "limit=x", "cursor=nonsense"] {
+        owner.get(&format!("/v1/projects?{bad}")).await.assert_error(422, "validation-error");
+    }
+}
+
+#[tokio::test]
+async fn default_databases_have_rules() {
+    let howdah = Howdah::start().await;
+    let owner = howdah.owner();
+    let project = owner.create_project("rules").await;
+    let databases = format!("/v1/projects/{}/databases", project["id"].as_str().unwrap());
+    owner.post(&databases, json!({"isDefault": true})).await.assert_error(400, "client-error");
+    owner.post(&databases, json!({"source": {"type": "backup"}})).await.assert_error(422, "validation-error");
+    let default = format!("/v1/databases/{}", project["database"]["id"].as_str().unwrap());
+    owner.delete(&default).await.assert_error(403, "permission-denied");
+    let connections = format!("{default}/connections");
+    owner.post(&connections, json!({"name": "ab"})).await.assert_error(422, "validation-error");
+    owner.post(&connections, json!({})).await.assert_error(422, "validation-error");
+    assert_eq!(owner.get(&default).await.data(200)["project"]["name"], "rules");
+    howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn regions_are_listed_and_requests_have_ids() {
+    let howdah = Howdah::start().await;
+    let owner = howdah.owner();
+    let regions = owner.get("/v1/regions").await;
+    assert_eq!(regions.data(200).as_array().unwrap().len(), 6);
+    assert_eq!(regions.body["data"][0]["product"], "postgres");
+    assert_eq!(owner.get("/v1/regions/postgres").await.data(200)[0]["status"], "available");
+    assert_eq!(owner.get("/v1/regions?product=accelerate").await.data(200), &json!([]));
+    let request = owner.request(Method::GET, "/v1/regions").header("x-request-id", "mine-1");
+    assert_eq!(request.send().await.unwrap().headers()["x-request-id"], "mine-1");
+    let document = howdah.anonymous().get("/v1/doc").await;
+    assert_eq!(document.body["openapi"], "3.1.0");
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(howdah.anonymous().get(path).await.status, 200);
+    }
+}

@@ -1,0 +1,436 @@
+//! One harness for all tests: the built binary on a data directory of its own, and people who
+//! use it by HTTP and by PostgreSQL's own clients.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{LazyLock, OnceLock};
+use std::time::{Duration, Instant};
+
+use howdah::auth::service_tokens;
+use howdah::auth::signing::Signer;
+use howdah::base::clock::Clock;
+use howdah::base::keyring::Keyring;
+use howdah::base::store::Store;
+use howdah::base::tasks::Tasks;
+use howdah::domain::workspaces;
+use reqwest::{Method, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+/// Nothing that a test waits for takes longer, even on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A running Howdah. Dropping it stops it and checks that nothing of it is left.
+pub struct Howdah {
+    child: Option<Child>,
+    directory: Directory,
+    arguments: Vec<String>,
+    pub addresses: Value,
+}
+
+/// A data directory that is removed at the end, with whatever still runs in it.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// A new one, where instances' users can reach it.
+    pub fn new() -> Self {
+        let path = PathBuf::from(format!("/tmp/howdah-test-{}", howdah::base::secret::random_hex::<6>()));
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Every PostgreSQL server in it: process id and data directory.
+    pub fn servers(&self) -> Vec<(i32, PathBuf)> {
+        let mut found = Vec::new();
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(pid) = process.file_name().to_string_lossy().parse::<i32>() else { continue };
+            let Ok(line) = std::fs::read(process.path().join("cmdline")) else { continue };
+            let mut arguments = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+            if !arguments.next().is_some_and(|program| program.ends_with("postgres")) {
+                continue;
+            }
+            let data = arguments.by_ref().skip_while(|word| word != "-D").nth(1).unwrap_or_default();
+            if Path::new(&data).starts_with(&self.0) {
+                found.push((pid, PathBuf::from(data)));
+            }
+        }
+        found
+    }
+
+    /// The directories of all instances, without the stock.
+    pub fn instances(&self) -> Vec<String> {
+        let listed = std::fs::read_dir(self.0.join("instances")).into_iter().flatten().flatten();
+        listed.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        for (pid, _) in self.servers() {
+            let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+        }
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The built binary.
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_howdah"));
+    command.env("RUST_LOG", "info,howdah=debug").stdin(Stdio::null());
+    command
+}
+
+/// Waits until `found` finds something.
+///
+/// # Panics
+/// When it does not within [`LIMIT`].
+pub async fn eventually<T>(what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = found().await {
+            return value;
+        }
+        assert!(begun.elapsed() < LIMIT, "waited too long for: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+impl Howdah {
+    /// Starts one on a new data directory.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts one with more arguments.
+    pub async fn start_with(arguments: &[&str]) -> Self {
+        let mut howdah = Self {
+            child: None,
+            directory: Directory::new(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            addresses: Value::Null,
+        };
+        howdah.launch().await;
+        howdah
+    }
+
+    /// The command that starts it, for tests that want to see it fail.
+    pub fn command(directory: &Path, arguments: &[String]) -> Command {
+        let mut command = binary();
+        command.arg("serve").arg("--data-dir").arg(directory).args(arguments);
+        for (flag, default) in [("--http", "127.0.0.1:0"), ("--gateway", "127.0.0.1:0"), ("--stock", "2")] {
+            if !arguments.iter().any(|argument| argument == flag) {
+                command.args([flag, default]);
+            }
+        }
+        command
+    }
+
+    /// Starts it (again) and waits until it is ready.
+    pub async fn launch(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        let out = log.try_clone().unwrap();
+        let mut command = Self::command(self.directory.path(), &self.arguments);
+        let mut child = command.stdout(out).stderr(log).spawn().unwrap();
+        let path = self.directory.path().join("run/addresses.json");
+        let log = self.log_path();
+        self.addresses = eventually("Howdah to be ready", async || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("Howdah ended with {status}:\n{}", std::fs::read_to_string(&log).unwrap());
+            }
+            serde_json::from_str(&std::fs::read_to_string(&path).ok()?).ok()
+        })
+        .await;
+        self.child = Some(child);
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().with_extension("log")
+    }
+
+    /// What it has written to standard output and standard error.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap()
+    }
+
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.as_ref().unwrap().id() as i32
+    }
+
+    /// Stops it as Ctrl-C does, and waits.
+    pub async fn stop(&mut self) -> std::process::ExitStatus {
+        let mut child = self.child.take().unwrap();
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        eventually("Howdah to stop", async || child.try_wait().unwrap()).await
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addresses["http"].as_str().unwrap())
+    }
+
+    pub fn gateway(&self) -> std::net::SocketAddr {
+        self.addresses["gateway"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub fn token(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("initial-token")).unwrap().trim().to_owned()
+    }
+
+    /// The one who has the first token.
+    pub fn owner(&self) -> Person {
+        Person::new(self.url(), Some(self.token()))
+    }
+
+    /// Somebody without a token.
+    pub fn anonymous(&self) -> Person {
+        Person::new(self.url(), None)
+    }
+
+    /// The metadata store, as Howdah itself sees it.
+    pub fn store(&self) -> (Store, Tasks) {
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(self.directory.path().join("metadata/socket")).user("howdah").dbname("howdah");
+        let tasks = Tasks::default();
+        (Store::open(config, 4, &tasks).unwrap(), tasks)
+    }
+
+    /// Somebody with a workspace of their own.
+    pub async fn stranger(&self) -> Person {
+        let key = std::fs::read(self.directory.path().join("keys/master.key")).unwrap();
+        let keyring = Keyring::new(key.as_slice().try_into().unwrap());
+        let (store, tasks) = self.store();
+        let now = Clock::system().now();
+        let tx = store.begin().await.unwrap();
+        let signer = Signer::load_or_create(&tx, &keyring, now).await.unwrap();
+        let workspace = workspaces::create(&tx, "Elsewhere", now).await.unwrap();
+        let (_, token) = service_tokens::create(&tx, &signer, workspace.id, "stranger", now).await.unwrap();
+        tx.commit().await.unwrap();
+        tasks.stop();
+        Person::new(self.url(), Some(token.expose().to_owned()))
+    }
+
+    /// Everything that Howdah should have: one instance for each row, no work left, nothing failed.
+    pub async fn assert_tidy(&self) {
+        let (store, tasks) = self.store();
+        let session = store.session().await.unwrap();
+        eventually("all workflows to end", async || {
+            let row = session
+                .query_one("SELECT count(*) FROM workflows WHERE state IN ('waiting', 'running')", &[])
+                .await
+                .unwrap();
+            (row.get::<_, i64>(0) == 0).then_some(())
+        })
+        .await;
+        let rows = session.query("SELECT instance_id FROM databases", &[]).await.unwrap();
+        let mut owned: Vec<String> =
+            rows.iter().map(|row| howdah::base::id::InstanceId::from(row.get::<_, uuid::Uuid>(0)).bare()).collect();
+        owned.sort();
+        let mut existing = self.directory.instances();
+        existing.sort();
+        assert_eq!(existing, owned, "each instance has an owner, and each database its instance");
+        tasks.stop();
+    }
+}
+
+impl Drop for Howdah {
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else {
+            let _ = std::fs::remove_file(self.log_path());
+            return;
+        };
+        let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+        let begun = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if begun.elapsed() > LIMIT {
+                let _ = child.kill();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if std::thread::panicking() {
+            eprintln!("--- Howdah's log ---\n{}", self.log());
+        } else {
+            let left = self.directory.servers();
+            assert!(left.is_empty(), "a clean stop leaves no server running: {left:?}");
+            let log = self.log();
+            let errors: Vec<&str> =
+                log.lines().filter(|line| line.contains(r#""level":"ERROR""#)).collect();
+            assert!(errors.is_empty(), "nothing is logged as an error unexpectedly: {errors:#?}");
+        }
+        let _ = std::fs::remove_file(self.log_path());
+    }
+}
+
+/// Somebody who uses the API.
+#[derive(Clone)]
+pub struct Person {
+    url: String,
+    token: Option<String>,
+    client: reqwest::Client,
+}
+
+/// An answer of the API; it fits the OpenAPI document.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    /// The body's `data`, of an answer with this status.
+    pub fn data(&self, status: u16) -> &Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        &self.body["data"]
+    }
+
+    /// Checks that it is this error.
+    pub fn assert_error(&self, status: u16, code: &str) {
+        assert_eq!((self.status.as_u16(), self.body["error"]["code"].as_str()), (status, Some(code)), "{}", self.body);
+        assert!(self.body["error"]["message"].as_str().is_some_and(|text| !text.is_empty()));
+    }
+}
+
+impl Person {
+    pub fn new(url: String, token: Option<String>) -> Self {
+        Self { url, token, client: reqwest::Client::builder().timeout(LIMIT).build().unwrap() }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, None).await
+    }
+
+    pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let mut request = self.request(method.clone(), path);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        answer(&method, path, request.send().await.unwrap()).await
+    }
+
+    /// For requests that are not as they should be.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        request
+    }
+
+    /// Makes a project with its database; answers the `data` of the reply.
+    pub async fn create_project(&self, name: &str) -> Value {
+        self.post("/v1/projects", json!({"name": name, "region": "us-east-1"})).await.data(201).clone()
+    }
+}
+
+/// Reads an answer and checks it against the OpenAPI document.
+pub async fn answer(method: &Method, path: &str, response: reqwest::Response) -> Answer {
+    let (status, headers) = (response.status(), response.headers().clone());
+    let text = response.text().await.unwrap();
+    let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
+    assert!(headers.contains_key("x-request-id"), "every answer has a request id");
+    check_against_document(method, path, status, &body);
+    Answer { status, headers, body }
+}
+
+static DOCUMENT: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(include_str!("../../openapi.json")).unwrap());
+
+/// Fails when the document does not declare this answer to this operation.
+fn check_against_document(method: &Method, path: &str, status: StatusCode, body: &Value) {
+    let bare = path.split('?').next().unwrap();
+    let matches = |template: &str| {
+        template.split('/').count() == bare.split('/').count()
+            && template.split('/').zip(bare.split('/')).all(|(part, given)| part.starts_with('{') || part == given)
+    };
+    let paths = DOCUMENT["paths"].as_object().unwrap();
+    let exact = paths.get(bare);
+    let Some(item) = exact.or_else(|| paths.iter().find(|(template, _)| matches(template)).map(|(_, item)| item)) else {
+        return;
+    };
+    let Some(operation) = item.get(method.as_str().to_lowercase()) else { return };
+    let response = &operation["responses"][status.as_str()];
+    assert!(!response.is_null(), "{method} {path} answered {status}, which openapi.json does not declare: {body}");
+    let schema = &response["content"]["application/json"]["schema"];
+    if schema.is_null() {
+        assert!(body.is_null(), "{method} {path} answered a body where openapi.json declares none: {body}");
+        return;
+    }
+    let mut schema = schema.clone();
+    schema["components"] = DOCUMENT["components"].clone();
+    let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+    let errors: Vec<String> =
+        validator.iter_errors(body).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{method} {path} answered what openapi.json does not allow: {errors:#?}\n{body}");
+}
+
+/// The connection string in an answer that created a project or a database.
+pub fn connection_string(created: &Value) -> String {
+    let database = if created["database"].is_object() { &created["database"] } else { created };
+    let endpoints = database["connections"][0]["endpoints"].as_object().unwrap_or_else(|| panic!("{created}"));
+    endpoints["direct"]["connectionString"].as_str().unwrap().to_owned()
+}
+
+/// One of PostgreSQL's own programs.
+pub fn postgres_program(name: &str) -> PathBuf {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    let directory = DIRECTORY.get_or_init(|| {
+        let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+            .expect("PostgreSQL's server package is installed; script/bootstrap does it")
+            .map(|entry| entry.unwrap().path().join("bin"))
+            .filter(|bin| bin.join("postgres").exists())
+            .collect();
+        found.sort();
+        found.pop().expect("a PostgreSQL server is installed")
+    });
+    directory.join(name)
+}
+
+/// Runs `psql` with one command; aligned output is off.
+pub fn psql(connection: &str, sql: &str) -> Output {
+    Command::new(postgres_program("psql"))
+        .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", connection, "-c", sql])
+        .env("PGCONNECT_TIMEOUT", "30")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// What `psql` prints, of a command that works.
+pub fn ask(connection: &str, sql: &str) -> String {
+    let output = psql(connection, sql);
+    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// What `psql` complains about, of a command that does not work.
+pub fn complaint(connection: &str, sql: &str) -> String {
+    let output = psql(connection, sql);
+    assert!(!output.status.success(), "{sql} should not have worked");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// The connection string with another `sslmode`, and more parameters behind it.
+pub fn with_sslmode(connection: &str, sslmode: &str) -> String {
+    connection.replace("sslmode=disable", &format!("sslmode={sslmode}"))
+}
