@@ -1,0 +1,94 @@
+//! From `POST /v1/projects` to the first row over the connection string in the answer, beside
+//! `initdb` + start + first row and `CREATE DATABASE` + first row on a running server.
+//!
+//! `HOWDAH_BENCH_CREATES` sets the number of creates, `HOWDAH_BENCH_PACE_MS` the pause between
+//! those of the paced series.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench prints, or fails at once")]
+
+#[expect(dead_code, reason = "each bench uses its part of the harness")]
+mod harness;
+
+use std::time::{Duration, Instant};
+
+use harness::{Howdah, Plain, Times, first_row, judge, number, print_machine, run};
+
+struct Series {
+    whole: Times,
+    post: Times,
+    /// How many creates found no prepared instance.
+    unprepared: usize,
+}
+
+async fn series(howdah: &Howdah, count: usize, pause: Duration) -> Series {
+    let mut series = Series { whole: Times::new(), post: Times::new(), unprepared: 0 };
+    for _ in 0..count {
+        series.unprepared += usize::from(howdah.stock() == 0);
+        let begun = Instant::now();
+        let connection = howdah.create().await;
+        series.post.add(begun.elapsed());
+        first_row(&connection).await;
+        series.whole.add(begun.elapsed());
+        tokio::time::sleep(pause).await;
+    }
+    series
+}
+
+fn main() {
+    run(async {
+        let count = number("HOWDAH_BENCH_CREATES", 100);
+        let pace = Duration::from_millis(number("HOWDAH_BENCH_PACE_MS", 500) as u64);
+
+        let howdah = Howdah::start(&[]).await;
+        first_row(&howdah.create().await).await;
+        let recipe = howdah.recipe();
+        howdah.restock().await;
+        let burst = series(&howdah, count, Duration::ZERO).await;
+        howdah.restock().await;
+        let paced = series(&howdah, count, pace).await;
+        drop(howdah);
+
+        let (mut synced, mut unsynced, mut createdb) = (Times::new(), Times::new(), Times::new());
+        for _ in 0..5 {
+            for (times, options) in [(&mut synced, &[][..]), (&mut unsynced, &["--no-sync"][..])] {
+                let begun = Instant::now();
+                let plain = Plain::init(&recipe, options);
+                let running = plain.start(false);
+                plain.until_row().await;
+                times.add(begun.elapsed());
+                drop(running);
+            }
+        }
+        let plain = Plain::init(&recipe, &[]);
+        let running = plain.start(false);
+        plain.until_row().await;
+        for n in 0..20 {
+            let begun = Instant::now();
+            plain.execute(&format!("CREATE DATABASE d{n}")).await;
+            first_row(&plain.local(&format!("d{n}"))).await;
+            createdb.add(begun.elapsed());
+        }
+        drop(running);
+
+        print_machine();
+        Times::print_head();
+        burst.whole.print("create, back to back: POST to first row");
+        burst.post.print("  of that the POST");
+        let name = format!("create, {} ms apart: POST to first row", pace.as_millis());
+        paced.whole.print(&name);
+        paced.post.print("  of that the POST");
+        synced.print("initdb + start + first row");
+        unsynced.print("initdb --no-sync + start + first row");
+        createdb.print("CREATE DATABASE on a running server + first row");
+        println!();
+        for (name, series) in [("back to back", &burst), ("paced", &paced)] {
+            let (p50, p99) = (series.whole.p50(), series.whole.percentile(99));
+            let faster = synced.p50() / p50;
+            println!("{name}: {} of {count} creates found the stock empty", series.unprepared);
+            judge("  p50", p50, " ms", "at most 100 ms", p50 <= 100.0);
+            judge("  p99", p99, " ms", "at most 500 ms", p99 <= 500.0);
+            judge("  times as fast as initdb + start", faster, "", "at least 10", faster >= 10.0);
+            println!("  times as fast as CREATE DATABASE: {:.2}", createdb.p50() / p50);
+        }
+    });
+}

@@ -1,0 +1,403 @@
+//! What the benches share: a Howdah and plain PostgreSQL servers on temporary directories, one
+//! client for all of them, and tables of times. Whatever is started ends with its value, also
+//! when a bench panics.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use howdah::base::secret::random_hex;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio_postgres::NoTls;
+
+/// Nothing that a bench waits for takes longer.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How often to look whether something is there: what a start by hand is asked with.
+const INTERVAL: Duration = Duration::from_millis(1);
+
+/// The options of `initdb`, those of Howdah's own templates.
+const INITDB: [&str; 4] = ["--data-checksums", "--wal-segsize=1", "--encoding=UTF8", "--locale=C.UTF-8"];
+
+/// Runs a bench.
+pub(crate) fn run(bench: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(bench);
+}
+
+/// A number that can be set by an environment variable.
+pub(crate) fn number(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("the variable holds a number"))
+}
+
+/// A directory directly under `/tmp` that is removed at the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(owner: Option<(u32, u32)>) -> Self {
+        let path = PathBuf::from(format!("/tmp/howdah-bench-{}", random_hex::<6>()));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid)).unwrap();
+        }
+        Self(path)
+    }
+
+    /// The PostgreSQL servers on data directories in here: process id and arguments.
+    fn servers(&self) -> Vec<(i32, Vec<String>)> {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let found = processes.filter_map(|process| {
+            let pid: i32 = process.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read_to_string(process.path().join("cmdline")).ok()?;
+            let arguments: Vec<String> = line.trim_end_matches('\0').split('\0').map(str::to_owned).collect();
+            let is_server = arguments.first()?.ends_with("postgres") && arguments.get(1)? == "-D";
+            (is_server && Path::new(arguments.get(2)?).starts_with(&self.0)).then_some((pid, arguments))
+        });
+        found.collect()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        for (pid, _) in self.servers() {
+            let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+        }
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A program that is told to end, waited for, and killed when it does not.
+struct Program {
+    child: Child,
+    signal: Signal,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), self.signal);
+        let begun = Instant::now();
+        while let Ok(None) = self.child.try_wait() {
+            if begun.elapsed() > LIMIT {
+                let _ = self.child.kill();
+            }
+            std::thread::sleep(INTERVAL);
+        }
+    }
+}
+
+/// A running Howdah and its owner.
+pub(crate) struct Howdah {
+    _program: Program,
+    directory: Directory,
+    url: String,
+    token: String,
+    client: reqwest::Client,
+}
+
+impl Howdah {
+    /// Starts one and waits until it is ready and its stock is full.
+    pub(crate) async fn start(arguments: &[&str]) -> Self {
+        let directory = Directory::new(None);
+        let log = std::fs::File::create(directory.0.join("howdah.log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_howdah"));
+        command.args(["serve", "--http", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--data-dir"]);
+        command.arg(&directory.0).args(arguments);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let program = Program { child: command.spawn().unwrap(), signal: Signal::TERM };
+        let addresses: Value = eventually("Howdah to be ready", async || {
+            serde_json::from_str(&std::fs::read_to_string(directory.0.join("run/addresses.json")).ok()?).ok()
+        })
+        .await;
+        let token = std::fs::read_to_string(directory.0.join("initial-token")).unwrap().trim().to_owned();
+        let howdah = Self {
+            _program: program,
+            directory,
+            url: format!("http://{}", addresses["http"].as_str().unwrap()),
+            token,
+            client: reqwest::Client::new(),
+        };
+        howdah.restock().await;
+        howdah
+    }
+
+    /// How many prepared instances there are.
+    pub(crate) fn stock(&self) -> usize {
+        let listed = std::fs::read_dir(self.directory.0.join("stock")).into_iter().flatten().flatten();
+        listed.filter(|entry| entry.path().extension().is_none()).count()
+    }
+
+    /// Waits until the stock is full, with the default target.
+    pub(crate) async fn restock(&self) {
+        eventually("the stock to be full", async || (self.stock() >= 8).then_some(())).await;
+    }
+
+    /// Makes a project with its database; answers the connection string.
+    pub(crate) async fn create(&self) -> String {
+        let request = self.client.post(format!("{}/v1/projects", self.url)).bearer_auth(&self.token);
+        let answer = request.json(&json!({"name": "bench", "region": "us-east-1"})).send().await.unwrap();
+        let status = answer.status();
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(status.as_u16(), 201, "{body}");
+        let endpoints = &body["data"]["database"]["connections"][0]["endpoints"];
+        endpoints["direct"]["connectionString"].as_str().expect("an answer with a connection string").to_owned()
+    }
+
+    fn instances(&self) -> Vec<Vec<String>> {
+        let all = self.directory.servers().into_iter().map(|(_, arguments)| arguments);
+        all.filter(|arguments| Path::new(&arguments[2]).starts_with(self.directory.0.join("instances"))).collect()
+    }
+
+    /// Waits until no instance's server runs any more.
+    pub(crate) async fn asleep(&self) {
+        eventually("the instances to be stopped", async || self.instances().is_empty().then_some(())).await;
+    }
+
+    /// How the server of the one instance there is was started.
+    pub(crate) fn recipe(&self) -> Recipe {
+        let mut all = self.instances();
+        let arguments = all.pop().expect("an instance runs");
+        assert!(all.is_empty(), "only one instance runs");
+        let root = Path::new(&arguments[2]).parent().unwrap();
+        let settings = std::fs::read_to_string(root.join("conf/postgresql.conf")).unwrap();
+        Recipe { root: root.to_str().unwrap().to_owned(), arguments: arguments[1..].to_vec(), settings }
+    }
+}
+
+/// How Howdah started a server: its arguments, which name files below `root`, and settings.
+pub(crate) struct Recipe {
+    root: String,
+    arguments: Vec<String>,
+    settings: String,
+}
+
+/// A plain PostgreSQL server's directory, set up by hand as PostgreSQL's user.
+pub(crate) struct Plain {
+    directory: Directory,
+    user: Option<(u32, u32)>,
+    arguments: Vec<String>,
+    port: u16,
+}
+
+/// A plain server that runs.
+pub(crate) struct Running(#[expect(dead_code, reason = "held for its end")] Program);
+
+impl Plain {
+    /// `initdb`, and the same settings and arguments as in the recipe. Local sessions are trusted;
+    /// those on 127.0.0.1 use SCRAM.
+    pub(crate) fn init(recipe: &Recipe, options: &[&str]) -> Self {
+        let user = postgres_user();
+        let directory = Directory::new(user);
+        let root = &directory.0;
+        let mut initdb = as_user(postgres_program("initdb"), user);
+        initdb.current_dir(root).arg("-D").arg(root.join("data")).args(INITDB);
+        initdb.args(["--username=postgres", "--auth=trust", "--no-instructions"]).args(options);
+        let output = initdb.output().unwrap();
+        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+        for name in ["conf", "socket"] {
+            std::fs::create_dir(root.join(name)).unwrap();
+        }
+        if let Some((uid, gid)) = user {
+            std::os::unix::fs::chown(root.join("socket"), Some(uid), Some(gid)).unwrap();
+        }
+        let authentication = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        for (name, text) in
+            [("postgresql.conf", recipe.settings.as_str()), ("pg_hba.conf", authentication), ("pg_ident.conf", "")]
+        {
+            std::fs::write(root.join("conf").join(name), text).unwrap();
+        }
+        let here = root.to_str().unwrap();
+        let arguments = recipe.arguments.iter().map(|argument| argument.replace(&recipe.root, here)).collect();
+        Self { directory, user, arguments, port: free_port() }
+    }
+
+    /// Starts `postgres`, without waiting for it. `tcp`: it listens on 127.0.0.1 too.
+    pub(crate) fn start(&self, tcp: bool) -> Running {
+        let log = std::fs::File::create(self.directory.0.join("postgres.log")).unwrap();
+        let mut server = as_user(postgres_program("postgres"), self.user);
+        server.current_dir(&self.directory.0).args(&self.arguments).args(["-c", &format!("port={}", self.port)]);
+        if tcp {
+            server.args(["-c", "listen_addresses=127.0.0.1"]);
+        }
+        server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Running(Program { child: server.spawn().unwrap(), signal: Signal::INT })
+    }
+
+    /// Asks every millisecond until a row comes.
+    pub(crate) async fn until_row(&self) {
+        let connection = self.local("postgres");
+        eventually("a plain server to answer", async || try_first_row(&connection).await.ok()).await;
+    }
+
+    /// The connection string of its socket.
+    pub(crate) fn local(&self, database: &str) -> String {
+        format!("host={} port={} user=postgres dbname={database} sslmode=disable", self.socket().display(), self.port)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.0.join("socket")
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs SQL as the superuser.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let (client, connection) = tokio_postgres::connect(&self.local("postgres"), NoTls).await.unwrap();
+        let asked = async {
+            let result = client.batch_execute(sql).await;
+            drop(client);
+            result
+        };
+        let (result, _) = tokio::join!(asked, connection);
+        result.unwrap();
+    }
+}
+
+/// `PgBouncer` in session mode in front of a plain server, on its socket.
+pub(crate) struct Bouncer {
+    _program: Program,
+    _directory: Directory,
+    pub(crate) address: SocketAddr,
+}
+
+impl Bouncer {
+    /// SCRAM on both sides, as at Howdah's gateway; everything else is its default.
+    pub(crate) async fn start(server: &Plain, database: &str, user: &str, password: &str) -> Option<Self> {
+        let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
+        let program = program.into_iter().find(|path| Path::new(path).exists())?;
+        let directory = Directory::new(server.user);
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let users = directory.0.join("users.txt");
+        std::fs::write(&users, format!("\"{user}\" \"{password}\"\n")).unwrap();
+        let configuration = format!(
+            "[databases]\n{database} = host={} port={}\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\nunix_socket_dir =\n\
+             pool_mode = session\nauth_type = scram-sha-256\nauth_file = {}\n",
+            server.socket().display(),
+            server.port(),
+            address.port(),
+            users.display()
+        );
+        let file = directory.0.join("pgbouncer.ini");
+        std::fs::write(&file, configuration).unwrap();
+        let log = std::fs::File::create(directory.0.join("pgbouncer.log")).unwrap();
+        let mut command = as_user(PathBuf::from(program), server.user);
+        command.arg("-q").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let program = Program { child: command.spawn().unwrap(), signal: Signal::TERM };
+        eventually("PgBouncer to listen", async || std::net::TcpStream::connect(address).ok()).await;
+        Some(Self { _program: program, _directory: directory, address })
+    }
+}
+
+/// Connects and asks for a row.
+///
+/// # Panics
+/// When none comes.
+pub(crate) async fn first_row(connection: &str) {
+    try_first_row(connection).await.expect("a row at the first attempt");
+}
+
+async fn try_first_row(connection: &str) -> Result<(), tokio_postgres::Error> {
+    let (client, driver) = tokio_postgres::connect(connection, NoTls).await?;
+    let driver = tokio::spawn(driver);
+    let rows = client.simple_query("SELECT 1").await?;
+    assert!(rows.iter().any(|message| matches!(message, tokio_postgres::SimpleQueryMessage::Row(_))));
+    drop(client);
+    let _ = driver.await;
+    Ok(())
+}
+
+async fn eventually<T>(what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = found().await {
+            return value;
+        }
+        assert!(begun.elapsed() < LIMIT, "waited too long for: {what}");
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// As root the plain servers run as the user of PostgreSQL's package.
+fn postgres_user() -> Option<(u32, u32)> {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return None;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").unwrap();
+    let fields: Vec<&str> = users.lines().find(|line| line.starts_with("postgres:"))?.split(':').collect();
+    Some((fields[2].parse().unwrap(), fields[3].parse().unwrap()))
+}
+
+fn as_user(program: PathBuf, user: Option<(u32, u32)>) -> Command {
+    let mut command = Command::new(program);
+    if let Some((uid, gid)) = user {
+        command.uid(uid).gid(gid).current_dir("/");
+    }
+    command
+}
+
+/// One of PostgreSQL's own programs, of the newest version installed.
+pub(crate) fn postgres_program(name: &str) -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL's server package is installed");
+    let newest = versions
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .filter(|bin| bin.join("postgres").exists())
+        .max_by_key(|bin| bin.parent().and_then(|path| path.file_name()?.to_str()?.parse::<u32>().ok()));
+    newest.expect("a PostgreSQL server is installed").join(name)
+}
+
+/// Durations of the same thing.
+pub(crate) struct Times(Vec<Duration>);
+
+impl Times {
+    pub(crate) fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(crate) fn add(&mut self, time: Duration) {
+        self.0.push(time);
+    }
+
+    /// The smallest time that so many per cent of the times do not exceed, in milliseconds.
+    pub(crate) fn percentile(&self, percent: usize) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort();
+        sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1].as_secs_f64() * 1e3
+    }
+
+    pub(crate) fn p50(&self) -> f64 {
+        self.percentile(50)
+    }
+
+    /// A line of the table.
+    pub(crate) fn print(&self, name: &str) {
+        let (p50, p99, most) = (self.p50(), self.percentile(99), self.percentile(100));
+        println!("{name:<52} {:>4} {p50:>9.1} {p99:>9.1} {most:>9.1}", self.0.len());
+    }
+
+    pub(crate) fn print_head() {
+        println!("{:<52} {:>4} {:>9} {:>9} {:>9}", "milliseconds", "N", "p50", "p99", "max");
+    }
+}
+
+/// A line that compares with what the project holds itself to.
+pub(crate) fn judge(what: &str, value: f64, unit: &str, bar: &str, held: bool) {
+    let verdict = if held { "held" } else { "MISSED" };
+    println!("{what:<52} {value:>9.2}{unit:<4} bar: {bar:<16} {verdict}");
+}
+
+/// What the numbers were made on.
+pub(crate) fn print_machine() {
+    let version = Command::new(postgres_program("postgres")).arg("--version").output().unwrap().stdout;
+    let cores = std::thread::available_parallelism().unwrap();
+    println!("{cores} cores, {}", String::from_utf8_lossy(&version).trim());
+}

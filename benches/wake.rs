@@ -1,0 +1,49 @@
+//! From connecting to a sleeping database to its first row, beside starting `postgres` by hand on
+//! a data directory like it, with the same settings, asked every millisecond until a row comes.
+//!
+//! `HOWDAH_BENCH_WAKES` sets the number of each.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench prints, or fails at once")]
+
+#[expect(dead_code, reason = "each bench uses its part of the harness")]
+mod harness;
+
+use std::time::Instant;
+
+use harness::{Howdah, Plain, Times, first_row, judge, number, print_machine, run};
+
+fn main() {
+    run(async {
+        let howdah = Howdah::start(&["--idle-stop", "1s"]).await;
+        let connection = howdah.create().await;
+        first_row(&connection).await;
+        let plain = Plain::init(&howdah.recipe(), &[]);
+        howdah.restock().await;
+
+        let (mut wakes, mut warm, mut by_hand) = (Times::new(), Times::new(), Times::new());
+        for _ in 0..number("HOWDAH_BENCH_WAKES", 20) {
+            howdah.asleep().await;
+            let begun = Instant::now();
+            let running = plain.start(false);
+            plain.until_row().await;
+            by_hand.add(begun.elapsed());
+            drop(running);
+
+            let begun = Instant::now();
+            first_row(&connection).await;
+            wakes.add(begun.elapsed());
+            let begun = Instant::now();
+            first_row(&connection).await;
+            warm.add(begun.elapsed());
+        }
+
+        print_machine();
+        Times::print_head();
+        wakes.print("wake: connect to first row");
+        by_hand.print("postgres started by hand, to first row");
+        warm.print("for comparison, awake: connect to first row");
+        println!();
+        let ratio = wakes.p50() / by_hand.p50();
+        judge("wake / by hand, p50", ratio, "", "at most 2", ratio <= 2.0);
+    });
+}
