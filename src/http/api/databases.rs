@@ -61,8 +61,8 @@ pub(super) struct DatabaseFields {
     /// through the address of its connection strings.
     #[schema(example = "ready")]
     status: &'static str,
-    /// Why it stands at `failure`; null otherwise.
-    failure_reason: Option<String>,
+    /// Why it stands at `failure`, or what keeps it at `provisioning`; null otherwise.
+    status_reason: Option<String>,
     /// When it was made.
     #[schema(format = "date-time")]
     created_at: String,
@@ -154,7 +154,7 @@ fn fields(app: &App, database: &Database, credential: Option<&NewCredential>) ->
         r#type: "database",
         name: database.name.clone(),
         status: database.status.as_str(),
-        failure_reason: database.failure_reason.clone(),
+        status_reason: database.status_reason.clone(),
         created_at: format_timestamp(database.created_at),
         is_default: database.is_default,
         default_connection_id: database.default_connection.map(|id| id.to_string()),
