@@ -303,6 +303,7 @@ pub(crate) async fn first_row(connection: &str) {
 
 async fn try_first_row(connection: &str) -> Result<(), tokio_postgres::Error> {
     let (client, driver) = tokio_postgres::connect(connection, NoTls).await?;
+    #[expect(clippy::disallowed_methods, reason = "it is waited for below")]
     let driver = tokio::spawn(driver);
     let rows = client.simple_query("SELECT 1").await?;
     assert!(rows.iter().any(|message| matches!(message, tokio_postgres::SimpleQueryMessage::Row(_))));
