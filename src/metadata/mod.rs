@@ -40,12 +40,12 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>> {
 /// Asks the store for a sign of life.
 ///
 /// # Errors
-/// [`Error::Unavailable`] when it does not answer.
-pub async fn check(config: &Config) -> Result<()> {
+/// What the driver or the server says.
+pub async fn check(config: &Config) -> std::result::Result<(), tokio_postgres::Error> {
     let (client, connection) = config.connect(connector()).await?;
     tokio::select! {
-        answer = client.batch_execute("SELECT 1") => Ok(answer?),
-        Err(error) = connection => Err(error.into()),
+        answer = client.batch_execute("SELECT 1") => answer,
+        Err(error) = connection => Err(error),
     }
 }
 

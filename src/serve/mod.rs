@@ -285,8 +285,17 @@ fn local(place: &Place) -> Result<LocalConfig, String> {
 async fn external_store(place: &Place) -> Result<Option<tokio_postgres::Config>, String> {
     let Some(url) = &place.metadata_url else { return Ok(None) };
     let config = parse_url(url)?;
-    metadata::check(&config).await.map_err(|error| format!("cannot use the metadata store: {}", describe(&error)))?;
-    Ok(Some(config))
+    match metadata::check(&config).await {
+        Ok(()) => Ok(Some(config)),
+        Err(error) => Err(format!(
+            "cannot connect to the metadata store: {}; check --metadata-url{}",
+            describe(&error),
+            match config.get_ssl_mode() {
+                SslMode::Disable => "",
+                _ => " (a certificate of an own authority is trusted when SSL_CERT_FILE names the authority's)",
+            }
+        )),
+    }
 }
 
 /// Reads the URL. What crosses a network is encrypted, unless it says `sslmode=disable`.
