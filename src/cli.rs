@@ -1,6 +1,8 @@
 //! The command line.
 
+use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -66,6 +68,8 @@ pub fn main() -> ExitCode {
             }
         }
     });
+    // What still waits for the disk then can be interrupted anywhere, as by a crash.
+    runtime.shutdown_timeout(Duration::from_secs(1));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => fail(&sentence),
@@ -81,13 +85,13 @@ pub fn openapi() -> String {
 }
 
 /// For people and scripts: standard output.
-#[expect(clippy::print_stdout, reason = "a command line prints")]
+/// When nobody reads it any more, that is no reason to stop.
 pub(crate) fn print(text: &str) {
-    print!("{text}");
+    let mut output = std::io::stdout().lock();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
-#[expect(clippy::print_stderr, reason = "a command line prints")]
 fn fail(sentence: &str) -> ExitCode {
-    eprintln!("howdah: {sentence}");
+    let _ = writeln!(std::io::stderr(), "howdah: {sentence}");
     ExitCode::FAILURE
 }

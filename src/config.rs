@@ -23,9 +23,9 @@ pub struct Place {
     #[arg(long, env = "HOWDAH_POSTGRES_BIN", value_name = "DIR")]
     pub postgres_bin: Option<PathBuf>,
 
-    /// As root: the users that instances run as, one each
-    #[arg(long, env = "HOWDAH_UID_RANGE", value_name = "FROM-TO", default_value = "700000-799999", value_parser = uid_range)]
-    pub uid_range: RangeInclusive<u32>,
+    /// As root: the users that instances run as, one each [default: 16384 that nothing else has]
+    #[arg(long, env = "HOWDAH_UID_RANGE", value_name = "FROM-TO", value_parser = uid_range)]
+    pub uid_range: Option<RangeInclusive<u32>>,
 }
 
 /// What `howdah serve` can be told.

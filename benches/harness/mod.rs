@@ -101,17 +101,18 @@ impl Howdah {
     /// Starts one and waits until it is ready and its stock is full.
     pub(crate) async fn start(arguments: &[&str]) -> Self {
         let directory = Directory::new(None);
+        let data = directory.0.join("data");
         let log = std::fs::File::create(directory.0.join("howdah.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_howdah"));
         command.args(["serve", "--http", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--data-dir"]);
-        command.arg(&directory.0).args(arguments);
+        command.arg(&data).args(arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let program = Program { child: command.spawn().unwrap(), signal: Signal::TERM };
         let addresses: Value = eventually("Howdah to be ready", async || {
-            serde_json::from_str(&std::fs::read_to_string(directory.0.join("run/addresses.json")).ok()?).ok()
+            serde_json::from_str(&std::fs::read_to_string(data.join("run/addresses.json")).ok()?).ok()
         })
         .await;
-        let token = std::fs::read_to_string(directory.0.join("initial-token")).unwrap().trim().to_owned();
+        let token = std::fs::read_to_string(data.join("initial-token")).unwrap().trim().to_owned();
         let howdah = Self {
             _program: program,
             directory,
@@ -125,7 +126,7 @@ impl Howdah {
 
     /// How many prepared instances there are.
     pub(crate) fn stock(&self) -> usize {
-        let listed = std::fs::read_dir(self.directory.0.join("stock")).into_iter().flatten().flatten();
+        let listed = std::fs::read_dir(self.directory.0.join("data/stock")).into_iter().flatten().flatten();
         listed.filter(|entry| entry.path().extension().is_none()).count()
     }
 
@@ -147,7 +148,7 @@ impl Howdah {
 
     fn instances(&self) -> Vec<Vec<String>> {
         let all = self.directory.servers().into_iter().map(|(_, arguments)| arguments);
-        all.filter(|arguments| Path::new(&arguments[2]).starts_with(self.directory.0.join("instances"))).collect()
+        all.filter(|arguments| Path::new(&arguments[2]).starts_with(self.directory.0.join("data/instances"))).collect()
     }
 
     /// Waits until no instance's server runs any more.
@@ -303,6 +304,7 @@ pub(crate) async fn first_row(connection: &str) {
 
 async fn try_first_row(connection: &str) -> Result<(), tokio_postgres::Error> {
     let (client, driver) = tokio_postgres::connect(connection, NoTls).await?;
+    #[expect(clippy::disallowed_methods, reason = "it is waited for below")]
     let driver = tokio::spawn(driver);
     let rows = client.simple_query("SELECT 1").await?;
     assert!(rows.iter().any(|message| matches!(message, tokio_postgres::SimpleQueryMessage::Row(_))));

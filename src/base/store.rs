@@ -1,12 +1,13 @@
 //! The metadata store: a pool, transactions, and what it announces.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::broadcast;
-use tokio_postgres::{AsyncMessage, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::Result;
 use super::tasks::Tasks;
@@ -62,8 +63,11 @@ impl Store {
     /// until `tasks` stop.
     pub fn open(config: Config, connections: usize, tasks: &Tasks) -> Result<Self> {
         let config = noticing_loss(config);
-        let manager =
-            Manager::from_config(config.clone(), NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let manager = Manager::from_config(
+            config.clone(),
+            connector(),
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
         let pool = Pool::builder(manager)
             .max_size(connections)
             .runtime(deadpool_postgres::Runtime::Tokio1)
@@ -151,12 +155,25 @@ fn noticing_loss(mut config: Config) -> Config {
     config
 }
 
+/// How a session on the store is encrypted, where its address asks for that: the server's
+/// certificate must be for its name and signed by an authority that this machine trusts (those of
+/// the file in `SSL_CERT_FILE`, if that is set).
+pub fn connector() -> MakeRustlsConnect {
+    static CONFIG: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
+        let mut roots = rustls::RootCertStore::empty();
+        // What is not there or cannot be read is not trusted: the handshake says so.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+    });
+    MakeRustlsConnect::new(CONFIG.clone())
+}
+
 /// Keeps one connection that listens; after a loss it comes back and says that it was away.
 async fn listen(config: Config, announcements: Arc<broadcast::Sender<Announcement>>, tasks: Tasks) {
     let mut first = true;
     while !tasks.is_stopping() {
         let session = async {
-            let (client, mut connection) = config.connect(NoTls).await?;
+            let (client, mut connection) = config.connect(connector()).await?;
             let mut messages = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
             let channels: String = Channel::ALL.iter().map(|channel| format!("LISTEN {};", channel.name())).collect();
             let listening = client.batch_execute(&channels);

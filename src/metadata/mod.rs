@@ -1,10 +1,10 @@
 //! The metadata store's schema, and what must be true of the store before it is used.
 
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::Config;
 
 use crate::base::error::{Error, Result, describe};
 use crate::base::id::InstallationId;
-use crate::base::store::Tx;
+use crate::base::store::{Tx, connector};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -20,7 +20,7 @@ const MIGRATION_LOCK: i64 = 0x686f_7764_6168;
 /// [`Error::Unavailable`] when the store does not answer; [`Error::Internal`] when a migration
 /// fails or the store was made by a newer Howdah.
 pub async fn migrate(config: &Config) -> Result<Vec<String>> {
-    let (mut client, connection) = config.connect(NoTls).await?;
+    let (mut client, connection) = config.connect(connector()).await?;
     let work = async {
         client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await?;
         // Without this, every start would say that tables exist already.
@@ -34,6 +34,18 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>> {
     tokio::select! {
         done = work => done,
         Err(error) = connection => Err(error.into()),
+    }
+}
+
+/// Asks the store for a sign of life.
+///
+/// # Errors
+/// What the driver or the server says.
+pub async fn check(config: &Config) -> std::result::Result<(), tokio_postgres::Error> {
+    let (client, connection) = config.connect(connector()).await?;
+    tokio::select! {
+        answer = client.batch_execute("SELECT 1") => answer,
+        Err(error) = connection => Err(error),
     }
 }
 

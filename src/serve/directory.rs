@@ -1,8 +1,9 @@
 //! The data directory: who has it open, and the few files that stand in it beside the instances.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::mem::ManuallyDrop;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -11,33 +12,54 @@ use zeroize::Zeroizing;
 use crate::base::id::InstallationId;
 use crate::base::secret::{Secret, random_bytes};
 
+/// The file whose lock says who has the directory open; where it is, the directory is Howdah's.
+const LOCK: &str = "lock";
+
 /// An open data directory. One process has it at a time; a lock says who.
 pub(super) struct DataDirectory {
     path: PathBuf,
-    /// Held until the process ends, however it ends.
-    _lock: File,
+    /// Never closed, so held until the process ends: work that outlives the value is still
+    /// nobody else's.
+    _lock: ManuallyDrop<File>,
 }
 
 impl DataDirectory {
-    /// Opens a directory that exists already; `None` when there is none.
+    /// Opens a data directory that exists already; `None` when there is none, or an empty one.
+    /// Changes nothing in directories that are not Howdah's.
     ///
     /// # Errors
-    /// A sentence when another Howdah has it or it cannot be written.
+    /// A sentence when another Howdah has it, it cannot be written, or it holds something else.
     pub(super) fn lock_existing(path: &Path) -> Result<Option<Self>, String> {
-        match fs::metadata(path) {
-            Ok(found) if found.is_dir() => Self::lock(path).map(Some),
-            Ok(_) => Err(format!("{} is not a directory; choose another one with --data-dir", path.display())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unusable(path, &error)),
+        let entries = match fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(format!("{} is not a directory; choose another one with --data-dir", path.display()));
+            }
+            Err(error) => return Err(unusable(path, &error)),
+        };
+        if path.join(LOCK).exists() {
+            return Self::lock(path).map(Some);
+        }
+        // What a file system has at its root is nobody's.
+        match entries.flatten().find(|entry| entry.file_name() != "lost+found") {
+            None => Ok(None),
+            Some(other) => Err(format!(
+                "{} is not a data directory of Howdah's: it holds {}; choose an empty or a new one with --data-dir",
+                path.display(),
+                other.file_name().display()
+            )),
         }
     }
 
-    /// Makes the directory and opens it.
+    /// Makes the directory, or takes an empty one, and opens it.
     ///
     /// # Errors
     /// A sentence when it cannot be made.
     pub(super) fn create(path: &Path) -> Result<Self, String> {
-        fs::create_dir_all(path).map_err(|error| unusable(path, &error))?;
+        // As root, instances' users pass through to their own directories and read nothing here.
+        let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
+        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|error| unusable(path, &error))?;
         Self::lock(path)
     }
 
@@ -47,7 +69,7 @@ impl DataDirectory {
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .open(path.join("lock"))
+            .open(path.join(LOCK))
             .map_err(|error| unusable(path, &error))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
             rustix::io::Errno::WOULDBLOCK => format!(
@@ -56,16 +78,13 @@ impl DataDirectory {
             ),
             other => unusable(path, &other.into()),
         })?;
-        // As root, instances' users pass through to their own directories and read nothing here.
-        let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
-        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|error| unusable(path, &error))?;
         for (name, mode) in [("run", 0o755), ("keys", 0o700)] {
             let inside = path.join(name);
             fs::create_dir_all(&inside)
                 .and_then(|()| fs::set_permissions(&inside, Permissions::from_mode(mode)))
                 .map_err(|error| unusable(path, &error))?;
         }
-        let directory = Self { path: path.to_owned(), _lock: lock };
+        let directory = Self { path: path.to_owned(), _lock: ManuallyDrop::new(lock) };
         directory.remove_addresses();
         Ok(directory)
     }

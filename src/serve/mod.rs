@@ -6,12 +6,13 @@ pub mod init;
 mod logs;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_postgres::config::{Host, SslMode};
 
 use self::directory::DataDirectory;
 use crate::app::{App, JobCtx, PublicAddresses};
@@ -37,21 +38,15 @@ const WORKERS: usize = 8;
 const METADATA_CONNECTIONS: usize = 32;
 /// How long open HTTP requests may take to end at shutdown.
 const HTTP_GRACE: Duration = Duration::from_secs(3);
+/// How long a session on the metadata store may take to open.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long everything together may take to stop. A server has 20 seconds for its checkpoint.
+const STOP_LIMIT: Duration = Duration::from_secs(45);
 
 /// Runs the platform until it is told to stop. The error is one sentence with the cure.
 pub async fn run(config: Serve) -> Result<(), String> {
     logs::start();
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let stop = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    tokio::pin!(stop);
+    let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
 
     // What can be found out without making anything comes first.
     let local = local(&config.place)?;
@@ -62,44 +57,88 @@ pub async fn run(config: Serve) -> Result<(), String> {
     let http_listener = listen(config.http, "--http").await?;
     drop(listen(config.gateway, "--gateway").await?);
     let tls_files = tls_files(&config)?;
+    let external = external_store(&config.place).await?;
     let directory = match directory {
         Some(directory) => directory,
         None => DataDirectory::create(&local.data_directory)?,
     };
 
-    let tasks = Tasks::default();
-    let mut private = None;
+    let mut started = Started::default();
     let served = tokio::select! {
-        served = start(&config, local, &directory, regions, tls_files, http_listener, &tasks, &mut private) => served,
-        () = &mut stop => Err("stopped while starting".to_owned()),
+        served = start(&config, local, &directory, external, regions, tls_files, http_listener, &mut started) => served,
+        () = signals.next() => Err("stopped while starting".to_owned()),
     };
-    let outcome = match served {
-        Ok((addresses, instances, http)) => {
-            directory.write_addresses(&addresses.to_string())?;
-            tracing::info!(http = %addresses.http, gateway = %addresses.gateway, "ready");
-            stop.await;
+    let outcome = match served.and_then(|addresses| {
+        directory.write_addresses(&addresses.to_string())?;
+        tracing::info!(http = %addresses.http, gateway = %addresses.gateway, "ready");
+        Ok(())
+    }) {
+        Ok(()) => {
+            signals.next().await;
             tracing::info!("stopping: sessions are told, instances are stopped");
             directory.remove_addresses();
-            tasks.stop();
-            instances.shutdown().await;
-            if tokio::time::timeout(HTTP_GRACE, http).await.is_err() {
-                tracing::warn!("some HTTP requests did not end in time");
-            }
-            tasks.finished().await;
             Ok(())
         }
-        Err(sentence) => {
-            tasks.stop();
-            Err(sentence)
-        }
+        failed => failed,
     };
-    if let Some(private) = private {
-        private.ensure_stopped().await.map_err(|error| error.to_string())?;
-    }
-    if outcome.is_ok() {
-        tracing::info!("stopped");
+    let stopped = tokio::select! {
+        stopped = started.stop() => stopped,
+        () = tokio::time::sleep(STOP_LIMIT) => Err("not everything stopped in time".to_owned()),
+        () = signals.next() => Err("told to stop at once".to_owned()),
+    };
+    match stopped {
+        Ok(()) if outcome.is_ok() => tracing::info!("stopped"),
+        Ok(()) => {}
+        Err(reason) => tracing::warn!("{reason}: servers that still run are left to the next start, which adopts them"),
     }
     outcome
+}
+
+/// Ctrl-C and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// What has been started so far, and has to be stopped, however far the start got.
+#[derive(Default)]
+struct Started {
+    tasks: Tasks,
+    private: Option<MetadataInstance>,
+    instances: Option<Arc<Instances>>,
+    http: Option<Served>,
+}
+
+impl Started {
+    async fn stop(&mut self) -> Result<(), String> {
+        self.tasks.stop();
+        if let Some(instances) = &self.instances {
+            instances.shutdown().await;
+        }
+        if let Some(http) = self.http.take()
+            && tokio::time::timeout(HTTP_GRACE, http).await.is_err()
+        {
+            tracing::warn!("some HTTP requests did not end in time");
+        }
+        self.tasks.finished().await;
+        match &self.private {
+            Some(private) => private.ensure_stopped().await.map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Brings the schema up to date and stops.
@@ -107,8 +146,8 @@ pub async fn migrate(place: Place) -> Result<(), String> {
     let local = local(&place)?;
     let mut private = None;
     let done = async {
-        let (config, _directory) = match &place.metadata_url {
-            Some(url) => (parse_url(url)?, None),
+        let (config, _directory) = match external_store(&place).await? {
+            Some(config) => (config, None),
             None => {
                 local.check()?;
                 let directory = match DataDirectory::lock_existing(&local.data_directory)? {
@@ -152,20 +191,21 @@ async fn start(
     config: &Serve,
     local: LocalConfig,
     directory: &DataDirectory,
+    external: Option<tokio_postgres::Config>,
     regions: Regions,
     tls_files: Option<(String, String)>,
     http_listener: TcpListener,
-    tasks: &Tasks,
-    private: &mut Option<MetadataInstance>,
-) -> Result<(Addresses, Arc<Instances>, Served), String> {
+    started: &mut Started,
+) -> Result<Addresses, String> {
+    let tasks = &started.tasks;
     let clock = Clock::system();
     let master_key = directory.master_key()?;
     let keyring = Keyring::new(&master_key);
     let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
-    let store_config = match &config.place.metadata_url {
-        Some(url) => parse_url(url)?,
+    let store_config = match external {
+        Some(config) => config,
         None => {
-            let instance = private.insert(engine.metadata());
+            let instance = started.private.insert(engine.metadata());
             instance.ensure_started().await.map_err(|error| format!("cannot start the metadata instance: {error}"))?
         }
     };
@@ -179,6 +219,7 @@ async fn start(
         max_running: config.max_running(),
     };
     let instances = Instances::new(engine, limits, clock.clone(), tasks.clone());
+    started.instances = Some(instances.clone());
     instances.adopt().await.map_err(|error| error.to_string())?;
 
     // The first create should find a prepared instance too.
@@ -226,11 +267,11 @@ async fn start(
     tasks.spawn(reconcile::stock(ctx.clone()));
     tasks.spawn(reconcile::idle_stop(ctx.clone()));
     tasks.spawn(reconcile::housekeeping(ctx, runner));
-    let served = serve_http(http_listener, app, tasks);
+    started.http = Some(serve_http(http_listener, app, tasks));
 
     let addresses = Addresses { http: http_address, gateway: gateway_address };
     print(&banner(&addresses, directory, first.is_first));
-    Ok((addresses, instances, served))
+    Ok(addresses)
 }
 
 fn local(place: &Place) -> Result<LocalConfig, String> {
@@ -240,11 +281,40 @@ fn local(place: &Place) -> Result<LocalConfig, String> {
     Ok(local)
 }
 
+/// How to reach the metadata store that the operator has named, if it answers.
+async fn external_store(place: &Place) -> Result<Option<tokio_postgres::Config>, String> {
+    let Some(url) = &place.metadata_url else { return Ok(None) };
+    let config = parse_url(url)?;
+    match metadata::check(&config).await {
+        Ok(()) => Ok(Some(config)),
+        Err(error) => Err(format!(
+            "cannot connect to the metadata store: {}; check --metadata-url{}",
+            describe(&error),
+            match config.get_ssl_mode() {
+                SslMode::Disable => "",
+                _ => " (a certificate of an own authority is trusted when SSL_CERT_FILE names the authority's)",
+            }
+        )),
+    }
+}
+
+/// Reads the URL. What crosses a network is encrypted, unless it says `sslmode=disable`.
 fn parse_url(url: &str) -> Result<tokio_postgres::Config, String> {
     // The parser's own words might quote the password.
-    url.parse().map_err(|_| {
+    let mut config: tokio_postgres::Config = url.parse().map_err(|_| {
         "--metadata-url is not a PostgreSQL URL such as postgres://user:password@host:5432/database".to_owned()
-    })
+    })?;
+    let stays_here = config.get_hosts().iter().all(|host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
+    }) && config.get_hostaddrs().iter().all(IpAddr::is_loopback);
+    if config.get_ssl_mode() == SslMode::Prefer {
+        config.ssl_mode(if stays_here { SslMode::Disable } else { SslMode::Require });
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_LIMIT);
+    }
+    Ok(config)
 }
 
 /// A listener on this address, or the sentence that says why not.
@@ -339,4 +409,22 @@ fn banner(addresses: &Addresses, directory: &DataDirectory, is_first: bool) -> S
     }
     text.push('\n');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metadata_store_across_a_network_is_reached_by_tls_unless_told_otherwise() {
+        let mode = |url: &str| parse_url(url).unwrap().get_ssl_mode();
+        assert_eq!(mode("postgres://h@db.example.com/h"), SslMode::Require);
+        assert_eq!(mode("postgres://h@db.example.com/h?sslmode=disable"), SslMode::Disable);
+        assert_eq!(mode("postgres://h@localhost,db.example.com/h"), SslMode::Require);
+        assert_eq!(mode("host=localhost hostaddr=192.0.2.1 user=h"), SslMode::Require);
+        assert_eq!(mode("postgres://h@127.0.0.1/h"), SslMode::Disable);
+        assert_eq!(mode("postgres://h@[::1]/h"), SslMode::Disable);
+        assert_eq!(mode("host=/run/postgresql user=h"), SslMode::Disable);
+        assert_eq!(mode("postgres://h@localhost/h?sslmode=require"), SslMode::Require);
+    }
 }

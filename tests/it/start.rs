@@ -1,8 +1,12 @@
 //! Starting where it cannot work: one clear line, exit code 1, nothing half made.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Stdio;
 
-use crate::harness::{Directory, Howdah, binary};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{Directory, Howdah, binary, eventually};
 
 /// Starts Howdah, which must refuse; answers the one line that it says.
 fn refusal(directory: &Path, arguments: &[&str]) -> String {
@@ -32,7 +36,58 @@ fn a_busy_port_is_named_with_the_cure_and_nothing_is_made() {
         let text = refusal(directory.path(), &[flag, &address]);
         assert!(text.contains(&address) && text.contains(flag), "{text}");
         assert!(!directory.path().exists());
+
+        std::fs::create_dir(directory.path()).unwrap();
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o751)).unwrap();
+        refusal(directory.path(), &[flag, &address]);
+        assert_untouched(directory.path(), &[]);
     }
+}
+
+/// The directory has these entries and the mode 0751.
+fn assert_untouched(directory: &Path, entries: &[&str]) {
+    let found: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(found, entries);
+    assert_eq!(std::fs::metadata(directory).unwrap().permissions().mode() & 0o777, 0o751);
+}
+
+#[test]
+fn a_directory_of_something_else_is_refused_and_left_alone() {
+    let directory = Directory::new();
+    std::fs::create_dir(directory.path()).unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o751)).unwrap();
+    std::fs::write(directory.path().join("holiday.jpg"), "").unwrap();
+    let text = refusal(directory.path(), &[]);
+    assert!(text.contains("holiday.jpg") && text.contains("--data-dir"), "{text}");
+    assert_untouched(directory.path(), &["holiday.jpg"]);
+}
+
+#[tokio::test]
+async fn a_start_that_is_interrupted_leaves_no_server() {
+    let directory = Directory::new();
+    let mut command = Howdah::command(directory.path(), &[]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the metadata instance", async || (!directory.servers().is_empty()).then_some(())).await;
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    eventually("Howdah to stop", async || child.try_wait().unwrap()).await;
+    assert!(directory.servers().is_empty(), "{:?}", directory.servers());
+}
+
+#[tokio::test]
+async fn it_goes_on_when_nobody_reads_what_it_prints() {
+    let directory = Directory::new();
+    let mut command = Howdah::command(directory.path(), &[]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    let addresses = directory.path().join("run/addresses.json");
+    eventually("Howdah to be ready", async || {
+        assert_eq!(child.try_wait().unwrap(), None, "it should not end");
+        addresses.exists().then_some(())
+    })
+    .await;
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(eventually("Howdah to stop", async || child.try_wait().unwrap()).await.success());
+    assert!(directory.servers().is_empty(), "{:?}", directory.servers());
 }
 
 #[test]
@@ -63,6 +118,7 @@ fn an_external_metadata_store_that_does_not_answer_is_a_sentence() {
     let directory = Directory::new();
     let text = refusal(directory.path(), &["--metadata-url", "postgres://nobody:secret@127.0.0.1:1/none"]);
     assert!(text.contains("metadata store") && !text.contains("secret"), "{text}");
+    assert!(!directory.path().exists());
 }
 
 #[tokio::test]

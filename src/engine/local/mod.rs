@@ -61,8 +61,9 @@ pub struct LocalConfig {
     pub data_directory: PathBuf,
     /// Where PostgreSQL's programs are, instead of looking in the usual places.
     pub programs: Option<PathBuf>,
-    /// The users of instances, when Howdah runs as root.
-    pub uid_range: RangeInclusive<u32>,
+    /// The users of instances, when Howdah runs as root; without it a block that the data directory
+    /// draws for itself.
+    pub uid_range: Option<RangeInclusive<u32>>,
     /// How many prepared instances to hold.
     pub stock_target: usize,
     /// The major that new instances get and the stock is made of; without it the newest installed.
@@ -72,7 +73,7 @@ pub struct LocalConfig {
 impl LocalConfig {
     /// The defaults, in this directory.
     pub fn new(data_directory: PathBuf) -> Self {
-        Self { data_directory, programs: None, uid_range: 700_000..=799_999, stock_target: 8, major: None }
+        Self { data_directory, programs: None, uid_range: None, stock_target: 8, major: None }
     }
 
     /// Whether instances can live here and servers can be started. The error is a sentence with
@@ -112,8 +113,8 @@ impl LocalConfig {
                     closed.display()
                 ));
             }
-            if *self.uid_range.start() == 0 || self.uid_range.is_empty() {
-                return Err("the range of users for instances must not be empty and must not contain root".into());
+            if let Some(reason) = users::unusable_users(self.uid_range.as_ref()) {
+                return Err(reason);
             }
         }
         let found = Finder::new(self.programs.clone()).all();
@@ -157,13 +158,15 @@ impl Machine {
     async fn open(config: LocalConfig) -> Result<Arc<Self>, EngineError> {
         blocking("open the data directory", move || {
             config.check().map_err(|reason| EngineError::Failed { doing: "open the data directory", reason })?;
+            prepare(&config.data_directory).map_err(failed("open the data directory"))?;
             let machine = Self {
                 finder: Finder::new(config.programs.clone()),
-                users: Users::new(config.uid_range.clone()),
+                users: Users::open(&config.data_directory, config.uid_range.clone())
+                    .map_err(failed("open the data directory"))?,
                 access: Access { separate_users: users::is_root(), own_name: users::own_name().unwrap_or_default() },
                 config,
             };
-            machine.prepare().map_err(failed("open the data directory"))?;
+            machine.note_users().map_err(failed("open the data directory"))?;
             Ok(Arc::new(machine))
         })
         .await
@@ -198,21 +201,10 @@ impl Machine {
         found.ok_or(EngineError::MajorMissing(wanted))
     }
 
-    /// Makes the directories, and notes which users are taken.
-    fn prepare(&self) -> io::Result<()> {
-        let mode = if self.users.are_separate() { 0o711 } else { 0o700 };
-        let directory = &self.config.data_directory;
-        if !directory.exists() {
-            make_directory(directory, mode)?;
-        } else if self.users.are_separate() {
-            // It may be anything that was there before: take nothing away from it.
-            let there = fs::metadata(directory)?.permissions().mode() & 0o7777;
-            place::set_mode(directory, there | 0o001)?;
-        }
-        for directory in [self.instances(), self.stock(), self.templates(), self.trash()] {
-            make_directory(&directory, mode)?;
-        }
-        for parent in [self.instances(), self.stock(), self.trash()] {
+    /// Makes the directories of what is kept, and notes which users are taken.
+    fn note_users(&self) -> io::Result<()> {
+        for parent in [self.instances(), self.stock(), self.templates(), self.trash()] {
+            make_directory(&parent, passable())?;
             for place in places(&parent)? {
                 self.users.note(place.read_manifest().ok().and_then(|manifest| manifest.uid));
             }
@@ -243,6 +235,24 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+/// The mode of directories that instances' users pass through, where they are others than Howdah's.
+fn passable() -> u32 {
+    if users::is_root() { 0o711 } else { 0o700 }
+}
+
+/// Makes the data directory. One that exists already may be anything that was there before:
+/// nothing is taken away from it.
+fn prepare(directory: &Path) -> io::Result<()> {
+    if !directory.exists() {
+        return make_directory(directory, passable());
+    }
+    if users::is_root() {
+        let there = fs::metadata(directory)?.permissions().mode() & 0o7777;
+        place::set_mode(directory, there | 0o001)?;
+    }
+    Ok(())
 }
 
 fn places(parent: &Path) -> io::Result<Vec<Place>> {
