@@ -356,14 +356,11 @@ fn certificate_names(config: &Serve) -> Vec<String> {
 /// The addresses that customers are given.
 fn public(config: &Serve, http: SocketAddr, gateway: SocketAddr) -> PublicAddresses {
     let api = config.public_url.clone().unwrap_or_else(|| format!("http://{}", local_name(http)));
-    let (gateway_host, gateway_port) = config.public_gateway.clone().unwrap_or_else(|| {
-        let host = match gateway {
-            address if address.ip().is_unspecified() => "localhost".to_owned(),
-            SocketAddr::V4(address) => address.ip().to_string(),
-            SocketAddr::V6(address) => format!("[{}]", address.ip()),
-        };
-        (host, gateway.port())
-    });
+    let (gateway_host, gateway_port) = match &config.public_gateway {
+        Some((host, port)) => (host.trim_matches(['[', ']']).to_owned(), *port),
+        None if gateway.ip().is_unspecified() => ("localhost".to_owned(), gateway.port()),
+        None => (gateway.ip().to_string(), gateway.port()),
+    };
     PublicAddresses { api: api.trim_end_matches('/').to_owned(), gateway_host, gateway_port }
 }
 
