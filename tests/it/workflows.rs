@@ -9,9 +9,11 @@ use howdah::app::{App, JobCtx, PublicAddresses};
 use howdah::auth::Principal;
 use howdah::auth::signing::Signer;
 use howdah::base::clock::Clock;
+use howdah::base::error::Error;
 use howdah::base::id::{DatabaseId, ServiceTokenId, WorkflowId};
 use howdah::base::keyring::Keyring;
 use howdah::base::name::{DatabaseName, ProjectName};
+use howdah::base::page::PageRequest;
 use howdah::base::store::Store;
 use howdah::base::tasks::Tasks;
 use howdah::domain::connections::credential;
@@ -385,6 +387,17 @@ async fn probes_that_a_crash_left_are_forgotten() {
     }
     credential::forget_expired_probes(&session).await.unwrap();
     assert_eq!(world.count("probes").await, 0);
+    drop(session);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn text_that_cannot_be_stored_is_the_caller_s_mistake() {
+    let world = World::new().await;
+    let session = world.ctx.app.store.session().await.unwrap();
+    let page = PageRequest { after: None, limit: 1 };
+    let refused = projects::list(&session, &world.actor, page, Some("\0")).await;
+    assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
     drop(session);
     world.end().await;
 }

@@ -142,6 +142,7 @@ pub(super) async fn list_projects(
     Query(filter): Query<ProjectQuery>,
 ) -> Result<Json<List<ProjectWire>>, Failure> {
     let page = page.parse(ProjectId::parse)?;
+    filter.logical_id.as_deref().map(check_logical_id).transpose()?;
     let session = app.store.session().await?;
     let found = projects::list(&session, &actor, page, filter.logical_id.as_deref()).await?;
     Ok(Json(List::of(found, |project| wire(&app, project))))
