@@ -267,7 +267,7 @@ async fn start(
     tasks.spawn(reconcile::stock(ctx.clone()));
     tasks.spawn(reconcile::idle_stop(ctx.clone()));
     tasks.spawn(reconcile::housekeeping(ctx, runner));
-    started.http = Some(serve_http(http_listener, app, tasks));
+    started.http = Some(serve_http(http_listener, app));
 
     let addresses = Addresses { http: http_address, gateway: gateway_address };
     print(&banner(&addresses, directory, first.is_first));
@@ -369,19 +369,14 @@ fn local_name(address: SocketAddr) -> String {
     if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }
 
-fn serve_http(listener: TcpListener, app: Arc<App>, tasks: &Tasks) -> Served {
+fn serve_http(listener: TcpListener, app: Arc<App>) -> Served {
     let (ended, served) = tokio::sync::oneshot::channel();
-    let stopping = tasks.clone();
-    let server =
-        axum::serve(listener, http::router(app)).with_graceful_shutdown(async move { stopping.stopping().await });
     #[expect(
         clippy::disallowed_methods,
         reason = "shutdown waits for it, but not for ever: a client may keep its connection"
     )]
     tokio::spawn(async move {
-        if let Err(error) = server.await {
-            tracing::error!(%error, "the API's listener failed");
-        }
+        http::serve(listener, app).await;
         let _ = ended.send(());
     });
     served
