@@ -96,6 +96,7 @@ async fn tokens_are_checked() {
     let workspaces = howdah.owner().get("/v1/workspaces").await;
     let workspace = workspaces.data(200)[0]["id"].as_str().unwrap().trim_start_matches("wksp_").to_owned();
     assert_eq!(claims["sub"], format!("workspace:{workspace}"));
+    assert_eq!(howdah.owner().get(&format!("/v1/workspaces/{workspace}")).await.data(200), &workspaces.body["data"][0]);
 
     let (store, tasks) = howdah.store();
     store.session().await.unwrap().batch_execute("UPDATE service_tokens SET revoked_at = now()").await.unwrap();
@@ -141,6 +142,8 @@ async fn default_databases_have_rules() {
     let databases = format!("/v1/projects/{}/databases", project["id"].as_str().unwrap());
     owner.post(&databases, json!({"isDefault": true})).await.assert_error(400, "client-error");
     owner.post(&databases, json!({"source": {"type": "backup"}})).await.assert_error(422, "validation-error");
+    let copy = json!({"fromDatabase": {"id": project["database"]["id"]}});
+    owner.post(&databases, copy).await.assert_error(422, "validation-error");
     let default = format!("/v1/databases/{}", project["database"]["id"].as_str().unwrap());
     owner.delete(&default).await.assert_error(403, "permission-denied");
     let connections = format!("{default}/connections");

@@ -136,6 +136,9 @@ pub(super) struct CreateDatabase {
     /// What to make it from; only `empty`.
     #[schema(nullable = false)]
     source: Option<CreateSource>,
+    /// Deprecated, and not taken: what `source` was called before.
+    #[schema(deprecated, nullable = false, value_type = Object)]
+    from_database: Option<serde_json::Value>,
 }
 
 /// What to make a database from.
@@ -260,6 +263,11 @@ pub(super) async fn create_database(
     if let Some(source) = new.source.filter(|source| source.r#type != "empty") {
         let message = format!("source.type: a database cannot be made from {:?} yet", source.r#type);
         return Err(Error::invalid(message, "Use empty, or leave source out.").into());
+    }
+    // Left unread, it would give an empty database to somebody who wants a copy.
+    if new.from_database.is_some() {
+        let message = "fromDatabase: a database cannot be made from another one yet";
+        return Err(Error::invalid(message, "Leave it out to get an empty database.").into());
     }
     let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;

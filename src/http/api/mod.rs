@@ -96,6 +96,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(connections::list_connections, connections::create_connection))
         .routes(routes!(connections::get_connection, connections::delete_connection))
         .routes(routes!(workspaces::list_workspaces))
+        .routes(routes!(workspaces::get_workspace))
         .routes(routes!(regions::list_regions))
         .routes(routes!(regions::list_postgres_regions))
 }
