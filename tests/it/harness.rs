@@ -215,6 +215,11 @@ impl Howdah {
 
     /// Somebody with a workspace of their own.
     pub async fn stranger(&self) -> Person {
+        self.stranger_with_token().await.0
+    }
+
+    /// The same, with the token that speaks for that workspace.
+    pub async fn stranger_with_token(&self) -> (Person, String) {
         let key = std::fs::read(self.directory.path().join("keys/master.key")).unwrap();
         let keyring = Keyring::new(key.as_slice().try_into().unwrap());
         let (store, tasks) = self.store();
@@ -225,7 +230,8 @@ impl Howdah {
         let (_, token) = service_tokens::create(&tx, &signer, workspace.id, "stranger", now).await.unwrap();
         tx.commit().await.unwrap();
         tasks.stop();
-        Person::new(self.url(), Some(token.expose().to_owned()))
+        let token = token.expose().to_owned();
+        (Person::new(self.url(), Some(token.clone())), token)
     }
 
     /// Everything that Howdah should have: one instance for each row, no work left, nothing failed.
@@ -319,6 +325,10 @@ impl Person {
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {
         self.send(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::PATCH, path, Some(body)).await
     }
 
     pub async fn delete(&self, path: &str) -> Answer {

@@ -10,11 +10,13 @@
 mod api;
 mod architecture;
 mod authorization;
+mod connections;
 mod crash;
 mod gateway;
 mod harness;
 mod main_job;
 mod openapi;
+mod projects;
 mod sdk;
 mod start;
 mod workflows;

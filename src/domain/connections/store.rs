@@ -75,22 +75,51 @@ pub(super) async fn get(session: &Session, workspace: WorkspaceId, id: Connectio
 
 pub(super) async fn list(
     session: &Session,
-    database: DatabaseId,
+    workspace: WorkspaceId,
+    database: Option<DatabaseId>,
     page: PageRequest<ConnectionId>,
 ) -> Result<Vec<Connection>> {
     let statement = session
         .prepare_cached(&format!(
-            "{SELECT} WHERE c.database_id = $1 AND ($2::uuid IS NULL OR c.id > $2) ORDER BY c.id LIMIT $3"
+            "{SELECT} JOIN projects p ON p.id = d.project_id
+              WHERE p.workspace_id = $1
+                AND ($2::uuid IS NULL OR c.database_id = $2)
+                AND ($3::uuid IS NULL OR c.id > $3)
+              ORDER BY c.id
+              LIMIT $4"
         ))
         .await?;
-    let after = page.after.map(|id| id.uuid());
-    let rows = session.query(&statement, &[&database.uuid(), &after, &(i64::from(page.limit) + 1)]).await?;
+    let (database, after) = (database.map(|id| id.uuid()), page.after.map(|id| id.uuid()));
+    let rows = session.query(&statement, &[&workspace.uuid(), &database, &after, &(i64::from(page.limit) + 1)]).await?;
     Ok(rows.iter().map(read).collect())
 }
 
 pub(super) async fn of_databases(session: &Session, databases: &[Uuid]) -> Result<Vec<Connection>> {
     let statement = session.prepare_cached(&format!("{SELECT} WHERE c.database_id = ANY ($1) ORDER BY c.id")).await?;
     Ok(session.query(&statement, &[&databases]).await?.iter().map(read).collect())
+}
+
+/// False when the workspace has no such connection.
+pub(super) async fn replace(
+    tx: &Tx,
+    workspace: WorkspaceId,
+    credential: &NewCredential,
+    verifier: &Verifier,
+) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE connections c
+                SET user_name = $3, verifier = $4
+               FROM databases d, projects p
+              WHERE c.id = $2
+                AND d.id = c.database_id
+                AND d.deleted_at IS NULL
+                AND p.id = d.project_id
+                AND p.workspace_id = $1",
+        )
+        .await?;
+    let id = credential.id.uuid();
+    Ok(tx.execute(&statement, &[&workspace.uuid(), &id, &credential.user, &verifier.to_text()]).await? == 1)
 }
 
 pub(super) async fn remove(tx: &Tx, workspace: WorkspaceId, id: ConnectionId) -> Result<bool> {

@@ -42,6 +42,15 @@ pub struct NewProject {
     pub logical_id: Option<String>,
 }
 
+/// What to change about a project.
+#[derive(Clone, Debug, Default)]
+pub struct ProjectChange {
+    /// Another name.
+    pub name: Option<ProjectName>,
+    /// A JSON object that is kept for the one who wrote it, and never shown.
+    pub settings: Option<String>,
+}
+
 /// Makes a project, without databases.
 ///
 /// # Errors
@@ -70,6 +79,32 @@ pub async fn list(
 ) -> Result<Page<Project>> {
     let rows = store::list(session, actor.workspace, page, logical_id).await?;
     Ok(Page::cut(rows, page.limit, |project| project.id.bare()))
+}
+
+/// Changes a project and answers what it is then.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller's workspace has no such live project.
+pub async fn update(tx: &Tx, actor: &Principal, id: ProjectId, change: &ProjectChange) -> Result<Project> {
+    store::update(tx, actor.workspace, id, change).await?;
+    get(tx, actor, id).await
+}
+
+/// Gives a project with its databases to another workspace, which `recipient` speaks for. Ids,
+/// credentials and data stay as they are; from the commit on the giver has it no more.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller's workspace has no such live project; [`Error::Conflict`]
+/// when the recipient has it already, or has another one with its `logical_id`.
+pub async fn transfer(tx: &Tx, actor: &Principal, recipient: &Principal, id: ProjectId) -> Result<Project> {
+    let project = get(tx, actor, id).await?;
+    if recipient.workspace == actor.workspace {
+        return Err(Error::Conflict("the project is in the recipient's workspace already".into()));
+    }
+    if !store::set_workspace(tx, &project, recipient.workspace).await? {
+        return Err(Error::not_found("project", id));
+    }
+    get(tx, recipient, id).await
 }
 
 /// Deletes a project with all its databases. From the commit on it does not exist for anybody;

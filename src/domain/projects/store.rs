@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::Project;
+use super::{Project, ProjectChange};
 use crate::base::error::{Error, Result};
 use crate::base::id::{ProjectId, WorkspaceId};
 use crate::base::name::ProjectName;
@@ -47,6 +47,37 @@ pub(super) async fn insert(
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::Conflict(format!(
             "logicalId: another project of this workspace has the logical id {:?}",
             logical_id.unwrap_or_default()
+        ))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Nothing happens when the workspace has no such project.
+pub(super) async fn update(tx: &Tx, workspace: WorkspaceId, id: ProjectId, change: &ProjectChange) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE projects
+                SET name = coalesce($3, name), settings = coalesce($4::text::json, settings)
+              WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL",
+        )
+        .await?;
+    let name = change.name.as_ref().map(ProjectName::as_str);
+    tx.execute(&statement, &[&workspace.uuid(), &id.uuid(), &name, &change.settings]).await?;
+    Ok(())
+}
+
+/// False when the project is not what it was any more: deleted, or in a third workspace.
+pub(super) async fn set_workspace(tx: &Tx, project: &Project, recipient: WorkspaceId) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE projects SET workspace_id = $3 WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL",
+        )
+        .await?;
+    match tx.execute(&statement, &[&project.workspace.uuid(), &project.id.uuid(), &recipient.uuid()]).await {
+        Ok(count) => Ok(count == 1),
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::Conflict(format!(
+            "logicalId: another project of the recipient's workspace has the logical id {:?}",
+            project.logical_id.as_deref().unwrap_or_default()
         ))),
         Err(error) => Err(error.into()),
     }

@@ -15,6 +15,7 @@ use utoipa::openapi::{Content, Ref, ResponseBuilder};
 use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use crate::app::App;
 use crate::base::error::Result;
@@ -90,13 +91,17 @@ pub(super) fn routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
 fn operations() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(projects::list_projects, projects::create_project))
-        .routes(routes!(projects::get_project, projects::delete_project))
+        .routes(routes!(projects::get_project, projects::update_project, projects::delete_project))
+        .routes(routes!(projects::transfer_project))
         .routes(routes!(databases::list_databases, databases::create_database))
         .routes(routes!(databases::get_database, databases::delete_database))
         .routes(routes!(connections::list_connections, connections::create_connection))
+        .routes(routes!(connections::list_all_connections, connections::create_connection_of))
         .routes(routes!(connections::get_connection, connections::delete_connection))
-        .routes(routes!(workspaces::list_workspaces))
+        .routes(routes!(connections::rotate_connection))
+        .routes(routes!(workspaces::list_workspaces, workspaces::create_workspace))
         .routes(routes!(workspaces::get_workspace))
+        .routes(routes!(workspaces::get_subscription))
         .routes(routes!(regions::list_regions))
         .routes(routes!(regions::list_postgres_regions))
 }
@@ -139,6 +144,12 @@ impl PageQuery {
     fn parse<Id>(&self, read: impl Fn(&str) -> Option<Id>) -> Result<PageRequest<Id>> {
         PageRequest::parse(self.cursor.as_deref(), self.limit, read)
     }
+}
+
+/// An id to filter a list by. What is no id names nothing, and nothing has the nil id: the list is
+/// empty then, as it is for the id of something that is not there.
+fn filter_id<Id: From<Uuid>>(text: Option<&str>, parse: impl Fn(&str) -> Option<Id>) -> Option<Id> {
+    text.map(|text| parse(text).unwrap_or_else(|| Uuid::nil().into()))
 }
 
 impl<T> List<T> {

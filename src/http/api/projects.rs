@@ -11,12 +11,14 @@ use utoipa::{IntoParams, ToSchema};
 use super::databases::NewDatabaseFields;
 use super::{Data, List, PageQuery, Reference, databases as database_wire, url};
 use crate::app::App;
+use crate::auth::{Principal, service_tokens};
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::ProjectId;
 use crate::base::name::{DatabaseName, ProjectName};
+use crate::base::store::Tx;
 use crate::domain::databases::{self, NewDatabase};
-use crate::domain::projects::{self, NewProject, Project};
+use crate::domain::projects::{self, NewProject, Project, ProjectChange};
 use crate::http::Failure;
 use crate::http::body;
 use crate::http::caller::Caller;
@@ -82,6 +84,26 @@ pub(super) struct CreateProject {
     /// The workspace; the token's own.
     #[schema(nullable = false)]
     workspace_id: Option<String>,
+}
+
+/// What to change about a project; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({"name": "another_name"}))]
+pub(super) struct UpdateProject {
+    /// Another name, 1 to 256 characters.
+    #[schema(min_length = 1, max_length = 256, nullable = false)]
+    name: Option<String>,
+    /// Any object. It is kept and never shown.
+    #[schema(nullable = false, value_type = Object)]
+    settings: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Who gets a project.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TransferProject {
+    /// A token of the workspace that gets the project. It names that workspace and proves its consent.
+    recipient_access_token: String,
 }
 
 fn yes() -> bool {
@@ -212,6 +234,77 @@ pub(super) async fn get_project(
 ) -> Result<Json<Data<ProjectWire>>, Failure> {
     let project = projects::get(&app.store.session().await?, &actor, parse(&id)?).await?;
     Ok(Json(Data { data: wire(&app, project) }))
+}
+
+/// Update a project
+#[utoipa::path(patch, path = "/v1/projects/{id}", tag = "Projects",
+    params(("id" = String, Path, description = "The project's id.")),
+    request_body = UpdateProject, responses(
+    (status = 200, description = "The project.", body = Data<ProjectWire>),
+    (status = 400, description = "The body is not JSON.", body = ErrorBody),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not do this.", body = ErrorBody),
+    (status = 404, description = "There is no such project.", body = ErrorBody),
+    (status = 422, description = "A value does not fit.", body = ErrorBody),
+))]
+pub(super) async fn update_project(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(id): Path<String>,
+    body::Json(change): body::Json<UpdateProject>,
+) -> Result<Json<Data<ProjectWire>>, Failure> {
+    let id = parse(&id)?;
+    let change = ProjectChange {
+        name: change.name.as_deref().map(ProjectName::parse).transpose()?,
+        settings: change.settings.map(|settings| serde_json::Value::Object(settings).to_string()),
+    };
+    let tx = app.store.begin().await?;
+    let project = projects::update(&tx, &actor, id, &change).await?;
+    tx.commit().await?;
+    Ok(Json(Data { data: wire(&app, project) }))
+}
+
+/// Transfer a project
+///
+/// To the workspace of the recipient's token, with all its databases. Ids and connection strings
+/// stay as they are, sessions go on; from then on the project does not exist for the giver.
+#[utoipa::path(post, path = "/v1/projects/{id}/transfer", tag = "Projects",
+    params(("id" = String, Path, description = "The project's id.")),
+    request_body = TransferProject, responses(
+    (status = 200, description = "The project, in the recipient's workspace.", body = Data<ProjectWire>),
+    (status = 400, description = "The recipient's token is not good, or the body is not JSON.", body = ErrorBody),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 404, description = "There is no such project.", body = ErrorBody),
+    (status = 409, description = "It is in that workspace already, or another project there has its logical id.", body = ErrorBody),
+    (status = 422, description = "A value does not fit.", body = ErrorBody),
+))]
+pub(super) async fn transfer_project(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(id): Path<String>,
+    body::Json(transfer): body::Json<TransferProject>,
+) -> Result<Json<Data<ProjectWire>>, Failure> {
+    let id = parse(&id)?;
+    let tx = app.store.begin().await?;
+    // Whoever does not have the project learns nothing from the recipient's token.
+    projects::get(&tx, &actor, id).await?;
+    let recipient = recipient(&app, &tx, &transfer.recipient_access_token).await?;
+    let project = projects::transfer(&tx, &actor, &recipient, id).await?;
+    tx.commit().await?;
+    Ok(Json(Data { data: wire(&app, project) }))
+}
+
+/// Whom the recipient's token stands for. That it is not good is the request's fault, not that of
+/// the caller's own token: 401 would make clients log the caller out.
+async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> {
+    service_tokens::authenticate(tx, &app.signer, token, app.clock.now()).await.map_err(|error| match error {
+        Error::Unauthenticated(_) => Error::Rejected(
+            "recipientAccessToken: the recipient's access token is invalid, expired or revoked; the recipient has to \
+             give a new one"
+                .into(),
+        ),
+        other => other,
+    })
 }
 
 /// Delete a project
