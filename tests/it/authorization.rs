@@ -66,6 +66,10 @@ async fn every_operation_checks_who_is_calling() {
     let databases = format!("{project}/databases");
     let connections = format!("{database}/connections");
     let to_owner = json!({"recipientAccessToken": howdah.token()});
+    let of_owner = json!({"projectId": project_id, "name": "secret_flat"});
+    let (branches, of_project_branches) = (format!("{project}/branches"), "/v1/projects/{projectId}/branches");
+    let branch = owner.post(&branches, json!({"gitName": "secret_branch"})).await.data(201).clone();
+    let branch = format!("/v1/branches/{}", id(&branch));
     let none = json!({"createDatabase": false});
     let of_default = json!({"databaseId": default, "name": "job"});
     let of_project = "/v1/projects/{projectId}/databases";
@@ -86,7 +90,15 @@ async fn every_operation_checks_who_is_calling() {
         post("/v1/projects/{id}/transfer", format!("{project}/transfer"), to_owner, Stranger::NotFound, 409),
         get(of_project, databases.clone(), Stranger::NotFound),
         post(of_project, databases, json!({"name": "third"}), Stranger::NotFound, 201),
-        get("/v1/databases/{databaseId}", database, Stranger::NotFound),
+        get(of_project_branches, branches.clone(), Stranger::NotFound),
+        post(of_project_branches, branches, json!({"gitName": "secret_later"}), Stranger::NotFound, 201),
+        get("/v1/branches/{branchId}", branch.clone(), Stranger::NotFound),
+        patch("/v1/branches/{branchId}", branch.clone(), json!({"isDefault": false}), 200),
+        delete("/v1/branches/{branchId}", branch, 204),
+        get("/v1/databases", "/v1/databases".into(), Stranger::OwnOnly(200)),
+        post("/v1/databases", "/v1/databases".into(), of_owner, Stranger::NotFound, 201),
+        get("/v1/databases/{databaseId}", database.clone(), Stranger::NotFound),
+        patch("/v1/databases/{databaseId}", database, json!({"name": "secret_renamed"}), 200),
         get(of_database, connections.clone(), Stranger::NotFound),
         post(of_database, connections, json!({"name": "web"}), Stranger::NotFound, 200),
         get("/v1/connections/{id}", connection.clone(), Stranger::NotFound),

@@ -13,9 +13,9 @@ use howdah::base::error::Error;
 use howdah::base::id::{DatabaseId, ServiceTokenId, WorkflowId};
 use howdah::base::keyring::Keyring;
 use howdah::base::name::{DatabaseName, ProjectName};
-use howdah::base::page::PageRequest;
 use howdah::base::store::Store;
 use howdah::base::tasks::Tasks;
+use howdah::domain::branches::Placement;
 use howdah::domain::connections::credential;
 use howdah::domain::databases::{self, NewDatabase};
 use howdah::domain::projects::{self, NewProject};
@@ -104,7 +104,13 @@ impl World {
         let tx = self.ctx.app.store.begin().await.unwrap();
         let new = NewProject { name: Some(ProjectName::parse("p").unwrap()), region: None, logical_id: None };
         let project = projects::create(&tx, &self.actor, now, new).await.unwrap();
-        let new = NewDatabase { name: DatabaseName::parse("d").unwrap(), region: "us-east-1".into(), is_default: true };
+        let new = NewDatabase {
+            name: DatabaseName::parse("d").unwrap(),
+            region: "us-east-1".into(),
+            is_default: true,
+            placement: Placement::Default,
+            logical_id: None,
+        };
         let created = databases::create(&tx, &self.actor, now, project.id, new).await.unwrap();
         tx.commit().await.unwrap();
         (project, created.database, created.workflow)
@@ -187,6 +193,7 @@ async fn every_workflow_survives_a_failure_at_every_step() {
                 assert_eq!(runner.drive(workflow).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
                 let left: HashMap<&str, i64> = HashMap::from([
                     ("projects", world.count("projects").await),
+                    ("branches", world.count("branches").await),
                     ("databases", world.count("databases").await),
                     ("connections", world.count("connections").await),
                     ("probes", world.count("probes").await),
@@ -394,10 +401,9 @@ async fn probes_that_a_crash_left_are_forgotten() {
 #[tokio::test]
 async fn text_that_cannot_be_stored_is_the_caller_s_mistake() {
     let world = World::new().await;
-    let session = world.ctx.app.store.session().await.unwrap();
-    let page = PageRequest { after: None, limit: 1 };
-    let refused = projects::list(&session, &world.actor, page, Some("\0")).await;
+    let tx = world.ctx.app.store.begin().await.unwrap();
+    let refused = workspaces::create(&tx, "\0", world.ctx.app.clock.now()).await;
     assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
-    drop(session);
+    drop(tx);
     world.end().await;
 }

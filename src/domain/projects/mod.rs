@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use crate::auth::Principal;
 use crate::base::error::{Error, Result};
 use crate::base::id::{ProjectId, WorkspaceId};
-use crate::base::name::ProjectName;
+use crate::base::name::{LogicalId, ProjectName};
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Session, Tx};
-use crate::domain::databases;
+use crate::domain::{branches, databases};
 
 /// A project.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub struct NewProject {
     /// The region that it was asked for with.
     pub region: Option<String>,
     /// See [`Project::logical_id`].
-    pub logical_id: Option<String>,
+    pub logical_id: Option<LogicalId>,
 }
 
 /// What to change about a project.
@@ -51,14 +51,15 @@ pub struct ProjectChange {
     pub settings: Option<String>,
 }
 
-/// Makes a project, without databases.
+/// Makes a project with its first branch, without databases.
 ///
 /// # Errors
 /// [`Error::Conflict`] when a live project of the workspace has the same `logical_id`.
 pub async fn create(tx: &Tx, actor: &Principal, now: Timestamp, new: NewProject) -> Result<Project> {
     let id = ProjectId::generate(now);
     let name = new.name.unwrap_or_else(ProjectName::generate);
-    store::insert(tx, actor.workspace, id, &name, new.logical_id.as_deref(), new.region.as_deref(), now).await?;
+    store::insert(tx, actor.workspace, id, &name, new.logical_id.as_ref(), new.region.as_deref(), now).await?;
+    branches::create_first(tx, now, id).await?;
     get(tx, actor, id).await
 }
 
@@ -75,7 +76,7 @@ pub async fn list(
     session: &Session,
     actor: &Principal,
     page: PageRequest<ProjectId>,
-    logical_id: Option<&str>,
+    logical_id: Option<&LogicalId>,
 ) -> Result<Page<Project>> {
     let rows = store::list(session, actor.workspace, page, logical_id).await?;
     Ok(Page::cut(rows, page.limit, |project| project.id.bare()))

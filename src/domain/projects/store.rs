@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Project, ProjectChange};
 use crate::base::error::{Error, Result};
 use crate::base::id::{ProjectId, WorkspaceId};
-use crate::base::name::ProjectName;
+use crate::base::name::{LogicalId, ProjectName};
 use crate::base::page::PageRequest;
 use crate::base::store::{Session, Tx};
 
@@ -30,7 +30,7 @@ pub(super) async fn insert(
     workspace: WorkspaceId,
     id: ProjectId,
     name: &ProjectName,
-    logical_id: Option<&str>,
+    logical_id: Option<&LogicalId>,
     region: Option<&str>,
     now: Timestamp,
 ) -> Result<()> {
@@ -40,6 +40,7 @@ pub(super) async fn insert(
              VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .await?;
+    let logical_id = logical_id.map(LogicalId::as_str);
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
         [&id.uuid(), &workspace.uuid(), &name.as_str(), &logical_id, &region, &now];
     match tx.execute(&statement, &values).await {
@@ -92,7 +93,7 @@ pub(super) async fn list(
     session: &Session,
     workspace: WorkspaceId,
     page: PageRequest<ProjectId>,
-    logical_id: Option<&str>,
+    logical_id: Option<&LogicalId>,
 ) -> Result<Vec<Project>> {
     let statement = session
         .prepare_cached(&format!(
@@ -101,7 +102,7 @@ pub(super) async fn list(
               LIMIT $4"
         ))
         .await?;
-    let after = page.after.map(|id| id.uuid());
+    let (after, logical_id) = (page.after.map(|id| id.uuid()), logical_id.map(LogicalId::as_str));
     let rows =
         session.query(&statement, &[&workspace.uuid(), &after, &logical_id, &(i64::from(page.limit) + 1)]).await?;
     Ok(rows.iter().map(read).collect())

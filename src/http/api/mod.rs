@@ -1,5 +1,6 @@
 //! The JSON API below `/v1`: one file a noun, wire types beside their handlers.
 
+mod branches;
 mod connections;
 mod databases;
 mod projects;
@@ -9,7 +10,7 @@ mod workspaces;
 use std::sync::Arc;
 
 use axum::Router;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Content, Ref, ResponseBuilder};
 use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
@@ -26,7 +27,7 @@ use crate::base::page::{Page, PageRequest};
     info(
         title = "Howdah Management API",
         version = "v1",
-        description = "REST API for managing workspaces, projects, databases and connections. \
+        description = "REST API for managing workspaces, projects, branches, databases and connections. \
                        Every database is a PostgreSQL instance of its own."
     ),
     modifiers(&Bearer),
@@ -36,6 +37,7 @@ use crate::base::page::{Page, PageRequest};
         (name = "Databases", description = "A database is a PostgreSQL instance of its own."),
         (name = "Databases Connections", description = "The credentials of one database."),
         (name = "Connections", description = "A connection is a credential of one database."),
+        (name = "Branches", description = "A branch is where databases of a project stand."),
         (name = "Workspaces", description = "A workspace owns projects."),
         (name = "Regions", description = "Where databases are made."),
     )
@@ -94,11 +96,14 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(projects::get_project, projects::update_project, projects::delete_project))
         .routes(routes!(projects::transfer_project))
         .routes(routes!(databases::list_databases, databases::create_database))
-        .routes(routes!(databases::get_database, databases::delete_database))
+        .routes(routes!(databases::list_all_databases, databases::create_database_of))
+        .routes(routes!(databases::get_database, databases::update_database, databases::delete_database))
         .routes(routes!(connections::list_connections, connections::create_connection))
         .routes(routes!(connections::list_all_connections, connections::create_connection_of))
         .routes(routes!(connections::get_connection, connections::delete_connection))
         .routes(routes!(connections::rotate_connection))
+        .routes(routes!(branches::list_branches, branches::create_branch))
+        .routes(routes!(branches::get_branch, branches::update_branch, branches::delete_branch))
         .routes(routes!(workspaces::list_workspaces, workspaces::create_workspace))
         .routes(routes!(workspaces::get_workspace))
         .routes(routes!(workspaces::get_subscription))
@@ -144,6 +149,11 @@ impl PageQuery {
     fn parse<Id>(&self, read: impl Fn(&str) -> Option<Id>) -> Result<PageRequest<Id>> {
         PageRequest::parse(self.cursor.as_deref(), self.limit, read)
     }
+}
+
+/// Tells a null (`Some(None)`) from what was left out (`None`), for a field with a default.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// An id to filter a list by. What is no id names nothing, and nothing has the nil id: the list is

@@ -15,8 +15,9 @@ use crate::auth::{Principal, service_tokens};
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::ProjectId;
-use crate::base::name::{DatabaseName, ProjectName};
+use crate::base::name::{DatabaseName, LogicalId, ProjectName};
 use crate::base::store::Tx;
+use crate::domain::branches::Placement;
 use crate::domain::databases::{self, NewDatabase};
 use crate::domain::projects::{self, NewProject, Project, ProjectChange};
 use crate::http::Failure;
@@ -137,19 +138,6 @@ fn parse(id: &str) -> Result<ProjectId, Error> {
     ProjectId::parse(id).ok_or_else(|| Error::not_found("project", id))
 }
 
-fn check_logical_id(id: &str) -> Result<(), Error> {
-    let fits = id.len() <= crate::base::name::LONGEST
-        && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte))
-        && id.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
-    if fits {
-        return Ok(());
-    }
-    Err(Error::invalid(
-        "logicalId: it does not fit ^[a-z0-9][-_a-z0-9]*$",
-        "Use up to 256 lower-case letters, digits, - and _, a letter or digit first.",
-    ))
-}
-
 /// List projects
 ///
 /// Oldest first.
@@ -165,9 +153,9 @@ pub(super) async fn list_projects(
     Query(filter): Query<ProjectQuery>,
 ) -> Result<Json<List<ProjectWire>>, Failure> {
     let page = page.parse(ProjectId::parse)?;
-    filter.logical_id.as_deref().map(check_logical_id).transpose()?;
+    let logical_id = filter.logical_id.as_deref().map(LogicalId::parse).transpose()?;
     let session = app.store.session().await?;
-    let found = projects::list(&session, &actor, page, filter.logical_id.as_deref()).await?;
+    let found = projects::list(&session, &actor, page, logical_id.as_ref()).await?;
     Ok(Json(List::of(found, |project| wire(&app, project))))
 }
 
@@ -191,7 +179,7 @@ pub(super) async fn create_project(
 ) -> Result<(StatusCode, Json<Data<NewProjectWire>>), Failure> {
     let name = new.name.as_deref().map(ProjectName::parse).transpose()?;
     new.region.as_deref().map(|region| app.regions.check(region)).transpose()?;
-    new.logical_id.as_deref().map(check_logical_id).transpose()?;
+    let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
     if let Some(workspace) = new.workspace_id.as_deref()
         && crate::base::id::WorkspaceId::parse(workspace) != Some(actor.workspace)
     {
@@ -200,12 +188,14 @@ pub(super) async fn create_project(
     let mut announcements = app.store.announcements();
     let now = app.clock.now();
     let tx = app.store.begin().await?;
-    let wanted = NewProject { name, region: new.region.clone(), logical_id: new.logical_id };
+    let wanted = NewProject { name, region: new.region.clone(), logical_id };
     let project = projects::create(&tx, &actor, now, wanted).await?;
     let created = if new.create_database {
         let region = new.region.unwrap_or_else(|| app.regions.default_id().to_owned());
         let name = DatabaseName::parse(&project.name)?;
-        Some(databases::create(&tx, &actor, now, project.id, NewDatabase { name, region, is_default: true }).await?)
+        let placement = Placement::Default;
+        let first = NewDatabase { name, region, is_default: true, placement, logical_id: None };
+        Some(databases::create(&tx, &actor, now, project.id, first).await?)
     } else {
         None
     };
