@@ -404,10 +404,13 @@ impl Engine for LocalEngine {
             return Ok(());
         }
         let uid = place.read_manifest().ok().and_then(|manifest| manifest.uid);
-        self.ensure_stopped(id).await?;
-        if let Some(uid) = uid.filter(|_| self.machine.users.are_separate()) {
-            process::end_all_of(uid).await;
+        let stopped = self.ensure_stopped(id).await;
+        match uid.filter(|_| self.machine.users.are_separate()) {
+            // Whatever a stop has to leave alone goes with its user.
+            Some(uid) => process::end_all_of(uid).await.map_err(failed(DOING))?,
+            None => stopped?,
         }
+        self.forget(id);
         let machine = self.machine.clone();
         blocking(DOING, move || {
             let trash = machine.trash().join(format!("{}.{}", id.bare(), random_hex::<4>()));

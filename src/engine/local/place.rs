@@ -126,6 +126,15 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_whole(path, bytes, 0o600, None)
 }
 
+/// Writes a file that only Howdah reads and that means nothing after a reboot: whole or not at
+/// all, without waiting for the disk.
+pub(super) fn write_for_this_boot(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let partial = path.with_extension("partial");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    file.write_all(bytes)?;
+    fs::rename(&partial, path)
+}
+
 /// Writes a file whole or not at all, with this mode and, given one, this group.
 pub(super) fn write_whole(path: &Path, bytes: &[u8], mode: u32, gid: Option<u32>) -> io::Result<()> {
     let partial = path.with_extension("partial");

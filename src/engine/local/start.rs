@@ -64,9 +64,11 @@ pub(super) fn find(place: &Place, manifest: &Manifest, known: Option<Arc<Server>
 
 /// Ends the server of `place` if one runs.
 pub(super) async fn stop(place: &Place, manifest: &Manifest, known: Option<Arc<Server>>) -> Result<(), EngineError> {
-    if let Some(server) = find(place, manifest, known) {
-        server.stop().await.map_err(failed("stop the instance"))?;
+    match find(place, manifest, known) {
+        Some(server) => server.stop().await,
+        None => process::ensure_vacant(place, manifest.uid),
     }
+    .map_err(failed("stop the instance"))?;
     let _ = fs::remove_file(place.server_record());
     Ok(())
 }
@@ -86,7 +88,7 @@ async fn launch(
         let major = manifest.major();
         let programs = machine.finder.of(major).ok_or(EngineError::MajorMissing(major))?;
         configuration::write_files(&place, purpose, &machine.access, manifest.uid).map_err(failed(DOING))?;
-        process::remove_stale_locks(&place).map_err(failed(DOING))?;
+        process::remove_stale_locks(&place, manifest.uid).map_err(failed(DOING))?;
         let arguments = configuration::arguments(&place, purpose, major);
         Ok(Arc::new(Server::spawn(&programs, &place, manifest.uid, &arguments).map_err(failed(DOING))?))
     })
