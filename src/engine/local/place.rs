@@ -73,16 +73,20 @@ impl Place {
         Endpoint { directory: self.socket() }
     }
 
+    fn manifest(&self) -> PathBuf {
+        self.root.join("instance.json")
+    }
+
     pub(super) fn exists(&self) -> bool {
-        self.root.join("instance.json").exists()
+        self.manifest().exists()
     }
 
     pub(super) fn read_manifest(&self) -> io::Result<Manifest> {
-        Ok(serde_json::from_slice(&fs::read(self.root.join("instance.json"))?)?)
+        Ok(serde_json::from_slice(&fs::read(self.manifest())?)?)
     }
 
     pub(super) fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
-        write_private(&self.root.join("instance.json"), &serde_json::to_vec_pretty(manifest)?)
+        write_private(&self.manifest(), &serde_json::to_vec_pretty(manifest)?)
     }
 
     /// The platform role's password, where there is one.
@@ -108,6 +112,27 @@ impl Place {
             }
         }
         Ok(())
+    }
+
+    /// Removes all of it. The manifest goes last: as long as anything is left, so is what says
+    /// whose it is.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.path() == self.manifest() {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        fs::remove_dir_all(&self.root)
     }
 }
 

@@ -39,8 +39,8 @@ pub(super) fn make(
     let template = template::ensure(&machine.templates(), programs)?;
     let uid = machine.users.take().map_err(|reason| EngineError::Failed { doing: DOING, reason })?;
     let made = fill(machine, programs, place, purpose, &template, uid);
-    if made.is_err() {
-        let _ = fs::remove_dir_all(&place.root);
+    // A user who still has files here is not given to anybody else.
+    if made.is_err() && place.remove().is_ok() {
         machine.users.give_back(uid);
     }
     made

@@ -96,7 +96,11 @@ async fn servers_outlive_howdah_and_are_adopted() {
     for name in ["stock/0123.partial", "trash/gone"] {
         fs::create_dir(sandbox.directory.path().join(name)).unwrap();
     }
+    // And what cannot be removed, because it is no directory.
+    let odd = sandbox.directory.path().join("trash/odd");
+    fs::write(&odd, "").unwrap();
     sandbox = sandbox.reopened().await;
+    fs::remove_file(odd).unwrap();
     for name in ["stock", "trash"] {
         assert_eq!(fs::read_dir(sandbox.directory.path().join(name)).unwrap().count(), 0);
     }
@@ -403,6 +407,25 @@ async fn a_start_that_fails_says_why() {
     let manifest = place.read_manifest().unwrap();
     place.write_manifest(&Manifest { major: 16384, ..manifest }).unwrap();
     assert!(matches!(sandbox.engine.ensure_started(id).await, Err(EngineError::MajorMissing(Major(16384)))));
+}
+
+#[tokio::test]
+async fn a_destroy_that_was_interrupted_is_finished() {
+    let directory = data_directory();
+    // A single user (a number that nobody hands out), so that it is seen to come back.
+    let config = LocalConfig { uid_range: Some(65_533..=65_533), ..LocalConfig::new(directory.path().to_owned()) };
+    let sandbox = LocalSandbox { engine: LocalEngine::open(config).await.unwrap(), directory };
+    let id = sandbox.created(1).await;
+    let trash = sandbox.engine.machine.trash();
+    let removed = Place::new(trash.join(format!("{}.0123", id.bare())));
+    let other = trash.join(format!("{}.0123", InstanceId::from(uuid::Uuid::from_u128(2)).bare()));
+    fs::rename(sandbox.engine.place(id).root, &removed.root).unwrap();
+    fs::remove_dir_all(removed.data()).unwrap();
+    fs::create_dir(&other).unwrap();
+    sandbox.engine.ensure_destroyed(id).await.unwrap();
+    assert!(!removed.root.exists());
+    assert!(other.exists());
+    sandbox.created(3).await;
 }
 
 #[tokio::test]
