@@ -451,7 +451,8 @@ impl Engine for LocalEngine {
     }
 
     async fn has_exited(&self, id: InstanceId) {
-        if let Some(server) = self.known(id) {
+        // Waiting alone would see an end only a moment later.
+        if let Some(server) = self.known(id).filter(|server| server.is_alive()) {
             server.exited().await;
         }
     }
