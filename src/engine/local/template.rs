@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::place::{make_directory, sync_directory};
+use super::place::{make_directory, sync_directory, sync_tree};
 use super::process::command;
 use super::programs::Programs;
 use super::users;
@@ -97,7 +97,7 @@ pub(super) fn ensure(templates: &Path, programs: &Programs) -> Result<PathBuf, E
         if uid.is_some() {
             give(&data, rustix::process::geteuid().as_raw())?;
         }
-        rustix::fs::syncfs(File::open(&partial)?)?;
+        sync_tree(&partial)?;
         fs::rename(&partial, &finished)?;
         sync_directory(templates)
     };
