@@ -55,7 +55,7 @@ impl App {
 pub struct PublicAddresses {
     /// The API's base, without a slash at the end.
     pub api: String,
-    /// The gateway's host.
+    /// The gateway's host; an IPv6 address stands without brackets.
     pub gateway_host: String,
     /// The gateway's port.
     pub gateway_port: u16,
@@ -64,14 +64,18 @@ pub struct PublicAddresses {
 impl PublicAddresses {
     /// The string that `psql` and every driver take.
     pub fn connection_string(&self, user: &str, password: &str) -> String {
-        let (host, port, sslmode) = (&self.gateway_host, self.gateway_port, self.sslmode());
+        let (port, sslmode) = (self.gateway_port, self.sslmode());
+        let host = match &self.gateway_host {
+            address if address.contains(':') => format!("[{address}]"),
+            host => host.clone(),
+        };
         format!("postgres://{user}:{password}@{host}:{port}/{TENANT_DATABASE}?sslmode={sslmode}")
     }
 
     /// `disable` while the gateway's public address is a loopback one, since some drivers verify
     /// certificates under `require` and nothing leaves the machine; `require` otherwise.
     pub fn sslmode(&self) -> &'static str {
-        let host = self.gateway_host.trim_matches(['[', ']']);
+        let host = &self.gateway_host;
         let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         if loopback { "disable" } else { "require" }
     }
@@ -96,8 +100,15 @@ mod tests {
         let at = |host: &str| PublicAddresses { api: String::new(), gateway_host: host.into(), gateway_port: 1 };
         assert_eq!(at("127.0.0.1").sslmode(), "disable");
         assert_eq!(at("localhost").sslmode(), "disable");
-        assert_eq!(at("[::1]").sslmode(), "disable");
+        assert_eq!(at("::1").sslmode(), "disable");
         assert_eq!(at("10.0.0.1").sslmode(), "require");
         assert_eq!(at("db.example.com").sslmode(), "require");
+    }
+
+    #[test]
+    fn an_ipv6_address_has_brackets_in_a_connection_string() {
+        let at = |host: &str| PublicAddresses { api: String::new(), gateway_host: host.into(), gateway_port: 7 };
+        assert_eq!(at("::1").connection_string("u", "p"), "postgres://u:p@[::1]:7/postgres?sslmode=disable");
+        assert_eq!(at("localhost").connection_string("u", "p"), "postgres://u:p@localhost:7/postgres?sslmode=disable");
     }
 }

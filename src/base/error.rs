@@ -2,6 +2,8 @@
 
 use std::error::Error as StdError;
 
+use tokio_postgres::error::SqlState;
+
 /// What went wrong, for the caller. Each message is a sentence that a customer may read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -66,13 +68,18 @@ impl Error {
 
 impl From<tokio_postgres::Error> for Error {
     fn from(cause: tokio_postgres::Error) -> Self {
-        if cause.is_closed() || cause.as_db_error().is_none() {
-            return Self::Unavailable {
+        match cause.code().map(SqlState::code) {
+            // The net below the rules of names and ids: text that PostgreSQL cannot hold.
+            Some("22001" | "22021" | "22P02" | "22P05") => {
+                Self::invalid("a text is too long or has a character that cannot be stored", "Leave out zero bytes.")
+            }
+            // A deadlock, no room, a shutdown, a fault of the disk: not what was asked is wrong.
+            Some(code) if !["40", "53", "57", "58"].contains(&&code[..2]) => Self::Internal(Box::new(cause)),
+            _ => Self::Unavailable {
                 message: "the metadata store does not answer; try again in a moment".into(),
                 cause: Some(Box::new(cause)),
-            };
+            },
         }
-        Self::Internal(Box::new(cause))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::broadcast;
 use tokio_postgres::{AsyncMessage, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -62,6 +62,7 @@ impl Store {
     /// Opens a pool of at most `connections` on the metadata store and listens for announcements
     /// until `tasks` stop.
     pub fn open(config: Config, connections: usize, tasks: &Tasks) -> Result<Self> {
+        let config = noticing_loss(config);
         let manager = Manager::from_config(
             config.clone(),
             connector(),
@@ -87,9 +88,10 @@ impl Store {
 
     /// Begins a transaction. It rolls back unless [`Tx::commit`] is called.
     pub async fn begin(&self) -> Result<Tx> {
-        let session = self.pool.get().await?;
-        session.batch_execute("BEGIN").await?;
-        Ok(Tx { session: Some(session) })
+        // A Tx already: one that is given up while it begins is rolled back too.
+        let tx = Tx { session: Some(self.pool.get().await?) };
+        tx.batch_execute("BEGIN").await?;
+        Ok(tx)
     }
 
     /// Everything that is announced from now on.
@@ -135,11 +137,22 @@ impl std::ops::Deref for Tx {
 impl Drop for Tx {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
-            // The connection is closed instead of returned: the server rolls back, and no
-            // half-open transaction can come back out of the pool.
-            drop(Object::take(session));
+            // The first poll sends it, and a connection carries out its requests in the order in
+            // which they are sent: whoever gets it out of the pool next comes after the rollback.
+            let _ = session.batch_execute("ROLLBACK").now_or_never();
         }
     }
+}
+
+/// A store on another machine that went away without a word is noticed within half a minute: a
+/// request does not hang on it, and the listener does not stay deaf.
+fn noticing_loss(mut config: Config) -> Config {
+    config
+        .keepalives_idle(Duration::from_secs(10))
+        .keepalives_interval(Duration::from_secs(5))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(25));
+    config
 }
 
 /// How a session on the store is encrypted, where its address asks for that: the server's

@@ -140,8 +140,11 @@ async fn attach(shared: &Shared, credential: &Credential) -> Result<Attachment, 
     };
     attached.map_err(|error| {
         match &error {
-            EngineError::Full { .. } | EngineError::Missing(_) => {}
-            EngineError::MajorMissing(_) | EngineError::NoSpace { .. } | EngineError::Failed { .. } => {
+            EngineError::Missing(_) => {}
+            EngineError::Full { .. }
+            | EngineError::MajorMissing(_)
+            | EngineError::NoSpace { .. }
+            | EngineError::Failed { .. } => {
                 tracing::warn!(
                     database.id = %credential.database,
                     instance.id = %credential.instance,

@@ -106,9 +106,16 @@ impl Refusal {
             Self::Engine(EngineError::Failed { .. }) => {
                 "the database could not be started; try again in a moment".to_owned()
             }
-            Self::Engine(
-                error @ (EngineError::MajorMissing(_) | EngineError::Full { .. } | EngineError::NoSpace { .. }),
-            ) => error.to_string(),
+            // The engine's own words are for the operator.
+            Self::Engine(EngineError::MajorMissing(_)) => {
+                "the server lacks the database's version of PostgreSQL at the moment; try again later".to_owned()
+            }
+            Self::Engine(EngineError::Full { .. }) => {
+                "the server has no room to wake the database right now; try again in a moment".to_owned()
+            }
+            Self::Engine(EngineError::NoSpace { .. }) => {
+                "the server has no disk space left to wake the database; try again later".to_owned()
+            }
             Self::Instance => "the database started but does not accept sessions yet; try again in a moment".to_owned(),
             Self::Ended(EndReason::Idle) => {
                 "terminating connection: the database went to sleep after being idle; connect again to wake it"
@@ -187,8 +194,10 @@ mod tests {
     }
 
     #[test]
-    fn the_engine_s_reasons_have_their_codes() {
-        assert_eq!(Refusal::Engine(EngineError::Full { running: 3 }).code(), "53300");
+    fn the_engine_s_reasons_have_their_codes_and_tell_tenants_nothing_else() {
+        let full = Refusal::Engine(EngineError::Full { running: 3 });
+        assert_eq!(full.code(), "53300");
+        assert!(!full.message().contains("--") && !full.message().contains('3'), "{}", full.message());
         assert_eq!(Refusal::Engine(EngineError::NoSpace { doing: "start" }).code(), "53100");
         assert_eq!(Refusal::Engine(EngineError::MajorMissing(crate::engine::Major(14))).code(), "57P03");
     }

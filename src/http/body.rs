@@ -1,6 +1,9 @@
-//! JSON bodies: 413, 415, 400 for what does not parse, 422 for what does not fit.
+//! JSON bodies: 408, 413, 415, 400 for what does not parse, 422 for what does not fit.
 
-use axum::body::{Body, to_bytes};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -10,7 +13,9 @@ use super::failure::Failure;
 use crate::base::error::Error;
 
 /// The largest body: names and ids need far less.
-const LARGEST: usize = 256 * 1024;
+pub(super) const LARGEST: usize = 256 * 1024;
+/// How long a body may take to arrive.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// A parsed JSON body. A missing one counts as `{}`, as in the original.
 pub(super) struct Json<T>(pub(super) T);
@@ -18,13 +23,13 @@ pub(super) struct Json<T>(pub(super) T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
-        let (parts, body) = request.into_parts();
-        let bytes = read(body).await?;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let media = request.headers().get(header::CONTENT_TYPE).cloned();
+        let bytes = read(request, state).await?;
         if bytes.is_empty() {
             return parse(b"{}").map(Self);
         }
-        if let Some(media) = parts.headers.get(header::CONTENT_TYPE) {
+        if let Some(media) = media {
             let media = media.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
             if !media.eq_ignore_ascii_case("application/json") {
                 return Err(Failure::client(
@@ -38,13 +43,21 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-async fn read(body: Body) -> Result<axum::body::Bytes, Failure> {
-    to_bytes(body, LARGEST).await.map_err(|_| {
-        Failure::client(
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Failure> {
+    let Ok(read) = tokio::time::timeout(LIMIT, Bytes::from_request(request, state)).await else {
+        return Err(Failure::client(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("The body did not arrive within {} seconds.", LIMIT.as_secs()),
+            "Send the request again.",
+        ));
+    };
+    read.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => Failure::client(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("The body is larger than {LARGEST} bytes, or broke off."),
+            format!("The body is larger than {LARGEST} bytes."),
             "Send a smaller body.",
-        )
+        ),
+        _ => Failure::client(StatusCode::BAD_REQUEST, "The body broke off.", "Send the request again."),
     })
 }
 

@@ -90,6 +90,7 @@ impl IntoResponse for Failure {
         let mut response = (self.status, Json(body)).into_response();
         let extra = match self.status {
             StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, "Bearer")),
+            StatusCode::REQUEST_TIMEOUT => Some((header::CONNECTION, "close")),
             StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, "1")),
             _ => None,
         };

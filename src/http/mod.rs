@@ -4,34 +4,50 @@ pub mod api;
 mod body;
 mod caller;
 pub(crate) mod failure;
+mod path;
 mod query;
 mod request_id;
+mod server;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, Method, StatusCode, header};
-use axum::middleware;
-use axum::response::IntoResponse;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{Any, CorsLayer};
-use utoipa::openapi::OpenApi;
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
+use utoipa::openapi::{OpenApi, Server};
 
 use crate::app::App;
+use crate::base::error::Error;
 pub use failure::Failure;
 
+/// How long a request may take. Each wait inside of it is shorter; this is for a metadata store
+/// that hangs.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Serves HTTP until the tasks stop, and then the requests that are under way.
+pub async fn serve(listener: TcpListener, app: Arc<App>) {
+    let tasks = app.tasks.clone();
+    server::serve(listener, router(app), &tasks).await;
+}
+
 /// Everything that the HTTP address serves.
-pub fn router(app: Arc<App>) -> Router {
-    let (routes, document) = api::routes().split_for_parts();
+fn router(app: Arc<App>) -> Router {
+    let (routes, mut document) = api::routes();
+    document.servers = Some(vec![Server::new(&app.public.api)]);
     let document = Arc::new(document);
+    // Named by the request: `*` does not stand for Authorization in browsers.
     let cors = CorsLayer::new()
         .allow_origin(Any)
-        .allow_headers(Any)
+        .allow_headers(AllowHeaders::mirror_request())
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        .expose_headers([HeaderName::from_static("x-request-id")])
+        .expose_headers([HeaderName::from_static("x-request-id"), header::RETRY_AFTER])
         .max_age(Duration::from_secs(3600));
     routes
         .route("/v1/doc", get(move || async move { axum::Json(document.as_ref().clone()) }))
@@ -39,7 +55,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(readiness))
         .fallback(failure::unknown_route)
         .method_not_allowed_fallback(failure::method_not_allowed)
+        .layer(DefaultBodyLimit::max(body::LARGEST))
         .layer(CatchPanicLayer::custom(failure::panicked))
+        .layer(middleware::from_fn(in_time))
         .layer(cors)
         .layer(middleware::from_fn(request_id::trace))
         .with_state(app)
@@ -47,7 +65,17 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// The OpenAPI document, made from the same declarations as the routes.
 pub fn document() -> OpenApi {
-    api::routes().into_openapi()
+    api::routes().1
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(LONGEST, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let message = "the request took too long; look whether it was carried out before you repeat it";
+            Failure::from(Error::Unavailable { message: message.into(), cause: None }).into_response()
+        }
+    }
 }
 
 /// 200 while requests can be served: the metadata store answers and no shutdown is under way.

@@ -15,6 +15,12 @@ use crate::queue::{Job, StepError};
 /// One probe's limit: a start after a crash may take this long.
 const PROBE_LIMIT: Duration = Duration::from_secs(45);
 
+/// What the owner of a database reads while its provision waits, and when it was given up. The
+/// workflow's own reason is for the operator: it may name what is no business of a tenant's.
+const WAITING: &str =
+    "the server has no room for it, or lacks its version of PostgreSQL; it is made as soon as that has changed";
+pub(super) const GIVEN_UP: &str = "it could not be made in time; delete it and create another one";
+
 /// The steps of `provision_database`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProvisionStep {
@@ -61,7 +67,6 @@ impl DeleteStep {
 
 /// Runs one step of `provision_database`.
 pub async fn provision(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> {
-    let step = ProvisionStep::ALL.into_iter().find(|known| known.name() == step);
     let store = &ctx.app.store;
     let plan = databases::plan(&store.session().await?, job.subject.into()).await?;
     let Some(plan) = plan.filter(|plan| !plan.deleted) else {
@@ -69,22 +74,32 @@ pub async fn provision(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepEr
         job.give_way(&tx).await?;
         return Ok(tx.commit().await?);
     };
-    match step {
+    let done = make(ctx, job, &plan, step).await;
+    let reason = matches!(done, Err(StepError::Wait(_))).then_some(WAITING);
+    if plan.status_reason.as_deref() != reason {
+        databases::explain(&store.session().await?, plan.id, reason).await?;
+    }
+    done
+}
+
+async fn make(ctx: &JobCtx, job: &Job, plan: &Plan, step: &str) -> Result<(), StepError> {
+    let store = &ctx.app.store;
+    match ProvisionStep::ALL.into_iter().find(|known| known.name() == step) {
         Some(ProvisionStep::CreateInstance) => {
-            let major = major(ctx, &plan).await?;
+            let major = major(ctx, plan).await?;
             ctx.instances.ensure_created(plan.instance, major).await.map_err(from_engine)?;
             let tx = store.begin().await?;
             job.advance(&tx, ProvisionStep::ProveReady.name()).await?;
             Ok(tx.commit().await?)
         }
         Some(ProvisionStep::ProveReady) => {
-            prove(ctx, &plan).await?;
+            prove(ctx, plan).await?;
             let tx = store.begin().await?;
             databases::mark_ready(&tx, plan.id).await?;
             job.succeed(&tx).await?;
             Ok(tx.commit().await?)
         }
-        None => Err(unknown("step", job.step())),
+        None => Err(unknown("step", step)),
     }
 }
 
@@ -120,7 +135,7 @@ async fn major(ctx: &JobCtx, plan: &Plan) -> Result<Major, StepError> {
         return Ok(Major(major));
     }
     let newest = ctx.instances.majors().await.first().copied().ok_or_else(|| {
-        StepError::Retry("PostgreSQL 15 or newer is not installed on this machine; install its server package".into())
+        StepError::Wait("PostgreSQL 15 or newer is not installed on this machine; install its server package".into())
     })?;
     let session = ctx.app.store.session().await?;
     Ok(Major(databases::choose_major(&session, plan.id, newest.0).await?))
@@ -128,6 +143,8 @@ async fn major(ctx: &JobCtx, plan: &Plan) -> Result<Major, StepError> {
 
 /// Logs in through the gateway as a customer would, and asks something.
 async fn prove(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
+    // Started here first: the engine's own words say whether it is worth waiting.
+    let _started = ctx.instances.attach_probe(plan.instance).await.map_err(from_engine)?;
     let probe = issue_probe(&ctx.app.store.session().await?, plan.id).await?;
     let gateway = reachable(ctx.gateway);
     let mut config = tokio_postgres::Config::new();
@@ -158,9 +175,14 @@ async fn prove(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
     }
 }
 
-/// Every fault of an engine may pass: an operator can install what is missing or make room.
+/// Every fault of an engine may pass. What an operator installs, or room, may take long to come.
 fn from_engine(error: EngineError) -> StepError {
-    StepError::Retry(error.to_string())
+    match error {
+        EngineError::MajorMissing(_) | EngineError::Full { .. } | EngineError::NoSpace { .. } => {
+            StepError::Wait(error.to_string())
+        }
+        EngineError::Missing(_) | EngineError::Failed { .. } => StepError::Retry(error.to_string()),
+    }
 }
 
 /// Where a probe goes when the gateway listens on every address.

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use crate::app::JobCtx;
 use crate::base::error::Result;
+use crate::base::store::Tx;
 use crate::domain::databases;
 use crate::queue::{Handler, Job, StepError};
 
@@ -30,11 +31,9 @@ impl Handler for Workflows {
         kind != databases::DELETE.name
     }
 
-    async fn failed(&self, job: &Job, kind: &str, reason: &str) -> Result<()> {
+    async fn failed(&self, tx: &Tx, job: &Job, kind: &str) -> Result<()> {
         if kind == databases::PROVISION.name {
-            let tx = self.0.app.store.begin().await?;
-            databases::mark_failed(&tx, job.subject.into(), reason).await?;
-            tx.commit().await?;
+            databases::mark_failed(tx, job.subject.into(), database::GIVEN_UP).await?;
         }
         Ok(())
     }

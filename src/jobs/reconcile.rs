@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::app::JobCtx;
 use crate::base::error::{Error, Result, describe};
 use crate::base::store::{Announcement, Channel};
+use crate::domain::connections::credential::forget_expired_probes;
 use crate::domain::databases;
 use crate::queue::Runner;
 
@@ -15,7 +16,7 @@ const IDLE_ROUND: Duration = Duration::from_secs(1);
 const STOCK_ROUND: Duration = Duration::from_secs(30);
 /// How long the stock waits after it could not be filled.
 const STOCK_PAUSE: Duration = Duration::from_secs(5);
-/// How often old workflows are forgotten and instances compared with rows.
+/// How often old rows are forgotten and instances compared with rows.
 const HOUSEKEEPING_ROUND: Duration = Duration::from_secs(3600);
 
 /// Keeps the stock full: after every change of a database, and on a timer.
@@ -60,12 +61,13 @@ pub async fn idle_stop(ctx: Arc<JobCtx>) {
     }
 }
 
-/// Forgets old workflows and says which instances no database owns.
+/// Forgets old workflows and probes, and says which instances no database owns.
 pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
     let tasks = ctx.app.tasks.clone();
     while !tasks.is_stopping() {
         let round = async {
             runner.forget().await?;
+            forget_expired_probes(&ctx.app.store.session().await?).await?;
             report_orphans(&ctx).await
         };
         if let Err(error) = round.await {

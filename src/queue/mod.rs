@@ -24,6 +24,10 @@ pub enum StepError {
     /// It may work later: try again with back-off, until the step's deadline.
     #[error("{0}")]
     Retry(String),
+    /// It lacks something that somebody has to bring, such as room: try again with back-off, for
+    /// as long as it takes.
+    #[error("{0}")]
+    Wait(String),
     /// It never will. The workflow fails with this reason.
     #[error("{0}")]
     Fail(String),
@@ -83,7 +87,6 @@ pub struct Job {
     step: String,
     fence: i64,
     attempts: i32,
-    last_reason: Option<String>,
     overdue: bool,
     fault: Option<Fault>,
 }

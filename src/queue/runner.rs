@@ -1,19 +1,20 @@
 //! The worker's loop: claim, run steps, retry with back-off, give up with a reason.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use tokio::sync::Semaphore;
 
 use super::{Job, State, StepError, store};
 use crate::base::error::{Result, describe};
 use crate::base::id::WorkflowId;
-use crate::base::store::{Announcement, Channel, Store};
+use crate::base::store::{Announcement, Channel, Store, Tx};
 use crate::base::tasks::Tasks;
 
-/// How long a claim holds without being renewed. After a crash, work goes on this much later.
-const LEASE: Duration = Duration::from_secs(15);
+/// A third of the lease, so that one that fails does not lose it.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Behind NOTIFY: how long an announcement that got lost can delay work.
 const POLL: Duration = Duration::from_secs(5);
@@ -33,8 +34,8 @@ pub trait Handler: Send + Sync + 'static {
     /// Whether a workflow of this kind may give up when a step does not work for too long.
     fn may_give_up(&self, kind: &str) -> bool;
 
-    /// The workflow has given up: makes that visible on its subject.
-    async fn failed(&self, job: &Job, kind: &str, reason: &str) -> Result<()>;
+    /// The workflow gives up: makes that visible on its subject, in the transaction that ends it.
+    async fn failed(&self, tx: &Tx, job: &Job, kind: &str) -> Result<()>;
 }
 
 /// Something that the test helper makes go wrong at a step.
@@ -84,7 +85,7 @@ impl Runner {
                 () = self.tasks.stopping() => return,
             };
             let Ok(slot) = slot else { return };
-            match store::claim(&self.store, LEASE, None).await {
+            match store::claim(&self.store, None).await {
                 Ok(Some(job)) => {
                     let runner = self.clone();
                     self.tasks.spawn(async move {
@@ -97,7 +98,7 @@ impl Runner {
                 Err(error) => tracing::warn!(error = %describe(&error), "cannot claim a workflow; trying again"),
             }
             drop(slot);
-            let due = store::next_due(&self.store).await.ok().flatten().unwrap_or(POLL).min(POLL);
+            let pause = self.pause().await;
             let announced = async {
                 while let Ok(Announcement::Of(channel, _)) = announcements.recv().await {
                     if channel == Channel::WorkflowStarted {
@@ -107,10 +108,15 @@ impl Runner {
             };
             tokio::select! {
                 () = announced => {}
-                () = tokio::time::sleep(due) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.tasks.stopping() => return,
             }
         }
+    }
+
+    /// How long there is nothing to claim, unless something is announced.
+    pub async fn pause(&self) -> Duration {
+        store::next_due(&self.store).await.ok().flatten().unwrap_or(POLL).min(POLL)
     }
 
     /// Runs one workflow until it ends, whatever its back-off says. For tests.
@@ -123,7 +129,7 @@ impl Runner {
             }
             session.execute("UPDATE workflows SET run_after = now() WHERE id = $1", &[&id.uuid()]).await?;
             drop(session);
-            if let Some(job) = store::claim(&self.store, LEASE, Some(id)).await? {
+            if let Some(job) = store::claim(&self.store, Some(id)).await? {
                 self.work(job).await;
             }
         }
@@ -137,25 +143,20 @@ impl Runner {
     /// Runs the job's steps one after the other, as long as its lease holds.
     async fn work(&self, mut job: Job) {
         loop {
-            let before = job.step.clone();
-            if job.overdue && self.handler.may_give_up(&job.kind) {
-                let last = job.last_reason.as_deref().unwrap_or("no try has ended");
-                return self.give_up(&job, &format!("it did not get further within 15 minutes: {last}")).await;
-            }
             let repeat = match self.run_step(&mut job).await {
                 Ok(repeat) => repeat,
-                Err(StepError::Retry(_)) if self.tasks.is_stopping() => {
-                    return self.release(&job, Duration::ZERO, None).await;
-                }
-                Err(StepError::Retry(reason)) => {
-                    tracing::warn!(
-                        workflow.id = %job.id, workflow.kind = job.kind, workflow.step = before,
-                        attempts = job.attempts + 1, reason, "a step failed and will be tried again"
-                    );
-                    let delay = back_off(job.attempts);
-                    return self.release(&job, delay, Some(&reason)).await;
-                }
                 Err(StepError::Fail(reason)) => return self.give_up(&job, &reason).await,
+                Err(_) if self.tasks.is_stopping() => return self.release(&job, Duration::ZERO, None).await,
+                Err(StepError::Retry(reason)) if job.overdue && self.handler.may_give_up(&job.kind) => {
+                    return self.give_up(&job, &format!("it did not get further within 15 minutes: {reason}")).await;
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        workflow.id = %job.id, workflow.kind = job.kind, workflow.step = job.step,
+                        attempts = job.attempts + 1, reason = %error, "a step failed and will be tried again"
+                    );
+                    return self.release(&job, back_off(job.attempts), Some(&error)).await;
+                }
             };
             if repeat && let Err(error) = store::rewind(&self.store, &job).await {
                 tracing::warn!(error = %describe(&error), "cannot rewind a workflow");
@@ -168,6 +169,7 @@ impl Runner {
                 Ok(Some(step)) => {
                     job.step = step;
                     job.attempts = 0;
+                    job.overdue = false;
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -188,7 +190,7 @@ impl Runner {
         let heartbeat = async {
             loop {
                 tokio::time::sleep(HEARTBEAT).await;
-                match store::renew(&self.store, job.id, job.fence, LEASE).await {
+                match store::renew(&self.store, job).await {
                     Ok(true) => {}
                     Ok(false) => return StepError::Retry("the lease was lost to another worker".into()),
                     Err(error) => {
@@ -197,8 +199,9 @@ impl Runner {
                 }
             }
         };
+        let running = AssertUnwindSafe(self.handler.run(job, &job.kind, &job.step)).catch_unwind();
         tokio::select! {
-            done = self.handler.run(job, &job.kind, &job.step) => done?,
+            done = running => done.unwrap_or_else(|_| Err(StepError::Retry("the step panicked".into())))?,
             lost = heartbeat => return Err(lost),
             () = self.out_of_time() => return Err(StepError::Retry("Howdah is shutting down".into())),
         }
@@ -215,26 +218,30 @@ impl Runner {
         tokio::time::sleep(SHUTDOWN_GRACE).await;
     }
 
-    async fn release(&self, job: &Job, delay: Duration, reason: Option<&str>) {
-        if let Err(error) = store::release(&self.store, job, delay, reason).await {
+    async fn release(&self, job: &Job, delay: Duration, why: Option<&StepError>) {
+        if let Err(error) = store::release(&self.store, job, delay, why).await {
             // The lease runs out by itself.
             tracing::warn!(workflow.id = %job.id, error = %describe(&error), "cannot give a workflow back");
         }
     }
 
+    /// Ends the workflow and tells its subject, both or neither: a worker that lost its lease
+    /// must not fail what another one is finishing.
     async fn give_up(&self, job: &Job, reason: &str) {
-        tracing::error!(
-            workflow.id = %job.id, workflow.kind = job.kind, workflow.step = job.step, reason,
-            "a workflow has failed"
-        );
         let ended = async {
-            self.handler.failed(job, &job.kind, reason).await?;
             let tx = self.store.begin().await?;
             store::end(&tx, job, State::Failed, Some(reason)).await?;
+            self.handler.failed(&tx, job, &job.kind).await?;
             tx.commit().await
         };
-        if let Err(error) = ended.await {
-            tracing::warn!(workflow.id = %job.id, error = %describe(&error), "cannot end a failed workflow");
+        match ended.await {
+            Ok(()) => tracing::error!(
+                workflow.id = %job.id, workflow.kind = job.kind, workflow.step = job.step, reason,
+                "a workflow has failed"
+            ),
+            Err(error) => {
+                tracing::warn!(workflow.id = %job.id, error = %describe(&error), "cannot end a failed workflow");
+            }
         }
     }
 }

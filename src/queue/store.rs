@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::{Job, State};
+use super::{Job, State, StepError};
 use crate::base::error::{Error, Result};
 use crate::base::id::WorkflowId;
 use crate::base::store::{Channel, Session, Store, Tx};
@@ -25,13 +25,23 @@ pub(super) async fn hurry(tx: &Tx, subject: Uuid) -> Result<()> {
     Ok(())
 }
 
+/// How long a claim holds without being renewed. After a crash, work goes on this much later.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// Nobody works on the subject of the workflow `c`.
+const UNBLOCKED: &str = "NOT EXISTS (SELECT
+                                       FROM workflows o
+                                      WHERE o.subject = c.subject
+                                        AND o.id <> c.id
+                                        AND o.state = 'running')";
+
 /// Takes the oldest workflow that is due and whose subject nobody works on.
-pub(super) async fn claim(store: &Store, lease: Duration, only: Option<WorkflowId>) -> Result<Option<Job>> {
+pub(super) async fn claim(store: &Store, only: Option<WorkflowId>) -> Result<Option<Job>> {
     let tx = store.begin().await?;
     // A claim that is lost in a crash is claimed again: it need not wait for the disk.
     tx.batch_execute("SET LOCAL synchronous_commit = off").await?;
     let statement = tx
-        .prepare_cached(
+        .prepare_cached(&format!(
             "UPDATE workflows w
                 SET state = 'running',
                     fence = w.fence + 1,
@@ -43,44 +53,36 @@ pub(super) async fn claim(store: &Store, lease: Duration, only: Option<WorkflowI
                       WHERE ($2::uuid IS NULL OR c.id = $2)
                         AND (c.state = 'waiting' AND c.run_after <= now()
                              OR c.state = 'running' AND c.lease_expires_at < now())
-                        AND NOT EXISTS (SELECT
-                                          FROM workflows o
-                                         WHERE o.subject = c.subject
-                                           AND o.id <> c.id
-                                           AND o.state = 'running')
+                        AND {UNBLOCKED}
                       ORDER BY run_after, id
                       LIMIT 1
                         FOR UPDATE SKIP LOCKED) due
               WHERE w.id = due.id
-          RETURNING w.id, w.kind, w.subject, w.step, w.fence, w.attempts, w.reason,
-                    w.step_deadline < now() AS overdue",
-        )
+          RETURNING w.id, w.kind, w.subject, w.step, w.fence, w.attempts, w.step_deadline < now() AS overdue"
+        ))
         .await?;
     let only = only.map(|id| id.uuid());
-    let row = match tx.query_opt(&statement, &[&lease.as_secs_f64(), &only]).await {
+    let row = match tx.query_opt(&statement, &[&LEASE.as_secs_f64(), &only]).await {
         Ok(row) => row,
         // Two workflows of one subject were claimed in the same instant: the other worker has it.
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let Some(row) = row else { return Ok(None) };
-    let job = Job {
+    tx.commit().await?;
+    Ok(row.map(|row| Job {
         id: WorkflowId::from(row.get::<_, Uuid>("id")),
         subject: row.get("subject"),
         kind: row.get("kind"),
         step: row.get("step"),
         fence: row.get("fence"),
         attempts: row.get("attempts"),
-        last_reason: row.get("reason"),
         overdue: row.get("overdue"),
         fault: None,
-    };
-    tx.commit().await?;
-    Ok(Some(job))
+    }))
 }
 
 /// Renews the lease; false when it was lost.
-pub(super) async fn renew(store: &Store, id: WorkflowId, fence: i64, lease: Duration) -> Result<bool> {
+pub(super) async fn renew(store: &Store, job: &Job) -> Result<bool> {
     let session = store.session().await?;
     let statement = session
         .prepare_cached(
@@ -88,18 +90,24 @@ pub(super) async fn renew(store: &Store, id: WorkflowId, fence: i64, lease: Dura
               WHERE id = $1 AND fence = $2 AND state = 'running'",
         )
         .await?;
-    Ok(session.execute(&statement, &[&id.uuid(), &fence, &lease.as_secs_f64()]).await? == 1)
+    Ok(session.execute(&statement, &[&job.id.uuid(), &job.fence, &LEASE.as_secs_f64()]).await? == 1)
 }
 
+/// The next step begins with a full lease.
 pub(super) async fn advance(tx: &Tx, job: &Job, step: &str) -> Result<()> {
     let statement = tx
         .prepare_cached(
             "UPDATE workflows
-                SET step = $3, attempts = 0, reason = NULL, step_deadline = NULL, updated_at = now()
+                SET step = $3,
+                    attempts = 0,
+                    reason = NULL,
+                    step_deadline = NULL,
+                    lease_expires_at = now() + make_interval(secs => $4),
+                    updated_at = now()
               WHERE id = $1 AND fence = $2 AND state = 'running'",
         )
         .await?;
-    held(tx.execute(&statement, &[&job.id.uuid(), &job.fence, &step]).await?)
+    held(tx.execute(&statement, &[&job.id.uuid(), &job.fence, &step, &LEASE.as_secs_f64()]).await?)
 }
 
 pub(super) async fn end(tx: &Tx, job: &Job, state: State, reason: Option<&str>) -> Result<()> {
@@ -129,8 +137,11 @@ fn held(rows: u64) -> Result<()> {
     }
 }
 
-/// Gives the job back: its step runs again after `delay`.
-pub(super) async fn release(store: &Store, job: &Job, delay: Duration, reason: Option<&str>) -> Result<()> {
+/// Gives the job back: its step runs again after `delay`. Time that is spent waiting does not count
+/// towards the step's deadline.
+pub(super) async fn release(store: &Store, job: &Job, delay: Duration, why: Option<&StepError>) -> Result<()> {
+    let reason = why.map(ToString::to_string);
+    let waits = matches!(why, Some(StepError::Wait(_)));
     let session = store.session().await?;
     let statement = session
         .prepare_cached(
@@ -139,12 +150,13 @@ pub(super) async fn release(store: &Store, job: &Job, delay: Duration, reason: O
                     attempts = attempts + CASE WHEN $4::text IS NULL THEN 0 ELSE 1 END,
                     reason = coalesce($4, reason),
                     run_after = now() + make_interval(secs => $3),
+                    step_deadline = CASE WHEN NOT $5 THEN step_deadline END,
                     lease_expires_at = NULL,
                     updated_at = now()
               WHERE id = $1 AND fence = $2 AND state = 'running'",
         )
         .await?;
-    session.execute(&statement, &[&job.id.uuid(), &job.fence, &delay.as_secs_f64(), &reason]).await?;
+    session.execute(&statement, &[&job.id.uuid(), &job.fence, &delay.as_secs_f64(), &reason, &waits]).await?;
     // Another workflow of the same subject, a delete, may go first now.
     session.execute("SELECT pg_notify($1, '')", &[&Channel::WorkflowStarted.name()]).await?;
     Ok(())
@@ -177,15 +189,16 @@ pub(super) async fn state(session: &Session, id: WorkflowId) -> Result<Option<St
     row.map(|row| State::parse(row.get("state"))).transpose()
 }
 
-/// Seconds until the next waiting workflow is due, if there is one within a minute.
+/// How long until a workflow can be claimed. One that another of its subject holds up is claimed
+/// after that one has ended, which is announced.
 pub(super) async fn next_due(store: &Store) -> Result<Option<Duration>> {
     let session = store.session().await?;
     let statement = session
-        .prepare_cached(
-            "SELECT extract(epoch FROM min(coalesce(lease_expires_at, run_after)) - now())::float8 AS seconds
-               FROM workflows
-              WHERE state IN ('waiting', 'running')",
-        )
+        .prepare_cached(&format!(
+            "SELECT extract(epoch FROM min(coalesce(c.lease_expires_at, c.run_after)) - now())::float8 AS seconds
+               FROM workflows c
+              WHERE c.state IN ('waiting', 'running') AND {UNBLOCKED}"
+        ))
         .await?;
     let seconds: Option<f64> = session.query_one(&statement, &[]).await?.get("seconds");
     Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.05, 60.0))))

@@ -267,7 +267,7 @@ async fn start(
     tasks.spawn(reconcile::stock(ctx.clone()));
     tasks.spawn(reconcile::idle_stop(ctx.clone()));
     tasks.spawn(reconcile::housekeeping(ctx, runner));
-    started.http = Some(serve_http(http_listener, app, tasks));
+    started.http = Some(serve_http(http_listener, app));
 
     let addresses = Addresses { http: http_address, gateway: gateway_address };
     print(&banner(&addresses, directory, first.is_first));
@@ -356,14 +356,11 @@ fn certificate_names(config: &Serve) -> Vec<String> {
 /// The addresses that customers are given.
 fn public(config: &Serve, http: SocketAddr, gateway: SocketAddr) -> PublicAddresses {
     let api = config.public_url.clone().unwrap_or_else(|| format!("http://{}", local_name(http)));
-    let (gateway_host, gateway_port) = config.public_gateway.clone().unwrap_or_else(|| {
-        let host = match gateway {
-            address if address.ip().is_unspecified() => "localhost".to_owned(),
-            SocketAddr::V4(address) => address.ip().to_string(),
-            SocketAddr::V6(address) => format!("[{}]", address.ip()),
-        };
-        (host, gateway.port())
-    });
+    let (gateway_host, gateway_port) = match &config.public_gateway {
+        Some((host, port)) => (host.trim_matches(['[', ']']).to_owned(), *port),
+        None if gateway.ip().is_unspecified() => ("localhost".to_owned(), gateway.port()),
+        None => (gateway.ip().to_string(), gateway.port()),
+    };
     PublicAddresses { api: api.trim_end_matches('/').to_owned(), gateway_host, gateway_port }
 }
 
@@ -372,19 +369,14 @@ fn local_name(address: SocketAddr) -> String {
     if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }
 
-fn serve_http(listener: TcpListener, app: Arc<App>, tasks: &Tasks) -> Served {
+fn serve_http(listener: TcpListener, app: Arc<App>) -> Served {
     let (ended, served) = tokio::sync::oneshot::channel();
-    let stopping = tasks.clone();
-    let server =
-        axum::serve(listener, http::router(app)).with_graceful_shutdown(async move { stopping.stopping().await });
     #[expect(
         clippy::disallowed_methods,
         reason = "shutdown waits for it, but not for ever: a client may keep its connection"
     )]
     tokio::spawn(async move {
-        if let Err(error) = server.await {
-            tracing::error!(%error, "the API's listener failed");
-        }
+        http::serve(listener, app).await;
         let _ = ended.send(());
     });
     served

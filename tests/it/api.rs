@@ -2,8 +2,10 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use crate::harness::{Howdah, Person, answer};
+use crate::harness::{Howdah, LIMIT, Person, answer};
 
 #[tokio::test]
 async fn bad_input_gets_a_clear_error_and_changes_nothing() {
@@ -18,6 +20,10 @@ async fn bad_input_gets_a_clear_error_and_changes_nothing() {
         (json!({"createDatabase": "maybe"}), 422, "validation-error", "createDatabase"),
         (json!({"logicalId": "Not Plain"}), 422, "validation-error", "logicalId"),
         (json!({"workspaceId": "wksp_00000000000000000000000000"}), 404, "resource-not-found", "workspace"),
+        (json!({"name": "a\u{0}b"}), 422, "validation-error", "control character"),
+        (json!({"region": "\u{0}"}), 422, "validation-error", "region"),
+        (json!({"logicalId": "\u{0}"}), 422, "validation-error", "logicalId"),
+        (json!({"workspaceId": "\u{0}"}), 404, "resource-not-found", "workspace"),
         (json!([1]), 422, "validation-error", "body"),
     ];
     for (body, status, code, mentions) in cases {
@@ -51,7 +57,13 @@ async fn unknown_things_are_404_and_unknown_methods_405() {
         "/v1/projects/proj_00000000000000000000000000",
         "/v1/projects/db_00000000000000000000000000",
         "/v1/databases/db_00000000000000000000000000",
+        "/v1/projects/%00",
+        "/v1/projects/%ff",
+        "/v1/projects/%ff/databases",
         "/v1/databases/%00",
+        "/v1/databases/%c3%28/connections",
+        "/v1/connections/%ff",
+        "/v1/%ff",
         "/v1/databases/db_00000000000000000000000000/connections",
         "/v1/projects/proj_00000000000000000000000000/databases",
         "/v1/connections/con_x12345678",
@@ -84,6 +96,7 @@ async fn tokens_are_checked() {
     let workspaces = howdah.owner().get("/v1/workspaces").await;
     let workspace = workspaces.data(200)[0]["id"].as_str().unwrap().trim_start_matches("wksp_").to_owned();
     assert_eq!(claims["sub"], format!("workspace:{workspace}"));
+    assert_eq!(howdah.owner().get(&format!("/v1/workspaces/{workspace}")).await.data(200), &workspaces.body["data"][0]);
 
     let (store, tasks) = howdah.store();
     store.session().await.unwrap().batch_execute("UPDATE service_tokens SET revoked_at = now()").await.unwrap();
@@ -115,7 +128,8 @@ async fn lists_have_pages_whose_cursor_survives_deletes() {
     assert_eq!(owner.get(&format!("/v1/projects/{bare}")).await.data(200)["id"], ids[3]);
     let clash = owner.post("/v1/projects", json!({"createDatabase": false, "logicalId": "p3"})).await;
     clash.assert_error(409, "client-error");
-    for bad in ["limit=0", "limit=1001", "limit=x", "cursor=nonsense"] {
+    let strange = ["cursor=%00", "cursor=%ff", "limit=%00", "logicalId=%00", "logicalId=%ff", "logicalId="];
+    for bad in ["limit=0", "limit=1001", "limit=x", "limit=1&limit=2", "cursor=nonsense"].into_iter().chain(strange) {
         owner.get(&format!("/v1/projects?{bad}")).await.assert_error(422, "validation-error");
     }
 }
@@ -128,6 +142,8 @@ async fn default_databases_have_rules() {
     let databases = format!("/v1/projects/{}/databases", project["id"].as_str().unwrap());
     owner.post(&databases, json!({"isDefault": true})).await.assert_error(400, "client-error");
     owner.post(&databases, json!({"source": {"type": "backup"}})).await.assert_error(422, "validation-error");
+    let copy = json!({"fromDatabase": {"id": project["database"]["id"]}});
+    owner.post(&databases, copy).await.assert_error(422, "validation-error");
     let default = format!("/v1/databases/{}", project["database"]["id"].as_str().unwrap());
     owner.delete(&default).await.assert_error(403, "permission-denied");
     let connections = format!("{default}/connections");
@@ -150,7 +166,45 @@ async fn regions_are_listed_and_requests_have_ids() {
     assert_eq!(request.send().await.unwrap().headers()["x-request-id"], "mine-1");
     let document = howdah.anonymous().get("/v1/doc").await;
     assert_eq!(document.body["openapi"], "3.1.0");
+    assert_eq!(document.body["servers"][0]["url"], howdah.url());
     for path in ["/healthz", "/readyz"] {
         assert_eq!(howdah.anonymous().get(path).await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_answered_too() {
+    let howdah = Howdah::start().await;
+    let head = format!(
+        "POST /v1/projects HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: 100\r\n\r\n{{",
+        howdah.token()
+    );
+    let address = howdah.url().trim_start_matches("http://").to_owned();
+    let send = async |breaks_off: bool| {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        if breaks_off {
+            stream.shutdown().await.unwrap();
+        }
+        let mut answer = String::new();
+        tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer)).await.expect("it is answered").unwrap();
+        answer
+    };
+    let (slow, broken) = tokio::join!(send(false), send(true));
+    assert!(slow.starts_with("HTTP/1.1 408") && slow.contains(r#""code":"client-error""#), "{slow}");
+    assert!(broken.is_empty() || broken.starts_with("HTTP/1.1 400"), "{broken}");
+}
+
+#[tokio::test]
+async fn browsers_may_use_the_api() {
+    let howdah = Howdah::start().await;
+    let preflight = howdah
+        .anonymous()
+        .request(Method::OPTIONS, "/v1/projects")
+        .header("origin", "https://console.example.com")
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "authorization,content-type");
+    let answer = preflight.send().await.unwrap();
+    assert_eq!(answer.headers()["access-control-allow-origin"], "*");
+    assert_eq!(answer.headers()["access-control-allow-headers"], "authorization,content-type");
 }

@@ -38,8 +38,8 @@ async fn every_operation_checks_who_is_calling() {
     let id = |value: &Value| value["id"].as_str().unwrap().to_owned();
     let (project_id, default, second_id) = (id(&project), id(&project["database"]), id(&second));
     let connection = id(&second["connections"][0]);
+    let workspace_id = id(&owner.get("/v1/workspaces").await.data(200)[0]);
 
-    // In an order in which the owner's calls work one after the other.
     let call = |method, operation, path: String, body, stranger, owner| Call {
         method,
         operation,
@@ -57,6 +57,7 @@ async fn every_operation_checks_who_is_calling() {
     };
     let (project, database) = (format!("/v1/projects/{project_id}"), format!("/v1/databases/{default}"));
     let (second, connection) = (format!("/v1/databases/{second_id}"), format!("/v1/connections/{connection}"));
+    let workspace = format!("/v1/workspaces/{workspace_id}");
     let databases = format!("{project}/databases");
     let connections = format!("{database}/connections");
     let none = json!({"createDatabase": false});
@@ -65,6 +66,7 @@ async fn every_operation_checks_who_is_calling() {
     // In an order in which the owner's calls work one after the other.
     let table = vec![
         get("/v1/workspaces", "/v1/workspaces".into(), Stranger::OwnOnly(200)),
+        get("/v1/workspaces/{id}", workspace, Stranger::NotFound),
         get("/v1/regions", "/v1/regions".into(), Stranger::OwnOnly(200)),
         get("/v1/regions/postgres", "/v1/regions/postgres".into(), Stranger::OwnOnly(200)),
         get("/v1/projects", "/v1/projects".into(), Stranger::OwnOnly(200)),

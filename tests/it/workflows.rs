@@ -3,30 +3,34 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use howdah::app::{App, JobCtx, PublicAddresses};
 use howdah::auth::Principal;
 use howdah::auth::signing::Signer;
 use howdah::base::clock::Clock;
+use howdah::base::error::Error;
 use howdah::base::id::{DatabaseId, ServiceTokenId, WorkflowId};
 use howdah::base::keyring::Keyring;
 use howdah::base::name::{DatabaseName, ProjectName};
+use howdah::base::page::PageRequest;
 use howdah::base::store::Store;
 use howdah::base::tasks::Tasks;
+use howdah::domain::connections::credential;
 use howdah::domain::databases::{self, NewDatabase};
 use howdah::domain::projects::{self, NewProject};
 use howdah::domain::regions::Regions;
 use howdah::domain::workspaces;
 use howdah::engine::fake::{FakeEngine, Verb};
 use howdah::engine::local::{LocalConfig, MetadataInstance};
-use howdah::engine::{Instances, Limits};
+use howdah::engine::{Instances, Limits, Major};
 use howdah::gateway::{self, Gateway, tls};
 use howdah::jobs::Workflows;
 use howdah::jobs::database::{DeleteStep, ProvisionStep};
 use howdah::metadata;
 use howdah::queue::{Fault, Runner, State};
 
-use crate::harness::Directory;
+use crate::harness::{Directory, eventually};
 
 /// A Howdah inside the test: a real metadata store and a real gateway in front of a fake engine.
 struct World {
@@ -40,6 +44,11 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with_room_for(10).await
+    }
+
+    /// At most `max_running` instances run at a time.
+    async fn with_room_for(max_running: usize) -> Self {
         let directory = Directory::new();
         let metadata = MetadataInstance::open(LocalConfig::new(directory.path().to_owned())).await.unwrap();
         let config = metadata.ensure_started().await.unwrap();
@@ -47,7 +56,7 @@ impl World {
         let (tasks, clock) = (Tasks::default(), Clock::system());
         let store = Store::open(config, 8, &tasks).unwrap();
         let engine = FakeEngine::new().unwrap();
-        let limits = Limits { idle_stop: None, max_running: 10 };
+        let limits = Limits { idle_stop: None, max_running };
         let instances = Instances::new(engine.clone(), limits, clock.clone(), tasks.clone());
         let (certificate, key) = tls::self_signed(&["localhost".to_owned()]).unwrap();
         let gateway = Gateway::bind(
@@ -120,6 +129,12 @@ impl World {
         session.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap().get(0)
     }
 
+    /// Makes something of workflows true that only time would.
+    async fn set(&self, change: &str) {
+        let session = self.ctx.app.store.session().await.unwrap();
+        session.execute(&format!("UPDATE workflows SET {change}"), &[]).await.unwrap();
+    }
+
     async fn instance_count(&self) -> usize {
         self.ctx.instances.list().await.unwrap().len()
     }
@@ -144,6 +159,11 @@ fn once(kind: &'static str, step: &'static str, fault: Fault) -> howdah::queue::
         Some(fault)
     })
 }
+
+/// The lease has run out.
+const WORKER_DIED: &str = "lease_expires_at = CASE WHEN state = 'running' THEN now() - interval '1 second' END";
+/// The step has not worked for too long.
+const OVERDUE: &str = "step_deadline = now() - interval '1 second'";
 
 const FAULTS: [Fault; 4] = [Fault::Before, Fault::BeforeWrite, Fault::After, Fault::Repeat];
 
@@ -187,12 +207,9 @@ async fn a_delete_wins_over_a_provision_at_every_step() {
         let (project, database, provision) = world.create().await;
         let stuck: howdah::queue::Faults = Arc::new(move |_, at| (at == step.name()).then_some(Fault::BeforeWrite));
         let runner = world.runner().with_faults(stuck);
-        let begun = tokio::time::timeout(std::time::Duration::from_millis(300), runner.drive(provision)).await;
+        let begun = tokio::time::timeout(Duration::from_millis(300), runner.drive(provision)).await;
         assert!(begun.is_err(), "it does not get past the step");
-        let session = world.ctx.app.store.session().await.unwrap();
-        // As after the death of its worker: the lease has run out.
-        let expire = "UPDATE workflows SET lease_expires_at = now() - interval '1 second' WHERE state = 'running'";
-        session.execute(expire, &[]).await.unwrap();
+        world.set(WORKER_DIED).await;
         let delete = world.delete(&project, database).await;
         let runner = world.runner();
         assert_eq!(runner.drive(provision).await.unwrap(), Some(State::Superseded));
@@ -218,15 +235,169 @@ async fn a_provision_that_cannot_succeed_says_why_and_can_be_deleted() {
     let world = World::new().await;
     world.engine.fail_next(Verb::Create, usize::MAX);
     let (project, database, workflow) = world.create().await;
-    let session = world.ctx.app.store.session().await.unwrap();
-    let overdue = "UPDATE workflows SET step_deadline = now() - interval '1 second'";
-    session.execute(overdue, &[]).await.unwrap();
+    world.set(OVERDUE).await;
     assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Failed));
     let failed = world.status(database).await;
     assert_eq!(failed.status, databases::Status::Failure);
-    assert!(failed.failure_reason.is_some_and(|reason| !reason.is_empty()));
+    let reason = failed.status_reason.unwrap();
+    assert!(!reason.contains("the test wants"), "the engine's own words are for the operator: {reason}");
+    let session = world.ctx.app.store.session().await.unwrap();
+    let kept = session.query_one("SELECT reason FROM workflows", &[]).await.unwrap();
+    assert!(kept.get::<_, &str>("reason").contains("the test wants"), "{kept:?}");
+    drop(session);
     let delete = world.delete(&project, database).await;
     assert_eq!(world.runner().drive(delete).await.unwrap(), Some(State::Succeeded));
     assert_eq!(world.count("databases").await, 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_provision_that_waits_for_room_or_programs_has_no_deadline_and_says_so() {
+    let world = World::with_room_for(1).await;
+    let (_, first, workflow) = world.create().await;
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    let session = world.ctx.app.store.session().await.unwrap();
+    let first = databases::plan(&session, first).await.unwrap().unwrap().instance;
+    for lack in ["room", "programs"] {
+        match lack {
+            "room" => world.engine.set_busy(first, true),
+            _ => world.engine.set_majors(Vec::new()),
+        }
+        let (_, database, workflow) = world.create().await;
+        for _ in 0..2 {
+            world.set(OVERDUE).await;
+            let driven = tokio::time::timeout(Duration::from_millis(300), world.runner().drive(workflow)).await;
+            assert!(driven.is_err(), "it cannot be made yet");
+            world.set(WORKER_DIED).await;
+            let kept = "SELECT reason IS NOT NULL FROM workflows WHERE id = $1";
+            assert!(session.query_one(kept, &[&workflow.uuid()]).await.unwrap().get::<_, bool>(0));
+            let waiting = world.status(database).await;
+            assert_eq!(waiting.status, databases::Status::Provisioning);
+            let reason = waiting.status_reason.unwrap();
+            assert!(!reason.contains("--") && !reason.contains("instance"), "{reason}");
+        }
+        match lack {
+            "room" => world.engine.set_busy(first, false),
+            _ => world.engine.set_majors(vec![Major(17)]),
+        }
+        assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+        let made = world.status(database).await;
+        assert_eq!((made.status, made.status_reason), (databases::Status::Ready, None));
+    }
+    drop(session);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_lost_its_lease_fails_nothing() {
+    let world = World::new().await;
+    let (_, database, workflow) = world.create().await;
+    world.set(OVERDUE).await;
+    world.engine.fail_next(Verb::Create, 2);
+    let gate = world.engine.hold_up(Verb::Create);
+    let (runner, other) = (world.runner(), world.runner());
+    let late = runner.drive(workflow);
+    let meanwhile = async {
+        eventually("the step to begin", async || (world.engine.count(Verb::Create) == 1).then_some(())).await;
+        world.set(WORKER_DIED).await;
+        world.set("step_deadline = NULL").await;
+        eventually("another worker to take over", async || (world.engine.count(Verb::Create) == 2).then_some(())).await;
+        gate.open();
+    };
+    let (late, other, ()) = tokio::join!(late, other.drive(workflow), meanwhile);
+    assert_eq!((late.unwrap(), other.unwrap()), (Some(State::Succeeded), Some(State::Succeeded)));
+    assert_eq!(world.status(database).await.status, databases::Status::Ready);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn each_step_begins_with_a_full_lease() {
+    let world = World::new().await;
+    let (_, _, workflow) = world.create().await;
+    let (create, start) = (world.engine.hold_up(Verb::Create), world.engine.hold_up(Verb::Start));
+    let runner = world.runner();
+    let watched = async {
+        eventually("the first step", async || (world.engine.count(Verb::Create) == 1).then_some(())).await;
+        world.set("lease_expires_at = now() + interval '1 second'").await;
+        create.open();
+        eventually("the second step", async || (world.engine.count(Verb::Start) == 1).then_some(())).await;
+        let session = world.ctx.app.store.session().await.unwrap();
+        let left = "SELECT lease_expires_at - now() > interval '10 seconds' FROM workflows";
+        assert!(session.query_one(left, &[]).await.unwrap().get::<_, bool>(0));
+        start.open();
+    };
+    let (ended, ()) = tokio::join!(runner.drive(workflow), watched);
+    assert_eq!(ended.unwrap(), Some(State::Succeeded));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_workflow_that_another_one_holds_up_is_not_polled_for() {
+    let world = World::new().await;
+    let (project, database, workflow) = world.create().await;
+    let gate = world.engine.hold_up(Verb::Create);
+    let runner = world.runner();
+    let watched = async {
+        eventually("the provision to run", async || (world.engine.count(Verb::Create) == 1).then_some(())).await;
+        world.delete(&project, database).await;
+        assert!(runner.pause().await >= Duration::from_secs(4), "{:?}", runner.pause().await);
+        gate.open();
+    };
+    let (ended, ()) = tokio::join!(runner.drive(workflow), watched);
+    assert!(ended.unwrap().is_some());
+    assert!(runner.pause().await < Duration::from_secs(1), "the delete is due");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_dropped_is_rolled_back_and_its_connection_used_again() {
+    let world = World::new().await;
+    let config = world.metadata.ensure_started().await.unwrap();
+    let store = Store::open(config, 1, &world.tasks).unwrap();
+    let process = async || {
+        let tx = store.begin().await.unwrap();
+        let row = tx.query_one("SELECT pg_backend_pid(), count(*) FROM workspaces", &[]).await.unwrap();
+        tx.execute("DELETE FROM workspaces", &[]).await.unwrap();
+        (row.get::<_, i32>(0), row.get::<_, i64>(1))
+    };
+    let first = process().await;
+    assert_eq!(first.1, 1);
+    assert_eq!(process().await, first);
+    // Given up while it begins, and in the middle of a statement.
+    assert!(futures_util::FutureExt::now_or_never(store.begin()).is_none());
+    assert_eq!(process().await, first);
+    let tx = store.begin().await.unwrap();
+    let asleep = tx.batch_execute("DELETE FROM workspaces; SELECT pg_sleep(0.2)");
+    assert!(tokio::time::timeout(Duration::from_millis(50), asleep).await.is_err());
+    drop(tx);
+    assert_eq!(process().await, first);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn probes_that_a_crash_left_are_forgotten() {
+    let world = World::new().await;
+    let (_, database, _) = world.create().await;
+    let session = world.ctx.app.store.session().await.unwrap();
+    for _ in 0..2 {
+        credential::issue_probe(&session, database).await.unwrap();
+        credential::forget_expired_probes(&session).await.unwrap();
+        assert_eq!(world.count("probes").await, 1, "one that is still good is kept");
+        session.execute("UPDATE probes SET expires_at = now() - interval '1 second'", &[]).await.unwrap();
+    }
+    credential::forget_expired_probes(&session).await.unwrap();
+    assert_eq!(world.count("probes").await, 0);
+    drop(session);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn text_that_cannot_be_stored_is_the_caller_s_mistake() {
+    let world = World::new().await;
+    let session = world.ctx.app.store.session().await.unwrap();
+    let page = PageRequest { after: None, limit: 1 };
+    let refused = projects::list(&session, &world.actor, page, Some("\0")).await;
+    assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+    drop(session);
     world.end().await;
 }

@@ -40,7 +40,7 @@ pub async fn find_credential(store: &Store, user_name: &str) -> Result<Option<Cr
     let session = store.session().await?;
     let statement = session
         .prepare_cached(
-            "SELECT c.id, c.verifier, d.id AS database_id, d.instance_id, d.status, d.failure_reason
+            "SELECT c.id, c.verifier, d.id AS database_id, d.instance_id, d.status, d.status_reason
                FROM (SELECT id, database_id, verifier
                        FROM connections
                       WHERE user_name = $1
@@ -55,7 +55,7 @@ pub async fn find_credential(store: &Store, user_name: &str) -> Result<Option<Cr
     let readiness = match row.get("status") {
         "ready" => Readiness::Ready,
         "failure" => {
-            let reason: Option<String> = row.get("failure_reason");
+            let reason: Option<String> = row.get("status_reason");
             Readiness::Failed(reason.unwrap_or_else(|| "it could not be made".into()))
         }
         _ => Readiness::Provisioning,
@@ -97,6 +97,12 @@ pub async fn issue_probe(session: &Session, database: DatabaseId) -> Result<Prob
         .await?;
     session.execute(&statement, &[&probe.user, &database.uuid(), &verifier]).await?;
     Ok(probe)
+}
+
+/// Removes the probes that are no longer good, as after a crash between a probe and its end.
+pub async fn forget_expired_probes(session: &Session) -> Result<()> {
+    session.execute("DELETE FROM probes WHERE expires_at < now()", &[]).await?;
+    Ok(())
 }
 
 /// Ends every probe of a database.

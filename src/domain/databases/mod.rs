@@ -62,8 +62,8 @@ pub struct Database {
     pub name: String,
     /// How it stands.
     pub status: Status,
-    /// Why it stands at `failure`.
-    pub failure_reason: Option<String>,
+    /// Why it stands at `failure`, or what keeps it at `provisioning`.
+    pub status_reason: Option<String>,
     /// Its region's id.
     pub region: String,
     /// Whether it is its project's default database.
@@ -113,6 +113,8 @@ pub struct Plan {
     pub instance: InstanceId,
     /// The major that was chosen for it, once it was.
     pub major: Option<u16>,
+    /// See [`Database::status_reason`].
+    pub status_reason: Option<String>,
     /// It is to go.
     pub deleted: bool,
 }
@@ -231,16 +233,22 @@ pub async fn choose_major(session: &Session, id: DatabaseId, major: u16) -> Resu
     store::choose_major(session, id, major).await
 }
 
+/// Says what keeps a database at `provisioning`, or that nothing in particular does.
+pub async fn explain(session: &Session, id: DatabaseId, reason: Option<&str>) -> Result<()> {
+    store::explain(session, id, reason).await
+}
+
 /// The probe through the gateway has succeeded.
 pub async fn mark_ready(tx: &Tx, id: DatabaseId) -> Result<()> {
     connections::credential::end_probes(tx, id).await?;
-    store::set_status(tx, id, Status::Ready, None).await?;
+    store::mark_ready(tx, id).await?;
     tx.announce(Channel::DatabaseChanged, &id.bare()).await
 }
 
-/// Its workflow has given up.
+/// Its workflow has given up. The reason is a sentence for its owner.
 pub async fn mark_failed(tx: &Tx, id: DatabaseId, reason: &str) -> Result<()> {
-    store::set_status(tx, id, Status::Failure, Some(reason)).await?;
+    connections::credential::end_probes(tx, id).await?;
+    store::mark_failed(tx, id, reason).await?;
     tx.announce(Channel::DatabaseChanged, &id.bare()).await
 }
 

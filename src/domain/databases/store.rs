@@ -14,7 +14,7 @@ use crate::base::store::{Session, Tx};
 const SELECT: &str = "SELECT d.id,
         d.name,
         d.status,
-        d.failure_reason,
+        d.status_reason,
         d.region,
         d.is_default,
         d.default_connection_id,
@@ -101,7 +101,9 @@ pub(super) async fn mark_deleted(tx: &Tx, id: DatabaseId, now: Timestamp) -> Res
 pub(super) async fn plan(session: &Session, id: DatabaseId) -> Result<Option<Plan>> {
     let statement = session
         .prepare_cached(
-            "SELECT project_id, instance_id, major, deleted_at IS NOT NULL AS deleted FROM databases WHERE id = $1",
+            "SELECT project_id, instance_id, major, status_reason, deleted_at IS NOT NULL AS deleted
+               FROM databases
+              WHERE id = $1",
         )
         .await?;
     let row = session.query_opt(&statement, &[&id.uuid()]).await?;
@@ -110,6 +112,7 @@ pub(super) async fn plan(session: &Session, id: DatabaseId) -> Result<Option<Pla
         project: row.get::<_, Uuid>("project_id").into(),
         instance: row.get::<_, Uuid>("instance_id").into(),
         major: row.get::<_, Option<i16>>("major").map(i16::unsigned_abs),
+        status_reason: row.get("status_reason"),
         deleted: row.get("deleted"),
     }))
 }
@@ -123,12 +126,35 @@ pub(super) async fn choose_major(session: &Session, id: DatabaseId, major: u16) 
     Ok(row.map_or(major, |row| row.get::<_, i16>("major").unsigned_abs()))
 }
 
-/// A deleted database keeps the status that it had.
-pub(super) async fn set_status(tx: &Tx, id: DatabaseId, status: Status, reason: Option<&str>) -> Result<()> {
-    let statement = tx
-        .prepare_cached("UPDATE databases SET status = $2, failure_reason = $3 WHERE id = $1 AND deleted_at IS NULL")
+pub(super) async fn explain(session: &Session, id: DatabaseId, reason: Option<&str>) -> Result<()> {
+    let statement = session
+        .prepare_cached("UPDATE databases SET status_reason = $2 WHERE id = $1 AND status = 'provisioning'")
         .await?;
-    tx.execute(&statement, &[&id.uuid(), &status.as_str(), &reason]).await?;
+    session.execute(&statement, &[&id.uuid(), &reason]).await?;
+    Ok(())
+}
+
+/// A deleted database keeps the status that it had.
+pub(super) async fn mark_ready(tx: &Tx, id: DatabaseId) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE databases SET status = 'ready', status_reason = NULL WHERE id = $1 AND deleted_at IS NULL",
+        )
+        .await?;
+    tx.execute(&statement, &[&id.uuid()]).await?;
+    Ok(())
+}
+
+/// Only what is still being made can fail to be made.
+pub(super) async fn mark_failed(tx: &Tx, id: DatabaseId, reason: &str) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE databases
+                SET status = 'failure', status_reason = $2
+              WHERE id = $1 AND status = 'provisioning' AND deleted_at IS NULL",
+        )
+        .await?;
+    tx.execute(&statement, &[&id.uuid(), &reason]).await?;
     Ok(())
 }
 
@@ -148,7 +174,7 @@ fn read(row: &Row) -> Result<Database> {
         id: row.get::<_, Uuid>("id").into(),
         name: row.get("name"),
         status: Status::parse(row.get("status"))?,
-        failure_reason: row.get("failure_reason"),
+        status_reason: row.get("status_reason"),
         region: row.get("region"),
         is_default: row.get("is_default"),
         default_connection: row.get::<_, Option<Uuid>>("default_connection_id").map(Into::into),

@@ -5,7 +5,7 @@ mod store;
 use jiff::Timestamp;
 
 use crate::auth::Principal;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::id::WorkspaceId;
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Session, Tx};
@@ -26,6 +26,15 @@ pub async fn create(tx: &Tx, name: &str, now: Timestamp) -> Result<Workspace> {
     let workspace = Workspace { id: WorkspaceId::generate(now), name: name.to_owned(), created_at: now };
     store::insert(tx, &workspace).await?;
     Ok(workspace)
+}
+
+/// The workspace with this id.
+///
+/// # Errors
+/// [`Error::NotFound`] for any that the caller does not reach.
+pub async fn get(session: &Session, actor: &Principal, id: WorkspaceId) -> Result<Workspace> {
+    let reachable = if id == actor.workspace { store::get(session, id).await? } else { None };
+    reachable.ok_or_else(|| Error::not_found("workspace", id))
 }
 
 /// The workspaces that the caller reaches.

@@ -18,6 +18,11 @@ pub(super) async fn insert(tx: &Tx, workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+pub(super) async fn get(session: &Session, id: WorkspaceId) -> Result<Option<Workspace>> {
+    let statement = session.prepare_cached("SELECT id, name, created_at FROM workspaces WHERE id = $1").await?;
+    Ok(session.query_opt(&statement, &[&id.uuid()]).await?.as_ref().map(read))
+}
+
 pub(super) async fn list(
     session: &Session,
     reachable: WorkspaceId,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -22,6 +22,7 @@ use crate::http::Failure;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
+use crate::http::path::Path;
 use crate::http::query::Query;
 
 /// Where a database is.
@@ -61,8 +62,8 @@ pub(super) struct DatabaseFields {
     /// through the address of its connection strings.
     #[schema(example = "ready")]
     status: &'static str,
-    /// Why it stands at `failure`; null otherwise.
-    failure_reason: Option<String>,
+    /// Why it stands at `failure`, or what keeps it at `provisioning`; null otherwise.
+    status_reason: Option<String>,
     /// When it was made.
     #[schema(format = "date-time")]
     created_at: String,
@@ -135,6 +136,9 @@ pub(super) struct CreateDatabase {
     /// What to make it from; only `empty`.
     #[schema(nullable = false)]
     source: Option<CreateSource>,
+    /// Deprecated, and not taken: what `source` was called before.
+    #[schema(deprecated, nullable = false, value_type = Object)]
+    from_database: Option<serde_json::Value>,
 }
 
 /// What to make a database from.
@@ -154,7 +158,7 @@ fn fields(app: &App, database: &Database, credential: Option<&NewCredential>) ->
         r#type: "database",
         name: database.name.clone(),
         status: database.status.as_str(),
-        failure_reason: database.failure_reason.clone(),
+        status_reason: database.status_reason.clone(),
         created_at: format_timestamp(database.created_at),
         is_default: database.is_default,
         default_connection_id: database.default_connection.map(|id| id.to_string()),
@@ -243,8 +247,6 @@ pub(super) async fn list_databases(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not do this.", body = ErrorBody),
     (status = 404, description = "There is no such project.", body = ErrorBody),
-    (status = 413, description = "The body is too large.", body = ErrorBody),
-    (status = 415, description = "The body is not of type application/json.", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_database(
@@ -261,6 +263,11 @@ pub(super) async fn create_database(
     if let Some(source) = new.source.filter(|source| source.r#type != "empty") {
         let message = format!("source.type: a database cannot be made from {:?} yet", source.r#type);
         return Err(Error::invalid(message, "Use empty, or leave source out.").into());
+    }
+    // Left unread, it would give an empty database to somebody who wants a copy.
+    if new.from_database.is_some() {
+        let message = "fromDatabase: a database cannot be made from another one yet";
+        return Err(Error::invalid(message, "Leave it out to get an empty database.").into());
     }
     let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;

@@ -8,8 +8,10 @@ mod workspaces;
 
 use std::sync::Arc;
 
+use axum::Router;
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Content, Ref, ResponseBuilder};
 use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -50,8 +52,42 @@ impl Modify for Bearer {
     }
 }
 
-/// Every operation of the API with its part of the document.
-pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+/// What may happen to every operation, and to every one that takes a body.
+struct Failures;
+
+impl Modify for Failures {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        const ANY: [(&str, &str); 2] = [
+            ("500", "A fault of the server."),
+            ("503", "The server cannot do it right now; Retry-After says when to try again."),
+        ];
+        const WITH_BODY: [(&str, &str); 3] = [
+            ("408", "The body did not arrive in time."),
+            ("413", "The body is too large."),
+            ("415", "The body is not of type application/json."),
+        ];
+        let body = || Content::new(Some(Ref::from_schema_name("ErrorBody")));
+        for path in document.paths.paths.values_mut() {
+            let operations = [&mut path.get, &mut path.post, &mut path.patch, &mut path.delete];
+            for operation in operations.into_iter().flatten() {
+                let with_body = WITH_BODY.iter().filter(|_| operation.request_body.is_some());
+                for (status, description) in ANY.iter().chain(with_body) {
+                    let response = ResponseBuilder::new().description(*description).content("application/json", body());
+                    operation.responses.responses.insert((*status).into(), response.build().into());
+                }
+            }
+        }
+    }
+}
+
+/// Every operation of the API, and the document about them.
+pub(super) fn routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
+    let (router, mut document) = operations().split_for_parts();
+    Failures.modify(&mut document);
+    (router, document)
+}
+
+fn operations() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(projects::list_projects, projects::create_project))
         .routes(routes!(projects::get_project, projects::delete_project))
@@ -60,6 +96,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(connections::list_connections, connections::create_connection))
         .routes(routes!(connections::get_connection, connections::delete_connection))
         .routes(routes!(workspaces::list_workspaces))
+        .routes(routes!(workspaces::get_workspace))
         .routes(routes!(regions::list_regions))
         .routes(routes!(regions::list_postgres_regions))
 }

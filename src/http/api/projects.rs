@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -21,6 +21,7 @@ use crate::http::Failure;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
+use crate::http::path::Path;
 use crate::http::query::Query;
 
 /// A project.
@@ -142,6 +143,7 @@ pub(super) async fn list_projects(
     Query(filter): Query<ProjectQuery>,
 ) -> Result<Json<List<ProjectWire>>, Failure> {
     let page = page.parse(ProjectId::parse)?;
+    filter.logical_id.as_deref().map(check_logical_id).transpose()?;
     let session = app.store.session().await?;
     let found = projects::list(&session, &actor, page, filter.logical_id.as_deref()).await?;
     Ok(Json(List::of(found, |project| wire(&app, project))))
@@ -158,8 +160,6 @@ pub(super) async fn list_projects(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 404, description = "There is no such workspace.", body = ErrorBody),
     (status = 409, description = "Another project has the logical id.", body = ErrorBody),
-    (status = 413, description = "The body is too large.", body = ErrorBody),
-    (status = 415, description = "The body is not of type application/json.", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_project(

@@ -7,14 +7,16 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{List, PageQuery, url};
+use super::{Data, List, PageQuery, url};
 use crate::app::App;
 use crate::base::clock::format_timestamp;
+use crate::base::error::Error;
 use crate::base::id::WorkspaceId;
 use crate::domain::workspaces::{self, Workspace};
 use crate::http::Failure;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
+use crate::http::path::Path;
 use crate::http::query::Query;
 
 /// A workspace.
@@ -64,4 +66,21 @@ pub(super) async fn list_workspaces(
     let page = page.parse(WorkspaceId::parse)?;
     let found = workspaces::list(&app.store.session().await?, &actor, page).await?;
     Ok(Json(List::of(found, |workspace| wire(&app, workspace))))
+}
+
+/// Get a workspace
+#[utoipa::path(get, path = "/v1/workspaces/{id}", tag = "Workspaces",
+    params(("id" = String, Path, description = "The workspace's id.")), responses(
+    (status = 200, description = "The workspace.", body = Data<WorkspaceWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 404, description = "There is no such workspace.", body = ErrorBody),
+))]
+pub(super) async fn get_workspace(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Data<WorkspaceWire>>, Failure> {
+    let id = WorkspaceId::parse(&id).ok_or_else(|| Error::not_found("workspace", id))?;
+    let workspace = workspaces::get(&app.store.session().await?, &actor, id).await?;
+    Ok(Json(Data { data: wire(&app, workspace) }))
 }
