@@ -46,20 +46,25 @@ impl Directory {
 
     /// Every PostgreSQL server in it: process id and data directory.
     pub fn servers(&self) -> Vec<(i32, PathBuf)> {
-        let mut found = Vec::new();
+        let mut found: Vec<(i32, i32, PathBuf)> = Vec::new();
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
             let Ok(pid) = process.file_name().to_string_lossy().parse::<i32>() else { continue };
             let Ok(line) = std::fs::read(process.path().join("cmdline")) else { continue };
+            let Ok(facts) = std::fs::read_to_string(process.path().join("stat")) else { continue };
             let mut arguments = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
             if !arguments.next().is_some_and(|program| program.ends_with("postgres")) {
                 continue;
             }
             let data = arguments.by_ref().skip_while(|word| word != "-D").nth(1).unwrap_or_default();
             if Path::new(&data).starts_with(&self.0) {
-                found.push((pid, PathBuf::from(data)));
+                let parent = facts.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+                found.push((pid, parent.and_then(|pid| pid.parse().ok()).unwrap_or_default(), PathBuf::from(data)));
             }
         }
-        found
+        // A server's new child looks like the server until it has set its title.
+        let servers: Vec<i32> = found.iter().map(|(pid, ..)| *pid).collect();
+        found.retain(|(_, parent, _)| !servers.contains(parent));
+        found.into_iter().map(|(pid, _, data)| (pid, data)).collect()
     }
 
     /// The directories of all instances, without the stock.

@@ -306,9 +306,13 @@ async fn a_worker_that_lost_its_lease_fails_nothing() {
     let late = runner.drive(workflow);
     let meanwhile = async {
         eventually("the step to begin", async || (world.engine.count(Verb::Create) == 1).then_some(())).await;
-        world.set(WORKER_DIED).await;
-        world.set("step_deadline = NULL").await;
-        eventually("another worker to take over", async || (world.engine.count(Verb::Create) == 2).then_some(())).await;
+        world.set(&format!("step_deadline = NULL, {WORKER_DIED}")).await;
+        let taken_over = async || {
+            let session = world.ctx.app.store.session().await.unwrap();
+            let claimed = "SELECT fence = 2 AND state = 'running' FROM workflows";
+            session.query_one(claimed, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+        };
+        eventually("another worker to take over", taken_over).await;
         gate.open();
     };
     let (late, other, ()) = tokio::join!(late, other.drive(workflow), meanwhile);

@@ -190,12 +190,15 @@ pub(super) fn own_name() -> Option<String> {
     (output.status.success() && !name.is_empty()).then_some(name)
 }
 
-/// An existing user without power, as whom `initdb` runs when this process is root.
-pub(super) fn initdb_user() -> Option<u32> {
-    let users = passwd();
-    ["postgres", "nobody"]
-        .into_iter()
-        .find_map(|wanted| users.iter().find(|(name, uid)| name == wanted && *uid != 0).map(|(_, uid)| *uid))
+/// An existing user without power, with its group, as whom `initdb` runs when this process is root.
+pub(super) fn initdb_user() -> Option<(u32, u32)> {
+    let text = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let users: Vec<Vec<&str>> = text.lines().map(|line| line.split(':').collect()).collect();
+    ["postgres", "nobody"].into_iter().find_map(|wanted| {
+        let user = users.iter().find(|fields| fields[0] == wanted)?;
+        let (uid, gid) = (user.get(2)?.parse().ok()?, user.get(3)?.parse().ok()?);
+        (uid != 0 && gid != 0).then_some((uid, gid))
+    })
 }
 
 fn passwd() -> Vec<(String, u32)> {
