@@ -30,7 +30,7 @@ async fn existing_projects_get_a_branch_and_existing_databases_stand_on_it() {
         );
         client.batch_execute(&insert).await.unwrap();
         // As the runner does it: each file in one transaction.
-        let migration = include_str!("../../migrations/V0003__branches_and_usage.sql");
+        let migration = include_str!("../../migrations/V0003__branches.sql");
         client.batch_execute(&format!("BEGIN; {migration}; COMMIT")).await.unwrap();
         let select = "SELECT b.id, b.git_name, b.is_default, b.role
                         FROM branches b JOIN databases d ON d.branch_id = b.id AND d.project_id = b.project_id";
