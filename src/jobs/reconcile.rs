@@ -55,12 +55,12 @@ pub async fn stock(ctx: Arc<JobCtx>) {
     }
 }
 
+/// Returns when a database has changed, or may have while the announcements were missed.
 async fn database_changed(announcements: &mut broadcast::Receiver<Announcement>) {
     loop {
         match announcements.recv().await {
-            Ok(Announcement::Of(Channel::DatabaseChanged, _) | Announcement::Missed) => return,
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Ok(Announcement::Of(Channel::DatabaseChanged, _) | Announcement::Missed) | Err(_) => return,
+            Ok(Announcement::Of(..)) => {}
         }
     }
 }

@@ -68,16 +68,16 @@ pub(super) fn ensure(templates: &Path, programs: &Programs) -> Result<PathBuf, E
             doing: DOING,
             reason: "there is neither a user postgres nor a user nobody on this machine".into(),
         })?;
-        std::os::unix::fs::chown(&data, Some(user.0), None).map_err(failed(DOING))?;
+        std::os::unix::fs::chown(&data, Some(user.uid), None).map_err(failed(DOING))?;
         Some(user)
     } else {
         None
     };
     let as_user = |program: &str| {
         use std::os::unix::process::CommandExt as _;
-        let mut command = command(&programs.path(program), user.map(|(uid, _)| uid));
-        if let Some((_, gid)) = user {
-            command.gid(gid);
+        let mut command = command(&programs.path(program), user.as_ref().map(|user| user.uid));
+        if let Some(user) = &user {
+            command.gid(user.gid);
         }
         command
     };
