@@ -45,6 +45,8 @@ names! {
     DatabaseName: "the database's name", 1..=LONGEST;
     /// A connection's name: 3 to 65 characters.
     ConnectionName: "the connection's name", 3..=65;
+    /// A service token's name: 1 to 256 characters.
+    TokenName: "the token's name", 1..=LONGEST;
 }
 
 fn check(what: &str, text: &str, min: usize, max: usize) -> Result<()> {

@@ -8,10 +8,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
-use howdah::auth::service_tokens;
+use howdah::auth::{Limits, service_tokens};
 use howdah::auth::signing::Signer;
 use howdah::base::clock::Clock;
 use howdah::base::keyring::Keyring;
+use howdah::base::name::TokenName;
 use howdah::base::store::Store;
 use howdah::base::tasks::Tasks;
 use howdah::domain::workspaces;
@@ -222,7 +223,9 @@ impl Howdah {
         let tx = store.begin().await.unwrap();
         let signer = Signer::load_or_create(&tx, &keyring, now).await.unwrap();
         let workspace = workspaces::create(&tx, "Elsewhere", now).await.unwrap();
-        let (_, token) = service_tokens::create(&tx, &signer, workspace.id, "stranger", now).await.unwrap();
+        let name = TokenName::parse("stranger").unwrap();
+        let limits = Limits::default();
+        let token = service_tokens::issue(&tx, &signer, now, workspace.id, &name, &limits).await.unwrap().value;
         tx.commit().await.unwrap();
         tasks.stop();
         Person::new(self.url(), Some(token.expose().to_owned()))

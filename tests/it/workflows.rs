@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use howdah::app::{App, JobCtx, PublicAddresses};
-use howdah::auth::Principal;
+use howdah::auth::{Limits, Principal};
 use howdah::auth::signing::Signer;
 use howdah::base::clock::Clock;
 use howdah::base::error::Error;
@@ -88,7 +88,7 @@ impl World {
             ctx: Arc::new(JobCtx { app, instances, gateway: address }),
             engine,
             tasks,
-            actor: Principal { workspace: workspace.id, token: ServiceTokenId::generate(now) },
+            actor: Principal::new(workspace.id, ServiceTokenId::generate(now), "test".into(), Limits::default()),
             metadata,
             _directory: directory,
         }

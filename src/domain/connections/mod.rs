@@ -53,9 +53,10 @@ pub async fn create(
     database: DatabaseId,
     name: &ConnectionName,
 ) -> Result<NewCredential> {
-    if !store::lock_database(tx, actor.workspace, database).await? {
+    if !store::lock_database(tx, &actor.scope(), database).await? {
         return Err(Error::not_found("database", database));
     }
+    actor.may_change()?;
     issue(tx, now, database, name).await
 }
 
@@ -76,7 +77,7 @@ pub async fn issue(tx: &Tx, now: Timestamp, database: DatabaseId, name: &Connect
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such connection.
 pub async fn get(session: &Session, actor: &Principal, id: ConnectionId) -> Result<Connection> {
-    store::get(session, actor.workspace, id).await?.ok_or_else(|| Error::not_found("connection", id))
+    store::get(session, &actor.scope(), id).await?.ok_or_else(|| Error::not_found("connection", id))
 }
 
 /// A database's connections, oldest first.
@@ -89,7 +90,7 @@ pub async fn list(
     database: DatabaseId,
     page: PageRequest<ConnectionId>,
 ) -> Result<Page<Connection>> {
-    if !store::database_exists(session, actor.workspace, database).await? {
+    if !store::database_exists(session, &actor.scope(), database).await? {
         return Err(Error::not_found("database", database));
     }
     let rows = store::list(session, database, page).await?;
@@ -106,7 +107,9 @@ pub async fn of_databases(session: &Session, databases: &[Uuid]) -> Result<Vec<C
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such connection.
 pub async fn delete(tx: &Tx, actor: &Principal, id: ConnectionId) -> Result<()> {
-    if !store::remove(tx, actor.workspace, id).await? {
+    get(tx, actor, id).await?;
+    actor.may_change()?;
+    if !store::remove(tx, &actor.scope(), id).await? {
         return Err(Error::not_found("connection", id));
     }
     tx.announce(Channel::ConnectionEnded, &id.bare()).await

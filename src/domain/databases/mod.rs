@@ -131,9 +131,10 @@ pub async fn create(
     project: ProjectId,
     new: NewDatabase,
 ) -> Result<Created> {
-    if !store::lock_project(tx, actor.workspace, project).await? {
+    if !store::lock_project(tx, &actor.scope(), project).await? {
         return Err(Error::not_found("project", project));
     }
+    actor.may_change()?;
     let id = DatabaseId::generate(now);
     store::insert(tx, project, id, InstanceId::generate(now), &new, now).await?;
     let name = ConnectionName::parse("Default")?;
@@ -149,7 +150,7 @@ pub async fn create(
 /// # Errors
 /// [`Error::NotFound`] when the caller's workspace has no such live database.
 pub async fn get(session: &Session, actor: &Principal, id: DatabaseId) -> Result<Database> {
-    let mut found = store::get(session, actor.workspace, id).await?;
+    let mut found = store::get(session, &actor.scope(), id).await?;
     attach_connections(session, &mut found).await?;
     found.pop().ok_or_else(|| Error::not_found("database", id))
 }
@@ -191,6 +192,7 @@ async fn attach_connections(session: &Session, databases: &mut [Database]) -> Re
 /// [`Error::NotFound`], or [`Error::Forbidden`] for a project's default database.
 pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: DatabaseId) -> Result<Database> {
     let database = get(tx, actor, id).await?;
+    actor.may_change()?;
     if database.is_default {
         return Err(Error::Forbidden(
             "Cannot delete the default database of a project by itself; delete the project.".into(),

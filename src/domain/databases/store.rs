@@ -6,8 +6,9 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::{Database, NewDatabase, Plan, Status};
+use crate::auth::Scope;
 use crate::base::error::{Error, Result};
-use crate::base::id::{ConnectionId, DatabaseId, InstanceId, ProjectId, WorkspaceId};
+use crate::base::id::{ConnectionId, DatabaseId, InstanceId, ProjectId};
 use crate::base::page::PageRequest;
 use crate::base::store::{Session, Tx};
 
@@ -25,12 +26,17 @@ const SELECT: &str = "SELECT d.id,
    JOIN projects p ON p.id = d.project_id
   WHERE d.deleted_at IS NULL";
 
-/// Makes a concurrent delete of the project wait. False when the workspace has no such project.
-pub(super) async fn lock_project(tx: &Tx, workspace: WorkspaceId, project: ProjectId) -> Result<bool> {
+/// Makes a concurrent delete of the project wait. False when the caller has no such project.
+pub(super) async fn lock_project(tx: &Tx, scope: &Scope, project: ProjectId) -> Result<bool> {
     let statement = tx
-        .prepare_cached("SELECT FROM projects WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL FOR SHARE")
+        .prepare_cached(
+            "SELECT
+               FROM projects
+              WHERE workspace_id = $1 AND ($2::uuid[] IS NULL OR id = ANY ($2)) AND id = $3 AND deleted_at IS NULL
+                FOR SHARE",
+        )
         .await?;
-    Ok(tx.query_opt(&statement, &[&workspace.uuid(), &project.uuid()]).await?.is_some())
+    Ok(tx.query_opt(&statement, &[&scope.workspace, &scope.projects, &project.uuid()]).await?.is_some())
 }
 
 pub(super) async fn insert(
@@ -65,9 +71,13 @@ pub(super) async fn set_default_connection(tx: &Tx, id: DatabaseId, connection: 
 }
 
 /// None or one.
-pub(super) async fn get(session: &Session, workspace: WorkspaceId, id: DatabaseId) -> Result<Vec<Database>> {
-    let statement = session.prepare_cached(&format!("{SELECT} AND p.workspace_id = $1 AND d.id = $2")).await?;
-    session.query(&statement, &[&workspace.uuid(), &id.uuid()]).await?.iter().map(read).collect()
+pub(super) async fn get(session: &Session, scope: &Scope, id: DatabaseId) -> Result<Vec<Database>> {
+    let statement = session
+        .prepare_cached(&format!(
+            "{SELECT} AND p.workspace_id = $1 AND ($2::uuid[] IS NULL OR p.id = ANY ($2)) AND d.id = $3"
+        ))
+        .await?;
+    session.query(&statement, &[&scope.workspace, &scope.projects, &id.uuid()]).await?.iter().map(read).collect()
 }
 
 pub(super) async fn list(

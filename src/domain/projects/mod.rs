@@ -45,11 +45,13 @@ pub struct NewProject {
 /// Makes a project, without databases.
 ///
 /// # Errors
-/// [`Error::Conflict`] when a live project of the workspace has the same `logical_id`.
+/// [`Error::Forbidden`] when the caller may not; [`Error::Conflict`] when a live project of the
+/// workspace has the same `logical_id`.
 pub async fn create(tx: &Tx, actor: &Principal, now: Timestamp, new: NewProject) -> Result<Project> {
+    actor.may_create_projects()?;
     let id = ProjectId::generate(now);
     let name = new.name.unwrap_or_else(ProjectName::generate);
-    store::insert(tx, actor.workspace, id, &name, new.logical_id.as_deref(), new.region.as_deref(), now).await?;
+    store::insert(tx, actor.workspace(), id, &name, new.logical_id.as_deref(), new.region.as_deref(), now).await?;
     get(tx, actor, id).await
 }
 
@@ -58,7 +60,7 @@ pub async fn create(tx: &Tx, actor: &Principal, now: Timestamp, new: NewProject)
 /// # Errors
 /// [`Error::NotFound`] when the caller's workspace has no such live project.
 pub async fn get(session: &Session, actor: &Principal, id: ProjectId) -> Result<Project> {
-    store::get(session, actor.workspace, id).await?.ok_or_else(|| Error::not_found("project", id))
+    store::get(session, &actor.scope(), id).await?.ok_or_else(|| Error::not_found("project", id))
 }
 
 /// The caller's projects, oldest first; those with one `logical_id`, if it is given.
@@ -68,7 +70,7 @@ pub async fn list(
     page: PageRequest<ProjectId>,
     logical_id: Option<&str>,
 ) -> Result<Page<Project>> {
-    let rows = store::list(session, actor.workspace, page, logical_id).await?;
+    let rows = store::list(session, &actor.scope(), page, logical_id).await?;
     Ok(Page::cut(rows, page.limit, |project| project.id.bare()))
 }
 
@@ -76,10 +78,12 @@ pub async fn list(
 /// workflows take its instances away.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the caller's workspace has no such live project.
+/// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when it may not.
 pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: ProjectId) -> Result<()> {
+    get(tx, actor, id).await?;
+    actor.may_change()?;
     // The lock makes a create in this project wait, and find the project gone.
-    if !store::mark_deleted(tx, actor.workspace, id, now).await? {
+    if !store::mark_deleted(tx, &actor.scope(), id, now).await? {
         return Err(Error::not_found("project", id));
     }
     databases::delete_all(tx, now, id).await?;

@@ -171,7 +171,7 @@ pub(super) async fn create_project(
     new.region.as_deref().map(|region| app.regions.check(region)).transpose()?;
     new.logical_id.as_deref().map(check_logical_id).transpose()?;
     if let Some(workspace) = new.workspace_id.as_deref()
-        && crate::base::id::WorkspaceId::parse(workspace) != Some(actor.workspace)
+        && crate::base::id::WorkspaceId::parse(workspace) != Some(actor.workspace())
     {
         return Err(Error::not_found("workspace", workspace).into());
     }
