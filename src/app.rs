@@ -11,7 +11,7 @@ use crate::auth::signing::Signer;
 use crate::base::clock::Clock;
 use crate::base::error::Result;
 use crate::base::id::WorkflowId;
-use crate::base::store::{Announcement, Store};
+use crate::base::store::{Announcement, Channel, Store};
 use crate::base::tasks::Tasks;
 use crate::domain::regions::Regions;
 use crate::engine::{Instances, TENANT_DATABASE};
@@ -47,6 +47,23 @@ impl App {
         workflow: WorkflowId,
     ) -> Result<()> {
         queue::wait(&self.store, announcements, workflow, PATIENCE).await.map(drop)
+    }
+
+    /// Waits a short while until this announcement of a committed change has come back to this
+    /// process, and so to the gateway.
+    ///
+    /// `announcements` must have been subscribed before the change committed.
+    pub async fn hear(&self, announcements: &mut broadcast::Receiver<Announcement>, channel: Channel, bare_id: &str) {
+        let heard = async {
+            while let Ok(announcement) = announcements.recv().await {
+                match announcement {
+                    Announcement::Of(on, id) if on == channel && id == bare_id => return,
+                    Announcement::Of(..) => {}
+                    Announcement::Missed => return,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, heard).await;
     }
 }
 

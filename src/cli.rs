@@ -23,7 +23,7 @@ enum Command {
     /// Run the platform: API, gateway and workers in one process
     ///
     /// The first start makes the data directory, Howdah's own metadata store, a workspace and a
-    /// first service token, which is written to <data-dir>/initial-token. Every option can also
+    /// first service token, which is written to `initial-token` in it. Every option can also
     /// be set by its environment variable. Ctrl-C stops everything cleanly.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<config::Serve>),

@@ -95,6 +95,8 @@ ids! {
     WorkspaceId = "wksp";
     /// A project: a set of databases.
     ProjectId = "proj";
+    /// A branch: where a project's databases stand.
+    BranchId = "br";
     /// A database, as the API shows it.
     DatabaseId = "db";
     /// A connection: one credential of one database.

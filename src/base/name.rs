@@ -9,7 +9,7 @@ use super::error::{Error, Result};
 pub const LONGEST: usize = 256;
 
 macro_rules! names {
-    ($($(#[$doc:meta])* $name:ident: $what:literal, $min:literal..=$max:expr;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident: $field:literal, $what:literal, $min:literal..=$max:expr;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct $name(String);
@@ -20,7 +20,7 @@ macro_rules! names {
             /// # Errors
             /// [`Error::Invalid`] when it is too short, too long, only blanks or has control characters.
             pub fn parse(text: &str) -> Result<Self> {
-                check($what, text, $min, $max)?;
+                check($field, $what, text, $min, $max)?;
                 Ok(Self(text.to_owned()))
             }
 
@@ -40,28 +40,59 @@ macro_rules! names {
 
 names! {
     /// A project's name: 1 to 256 characters.
-    ProjectName: "the project's name", 1..=LONGEST;
+    ProjectName: "name", "the project's name", 1..=LONGEST;
     /// A database's name in the API: 1 to 256 characters. (Inside PostgreSQL it is always `postgres`.)
-    DatabaseName: "the database's name", 1..=LONGEST;
+    DatabaseName: "name", "the database's name", 1..=LONGEST;
     /// A connection's name: 3 to 65 characters.
-    ConnectionName: "the connection's name", 3..=65;
+    ConnectionName: "name", "the connection's name", 3..=65;
+    /// A branch's name, which is that of a branch in git: 1 to 256 characters.
+    BranchName: "gitName", "the branch's name", 1..=LONGEST;
     /// A service token's name: 1 to 256 characters.
-    TokenName: "the token's name", 1..=LONGEST;
+    TokenName: "name", "the token's name", 1..=LONGEST;
 }
 
-fn check(what: &str, text: &str, min: usize, max: usize) -> Result<()> {
+fn check(field: &str, what: &str, text: &str, min: usize, max: usize) -> Result<()> {
     let hint = format!("Give a name of {min} to {max} characters.");
     let length = text.chars().count();
     if length < min || text.trim().is_empty() {
-        return Err(Error::invalid(format!("name: {what} is too short ({length} characters)"), hint));
+        return Err(Error::invalid(format!("{field}: {what} is too short ({length} characters)"), hint));
     }
     if length > max {
-        return Err(Error::invalid(format!("name: {what} is too long ({length} characters)"), hint));
+        return Err(Error::invalid(format!("{field}: {what} is too long ({length} characters)"), hint));
     }
     if text.chars().any(char::is_control) {
-        return Err(Error::invalid(format!("name: {what} has a control character"), hint));
+        return Err(Error::invalid(format!("{field}: {what} has a control character"), hint));
     }
     Ok(())
+}
+
+/// The identity that an external tool gives a thing: up to 256 lower-case letters, digits, `-` and
+/// `_`, a letter or digit first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogicalId(String);
+
+impl LogicalId {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it does not fit.
+    pub fn parse(text: &str) -> Result<Self> {
+        let fits = text.len() <= LONGEST
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte))
+            && text.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
+        if fits {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Error::invalid(
+            "logicalId: it does not fit ^[a-z0-9][-_a-z0-9]*$",
+            "Use up to 256 lower-case letters, digits, - and _, a letter or digit first.",
+        ))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 const FIRST: &[&str] = &[

@@ -303,6 +303,8 @@ async fn running_instances_are_adopted(world: &World) {
     world.engine.ensure_started(id).await.unwrap();
     let instances = world.instances(5);
     instances.adopt().await.unwrap();
+    // Waits for the adoption, and is no activity.
+    drop(instances.attach_probe(id).await.unwrap());
     instances.stop_idle().await.unwrap();
     assert!(world.runs(id).await);
     world.pass(1000);
@@ -467,4 +469,87 @@ async fn an_instance_that_does_not_answer_keeps_no_other_awake() {
     assert!(engine.is_running(first) != engine.is_running(second));
     instances.stop_idle().await.unwrap();
     assert!(!engine.is_running(first) && !engine.is_running(second));
+}
+
+/// Lets everything go on that can.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn who_gives_up_does_not_open_the_gate_for_the_next_verb() {
+    let (engine, world) = fake_world();
+    let instances = world.instances(1);
+    let (id, major) = (world.id(), world.major().await);
+    let creates = engine.hold_up(Verb::Create);
+    tokio::select! {
+        _ = instances.ensure_created(id, major) => panic!("the create is held up"),
+        () = settle() => {}
+    }
+    let destroys = engine.hold_up(Verb::Destroy);
+    tokio::select! {
+        _ = instances.ensure_destroyed(id) => panic!("the create is under way"),
+        () = settle() => {}
+    }
+    assert_eq!(engine.count(Verb::Destroy), 0);
+    creates.open();
+    tokio::select! {
+        _ = instances.ensure_destroyed(id) => panic!("the destroy is held up"),
+        () = settle() => {}
+    }
+    assert!(engine.exists(id));
+    let (attached, ()) = tokio::join!(instances.attach(id), async {
+        settle().await;
+        assert_eq!(engine.count(Verb::Start), 0);
+        destroys.open();
+    });
+    assert!(matches!(attached, Err(EngineError::Missing(_))));
+    assert!(!engine.exists(id));
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_holds_up_no_adoption_of_others() {
+    let (engine, world) = fake_world();
+    let (slow, gone, asleep) = (world.created().await, world.created().await, world.created().await);
+    for id in [slow, gone] {
+        world.engine.ensure_started(id).await.unwrap();
+    }
+    let instances = world.instances(2);
+    let gate = engine.hold_up(Verb::Start);
+    instances.adopt().await.unwrap();
+    engine.crash(gone);
+    settle().await;
+    assert_eq!(engine.count(Verb::Start), 3, "what has ended is not started again");
+    let (attached, ()) = tokio::join!(instances.attach(slow), async {
+        settle().await;
+        // The one who attaches waits for the adoption, and does not start it once more.
+        assert_eq!(engine.count(Verb::Start), 3);
+        gate.open();
+    });
+    assert_sql_works(attached.unwrap().endpoint()).await;
+    // There is one seat left, that of the one that ended.
+    instances.attach(asleep).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_runs_no_more_is_forgotten() {
+    let (engine, world) = fake_world();
+    let instances = world.instances(5);
+    let (stopped, crashed, destroyed) = (world.created().await, world.created().await, world.created().await);
+    let missing = world.id();
+    for id in [stopped, crashed, destroyed] {
+        drop(instances.attach(id).await.unwrap());
+    }
+    let stays = world.created().await;
+    let attached = instances.attach(stays).await.unwrap();
+    assert!(instances.attach(missing).await.is_err());
+    instances.ensure_stopped(stopped).await.unwrap();
+    engine.crash(crashed);
+    instances.ensure_destroyed(destroyed).await.unwrap();
+    settle().await;
+    instances.stop_idle().await.unwrap();
+    assert_eq!(instances.known(), [stays]);
+    drop(attached);
 }

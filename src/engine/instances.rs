@@ -4,12 +4,13 @@
 //! An instance is *idle* when no transaction is open in it and no byte has passed for the limit.
 //! Open sessions do not keep it awake, since pools never disconnect: they are ended with 57P01.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::stream;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot, watch};
 use tokio::time::timeout;
 
@@ -26,8 +27,8 @@ const OUTDATED_QUIET: Duration = Duration::from_secs(2);
 const SETTLING: Duration = Duration::from_secs(2);
 /// How long an attach at the cap waits for a stop that is under way.
 const ROOM_PATIENCE: Duration = Duration::from_secs(10);
-/// How many instances are stopped at a time when Howdah shuts down.
-const STOPS_AT_ONCE: usize = 16;
+/// How many instances are adopted or stopped at a time.
+const VERBS_AT_ONCE: usize = 16;
 
 /// How many instances run and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +76,7 @@ struct Slot {
 #[derive(Default)]
 struct State {
     running: Option<Running>,
-    /// A stop is under way: who attaches waits for it.
+    /// A stop or an adoption is under way: who attaches waits for it.
     closing: bool,
     /// How many starts have ended, and how the last one failed, for those who waited for it.
     starts: u64,
@@ -150,24 +151,43 @@ impl Instances {
         })
     }
 
-    /// Takes over what runs already, as after a crash of Howdah, so that it is stopped when idle.
+    /// Takes over what runs already, as after a crash of Howdah, so that it counts and is stopped
+    /// when idle. Returns as soon as everybody who attaches waits for that; how long a server
+    /// takes to answer holds up nobody else.
     pub async fn adopt(self: &Arc<Self>) -> Result<(), EngineError> {
+        let mut found = Vec::new();
         for facts in self.engine.instances().await?.into_iter().filter(|facts| facts.running) {
             let slot = self.slot(facts.id);
-            let _gate = slot.gate.clone().lock_owned().await;
-            if lock(&slot.state).running.is_some() {
-                continue;
-            }
-            match self.engine.ensure_started(facts.id).await {
-                Ok(endpoint) => drop(self.set_running(facts.id, &slot, endpoint, self.seats.force(), None)),
-                Err(error) => tracing::warn!(
-                    instance.id = %facts.id,
-                    error = %error,
-                    "{} was running and cannot be taken over", facts.id
-                ),
+            // A verb under way, or an adoption, sees to it.
+            let Ok(gate) = slot.gate.clone().try_lock_owned() else { continue };
+            if lock(&slot.state).running.is_none() {
+                lock(&slot.state).closing = true;
+                found.push((facts.id, slot.clone(), Reopen(slot, Some(gate)), self.seats.force()));
             }
         }
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            let adoptions = stream::iter(found).for_each_concurrent(VERBS_AT_ONCE, |(id, slot, reopen, seat)| {
+                let this = this.clone();
+                async move { this.adopt_one(id, &slot, reopen, seat).await }
+            });
+            adoptions.await;
+        });
         Ok(())
+    }
+
+    async fn adopt_one(self: &Arc<Self>, id: InstanceId, slot: &Arc<Slot>, reopen: Reopen, seat: Seat) {
+        // One that has ended meanwhile sleeps like any other.
+        if self.engine.has_exited(id).now_or_never().is_none() {
+            match self.engine.ensure_started(id).await {
+                Ok(endpoint) => drop(self.set_running(id, slot, endpoint, seat, None)),
+                Err(error) => {
+                    tracing::warn!(instance.id = %id, error = %error, "{id} was running and cannot be taken over");
+                }
+            }
+        }
+        drop(reopen);
+        self.seats.freed.notify_waiters();
     }
 
     /// Starts the instance if it sleeps and holds on to it. Waits for a stop under way and starts
@@ -290,12 +310,13 @@ impl Instances {
             state.running = Some(running);
             (start, attachment)
         };
-        let (this, slot) = (self.clone(), slot.clone());
+        let (this, slot) = (self.clone(), Arc::downgrade(slot));
         self.tasks.spawn(async move {
             tokio::select! {
                 () = this.engine.has_exited(id) => {}
                 () = this.tasks.stopping() => return,
             }
+            let Some(slot) = slot.upgrade() else { return };
             // A stop on purpose has ended the running by the time it lets go of the gate.
             let _gate = slot.gate.lock().await;
             let ended = lock(&slot.state).running.take_if(|running| running.start == start);
@@ -386,17 +407,15 @@ impl Instances {
         self.finish_stop(id, slot, reopen).await.map(|()| true)
     }
 
-    /// Waits until the sessions, which have been told, are gone, and stops the server. Goes on
-    /// when the caller gives up.
+    /// Waits until the sessions, which have been told, are gone, and stops the server.
     async fn finish_stop(
         self: &Arc<Self>,
         id: InstanceId,
         slot: &Arc<Slot>,
         reopen: Reopen,
     ) -> Result<(), EngineError> {
-        let (answer, answered) = oneshot::channel();
         let (this, slot) = (self.clone(), slot.clone());
-        self.tasks.spawn(async move {
+        self.to_the_end("stop the instance", async move {
             let _ = timeout(FAREWELL, slot.emptied()).await;
             let stopped = this.engine.ensure_stopped(id).await;
             if stopped.is_ok() {
@@ -407,11 +426,23 @@ impl Instances {
             }
             drop(reopen);
             this.seats.freed.notify_waiters();
-            let _ = answer.send(stopped);
-        });
-        answered.await.unwrap_or_else(|_| {
-            Err(EngineError::Failed { doing: "stop the instance", reason: "the stop was interrupted".into() })
+            stopped
         })
+        .await
+    }
+
+    /// Runs a verb in a task of its own. What an engine does cannot be called off half-way: the
+    /// verb keeps its gate until it has ended, even if the caller gives up.
+    async fn to_the_end(
+        &self,
+        doing: &'static str,
+        verb: impl Future<Output = Result<(), EngineError>> + Send + 'static,
+    ) -> Result<(), EngineError> {
+        let (answer, answered) = oneshot::channel();
+        self.tasks.spawn(async move {
+            let _ = answer.send(verb.await);
+        });
+        answered.await.unwrap_or_else(|_| Err(EngineError::Failed { doing, reason: "it was interrupted".into() }))
     }
 
     fn slot(&self, id: InstanceId) -> Arc<Slot> {
@@ -422,13 +453,15 @@ impl Instances {
         lock(&self.slots).iter().map(|(id, slot)| (*id, slot.clone())).collect()
     }
 
-    /// Drops what is known of an instance that runs no more, unless somebody is using it.
-    fn tidy(&self, id: InstanceId, slot: Arc<Slot>) {
-        let mut slots = lock(&self.slots);
-        // Everybody gets theirs under this lock: two means the map and this one.
-        if Arc::strong_count(&slot) == 2 && lock(&slot.state).running.is_none() {
-            slots.remove(&id);
-        }
+    /// Drops what is known of instances that run no more and that nobody is using.
+    fn tidy(&self) {
+        // Everybody gets theirs under this lock: one means that only the map has it.
+        lock(&self.slots).retain(|_, slot| Arc::strong_count(slot) > 1 || lock(&slot.state).running.is_some());
+    }
+
+    #[cfg(test)]
+    pub(super) fn known(&self) -> Vec<InstanceId> {
+        self.all_slots().into_iter().map(|(id, _)| id).collect()
     }
 
     fn now(&self) -> i64 {
@@ -443,63 +476,71 @@ impl Instances {
     }
 
     /// [`Engine::ensure_created`], one verb at a time.
-    pub async fn ensure_created(&self, id: InstanceId, major: Major) -> Result<(), EngineError> {
+    pub async fn ensure_created(self: &Arc<Self>, id: InstanceId, major: Major) -> Result<(), EngineError> {
         let slot = self.slot(id);
         let gate = slot.gate.clone().lock_owned().await;
-        let created = self.engine.ensure_created(id, major).await;
-        drop(gate);
-        self.tidy(id, slot);
-        created
+        let this = self.clone();
+        self.to_the_end("create the instance", async move {
+            let created = this.engine.ensure_created(id, major).await;
+            // While the gate is held the slot must not be forgotten.
+            drop((gate, slot));
+            created
+        })
+        .await
     }
 
     /// Ends every attachment ([`EndReason::Gone`]), then [`Engine::ensure_stopped`]. The next
     /// attach starts it again.
     pub async fn ensure_stopped(self: &Arc<Self>, id: InstanceId) -> Result<(), EngineError> {
         let slot = self.slot(id);
-        let stopped = self.end(id, &slot, EndReason::Gone).await;
-        self.tidy(id, slot);
-        stopped
+        self.end(id, &slot, EndReason::Gone).await
     }
 
     /// Ends every attachment ([`EndReason::Gone`]), then [`Engine::ensure_destroyed`].
     pub async fn ensure_destroyed(self: &Arc<Self>, id: InstanceId) -> Result<(), EngineError> {
         let slot = self.slot(id);
         let reopen = self.close(&slot, EndReason::Gone).await;
-        let _ = timeout(FAREWELL, slot.emptied()).await;
-        let destroyed = self.engine.ensure_destroyed(id).await;
-        if destroyed.is_ok() {
-            drop(lock(&slot.state).running.take());
-        }
-        drop(reopen);
-        self.tidy(id, slot);
-        destroyed
+        let this = self.clone();
+        self.to_the_end("remove the instance", async move {
+            let _ = timeout(FAREWELL, slot.emptied()).await;
+            let destroyed = this.engine.ensure_destroyed(id).await;
+            if destroyed.is_ok() {
+                drop(lock(&slot.state).running.take());
+            }
+            drop(reopen);
+            destroyed
+        })
+        .await
     }
 
     /// One round of the idle-stop reconciler: stops what is idle, restarts nothing. An outdated
     /// instance is stopped as soon as it is not busy and has had no traffic for a few seconds.
     pub async fn stop_idle(self: &Arc<Self>) -> Result<(), EngineError> {
-        let running: HashMap<_, _> =
-            self.all_slots().into_iter().filter(|(_, slot)| lock(&slot.state).running.is_some()).collect();
+        self.tidy();
+        let mut running = self.all_slots();
+        running.retain(|(_, slot)| lock(&slot.state).running.is_some());
         if running.is_empty() {
             return Ok(());
         }
         let facts = self.engine.instances().await?;
-        let outdated = |id: &InstanceId| facts.iter().any(|facts| facts.id == *id && facts.outdated);
-        let mut first_failure = None;
-        for (id, slot) in &running {
-            let quiet = match (outdated(id), self.limits.idle_stop) {
-                (true, limit) => limit.unwrap_or(OUTDATED_QUIET).min(OUTDATED_QUIET),
-                (false, Some(limit)) => limit,
-                (false, None) => continue,
+        let outdated: HashSet<_> = facts.iter().filter(|facts| facts.outdated).map(|facts| facts.id).collect();
+        let stops = running.into_iter().filter_map(|(id, slot)| {
+            let limit = self.limits.idle_stop;
+            let quiet = match outdated.contains(&id) {
+                true => limit.unwrap_or(OUTDATED_QUIET).min(OUTDATED_QUIET),
+                false => limit?,
             };
-            match self.stop_if_quiet(*id, slot, quiet).await {
-                Ok(true) => tracing::info!(instance.id = %id, "stopped {id}, which was idle"),
-                Ok(false) => {}
-                // One instance that does not answer must not keep the others awake.
-                Err(error) => drop(first_failure.get_or_insert(error)),
-            }
-        }
-        first_failure.map_or(Ok(()), Err)
+            Some(async move {
+                if self.stop_if_quiet(id, &slot, quiet).await? {
+                    tracing::info!(instance.id = %id, "stopped {id}, which was idle");
+                }
+                Ok(())
+            })
+        });
+        // One instance that does not answer must not keep the others awake.
+        let outcomes: Vec<Result<(), EngineError>> =
+            stream::iter(stops).buffer_unordered(VERBS_AT_ONCE).collect().await;
+        outcomes.into_iter().collect()
     }
 
     /// Ends every attachment ([`EndReason::Shutdown`]) and stops every instance. No attach succeeds afterwards.
@@ -520,8 +561,8 @@ impl Instances {
         }
         all.sort_by_key(|(id, _)| *id);
         all.dedup_by_key(|(id, _)| *id);
-        futures_util::stream::iter(all)
-            .for_each_concurrent(STOPS_AT_ONCE, |(id, slot)| async move {
+        stream::iter(all)
+            .for_each_concurrent(VERBS_AT_ONCE, |(id, slot)| async move {
                 if let Err(error) = self.end(id, &slot, EndReason::Shutdown).await {
                     tracing::error!(instance.id = %id, error = %error, "cannot stop {id}");
                 }

@@ -91,7 +91,7 @@ pub enum EngineError {
     MajorMissing(Major),
     /// Every running instance is in use and the cap is reached. Maps to SQLSTATE 53300.
     #[error(
-        "{running} instances are running, as many as this machine is set to run, and none is idle; try again later or raise --max-running"
+        "as many instances are running as this machine is set to run ({running}), and none is idle; try again later or raise --max-running"
     )]
     Full {
         /// How many run.

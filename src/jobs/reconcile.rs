@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::broadcast;
+
 use crate::app::JobCtx;
 use crate::base::error::{Error, Result, describe};
 use crate::base::store::{Announcement, Channel};
@@ -16,33 +18,49 @@ const IDLE_ROUND: Duration = Duration::from_secs(1);
 const STOCK_ROUND: Duration = Duration::from_secs(30);
 /// How long the stock waits after it could not be filled.
 const STOCK_PAUSE: Duration = Duration::from_secs(5);
+/// After so long without a change of any database there is time to fill the stock.
+const LULL: Duration = Duration::from_millis(500);
 /// How often old rows are forgotten and instances compared with rows.
 const HOUSEKEEPING_ROUND: Duration = Duration::from_secs(3600);
 
-/// Keeps the stock full: after every change of a database, and on a timer.
+/// Keeps the stock full: after every change of a database, and on a timer. Preparing an instance
+/// is work for processor and disk that creates in a burst would wait for, so while the stock is
+/// more than half full it waits for a lull.
 pub async fn stock(ctx: Arc<JobCtx>) {
     let tasks = ctx.app.tasks.clone();
     let mut announcements = ctx.app.store.announcements();
     while !tasks.is_stopping() {
-        let pause = match ctx.instances.replenish_stock().await {
-            Ok(level) if level.ready < level.target => continue,
-            Ok(_) => STOCK_ROUND,
+        let (pause, spare) = match ctx.instances.replenish_stock().await {
+            Ok(level) => {
+                let pause = if level.ready < level.target { Duration::ZERO } else { STOCK_ROUND };
+                (pause, level.ready.saturating_sub(level.target / 2))
+            }
             Err(error) => {
                 tracing::warn!(error = %describe(&error), "cannot fill the stock of prepared instances; trying again");
-                STOCK_PAUSE
+                (STOCK_PAUSE, 0)
             }
         };
-        let changed = async {
-            while let Ok(announcement) = announcements.recv().await {
-                if matches!(announcement, Announcement::Of(Channel::DatabaseChanged, _) | Announcement::Missed) {
+        let due = async {
+            let _ = tokio::time::timeout(pause, database_changed(&mut announcements)).await;
+            for _ in 0..spare {
+                if tokio::time::timeout(LULL, database_changed(&mut announcements)).await.is_err() {
                     return;
                 }
             }
         };
         tokio::select! {
-            () = changed => {}
-            () = tokio::time::sleep(pause) => {}
+            () = due => {}
             () = tasks.stopping() => {}
+        }
+    }
+}
+
+/// Returns when a database has changed, or may have while the announcements were missed.
+async fn database_changed(announcements: &mut broadcast::Receiver<Announcement>) {
+    loop {
+        match announcements.recv().await {
+            Ok(Announcement::Of(Channel::DatabaseChanged, _) | Announcement::Missed) | Err(_) => return,
+            Ok(Announcement::Of(..)) => {}
         }
     }
 }

@@ -2,8 +2,8 @@
 //! workspace and token, the keys.
 
 use super::directory::DataDirectory;
-use crate::auth::{Limits, service_tokens};
 use crate::auth::signing::Signer;
+use crate::auth::{Limits, service_tokens};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Result, describe};
 use crate::base::id::InstallationId;

@@ -24,6 +24,8 @@ struct Call {
 enum Stranger {
     /// The thing does not exist for them.
     NotFound,
+    /// Nobody may, with a service token.
+    Forbidden,
     /// A list or a thing of their own; nothing of the owner's in it.
     OwnOnly(u16),
 }
@@ -52,6 +54,9 @@ async fn every_operation_checks_who_is_calling() {
     let post = |operation: &'static str, path: String, body, stranger, status| {
         call(Method::POST, operation, path, Some(body), stranger, status)
     };
+    let patch = |operation: &'static str, path: String, body, status| {
+        call(Method::PATCH, operation, path, Some(body), Stranger::NotFound, status)
+    };
     let delete = |operation: &'static str, path: String, status| {
         call(Method::DELETE, operation, path, None, Stranger::NotFound, status)
     };
@@ -60,24 +65,46 @@ async fn every_operation_checks_who_is_calling() {
     let workspace = format!("/v1/workspaces/{workspace_id}");
     let databases = format!("{project}/databases");
     let connections = format!("{database}/connections");
+    let to_owner = json!({"recipientAccessToken": howdah.token()});
+    let of_owner = json!({"projectId": project_id, "name": "secret_flat"});
+    let (branches, of_project_branches) = (format!("{project}/branches"), "/v1/projects/{projectId}/branches");
+    let branch = owner.post(&branches, json!({"gitName": "secret_branch"})).await.data(201).clone();
+    let branch = format!("/v1/branches/{}", id(&branch));
     let none = json!({"createDatabase": false});
+    let of_default = json!({"databaseId": default, "name": "job"});
     let of_project = "/v1/projects/{projectId}/databases";
     let of_database = "/v1/databases/{databaseId}/connections";
     // In an order in which the owner's calls work one after the other.
     let table = vec![
         get("/v1/workspaces", "/v1/workspaces".into(), Stranger::OwnOnly(200)),
-        get("/v1/workspaces/{id}", workspace, Stranger::NotFound),
+        post("/v1/workspaces", "/v1/workspaces".into(), json!({"displayName": "mine"}), Stranger::Forbidden, 403),
+        get("/v1/workspaces/{id}", workspace.clone(), Stranger::NotFound),
+        get("/v1/workspaces/{id}/subscription", format!("{workspace}/subscription"), Stranger::NotFound),
         get("/v1/regions", "/v1/regions".into(), Stranger::OwnOnly(200)),
         get("/v1/regions/postgres", "/v1/regions/postgres".into(), Stranger::OwnOnly(200)),
         get("/v1/projects", "/v1/projects".into(), Stranger::OwnOnly(200)),
         post("/v1/projects", "/v1/projects".into(), none, Stranger::OwnOnly(201), 201),
         get("/v1/projects/{id}", project.clone(), Stranger::NotFound),
+        patch("/v1/projects/{id}", project.clone(), json!({"name": "secret_renamed"}), 200),
+        // To oneself: a conflict, and so the owner still has it for the next calls.
+        post("/v1/projects/{id}/transfer", format!("{project}/transfer"), to_owner, Stranger::NotFound, 409),
         get(of_project, databases.clone(), Stranger::NotFound),
         post(of_project, databases, json!({"name": "third"}), Stranger::NotFound, 201),
-        get("/v1/databases/{databaseId}", database, Stranger::NotFound),
+        get(of_project_branches, branches.clone(), Stranger::NotFound),
+        post(of_project_branches, branches, json!({"gitName": "secret_later"}), Stranger::NotFound, 201),
+        get("/v1/branches/{branchId}", branch.clone(), Stranger::NotFound),
+        patch("/v1/branches/{branchId}", branch.clone(), json!({"isDefault": false}), 200),
+        delete("/v1/branches/{branchId}", branch, 204),
+        get("/v1/databases", "/v1/databases".into(), Stranger::OwnOnly(200)),
+        post("/v1/databases", "/v1/databases".into(), of_owner, Stranger::NotFound, 201),
+        get("/v1/databases/{databaseId}", database.clone(), Stranger::NotFound),
+        patch("/v1/databases/{databaseId}", database, json!({"name": "secret_renamed"}), 200),
         get(of_database, connections.clone(), Stranger::NotFound),
         post(of_database, connections, json!({"name": "web"}), Stranger::NotFound, 200),
         get("/v1/connections/{id}", connection.clone(), Stranger::NotFound),
+        get("/v1/connections", "/v1/connections".into(), Stranger::OwnOnly(200)),
+        post("/v1/connections", "/v1/connections".into(), of_default, Stranger::NotFound, 201),
+        post("/v1/connections/{id}/rotate", format!("{connection}/rotate"), json!({}), Stranger::NotFound, 200),
         delete("/v1/connections/{id}", connection, 204),
         delete("/v1/databases/{databaseId}", second, 200),
         delete("/v1/projects/{id}", project, 204),
@@ -103,6 +130,7 @@ async fn every_operation_checks_who_is_calling() {
         let answer = stranger.send(method.clone(), path, body.clone()).await;
         match expected {
             Stranger::NotFound => answer.assert_error(404, "resource-not-found"),
+            Stranger::Forbidden => answer.assert_error(403, "permission-denied"),
             Stranger::OwnOnly(status) => {
                 answer.data(*status);
                 assert!(!answer.body.to_string().contains("secret_"), "{method} {operation}: {}", answer.body);

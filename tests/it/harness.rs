@@ -8,8 +8,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
-use howdah::auth::{Limits, service_tokens};
 use howdah::auth::signing::Signer;
+use howdah::auth::{Limits, service_tokens};
 use howdah::base::clock::Clock;
 use howdah::base::keyring::Keyring;
 use howdah::base::name::TokenName;
@@ -47,20 +47,25 @@ impl Directory {
 
     /// Every PostgreSQL server in it: process id and data directory.
     pub fn servers(&self) -> Vec<(i32, PathBuf)> {
-        let mut found = Vec::new();
+        let mut found: Vec<(i32, i32, PathBuf)> = Vec::new();
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
             let Ok(pid) = process.file_name().to_string_lossy().parse::<i32>() else { continue };
             let Ok(line) = std::fs::read(process.path().join("cmdline")) else { continue };
+            let Ok(facts) = std::fs::read_to_string(process.path().join("stat")) else { continue };
             let mut arguments = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
             if !arguments.next().is_some_and(|program| program.ends_with("postgres")) {
                 continue;
             }
             let data = arguments.by_ref().skip_while(|word| word != "-D").nth(1).unwrap_or_default();
             if Path::new(&data).starts_with(&self.0) {
-                found.push((pid, PathBuf::from(data)));
+                let parent = facts.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+                found.push((pid, parent.and_then(|pid| pid.parse().ok()).unwrap_or_default(), PathBuf::from(data)));
             }
         }
-        found
+        // A server's new child looks like the server until it has set its title.
+        let servers: Vec<i32> = found.iter().map(|(pid, ..)| *pid).collect();
+        found.retain(|(_, parent, _)| !servers.contains(parent));
+        found.into_iter().map(|(pid, _, data)| (pid, data)).collect()
     }
 
     /// The directories of all instances, without the stock.
@@ -216,6 +221,11 @@ impl Howdah {
 
     /// Somebody with a workspace of their own.
     pub async fn stranger(&self) -> Person {
+        self.stranger_with_token().await.0
+    }
+
+    /// The same, with the token that speaks for that workspace.
+    pub async fn stranger_with_token(&self) -> (Person, String) {
         let key = std::fs::read(self.directory.path().join("keys/master.key")).unwrap();
         let keyring = Keyring::new(key.as_slice().try_into().unwrap());
         let (store, tasks) = self.store();
@@ -228,7 +238,8 @@ impl Howdah {
         let token = service_tokens::issue(&tx, &signer, now, workspace.id, &name, &limits).await.unwrap().value;
         tx.commit().await.unwrap();
         tasks.stop();
-        Person::new(self.url(), Some(token.expose().to_owned()))
+        let token = token.expose().to_owned();
+        (Person::new(self.url(), Some(token.clone())), token)
     }
 
     /// Everything that Howdah should have: one instance for each row, no work left, nothing failed.
@@ -322,6 +333,10 @@ impl Person {
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {
         self.send(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::PATCH, path, Some(body)).await
     }
 
     pub async fn delete(&self, path: &str) -> Answer {

@@ -10,11 +10,16 @@
 mod api;
 mod architecture;
 mod authorization;
+mod branches;
+mod connections;
 mod crash;
+mod databases;
 mod gateway;
 mod harness;
 mod main_job;
+mod migrations;
 mod openapi;
+mod projects;
 mod sdk;
 mod start;
 mod workflows;

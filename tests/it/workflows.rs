@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use howdah::app::{App, JobCtx, PublicAddresses};
-use howdah::auth::{Limits, Principal};
 use howdah::auth::signing::Signer;
+use howdah::auth::{Limits, Principal};
 use howdah::base::clock::Clock;
 use howdah::base::error::Error;
 use howdah::base::id::{DatabaseId, ServiceTokenId, WorkflowId};
 use howdah::base::keyring::Keyring;
 use howdah::base::name::{DatabaseName, ProjectName};
-use howdah::base::page::PageRequest;
 use howdah::base::store::Store;
 use howdah::base::tasks::Tasks;
+use howdah::domain::branches::Placement;
 use howdah::domain::connections::credential;
 use howdah::domain::databases::{self, NewDatabase};
 use howdah::domain::projects::{self, NewProject};
@@ -23,7 +23,7 @@ use howdah::domain::regions::Regions;
 use howdah::domain::workspaces;
 use howdah::engine::fake::{FakeEngine, Verb};
 use howdah::engine::local::{LocalConfig, MetadataInstance};
-use howdah::engine::{Instances, Limits, Major};
+use howdah::engine::{self, Instances, Major};
 use howdah::gateway::{self, Gateway, tls};
 use howdah::jobs::Workflows;
 use howdah::jobs::database::{DeleteStep, ProvisionStep};
@@ -56,7 +56,7 @@ impl World {
         let (tasks, clock) = (Tasks::default(), Clock::system());
         let store = Store::open(config, 8, &tasks).unwrap();
         let engine = FakeEngine::new().unwrap();
-        let limits = Limits { idle_stop: None, max_running };
+        let limits = engine::Limits { idle_stop: None, max_running };
         let instances = Instances::new(engine.clone(), limits, clock.clone(), tasks.clone());
         let (certificate, key) = tls::self_signed(&["localhost".to_owned()]).unwrap();
         let gateway = Gateway::bind(
@@ -104,7 +104,13 @@ impl World {
         let tx = self.ctx.app.store.begin().await.unwrap();
         let new = NewProject { name: Some(ProjectName::parse("p").unwrap()), region: None, logical_id: None };
         let project = projects::create(&tx, &self.actor, now, new).await.unwrap();
-        let new = NewDatabase { name: DatabaseName::parse("d").unwrap(), region: "us-east-1".into(), is_default: true };
+        let new = NewDatabase {
+            name: DatabaseName::parse("d").unwrap(),
+            region: "us-east-1".into(),
+            is_default: true,
+            placement: Placement::Default,
+            logical_id: None,
+        };
         let created = databases::create(&tx, &self.actor, now, project.id, new).await.unwrap();
         tx.commit().await.unwrap();
         (project, created.database, created.workflow)
@@ -187,6 +193,7 @@ async fn every_workflow_survives_a_failure_at_every_step() {
                 assert_eq!(runner.drive(workflow).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
                 let left: HashMap<&str, i64> = HashMap::from([
                     ("projects", world.count("projects").await),
+                    ("branches", world.count("branches").await),
                     ("databases", world.count("databases").await),
                     ("connections", world.count("connections").await),
                     ("probes", world.count("probes").await),
@@ -299,9 +306,13 @@ async fn a_worker_that_lost_its_lease_fails_nothing() {
     let late = runner.drive(workflow);
     let meanwhile = async {
         eventually("the step to begin", async || (world.engine.count(Verb::Create) == 1).then_some(())).await;
-        world.set(WORKER_DIED).await;
-        world.set("step_deadline = NULL").await;
-        eventually("another worker to take over", async || (world.engine.count(Verb::Create) == 2).then_some(())).await;
+        world.set(&format!("step_deadline = NULL, {WORKER_DIED}")).await;
+        let taken_over = async || {
+            let session = world.ctx.app.store.session().await.unwrap();
+            let claimed = "SELECT fence = 2 AND state = 'running' FROM workflows";
+            session.query_one(claimed, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+        };
+        eventually("another worker to take over", taken_over).await;
         gate.open();
     };
     let (late, other, ()) = tokio::join!(late, other.drive(workflow), meanwhile);
@@ -394,10 +405,9 @@ async fn probes_that_a_crash_left_are_forgotten() {
 #[tokio::test]
 async fn text_that_cannot_be_stored_is_the_caller_s_mistake() {
     let world = World::new().await;
-    let session = world.ctx.app.store.session().await.unwrap();
-    let page = PageRequest { after: None, limit: 1 };
-    let refused = projects::list(&session, &world.actor, page, Some("\0")).await;
+    let tx = world.ctx.app.store.begin().await.unwrap();
+    let refused = workspaces::create(&tx, "\0", world.ctx.app.clock.now()).await;
     assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
-    drop(session);
+    drop(tx);
     world.end().await;
 }

@@ -42,6 +42,14 @@ pub struct NewCredential {
     pub password: Secret,
 }
 
+impl NewCredential {
+    fn generate(id: ConnectionId) -> (Self, Verifier) {
+        let password = Secret::new(format!("sk_{}", random_text::<24>()));
+        let verifier = Verifier::of(&password);
+        (Self { id, user: random_hex::<32>(), password }, verifier)
+    }
+}
+
 /// Makes a connection of a database that the caller has.
 ///
 /// # Errors
@@ -62,13 +70,24 @@ pub async fn create(
 
 /// Makes a connection; the caller has checked whose database it is.
 pub async fn issue(tx: &Tx, now: Timestamp, database: DatabaseId, name: &ConnectionName) -> Result<NewCredential> {
-    let credential = NewCredential {
-        id: ConnectionId::generate(now),
-        user: random_hex::<32>(),
-        password: Secret::new(format!("sk_{}", random_text::<24>())),
-    };
-    let verifier = Verifier::of(&credential.password);
+    let (credential, verifier) = NewCredential::generate(ConnectionId::generate(now));
     store::insert(tx, database, name, &credential, &verifier, now).await?;
+    Ok(credential)
+}
+
+/// Gives a connection another user name and password. The old ones are no longer good when this
+/// commits; the sessions that were opened with them are ended.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller has no such connection.
+pub async fn rotate(tx: &Tx, actor: &Principal, id: ConnectionId) -> Result<NewCredential> {
+    get(tx, actor, id).await?;
+    actor.may_change()?;
+    let (credential, verifier) = NewCredential::generate(id);
+    if !store::replace(tx, &actor.scope(), &credential, &verifier).await? {
+        return Err(Error::not_found("connection", id));
+    }
+    tx.announce(Channel::ConnectionEnded, &id.bare()).await?;
     Ok(credential)
 }
 
@@ -93,7 +112,17 @@ pub async fn list(
     if !store::database_exists(session, &actor.scope(), database).await? {
         return Err(Error::not_found("database", database));
     }
-    let rows = store::list(session, database, page).await?;
+    list_all(session, actor, Some(database), page).await
+}
+
+/// The connections of all of the caller's databases, oldest first; those of one, if it is given.
+pub async fn list_all(
+    session: &Session,
+    actor: &Principal,
+    database: Option<DatabaseId>,
+    page: PageRequest<ConnectionId>,
+) -> Result<Page<Connection>> {
+    let rows = store::list(session, &actor.scope(), database, page).await?;
     Ok(Page::cut(rows, page.limit, |connection| connection.id.bare()))
 }
 

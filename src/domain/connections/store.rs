@@ -84,22 +84,50 @@ pub(super) async fn get(session: &Session, scope: &Scope, id: ConnectionId) -> R
 
 pub(super) async fn list(
     session: &Session,
-    database: DatabaseId,
+    scope: &Scope,
+    database: Option<DatabaseId>,
     page: PageRequest<ConnectionId>,
 ) -> Result<Vec<Connection>> {
     let statement = session
         .prepare_cached(&format!(
-            "{SELECT} WHERE c.database_id = $1 AND ($2::uuid IS NULL OR c.id > $2) ORDER BY c.id LIMIT $3"
+            "{SELECT} JOIN projects p ON p.id = d.project_id
+              WHERE p.workspace_id = $1
+                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))
+                AND ($3::uuid IS NULL OR c.database_id = $3)
+                AND ($4::uuid IS NULL OR c.id > $4)
+              ORDER BY c.id
+              LIMIT $5"
         ))
         .await?;
-    let after = page.after.map(|id| id.uuid());
-    let rows = session.query(&statement, &[&database.uuid(), &after, &(i64::from(page.limit) + 1)]).await?;
+    let (database, after) = (database.map(|id| id.uuid()), page.after.map(|id| id.uuid()));
+    let limit = i64::from(page.limit) + 1;
+    let rows = session.query(&statement, &[&scope.workspace, &scope.projects, &database, &after, &limit]).await?;
     Ok(rows.iter().map(read).collect())
 }
 
 pub(super) async fn of_databases(session: &Session, databases: &[Uuid]) -> Result<Vec<Connection>> {
     let statement = session.prepare_cached(&format!("{SELECT} WHERE c.database_id = ANY ($1) ORDER BY c.id")).await?;
     Ok(session.query(&statement, &[&databases]).await?.iter().map(read).collect())
+}
+
+/// False when the caller has no such connection.
+pub(super) async fn replace(tx: &Tx, scope: &Scope, credential: &NewCredential, verifier: &Verifier) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE connections c
+                SET user_name = $4, verifier = $5
+               FROM databases d, projects p
+              WHERE c.id = $3
+                AND d.id = c.database_id
+                AND d.deleted_at IS NULL
+                AND p.id = d.project_id
+                AND p.workspace_id = $1
+                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))",
+        )
+        .await?;
+    let id = credential.id.uuid();
+    let verifier = verifier.to_text();
+    Ok(tx.execute(&statement, &[&scope.workspace, &scope.projects, &id, &credential.user, &verifier]).await? == 1)
 }
 
 pub(super) async fn remove(tx: &Tx, scope: &Scope, id: ConnectionId) -> Result<bool> {

@@ -8,10 +8,11 @@ use uuid::Uuid;
 
 use crate::auth::Principal;
 use crate::base::error::{Error, Result};
-use crate::base::id::{ConnectionId, DatabaseId, InstanceId, ProjectId, WorkflowId};
-use crate::base::name::{ConnectionName, DatabaseName};
+use crate::base::id::{BranchId, ConnectionId, DatabaseId, InstanceId, ProjectId, WorkflowId};
+use crate::base::name::{BranchName, ConnectionName, DatabaseName, LogicalId};
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Channel, Session, Tx};
+use crate::domain::branches::{self, Placement};
 use crate::domain::connections::{self, Connection, NewCredential};
 use crate::domain::projects;
 use crate::queue;
@@ -78,6 +79,10 @@ pub struct Database {
     pub project: ProjectId,
     /// Its project's name.
     pub project_name: String,
+    /// The branch that it stands on.
+    pub branch: BranchId,
+    /// The identity that an external tool gave it; unique on its branch.
+    pub logical_id: Option<String>,
 }
 
 /// A database to be made.
@@ -89,6 +94,34 @@ pub struct NewDatabase {
     pub region: String,
     /// Whether it becomes its project's default.
     pub is_default: bool,
+    /// The branch that it is to stand on.
+    pub placement: Placement,
+    /// See [`Database::logical_id`].
+    pub logical_id: Option<LogicalId>,
+}
+
+/// What to change about a database.
+#[derive(Clone, Debug, Default)]
+pub struct DatabaseChange {
+    /// Another name.
+    pub name: Option<DatabaseName>,
+    /// Another branch.
+    pub placement: Option<Placement>,
+    /// Another [`Database::logical_id`].
+    pub logical_id: Option<LogicalId>,
+}
+
+/// Which databases to list; those that fit all that is given.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Those of one project.
+    pub project: Option<ProjectId>,
+    /// Those on one branch.
+    pub branch: Option<BranchId>,
+    /// Those on branches of this name.
+    pub branch_git_name: Option<BranchName>,
+    /// Those with this identity.
+    pub logical_id: Option<LogicalId>,
 }
 
 /// What a create leaves behind.
@@ -122,8 +155,9 @@ pub struct Plan {
 /// Makes a database in a project: its rows, its first connection, and the start of the workflow.
 ///
 /// # Errors
-/// [`Error::NotFound`] for a project that the caller does not have; [`Error::Rejected`] when it
-/// is to be the default and the project has one.
+/// [`Error::NotFound`] for a project that the caller does not have, or a branch that the project
+/// does not have; [`Error::Rejected`] when it is to be the default and the project has one;
+/// [`Error::Conflict`] when a live database of the branch has the same `logical_id`.
 pub async fn create(
     tx: &Tx,
     actor: &Principal,
@@ -136,7 +170,8 @@ pub async fn create(
     }
     actor.may_change()?;
     let id = DatabaseId::generate(now);
-    store::insert(tx, project, id, InstanceId::generate(now), &new, now).await?;
+    let branch = branches::place(tx, now, project, &new.placement).await?;
+    store::insert(tx, project, id, InstanceId::generate(now), branch, &new, now).await?;
     let name = ConnectionName::parse("Default")?;
     let credential = connections::issue(tx, now, id, &name).await?;
     store::set_default_connection(tx, id, credential.id).await?;
@@ -166,7 +201,17 @@ pub async fn list(
     page: PageRequest<DatabaseId>,
 ) -> Result<Page<Database>> {
     projects::get(session, actor, project).await?;
-    let rows = store::list(session, project, page).await?;
+    list_all(session, actor, &Filter { project: Some(project), ..Filter::default() }, page).await
+}
+
+/// The databases of all of the caller's projects, oldest first.
+pub async fn list_all(
+    session: &Session,
+    actor: &Principal,
+    filter: &Filter,
+    page: PageRequest<DatabaseId>,
+) -> Result<Page<Database>> {
+    let rows = store::list(session, &actor.scope(), filter, page).await?;
     let mut page = Page::cut(rows, page.limit, |database| database.id.bare());
     attach_connections(session, &mut page.items).await?;
     Ok(page)
@@ -183,6 +228,34 @@ async fn attach_connections(session: &Session, databases: &mut [Database]) -> Re
         }
     }
     Ok(())
+}
+
+/// Changes a database and answers what it is then.
+///
+/// # Errors
+/// [`Error::NotFound`] for a database that the caller does not have, or a branch that its project
+/// does not have; [`Error::Conflict`] when another live database of the branch has its `logical_id`.
+pub async fn update(
+    tx: &Tx,
+    actor: &Principal,
+    now: Timestamp,
+    id: DatabaseId,
+    change: &DatabaseChange,
+) -> Result<Database> {
+    let database = get(tx, actor, id).await?;
+    // The project first, as in a delete of the project: two orders would be a deadlock.
+    actor.may_change()?;
+    if !store::lock_project(tx, &actor.scope(), database.project).await? {
+        return Err(Error::not_found("database", id));
+    }
+    let branch = match &change.placement {
+        Some(placement) => Some(branches::place(tx, now, database.project, placement).await?),
+        None => None,
+    };
+    if !store::update(tx, &database, branch, change).await? {
+        return Err(Error::not_found("database", id));
+    }
+    get(tx, actor, id).await
 }
 
 /// Deletes a database and answers what it was. From the commit on it does not exist for anybody,

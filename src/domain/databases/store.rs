@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
-use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::{Database, NewDatabase, Plan, Status};
+use super::{Database, DatabaseChange, Filter, NewDatabase, Plan, Status};
 use crate::auth::Scope;
 use crate::base::error::{Error, Result};
-use crate::base::id::{ConnectionId, DatabaseId, InstanceId, ProjectId};
+use crate::base::id::{BranchId, ConnectionId, DatabaseId, InstanceId, ProjectId};
+use crate::base::name::{BranchName, DatabaseName, LogicalId};
 use crate::base::page::PageRequest;
 use crate::base::store::{Session, Tx};
 
@@ -21,6 +21,8 @@ const SELECT: &str = "SELECT d.id,
         d.default_connection_id,
         d.created_at,
         d.project_id,
+        d.branch_id,
+        d.logical_id,
         p.name AS project_name
    FROM databases d
    JOIN projects p ON p.id = d.project_id
@@ -44,23 +46,65 @@ pub(super) async fn insert(
     project: ProjectId,
     id: DatabaseId,
     instance: InstanceId,
+    branch: BranchId,
     new: &NewDatabase,
     now: Timestamp,
 ) -> Result<()> {
     let statement = tx
         .prepare_cached(
-            "INSERT INTO databases (id, project_id, name, region, is_default, status, instance_id, created_at)
-             VALUES ($1, $2, $3, $4, $5, 'provisioning', $6, $7)",
+            "INSERT INTO databases
+                 (id, project_id, branch_id, logical_id, name, region, is_default, status, instance_id, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 'provisioning', $8, $9)",
         )
         .await?;
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
-        [&id.uuid(), &project.uuid(), &new.name.as_str(), &new.region, &new.is_default, &instance.uuid(), &now];
-    match tx.execute(&statement, &values).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
-            Err(Error::Rejected("Default database already exists: leave out isDefault to add another database.".into()))
+    let logical_id = new.logical_id.as_ref().map(LogicalId::as_str);
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 9] = [
+        &id.uuid(),
+        &project.uuid(),
+        &branch.uuid(),
+        &logical_id,
+        &new.name.as_str(),
+        &new.region,
+        &new.is_default,
+        &instance.uuid(),
+        &now,
+    ];
+    tx.execute(&statement, &values).await.map_err(|error| clash(error, logical_id))?;
+    Ok(())
+}
+
+/// False when there is no such live database.
+pub(super) async fn update(
+    tx: &Tx,
+    database: &Database,
+    branch: Option<BranchId>,
+    change: &DatabaseChange,
+) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE databases
+                SET name = coalesce($2, name), branch_id = coalesce($3, branch_id), logical_id = coalesce($4, logical_id)
+              WHERE id = $1 AND deleted_at IS NULL",
+        )
+        .await?;
+    let name = change.name.as_ref().map(DatabaseName::as_str);
+    let logical_id = change.logical_id.as_ref().map(LogicalId::as_str);
+    let branch = branch.map(|branch| branch.uuid());
+    let updated = tx.execute(&statement, &[&database.id.uuid(), &name, &branch, &logical_id]).await;
+    Ok(updated.map_err(|error| clash(error, logical_id.or(database.logical_id.as_deref())))? == 1)
+}
+
+/// What a broken rule means to the caller.
+fn clash(error: tokio_postgres::Error, logical_id: Option<&str>) -> Error {
+    match error.as_db_error().and_then(|error| error.constraint()) {
+        Some("databases_project_id_default_key") => {
+            Error::Rejected("Default database already exists: leave out isDefault to add another database.".into())
         }
-        Err(error) => Err(error.into()),
+        Some("databases_branch_id_logical_id_key") => Error::Conflict(format!(
+            "logicalId: another database of the branch has the logical id {:?}",
+            logical_id.unwrap_or_default()
+        )),
+        _ => error.into(),
     }
 }
 
@@ -82,17 +126,35 @@ pub(super) async fn get(session: &Session, scope: &Scope, id: DatabaseId) -> Res
 
 pub(super) async fn list(
     session: &Session,
-    project: ProjectId,
+    scope: &Scope,
+    filter: &Filter,
     page: PageRequest<DatabaseId>,
 ) -> Result<Vec<Database>> {
     let statement = session
         .prepare_cached(&format!(
-            "{SELECT} AND d.project_id = $1 AND ($2::uuid IS NULL OR d.id > $2) ORDER BY d.id LIMIT $3"
+            "{SELECT}
+                AND p.workspace_id = $1
+                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))
+                AND ($3::uuid IS NULL OR d.project_id = $3)
+                AND ($4::uuid IS NULL OR d.branch_id = $4)
+                AND ($5::text IS NULL OR d.branch_id IN (SELECT id FROM branches WHERE git_name = $5 AND deleted_at IS NULL))
+                AND ($6::text IS NULL OR d.logical_id = $6)
+                AND ($7::uuid IS NULL OR d.id > $7)
+              ORDER BY d.id
+              LIMIT $8"
         ))
         .await?;
-    let after = page.after.map(|id| id.uuid());
-    let rows = session.query(&statement, &[&project.uuid(), &after, &(i64::from(page.limit) + 1)]).await?;
-    rows.iter().map(read).collect()
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] = [
+        &scope.workspace,
+        &scope.projects,
+        &filter.project.map(|id| id.uuid()),
+        &filter.branch.map(|id| id.uuid()),
+        &filter.branch_git_name.as_ref().map(BranchName::as_str),
+        &filter.logical_id.as_ref().map(LogicalId::as_str),
+        &page.after.map(|id| id.uuid()),
+        &(i64::from(page.limit) + 1),
+    ];
+    session.query(&statement, &values).await?.iter().map(read).collect()
 }
 
 pub(super) async fn live_in_project(tx: &Tx, project: ProjectId) -> Result<Vec<DatabaseId>> {
@@ -192,5 +254,7 @@ fn read(row: &Row) -> Result<Database> {
         created_at: row.get("created_at"),
         project: row.get::<_, Uuid>("project_id").into(),
         project_name: row.get("project_name"),
+        branch: row.get::<_, Uuid>("branch_id").into(),
+        logical_id: row.get("logical_id"),
     })
 }

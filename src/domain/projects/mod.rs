@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use crate::auth::Principal;
 use crate::base::error::{Error, Result};
 use crate::base::id::{ProjectId, WorkspaceId};
-use crate::base::name::ProjectName;
+use crate::base::name::{LogicalId, ProjectName};
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Session, Tx};
-use crate::domain::databases;
+use crate::domain::{branches, databases};
 
 /// A project.
 #[derive(Clone, Debug)]
@@ -39,10 +39,19 @@ pub struct NewProject {
     /// The region that it was asked for with.
     pub region: Option<String>,
     /// See [`Project::logical_id`].
-    pub logical_id: Option<String>,
+    pub logical_id: Option<LogicalId>,
 }
 
-/// Makes a project, without databases.
+/// What to change about a project.
+#[derive(Clone, Debug, Default)]
+pub struct ProjectChange {
+    /// Another name.
+    pub name: Option<ProjectName>,
+    /// A JSON object that is kept for the one who wrote it, and never shown.
+    pub settings: Option<String>,
+}
+
+/// Makes a project with its first branch, without databases.
 ///
 /// # Errors
 /// [`Error::Forbidden`] when the caller may not; [`Error::Conflict`] when a live project of the
@@ -51,7 +60,8 @@ pub async fn create(tx: &Tx, actor: &Principal, now: Timestamp, new: NewProject)
     actor.may_create_projects()?;
     let id = ProjectId::generate(now);
     let name = new.name.unwrap_or_else(ProjectName::generate);
-    store::insert(tx, actor.workspace(), id, &name, new.logical_id.as_deref(), new.region.as_deref(), now).await?;
+    store::insert(tx, actor.workspace(), id, &name, new.logical_id.as_ref(), new.region.as_deref(), now).await?;
+    branches::create_first(tx, now, id).await?;
     get(tx, actor, id).await
 }
 
@@ -68,10 +78,41 @@ pub async fn list(
     session: &Session,
     actor: &Principal,
     page: PageRequest<ProjectId>,
-    logical_id: Option<&str>,
+    logical_id: Option<&LogicalId>,
 ) -> Result<Page<Project>> {
     let rows = store::list(session, &actor.scope(), page, logical_id).await?;
     Ok(Page::cut(rows, page.limit, |project| project.id.bare()))
+}
+
+/// Changes a project and answers what it is then.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when it may not.
+pub async fn update(tx: &Tx, actor: &Principal, id: ProjectId, change: &ProjectChange) -> Result<Project> {
+    get(tx, actor, id).await?;
+    actor.may_change()?;
+    store::update(tx, &actor.scope(), id, change).await?;
+    get(tx, actor, id).await
+}
+
+/// Gives a project with its databases to another workspace, which `recipient` speaks for. Ids,
+/// credentials and data stay as they are; from the commit on the giver has it no more.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when the giver
+/// may not change it; [`Error::Rejected`] when the recipient may not take it; [`Error::Conflict`]
+/// when the recipient has it already, or has another one with its `logical_id`.
+pub async fn transfer(tx: &Tx, actor: &Principal, recipient: &Principal, id: ProjectId) -> Result<Project> {
+    let project = get(tx, actor, id).await?;
+    actor.may_change()?;
+    recipient.may_create_projects().map_err(|reason| Error::Rejected(format!("recipientAccessToken: {reason}")))?;
+    if recipient.workspace() == actor.workspace() {
+        return Err(Error::Conflict("the project is in the recipient's workspace already".into()));
+    }
+    if !store::set_workspace(tx, &project, recipient.workspace()).await? {
+        return Err(Error::not_found("project", id));
+    }
+    get(tx, recipient, id).await
 }
 
 /// Deletes a project with all its databases. From the commit on it does not exist for anybody;

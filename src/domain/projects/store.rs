@@ -5,11 +5,11 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::Project;
+use super::{Project, ProjectChange};
 use crate::auth::Scope;
 use crate::base::error::{Error, Result};
 use crate::base::id::{ProjectId, WorkspaceId};
-use crate::base::name::ProjectName;
+use crate::base::name::{LogicalId, ProjectName};
 use crate::base::page::PageRequest;
 use crate::base::store::{Session, Tx};
 
@@ -31,7 +31,7 @@ pub(super) async fn insert(
     workspace: WorkspaceId,
     id: ProjectId,
     name: &ProjectName,
-    logical_id: Option<&str>,
+    logical_id: Option<&LogicalId>,
     region: Option<&str>,
     now: Timestamp,
 ) -> Result<()> {
@@ -41,6 +41,7 @@ pub(super) async fn insert(
              VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .await?;
+    let logical_id = logical_id.map(LogicalId::as_str);
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
         [&id.uuid(), &workspace.uuid(), &name.as_str(), &logical_id, &region, &now];
     match tx.execute(&statement, &values).await {
@@ -48,6 +49,37 @@ pub(super) async fn insert(
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::Conflict(format!(
             "logicalId: another project of this workspace has the logical id {:?}",
             logical_id.unwrap_or_default()
+        ))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Nothing happens when the caller has no such project.
+pub(super) async fn update(tx: &Tx, scope: &Scope, id: ProjectId, change: &ProjectChange) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE projects
+                SET name = coalesce($3, name), settings = coalesce($4::text::json, settings)
+              WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL",
+        )
+        .await?;
+    let name = change.name.as_ref().map(ProjectName::as_str);
+    tx.execute(&statement, &[&scope.workspace, &scope.projects, &id.uuid(), &name, &change.settings]).await?;
+    Ok(())
+}
+
+/// False when the project is not what it was any more: deleted, or in a third workspace.
+pub(super) async fn set_workspace(tx: &Tx, project: &Project, recipient: WorkspaceId) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE projects SET workspace_id = $3 WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL",
+        )
+        .await?;
+    match tx.execute(&statement, &[&project.workspace.uuid(), &project.id.uuid(), &recipient.uuid()]).await {
+        Ok(count) => Ok(count == 1),
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::Conflict(format!(
+            "logicalId: another project of the recipient's workspace has the logical id {:?}",
+            project.logical_id.as_deref().unwrap_or_default()
         ))),
         Err(error) => Err(error.into()),
     }
@@ -62,7 +94,7 @@ pub(super) async fn list(
     session: &Session,
     scope: &Scope,
     page: PageRequest<ProjectId>,
-    logical_id: Option<&str>,
+    logical_id: Option<&LogicalId>,
 ) -> Result<Vec<Project>> {
     let statement = session
         .prepare_cached(&format!(
@@ -71,10 +103,9 @@ pub(super) async fn list(
               LIMIT $5"
         ))
         .await?;
-    let after = page.after.map(|id| id.uuid());
+    let (after, logical_id) = (page.after.map(|id| id.uuid()), logical_id.map(LogicalId::as_str));
     let limit = i64::from(page.limit) + 1;
-    let rows =
-        session.query(&statement, &[&scope.workspace, &scope.projects, &after, &logical_id, &limit]).await?;
+    let rows = session.query(&statement, &[&scope.workspace, &scope.projects, &after, &logical_id, &limit]).await?;
     Ok(rows.iter().map(read).collect())
 }
 

@@ -221,18 +221,26 @@ impl Machine {
             .collect())
     }
 
-    /// Removes what an earlier run did not finish.
+    /// Removes what an earlier run did not finish. What cannot be removed is in nobody's way.
     fn clear_leftovers(&self) -> io::Result<()> {
-        for place in places(&self.stock())? {
-            if !place.exists() || place.root.extension().is_some() {
-                fs::remove_dir_all(&place.root)?;
+        let unfinished = |place: &Place| !place.exists() || place.root.extension().is_some();
+        let stock = places(&self.stock())?.into_iter().filter(unfinished);
+        for place in stock.chain(places(&self.trash())?) {
+            if let Err(error) = self.discard(&place) {
+                tracing::warn!(%error, "cannot remove {}, which an earlier run left", place.root.display());
             }
         }
-        for place in places(&self.trash())? {
-            let uid = place.read_manifest().ok().and_then(|manifest| manifest.uid);
-            fs::remove_dir_all(&place.root)?;
-            self.users.give_back(uid);
+        Ok(())
+    }
+
+    /// Removes an instance that nobody can find any more, and only then lets go of its user.
+    fn discard(&self, place: &Place) -> io::Result<()> {
+        let uid = place.read_manifest().ok().and_then(|manifest| manifest.uid);
+        place.remove()?;
+        if let Some(uid) = uid.filter(|_| self.users.are_separate()) {
+            process::remove_shared_memory_of(uid);
         }
+        self.users.give_back(uid);
         Ok(())
     }
 }
@@ -400,23 +408,28 @@ impl Engine for LocalEngine {
     async fn ensure_destroyed(&self, id: InstanceId) -> Result<(), EngineError> {
         const DOING: &str = "remove the instance";
         let place = self.place(id);
-        if !place.root.exists() {
-            return Ok(());
-        }
-        let uid = place.read_manifest().ok().and_then(|manifest| manifest.uid);
-        self.ensure_stopped(id).await?;
-        if let Some(uid) = uid.filter(|_| self.machine.users.are_separate()) {
-            process::end_all_of(uid).await;
+        if place.root.exists() {
+            let uid = place.read_manifest().ok().and_then(|manifest| manifest.uid);
+            let stopped = self.ensure_stopped(id).await;
+            match uid.filter(|_| self.machine.users.are_separate()) {
+                // Whatever a stop has to leave alone goes with its user.
+                Some(uid) => process::end_all_of(uid).await.map_err(failed(DOING))?,
+                None => stopped?,
+            }
+            self.forget(id);
         }
         let machine = self.machine.clone();
         blocking(DOING, move || {
-            let trash = machine.trash().join(format!("{}.{}", id.bare(), random_hex::<4>()));
-            stock::move_to(&place, &trash).map_err(failed(DOING))?;
-            fs::remove_dir_all(&trash).map_err(failed(DOING))?;
-            if let Some(uid) = uid.filter(|_| machine.users.are_separate()) {
-                process::remove_shared_memory_of(uid);
+            if place.root.exists() {
+                let trash = machine.trash().join(format!("{}.{}", id.bare(), random_hex::<4>()));
+                stock::move_to(&place, &trash).map_err(failed(DOING))?;
             }
-            machine.users.give_back(uid);
+            // An earlier attempt may have come as far as here.
+            for discarded in places(&machine.trash()).map_err(failed(DOING))? {
+                if discarded.root.file_stem().is_some_and(|name| name == id.bare().as_str()) {
+                    machine.discard(&discarded).map_err(failed(DOING))?;
+                }
+            }
             Ok(())
         })
         .await
@@ -438,7 +451,8 @@ impl Engine for LocalEngine {
     }
 
     async fn has_exited(&self, id: InstanceId) {
-        if let Some(server) = self.known(id) {
+        // Waiting alone would see an end only a moment later.
+        if let Some(server) = self.known(id).filter(|server| server.is_alive()) {
             server.exited().await;
         }
     }

@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::base::secret::Secret;
 use crate::engine::{Endpoint, Major};
 
+/// How many files are waited for at a time. Each costs the disk a flush, and flushes that come
+/// together are one.
+const SYNCS_AT_ONCE: usize = 8;
+
 /// The directory of one instance, in the stock, in use or for the metadata.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
@@ -73,16 +77,20 @@ impl Place {
         Endpoint { directory: self.socket() }
     }
 
+    fn manifest(&self) -> PathBuf {
+        self.root.join("instance.json")
+    }
+
     pub(super) fn exists(&self) -> bool {
-        self.root.join("instance.json").exists()
+        self.manifest().exists()
     }
 
     pub(super) fn read_manifest(&self) -> io::Result<Manifest> {
-        Ok(serde_json::from_slice(&fs::read(self.root.join("instance.json"))?)?)
+        Ok(serde_json::from_slice(&fs::read(self.manifest())?)?)
     }
 
     pub(super) fn write_manifest(&self, manifest: &Manifest) -> io::Result<()> {
-        write_private(&self.root.join("instance.json"), &serde_json::to_vec_pretty(manifest)?)
+        write_private(&self.manifest(), &serde_json::to_vec_pretty(manifest)?)
     }
 
     /// The platform role's password, where there is one.
@@ -109,6 +117,27 @@ impl Place {
         }
         Ok(())
     }
+
+    /// Removes all of it. The manifest goes last: as long as anything is left, so is what says
+    /// whose it is.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.path() == self.manifest() {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        fs::remove_dir_all(&self.root)
+    }
 }
 
 /// Makes a directory if it is missing and gives it exactly this mode.
@@ -126,6 +155,15 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_whole(path, bytes, 0o600, None)
 }
 
+/// Writes a file that only Howdah reads and that means nothing after a reboot: whole or not at
+/// all, without waiting for the disk.
+pub(super) fn write_for_this_boot(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let partial = path.with_extension("partial");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    file.write_all(bytes)?;
+    fs::rename(&partial, path)
+}
+
 /// Writes a file whole or not at all, with this mode and, given one, this group.
 pub(super) fn write_whole(path: &Path, bytes: &[u8], mode: u32, gid: Option<u32>) -> io::Result<()> {
     let partial = path.with_extension("partial");
@@ -137,6 +175,42 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8], mode: u32, gid: Option<u32>
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.sync_all()?;
     fs::rename(&partial, path)
+}
+
+/// Makes a directory and everything in it durable. Unlike `syncfs` it does not wait for what the
+/// rest of the machine has written, which can be gigabytes.
+pub(super) fn sync_tree(root: &Path) -> io::Result<()> {
+    let mut everything = Vec::new();
+    list_tree(root, &mut everything)?;
+    // All of it is on its way to the disk before any of it is waited for.
+    for path in &everything {
+        rustix::fs::fadvise(File::open(path)?, 0, None, rustix::fs::Advice::DontNeed)?;
+    }
+    let sync = |paths: &[PathBuf]| paths.iter().try_for_each(|path| File::open(path)?.sync_all());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = everything
+            .chunks(everything.len().div_ceil(SYNCS_AT_ONCE))
+            .map(|paths| std::thread::Builder::new().name("sync".into()).spawn_scoped(scope, move || sync(paths)))
+            .collect::<io::Result<_>>()?;
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|_| Err(io::Error::other("a thread that waits for the disk panicked")))
+        })
+    })
+}
+
+/// The plain files and the directories from here on down.
+fn list_tree(root: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            list_tree(&entry.path(), found)?;
+        } else if kind.is_file() {
+            found.push(entry.path());
+        }
+    }
+    found.push(root.to_owned());
+    Ok(())
 }
 
 /// Makes the names in a directory durable.

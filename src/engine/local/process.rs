@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
-use super::place::Place;
+use super::place::{self, Place};
 use super::programs::{FileIdentity, Programs};
 
 /// How long a server may take for a fast shutdown (it writes a checkpoint).
@@ -53,6 +53,26 @@ struct Record {
     program: FileIdentity,
 }
 
+impl Record {
+    fn of(pid: Pid, programs: &Programs) -> io::Result<Self> {
+        let start_ticks = start_ticks(pid).ok_or_else(|| io::Error::other("/proc does not say when it started"))?;
+        Ok(Self { pid: pid.as_raw_nonzero().get(), start_ticks, boot: boot(), program: programs.identity })
+    }
+
+    fn write(&self, place: &Place) -> io::Result<()> {
+        place::write_for_this_boot(&place.server_record(), &serde_json::to_vec(self)?)
+    }
+
+    fn read(place: &Place) -> Option<Self> {
+        serde_json::from_slice(&fs::read(place.server_record()).ok()?).ok()
+    }
+
+    /// Whether the process that has the pid now is the one that was started.
+    fn names(&self, pid: Pid) -> bool {
+        self.pid == pid.as_raw_nonzero().get() && self.boot == boot() && Some(self.start_ticks) == start_ticks(pid)
+    }
+}
+
 /// A running server, or one that has just ended.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -78,16 +98,22 @@ impl Server {
         let log_start = log.metadata()?.len();
         let mut command = command(&programs.path("postgres"), uid);
         command.args(arguments).current_dir(&place.root).process_group(0).stdout(log.try_clone()?).stderr(log);
-        let child = spawn_without_new_privileges(command)?;
+        let mut child = spawn_without_new_privileges(command)?;
         let pid = Pid::from_child(&child);
-        let pidfd = watch(pidfd_open(pid, PidfdFlags::empty())?)?;
-        let record = Record {
-            pid: pid.as_raw_nonzero().get(),
-            start_ticks: start_ticks(pid).unwrap_or_default(),
-            boot: boot(),
-            program: programs.identity,
+        let note = || -> io::Result<AsyncFd<OwnedFd>> {
+            let pidfd = watch(pidfd_open(pid, PidfdFlags::empty())?)?;
+            Record::of(pid, programs)?.write(place)?;
+            Ok(pidfd)
         };
-        fs::write(place.server_record(), serde_json::to_vec(&record)?)?;
+        let pidfd = match note() {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                // Nobody would find it again.
+                child.kill()?;
+                child.wait()?;
+                return Err(error);
+            }
+        };
         Ok(Self {
             pid,
             pidfd,
@@ -103,9 +129,7 @@ impl Server {
         let pid = read_pid(place)?;
         // The handle comes first: what is checked below is then what is signalled later.
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        let record: Option<Record> =
-            fs::read(place.server_record()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let record = record.filter(|record| record.pid == pid.as_raw_nonzero().get());
+        let record = Record::read(place).filter(|record| record.pid == pid.as_raw_nonzero().get());
         if !is_server_of(pid, place, uid, record.as_ref()) {
             return None;
         }
@@ -126,9 +150,7 @@ impl Server {
     }
 
     pub(super) fn is_alive(&self) -> bool {
-        let mut poll = [rustix::event::PollFd::new(self.pidfd.get_ref(), rustix::event::PollFlags::IN)];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        let ended = matches!(rustix::event::poll(&mut poll, Some(&now)), Ok(ready) if ready > 0);
+        let ended = has_ended(self.pidfd.get_ref());
         if ended {
             self.reap();
         }
@@ -239,11 +261,11 @@ pub(super) fn says_ready(place: &Place) -> bool {
 
 /// Removes the lock files of a server that is gone when their pid is now somebody else's: the
 /// server would take that for its predecessor and refuse to start.
-pub(super) fn remove_stale_locks(place: &Place) -> io::Result<()> {
-    let Some(pid) = read_pid(place) else { return Ok(()) };
-    if rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) {
-        return Ok(()); // the server sees that by itself
+pub(super) fn remove_stale_locks(place: &Place, uid: Option<u32>) -> io::Result<()> {
+    if read_pid(place).and_then(owner).is_none() {
+        return Ok(()); // nobody has it, or nobody that can be seen: the server decides by itself
     }
+    ensure_vacant(place, uid)?;
     for path in [place.data().join("postmaster.pid"), place.socket().join(".s.PGSQL.5432.lock")] {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -253,30 +275,83 @@ pub(super) fn remove_stale_locks(place: &Place) -> io::Result<()> {
     Ok(())
 }
 
+/// Refuses while somebody runs who may be the server of this place, though [`Server::adopt`]
+/// could not make sure of it: two servers at work on the same data would ruin it.
+pub(super) fn ensure_vacant(place: &Place, uid: Option<u32>) -> io::Result<()> {
+    let Some(holder) = read_pid(place) else { return Ok(()) };
+    if owner(holder).is_none() {
+        return Ok(());
+    }
+    let own = rustix::process::geteuid().as_raw();
+    let suspect = living_processes_of(uid.unwrap_or(own))
+        // A user of the instance's own has no other business than the instance.
+        .find(|(pid, _)| (uid.is_some() && *pid == holder) || was_started_on(*pid, place));
+    match suspect {
+        None => Ok(()),
+        Some((pid, _)) => Err(io::Error::other(format!(
+            "the process {} seems to be a server of this instance that Howdah does not know; \
+             end it and try again",
+            pid.as_raw_nonzero()
+        ))),
+    }
+}
+
 fn is_server_of(pid: Pid, place: &Place, uid: Option<u32>, record: Option<&Record>) -> bool {
     let own = rustix::process::geteuid().as_raw();
-    let directory = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
-    // A process's directory in /proc belongs to its effective user.
-    let right_user = fs::metadata(&directory).is_ok_and(|facts| facts.uid() == uid.unwrap_or(own));
-    let right_program = fs::read_link(directory.join("exe")).is_ok_and(|program| {
-        let name = program.file_name().unwrap_or_default().as_bytes();
-        name == b"postgres" || name == b"postgres (deleted)"
-    });
-    // The server's working directory is its data directory.
-    let same = |one: fs::Metadata, other: fs::Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
-    let right_place = match (fs::metadata(directory.join("cwd")), fs::symlink_metadata(place.data())) {
-        (Ok(cwd), Ok(data)) => same(cwd, data),
-        _ => false,
-    };
-    // Its children have that too, but retitle themselves.
-    let right_arguments = fs::read(directory.join("cmdline")).is_ok_and(|line| {
+    let recorded = record.map(|record| record.names(pid));
+    if owner(pid) != Some(uid.unwrap_or(own)) || !was_started_on(pid, place) || recorded == Some(false) {
+        return false;
+    }
+    let directory = proc_directory(pid);
+    let look = || Ok((fs::read_link(directory.join("exe"))?, fs::metadata(directory.join("cwd"))?));
+    match look() {
+        Ok((program, cwd)) => {
+            let name = program.file_name().unwrap_or_default().as_bytes();
+            let right_program = name == b"postgres" || name == b"postgres (deleted)";
+            // The server's working directory is its data directory.
+            let right_place =
+                fs::symlink_metadata(place.data()).is_ok_and(|data| (cwd.dev(), cwd.ino()) == (data.dev(), data.ino()));
+            right_program && right_place
+        }
+        // Another user's process can only be looked at with CAP_SYS_PTRACE, which containers do
+        // not give to their root: then it has to be the very process that was written down.
+        Err(error) if io::Error::kind(&error) == io::ErrorKind::PermissionDenied => recorded == Some(true),
+        Err(_) => false,
+    }
+}
+
+/// Whether the process was started as the server of this place. Its children were too, but
+/// retitle themselves.
+fn was_started_on(pid: Pid, place: &Place) -> bool {
+    fs::read(proc_directory(pid).join("cmdline")).is_ok_and(|line| {
         let mut arguments = line.split(|byte| *byte == 0).map(OsStr::from_bytes);
         arguments.nth(1) == Some(OsStr::new("-D")) && arguments.next() == Some(place.data().as_os_str())
-    });
-    let right_start = record.is_none_or(|record| {
-        record.boot == boot() && (record.start_ticks == 0 || Some(record.start_ticks) == start_ticks(pid))
-    });
-    right_user && right_program && right_place && right_arguments && right_start
+    })
+}
+
+fn proc_directory(pid: Pid) -> PathBuf {
+    PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()))
+}
+
+/// The effective user of a process, to whom its directory in /proc belongs. `None`: there is no
+/// such process, or it is hidden from this one.
+fn owner(pid: Pid) -> Option<u32> {
+    fs::metadata(proc_directory(pid)).ok().map(|facts| facts.uid())
+}
+
+/// What runs as this user. A process that has ended and that nobody has reaped does not.
+pub(super) fn living_processes_of(uid: u32) -> impl Iterator<Item = (Pid, OwnedFd)> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(move |entry| {
+        let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        (entry.metadata().ok()?.uid() == uid && !has_ended(&pidfd)).then_some((pid, pidfd))
+    })
+}
+
+pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut poll = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(rustix::event::poll(&mut poll, Some(&now)), Ok(ready) if ready > 0)
 }
 
 /// The fields of `/proc/<pid>/stat` after the program's name, which may hold anything.
@@ -300,27 +375,19 @@ fn boot() -> String {
 }
 
 /// Kills whatever still runs as an instance's own user, and waits until it is gone.
-pub(super) async fn end_all_of(uid: u32) {
+pub(super) async fn end_all_of(uid: u32) -> io::Result<()> {
     for _ in 0..500 {
         let mut found = false;
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
-            else {
-                continue;
-            };
-            let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-            let is_zombie = || stat_fields(&pid.as_raw_nonzero().to_string()).is_some_and(|fields| fields[0] == "Z");
-            if entry.metadata().is_ok_and(|facts| facts.uid() == uid) && !is_zombie() {
-                found = true;
-                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-            }
+        for (_, pidfd) in living_processes_of(uid) {
+            found = true;
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
         }
         if !found {
-            return;
+            return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    tracing::warn!(uid, "processes of a removed instance's user do not end");
+    Err(io::Error::other("processes of its user do not end, even when they are killed"))
 }
 
 impl Server {

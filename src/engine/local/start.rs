@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_millis(2);
 /// How often to try again while processes of a killed predecessor are still ending.
 const PREDECESSOR_ATTEMPTS: usize = 50;
+/// How much of a server's own words is passed on.
+const LONGEST_REASON: usize = 500;
 
 /// Starts the server of `place` unless it runs, and waits until SQL works. `known`: the server
 /// as it was last seen.
@@ -64,9 +66,11 @@ pub(super) fn find(place: &Place, manifest: &Manifest, known: Option<Arc<Server>
 
 /// Ends the server of `place` if one runs.
 pub(super) async fn stop(place: &Place, manifest: &Manifest, known: Option<Arc<Server>>) -> Result<(), EngineError> {
-    if let Some(server) = find(place, manifest, known) {
-        server.stop().await.map_err(failed("stop the instance"))?;
+    match find(place, manifest, known) {
+        Some(server) => server.stop().await,
+        None => process::ensure_vacant(place, manifest.uid),
     }
+    .map_err(failed("stop the instance"))?;
     let _ = fs::remove_file(place.server_record());
     Ok(())
 }
@@ -86,7 +90,7 @@ async fn launch(
         let major = manifest.major();
         let programs = machine.finder.of(major).ok_or(EngineError::MajorMissing(major))?;
         configuration::write_files(&place, purpose, &machine.access, manifest.uid).map_err(failed(DOING))?;
-        process::remove_stale_locks(&place).map_err(failed(DOING))?;
+        process::remove_stale_locks(&place, manifest.uid).map_err(failed(DOING))?;
         let arguments = configuration::arguments(&place, purpose, major);
         Ok(Arc::new(Server::spawn(&programs, &place, manifest.uid, &arguments).map_err(failed(DOING))?))
     })
@@ -140,7 +144,9 @@ async fn until_ready(place: &Place, server: &Server) -> Result<(), NotStarted> {
 fn why_it_ended(place: &Place, server: &Server) -> NotStarted {
     let read = || -> std::io::Result<String> {
         let mut log = File::open(place.log())?;
-        log.seek(SeekFrom::Start(server.log_start))?;
+        // The reason stands at the end, however much was said before.
+        let end = log.metadata()?.len();
+        log.seek(SeekFrom::Start(server.log_start.max(end.saturating_sub(64 << 10))))?;
         let mut said = Vec::new();
         log.take(64 << 10).read_to_end(&mut said)?;
         Ok(String::from_utf8_lossy(&said).into_owned())
@@ -152,11 +158,49 @@ fn why_it_ended(place: &Place, server: &Server) -> NotStarted {
     if said.contains("No space left on device") {
         return NotStarted::Because(EngineError::NoSpace { doing: DOING });
     }
-    let complaint = said.lines().rev().find_map(|line| {
-        ["FATAL:", "PANIC:"].iter().find_map(|word| line.split_once(word)).map(|(_, text)| text.trim().to_owned())
-    });
-    let reason =
-        complaint.or_else(|| said.lines().last().map(str::to_owned)).unwrap_or_else(|| "it said nothing".into());
-    let reason = format!("the server ended while it started: {}", reason.chars().take(300).collect::<String>());
+    let reason = format!("the server ended while it started: {}", complaint(&said, server.pid()));
     NotStarted::Because(EngineError::Failed { doing: DOING, reason })
+}
+
+/// What the server gives as the reason of its end.
+fn complaint(said: &str, postmaster: i32) -> String {
+    let complaints = ["FATAL:".to_owned(), "PANIC:".to_owned()];
+    // What its first process remarks is about files and limits: no tenant's data ever reach it.
+    let remarks = [format!("[{postmaster}] DETAIL:"), format!("[{postmaster}] HINT:")];
+    let mut parts = Vec::new();
+    for line in said.lines() {
+        let after = |words: &[String]| words.iter().find_map(|word| Some(line.split_once(word)?.1.trim()));
+        if let Some(text) = after(&complaints) {
+            parts = vec![text];
+        } else if let Some(text) = after(&remarks) {
+            parts.push(text.trim_end_matches('.'));
+        }
+    }
+    if parts.is_empty() {
+        parts.push(said.lines().last().unwrap_or("it said nothing"));
+    }
+    parts.join("; ").chars().take(LONGEST_REASON).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_complete_and_holds_nothing_of_a_tenant() {
+        let said = "2026-01-02 03:04:05.678 UTC [7] FATAL:  something earlier\n\
+                    2026-01-02 03:04:05.678 UTC [7] FATAL:  could not open shared memory segment \"/PostgreSQL.3\": Permission denied\n";
+        assert_eq!(complaint(said, 7), r#"could not open shared memory segment "/PostgreSQL.3": Permission denied"#);
+        let said = "2026-01-02 03:04:05.678 UTC [7] FATAL:  database files are incompatible with server\n\
+                    2026-01-02 03:04:05.678 UTC [7] DETAIL:  The data directory is of version 9.6.\n\
+                    2026-01-02 03:04:05.678 UTC [8] DETAIL:  Key (name)=(secret) is duplicated.\n\
+                    2026-01-02 03:04:05.678 UTC [7] HINT:  Use that one.\n\
+                    \tmore\n";
+        assert_eq!(
+            complaint(said, 7),
+            "database files are incompatible with server; The data directory is of version 9.6; Use that one"
+        );
+        assert_eq!(complaint("sh: no such file\n", 7), "sh: no such file");
+        assert_eq!(complaint("", 7), "it said nothing");
+    }
 }

@@ -1,14 +1,14 @@
 //! Making an instance: a copy of the template with an identifier, a user and, where it needs
 //! one, a password of its own. Done ahead of time, into the stock.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
 use super::Machine;
 use super::configuration::{self, Purpose};
 use super::control_file;
-use super::place::{Manifest, Place, sync_directory};
+use super::place::{Manifest, Place, sync_directory, sync_tree};
 use super::process::command;
 use super::programs::Programs;
 use super::template::{self, failed, run};
@@ -39,8 +39,8 @@ pub(super) fn make(
     let template = template::ensure(&machine.templates(), programs)?;
     let uid = machine.users.take().map_err(|reason| EngineError::Failed { doing: DOING, reason })?;
     let made = fill(machine, programs, place, purpose, &template, uid);
-    if made.is_err() {
-        let _ = fs::remove_dir_all(&place.root);
+    // A user who still has files here is not given to anybody else.
+    if made.is_err() && place.remove().is_ok() {
         machine.users.give_back(uid);
     }
     made
@@ -74,12 +74,7 @@ fn fill(
         run(single, &format!("ALTER ROLE howdah PASSWORD '{}';\n\n", Verifier::of(&secret).to_text()), DOING)?;
     }
     let manifest = Manifest { major: programs.major.0, uid, system_identifier };
-    let finish = || -> io::Result<()> {
-        place.write_manifest(&manifest)?;
-        rustix::fs::syncfs(File::open(&place.root)?)?;
-        Ok(())
-    };
-    finish().map_err(failed(DOING))?;
+    place.write_manifest(&manifest).and_then(|()| sync_tree(&place.root)).map_err(failed(DOING))?;
     Ok(manifest)
 }
 

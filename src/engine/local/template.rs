@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::place::{make_directory, sync_directory};
+use super::place::{make_directory, sync_directory, sync_tree};
 use super::process::command;
 use super::programs::Programs;
 use super::users;
@@ -63,17 +63,25 @@ pub(super) fn ensure(templates: &Path, programs: &Programs) -> Result<PathBuf, E
     prepare().map_err(failed(DOING))?;
 
     // initdb asks for the name of its user, which the users of instances do not have.
-    let uid = if users::is_root() {
-        let uid = users::initdb_user().ok_or_else(|| EngineError::Failed {
+    let user = if users::is_root() {
+        let user = users::initdb_user().ok_or_else(|| EngineError::Failed {
             doing: DOING,
             reason: "there is neither a user postgres nor a user nobody on this machine".into(),
         })?;
-        std::os::unix::fs::chown(&data, Some(uid), None).map_err(failed(DOING))?;
-        Some(uid)
+        std::os::unix::fs::chown(&data, Some(user.uid), None).map_err(failed(DOING))?;
+        Some(user)
     } else {
         None
     };
-    let mut initdb = command(&programs.path("initdb"), uid);
+    let as_user = |program: &str| {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = command(&programs.path(program), user.as_ref().map(|user| user.uid));
+        if let Some(user) = &user {
+            command.gid(user.gid);
+        }
+        command
+    };
+    let mut initdb = as_user("initdb");
     initdb.current_dir(&partial).arg("-D").arg(&data).args([
         "--username=howdah",
         "--encoding=UTF8",
@@ -85,7 +93,7 @@ pub(super) fn ensure(templates: &Path, programs: &Programs) -> Result<PathBuf, E
         "--no-instructions",
     ]);
     run(initdb, "", DOING)?;
-    let mut single = command(&programs.path("postgres"), uid);
+    let mut single = as_user("postgres");
     single.current_dir(&partial).args(["--single", "-j", "-D"]).arg(&data).arg("postgres");
     run(single, &preparation(programs.major), DOING)?;
 
@@ -94,10 +102,10 @@ pub(super) fn ensure(templates: &Path, programs: &Programs) -> Result<PathBuf, E
         for name in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
             fs::remove_file(data.join(name))?;
         }
-        if uid.is_some() {
+        if user.is_some() {
             give(&data, rustix::process::geteuid().as_raw())?;
         }
-        rustix::fs::syncfs(File::open(&partial)?)?;
+        sync_tree(&partial)?;
         fs::rename(&partial, &finished)?;
         sync_directory(templates)
     };

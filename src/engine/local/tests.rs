@@ -96,7 +96,11 @@ async fn servers_outlive_howdah_and_are_adopted() {
     for name in ["stock/0123.partial", "trash/gone"] {
         fs::create_dir(sandbox.directory.path().join(name)).unwrap();
     }
+    // And what cannot be removed, because it is no directory.
+    let odd = sandbox.directory.path().join("trash/odd");
+    fs::write(&odd, "").unwrap();
     sandbox = sandbox.reopened().await;
+    fs::remove_file(odd).unwrap();
     for name in ["stock", "trash"] {
         assert_eq!(fs::read_dir(sandbox.directory.path().join(name)).unwrap().count(), 0);
     }
@@ -146,6 +150,109 @@ async fn servers_outlive_howdah_and_are_adopted() {
     assert_eq!(client.query_one("SELECT count(*) FROM kept", &[]).await.unwrap().get::<_, i64>(0), 1);
     sandbox.engine.ensure_destroyed(asleep).await.unwrap();
     sandbox.engine.ensure_destroyed(id).await.unwrap();
+}
+
+/// Takes the right to look at other users' processes from this thread and those that it begins,
+/// as containers take it from their root.
+fn give_up_looking_into_processes() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let mut sets = capabilities(None).unwrap();
+    for set in [&mut sets.effective, &mut sets.permitted, &mut sets.inheritable] {
+        set.remove(CapabilitySet::SYS_PTRACE);
+    }
+    set_capabilities(None, sets).unwrap();
+}
+
+#[tokio::test]
+async fn servers_are_adopted_without_the_right_to_look_into_them() {
+    if !users::is_root() {
+        return;
+    }
+    give_up_looking_into_processes();
+    let mut sandbox = LocalSandbox::new().await;
+    let id = sandbox.created(1).await;
+    let endpoint = sandbox.engine.ensure_started(id).await.unwrap();
+    let client = tenant(&endpoint, TENANT_DATABASE).await.unwrap();
+    let pid = server_pid(&sandbox, id).unwrap();
+    let watched = rustix::process::Pid::from_raw(pid).unwrap();
+    let watched = rustix::process::pidfd_open(watched, rustix::process::PidfdFlags::empty()).unwrap();
+    assert!(fs::read_link(format!("/proc/{pid}/exe")).is_err(), "the right is still there");
+
+    sandbox = sandbox.reopened().await;
+    assert_eq!(server_pid(&sandbox, id), Some(pid));
+    sandbox.engine.ensure_started(id).await.unwrap();
+    client.simple_query("SELECT 1").await.unwrap();
+
+    // Without a record of it nobody can tell, and then it is neither adopted nor disturbed.
+    let place = sandbox.engine.place(id);
+    let record = fs::read(place.server_record()).unwrap();
+    fs::remove_file(place.server_record()).unwrap();
+    sandbox = sandbox.reopened().await;
+    assert_eq!(server_pid(&sandbox, id), None);
+    for refused in [sandbox.engine.ensure_started(id).await.err(), sandbox.engine.ensure_stopped(id).await.err()] {
+        let reason = refused.unwrap().to_string();
+        assert!(reason.contains(&format!("the process {pid} seems to be a server of this instance")), "{reason}");
+    }
+    assert!(place.data().join("postmaster.pid").exists());
+    client.simple_query("SELECT 1").await.unwrap();
+
+    // Nor does the record of another start count.
+    let mut other: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    other["start_ticks"] = 1.into();
+    fs::write(place.server_record(), other.to_string()).unwrap();
+    sandbox = sandbox.reopened().await;
+    assert_eq!(server_pid(&sandbox, id), None);
+
+    // A destroy need not know who it is.
+    sandbox.engine.ensure_destroyed(id).await.unwrap();
+    assert!(client.simple_query("SELECT 1").await.is_err());
+    assert!(process::has_ended(&watched));
+}
+
+#[tokio::test]
+async fn lock_files_stay_while_somebody_may_be_behind_them() {
+    let mut sandbox = LocalSandbox::new().await;
+    let id = sandbox.created(1).await;
+    let place = sandbox.engine.place(id);
+    let uid = place.read_manifest().unwrap().uid;
+    let lock = place.data().join("postmaster.pid");
+    let name_in_lock =
+        |pid: u32| fs::write(&lock, format!("{pid}\n{}\n1\n5432\n\n\n\nready\n", place.data().display())).unwrap();
+
+    // Its server runs, but the lock file names a stranger.
+    sandbox.engine.ensure_started(id).await.unwrap();
+    let pid = server_pid(&sandbox, id).unwrap();
+    let written = fs::read(&lock).unwrap();
+    let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+    name_in_lock(stranger.id());
+    sandbox = sandbox.reopened().await;
+    let reason = sandbox.engine.ensure_started(id).await.unwrap_err().to_string();
+    assert!(reason.contains(&format!("the process {pid} seems to be a server of this instance")), "{reason}");
+    assert!(lock.exists());
+    fs::write(&lock, written).unwrap();
+    sandbox = sandbox.reopened().await;
+    assert_eq!(server_pid(&sandbox, id), Some(pid));
+    sandbox.engine.ensure_stopped(id).await.unwrap();
+
+    // It names a process of the instance's own user.
+    if uid.is_some() {
+        let mut own = process::command(Path::new("/bin/sleep"), uid).arg("1000").spawn().unwrap();
+        name_in_lock(own.id());
+        let reason = sandbox.engine.ensure_started(id).await.unwrap_err().to_string();
+        assert!(reason.contains(&format!("the process {} seems", own.id())), "{reason}");
+        assert!(lock.exists());
+        own.kill().unwrap();
+        own.wait().unwrap();
+    }
+
+    // It names one that has ended and that nobody has reaped.
+    let mut ended = process::command(Path::new("/bin/true"), uid).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    io::Read::read_to_end(&mut ended.stdout.take().unwrap(), &mut Vec::new()).unwrap();
+    name_in_lock(ended.id());
+    sandbox.engine.ensure_started(id).await.unwrap();
+    ended.wait().unwrap();
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
 }
 
 #[tokio::test]
@@ -211,6 +318,10 @@ async fn a_tenant_can_do_what_is_theirs_and_nothing_else() {
 
 #[tokio::test]
 async fn what_security_rests_on_cannot_be_overridden_from_inside() {
+    if users::is_root() {
+        // This thread's only: a group that servers must not inherit.
+        rustix::thread::set_thread_groups(&[rustix::process::Gid::from_raw(4)]).unwrap();
+    }
     let sandbox = LocalSandbox::new().await;
     let id = sandbox.created(1).await;
     let place = sandbox.engine.place(id);
@@ -285,13 +396,40 @@ async fn a_start_that_fails_says_why() {
     let sandbox = LocalSandbox::new().await;
     let id = sandbox.created(1).await;
     let place = sandbox.engine.place(id);
+
+    // A server that could not be written down would not be found again.
+    let obstacle = place.server_record().with_extension("partial");
+    fs::create_dir(&obstacle).unwrap();
+    assert!(matches!(sandbox.engine.ensure_started(id).await, Err(EngineError::Failed { .. })));
+    assert!(place.read_manifest().unwrap().uid.is_none_or(|uid| process::living_processes_of(uid).count() == 0));
+    fs::remove_dir(obstacle).unwrap();
+
     fs::write(place.data().join("PG_VERSION"), "9.6\n").unwrap();
     let error = sandbox.engine.ensure_started(id).await.unwrap_err().to_string();
     assert!(error.starts_with("start the instance: the server ended while it started: "), "{error}");
-    assert!(error.contains("incompatible"), "{error}");
+    assert!(error.contains("incompatible") && error.contains("initialized by PostgreSQL version 9.6"), "{error}");
     let manifest = place.read_manifest().unwrap();
     place.write_manifest(&Manifest { major: 16384, ..manifest }).unwrap();
     assert!(matches!(sandbox.engine.ensure_started(id).await, Err(EngineError::MajorMissing(Major(16384)))));
+}
+
+#[tokio::test]
+async fn a_destroy_that_was_interrupted_is_finished() {
+    let directory = data_directory();
+    // A single user (a number that nobody hands out), so that it is seen to come back.
+    let config = LocalConfig { uid_range: Some(65_533..=65_533), ..LocalConfig::new(directory.path().to_owned()) };
+    let sandbox = LocalSandbox { engine: LocalEngine::open(config).await.unwrap(), directory };
+    let id = sandbox.created(1).await;
+    let trash = sandbox.engine.machine.trash();
+    let removed = Place::new(trash.join(format!("{}.0123", id.bare())));
+    let other = trash.join(format!("{}.0123", InstanceId::from(uuid::Uuid::from_u128(2)).bare()));
+    fs::rename(sandbox.engine.place(id).root, &removed.root).unwrap();
+    fs::remove_dir_all(removed.data()).unwrap();
+    fs::create_dir(&other).unwrap();
+    sandbox.engine.ensure_destroyed(id).await.unwrap();
+    assert!(!removed.root.exists());
+    assert!(other.exists());
+    sandbox.created(3).await;
 }
 
 #[tokio::test]

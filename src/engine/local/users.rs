@@ -182,8 +182,8 @@ pub(super) fn is_root() -> bool {
 /// happens in containers that are given a bare number; `initdb` refuses such a user.
 pub(super) fn own_name() -> Option<String> {
     let uid = rustix::process::geteuid().as_raw();
-    if let Some(name) = passwd().into_iter().find(|(_, number)| *number == uid).map(|(name, _)| name) {
-        return Some(name);
+    if let Some(user) = passwd().into_iter().find(|user| user.uid == uid) {
+        return Some(user.name);
     }
     let output = Command::new("id").arg("-un").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
@@ -191,19 +191,29 @@ pub(super) fn own_name() -> Option<String> {
 }
 
 /// An existing user without power, as whom `initdb` runs when this process is root.
-pub(super) fn initdb_user() -> Option<u32> {
-    let users = passwd();
-    ["postgres", "nobody"]
-        .into_iter()
-        .find_map(|wanted| users.iter().find(|(name, uid)| name == wanted && *uid != 0).map(|(_, uid)| *uid))
+pub(super) fn initdb_user() -> Option<User> {
+    let mut users = passwd();
+    ["postgres", "nobody"].into_iter().find_map(|wanted| {
+        let found = users.iter().position(|user| user.name == wanted && user.uid != 0 && user.gid != 0)?;
+        Some(users.swap_remove(found))
+    })
 }
 
-fn passwd() -> Vec<(String, u32)> {
+/// A line of `/etc/passwd`.
+pub(super) struct User {
+    name: String,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+fn passwd() -> Vec<User> {
     let text = fs::read_to_string("/etc/passwd").unwrap_or_default();
     text.lines()
         .filter_map(|line| {
+            // name:password:uid:gid:…
             let mut fields = line.split(':');
-            Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
+            let name = fields.next()?.to_owned();
+            Some(User { name, uid: fields.nth(1)?.parse().ok()?, gid: fields.next()?.parse().ok()? })
         })
         .collect()
 }

@@ -6,14 +6,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
-use super::{Data, List, PageQuery, Reference, url};
+use super::{Data, List, PageQuery, Reference, filter_id, url};
 use crate::app::App;
+use crate::auth::Principal;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::{ConnectionId, DatabaseId};
 use crate::base::name::ConnectionName;
+use crate::base::store::Channel;
 use crate::domain::connections::{self, Connection, NewCredential};
 use crate::http::Failure;
 use crate::http::body;
@@ -127,6 +129,27 @@ pub(super) struct CreateConnection {
     name: String,
 }
 
+/// What a new connection needs, and whose it is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = json!({"databaseId": "db_01jzq6w3c4e5f6g7h8j9k0m1n2", "name": "web"}))]
+pub(super) struct CreateConnectionOf {
+    /// The database's id.
+    database_id: String,
+    /// A name of 3 to 65 characters.
+    #[schema(min_length = 3, max_length = 65)]
+    name: String,
+}
+
+/// Which connections.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub(super) struct ConnectionQuery {
+    /// Only the connections of this database.
+    database_id: Option<String>,
+}
+
 /// The string that `psql` and every driver take.
 pub(super) fn connection_string(app: &App, credential: &NewCredential) -> String {
     app.public.connection_string(&credential.user, credential.password.expose())
@@ -165,6 +188,18 @@ pub(super) fn wire(app: &App, connection: &Connection, credential: Option<&NewCr
         endpoints: endpoints(app, credential),
         direct_connection: credential.map(|credential| direct_connection(app, credential)),
         database: Reference::new(app, "databases", connection.database.to_string(), connection.database_name.clone()),
+    }
+}
+
+/// A connection with the secret that it was just given.
+fn wire_new(app: &App, connection: &Connection, credential: &NewCredential) -> NewConnectionWire {
+    let DirectConnection { host, pass, user } = direct_connection(app, credential);
+    NewConnectionWire {
+        connection: wire(app, connection, Some(credential)),
+        connection_string: connection_string(app, credential),
+        host: Some(host),
+        pass: Some(pass),
+        user: Some(user),
     }
 }
 
@@ -224,6 +259,7 @@ pub(super) async fn list_connections(
     (status = 200, description = "The connection, with its secret.", body = Data<NewConnectionWire>),
     (status = 400, description = "The body is not JSON.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such database.", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
@@ -233,21 +269,60 @@ pub(super) async fn create_connection(
     Path(database): Path<String>,
     body::Json(new): body::Json<CreateConnection>,
 ) -> Result<Json<Data<NewConnectionWire>>, Failure> {
-    let database = parse_database(&database)?;
-    let name = ConnectionName::parse(&new.name)?;
+    let data = create(&app, &actor, &database, &new.name).await?;
+    Ok(Json(Data { data }))
+}
+
+async fn create(app: &App, actor: &Principal, database: &str, name: &str) -> Result<NewConnectionWire, Failure> {
+    let database = parse_database(database)?;
+    let name = ConnectionName::parse(name)?;
     let tx = app.store.begin().await?;
-    let credential = connections::create(&tx, &actor, app.clock.now(), database, &name).await?;
-    let connection = connections::get(&tx, &actor, credential.id).await?;
+    let credential = connections::create(&tx, actor, app.clock.now(), database, &name).await?;
+    let connection = connections::get(&tx, actor, credential.id).await?;
     tx.commit().await?;
-    Ok(Json(Data {
-        data: NewConnectionWire {
-            connection: wire(&app, &connection, Some(&credential)),
-            connection_string: connection_string(&app, &credential),
-            host: Some(app.public.gateway_host.clone()),
-            pass: Some(credential.password.expose().to_owned()),
-            user: Some(credential.user.clone()),
-        },
-    }))
+    Ok(wire_new(app, &connection, &credential))
+}
+
+/// List connections
+///
+/// Those of every database that the token reaches, oldest first. Secrets are not shown again. A
+/// database that is not there has none.
+#[utoipa::path(get, path = "/v1/connections", tag = "Connections", params(PageQuery, ConnectionQuery), responses(
+    (status = 200, description = "The connections.", body = List<ConnectionWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+))]
+pub(super) async fn list_all_connections(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Query(page): Query<PageQuery>,
+    Query(filter): Query<ConnectionQuery>,
+) -> Result<Json<List<ConnectionWire>>, Failure> {
+    let page = page.parse(ConnectionId::parse)?;
+    let database = filter_id(filter.database_id.as_deref(), DatabaseId::parse);
+    let found = connections::list_all(&app.store.session().await?, &actor, database, page).await?;
+    Ok(Json(List::of(found, |connection| wire(&app, &connection, None))))
+}
+
+/// Create a connection of a database
+///
+/// A new user name and password for the database, good at once. The answer holds the connection
+/// string, which is not shown again.
+#[utoipa::path(post, path = "/v1/connections", tag = "Connections", request_body = CreateConnectionOf, responses(
+    (status = 201, description = "The connection, with its secret.", body = Data<NewConnectionWire>),
+    (status = 400, description = "The body is not JSON.", body = ErrorBody),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
+    (status = 404, description = "There is no such database.", body = ErrorBody),
+    (status = 422, description = "A value does not fit.", body = ErrorBody),
+))]
+pub(super) async fn create_connection_of(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    body::Json(new): body::Json<CreateConnectionOf>,
+) -> Result<(StatusCode, Json<Data<NewConnectionWire>>), Failure> {
+    let data = create(&app, &actor, &new.database_id, &new.name).await?;
+    Ok((StatusCode::CREATED, Json(Data { data })))
 }
 
 /// Get a connection
@@ -268,6 +343,35 @@ pub(super) async fn get_connection(
     Ok(Json(Data { data: wire(&app, &connection, None) }))
 }
 
+/// Rotate a connection's credential
+///
+/// Gives it another user name and password; its id and name stay. The old ones are no longer good
+/// when this answers, and the sessions that were opened with them are ended. The answer holds the
+/// new connection string, which is not shown again. Takes no body.
+#[utoipa::path(post, path = "/v1/connections/{id}/rotate", tag = "Connections",
+    params(("id" = String, Path, description = "The connection's id.")), responses(
+    (status = 200, description = "The connection, with its new secret.", body = Data<NewConnectionWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
+    (status = 404, description = "There is no such connection.", body = ErrorBody),
+))]
+pub(super) async fn rotate_connection(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Data<NewConnectionWire>>, Failure> {
+    let id = parse(&id)?;
+    let mut announcements = app.store.announcements();
+    let tx = app.store.begin().await?;
+    let credential = connections::rotate(&tx, &actor, id).await?;
+    let connection = connections::get(&tx, &actor, id).await?;
+    tx.commit().await?;
+    // Sessions end by the connection's id: one that is opened with the new credential must not
+    // come before the gateway has heard of it.
+    app.hear(&mut announcements, Channel::ConnectionEnded, &id.bare()).await;
+    Ok(Json(Data { data: wire_new(&app, &connection, &credential) }))
+}
+
 /// Delete a connection
 ///
 /// Its user name and password are no longer good when this answers, and its sessions are ended.
@@ -275,6 +379,7 @@ pub(super) async fn get_connection(
     params(("id" = String, Path, description = "The connection's id.")), responses(
     (status = 204, description = "It is gone."),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such connection.", body = ErrorBody),
 ))]
 pub(super) async fn delete_connection(

@@ -6,17 +6,19 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::connections::{ApiKey, ConnectionWire, DirectConnection};
-use super::{Data, List, PageQuery, Reference, connections, url};
+use super::{Data, List, PageQuery, Reference, connections, filter_id, given, url};
 use crate::app::App;
+use crate::auth::Principal;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
-use crate::base::id::{DatabaseId, ProjectId};
-use crate::base::name::{DatabaseName, ProjectName};
+use crate::base::id::{BranchId, DatabaseId, ProjectId};
+use crate::base::name::{BranchName, DatabaseName, LogicalId, ProjectName};
+use crate::domain::branches::Placement;
 use crate::domain::connections::NewCredential;
-use crate::domain::databases::{self, Database, NewDatabase};
+use crate::domain::databases::{self, Database, DatabaseChange, Filter, NewDatabase};
 use crate::domain::projects::{self, Project};
 use crate::http::Failure;
 use crate::http::body;
@@ -77,8 +79,9 @@ pub(super) struct DatabaseFields {
     region: Option<RegionReference>,
     /// What it was made from.
     source: Option<SourceWire>,
-    /// Its branch, where there is one.
-    branch_id: Option<String>,
+    /// The branch that it stands on.
+    #[schema(example = "br_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    branch_id: String,
     /// The identity that an external tool gave it.
     logical_id: Option<String>,
 }
@@ -149,6 +152,120 @@ pub(super) struct CreateSource {
     r#type: String,
 }
 
+/// What a new database needs, and whose it is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = json!({"projectId": "proj_01jzq6w3c4e5f6g7h8j9k0m1n2", "name": "reporting"}))]
+pub(super) struct CreateDatabaseOf {
+    /// The project's id.
+    project_id: String,
+    /// Its name, 1 to 256 characters; a made-up one when there is none.
+    #[schema(min_length = 1, max_length = 256, nullable = false)]
+    name: Option<String>,
+    /// A region's id, or `inherit` for the project's.
+    #[schema(nullable = false, default = "us-east-1")]
+    region: Option<String>,
+    /// Whether it becomes the project's default database; a project has at most one.
+    #[serde(default)]
+    #[schema(default = false)]
+    is_default: bool,
+    /// What to make it from; only `empty`.
+    #[schema(nullable = false)]
+    source: Option<CreateSource>,
+    /// The branch that it stands on; the project's default one when no branch is named.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, value_type = String, required = false)]
+    branch_id: Option<Option<String>>,
+    /// The branch that it stands on, by name, in place of `branchId`; it is made when it is missing.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, value_type = String, required = false, min_length = 1, max_length = 256)]
+    branch_git_name: Option<Option<String>>,
+    /// An external tool's own name for it; unique on the branch. Not with `branchGitName`.
+    #[schema(nullable = false, pattern = "^[a-z0-9][-_a-z0-9]*$")]
+    logical_id: Option<String>,
+}
+
+/// What to change about a database; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = json!({"name": "analytics"}))]
+pub(super) struct UpdateDatabase {
+    /// Another name, 1 to 256 characters.
+    #[schema(min_length = 1, max_length = 256, nullable = false)]
+    name: Option<String>,
+    /// The branch to move it to.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, value_type = String, required = false)]
+    branch_id: Option<Option<String>>,
+    /// The branch to move it to, by name, in place of `branchId`; it is made when it is missing.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, value_type = String, required = false, min_length = 1, max_length = 256)]
+    branch_git_name: Option<Option<String>>,
+    /// An external tool's own name for it; unique on the branch. Not together with a move.
+    #[schema(nullable = false, pattern = "^[a-z0-9][-_a-z0-9]*$")]
+    logical_id: Option<String>,
+}
+
+/// Which databases.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub(super) struct DatabaseQuery {
+    /// Only the databases of this project.
+    project_id: Option<String>,
+    /// Only the database with this logical id, on each branch.
+    logical_id: Option<String>,
+    /// Only the databases on this branch. Every database is on one, so `unassigned` finds none.
+    branch_id: Option<String>,
+    /// Only the databases on branches of this name.
+    branch_git_name: Option<String>,
+}
+
+impl DatabaseQuery {
+    fn parse(&self) -> Result<Filter, Error> {
+        Ok(Filter {
+            project: filter_id(self.project_id.as_deref(), ProjectId::parse),
+            branch: filter_id(self.branch_id.as_deref(), BranchId::parse),
+            branch_git_name: self.branch_git_name.as_deref().map(BranchName::parse).transpose()?,
+            logical_id: self.logical_id.as_deref().map(LogicalId::parse).transpose()?,
+        })
+    }
+}
+
+/// The branch that a body names, if it names one; `refuse` makes the error of a body that cannot be.
+fn placement(
+    id: Option<Option<String>>,
+    git_name: Option<Option<String>>,
+    refuse: impl Fn(&str) -> Error,
+) -> Result<Option<Placement>, Error> {
+    match (id, git_name) {
+        (None, None) => Ok(None),
+        (Some(None), _) => Err(refuse("branchId: every database is on a branch, so it cannot be null")),
+        (_, Some(None)) => Err(refuse("branchGitName: every database is on a branch, so it cannot be null")),
+        (Some(_), Some(_)) => Err(refuse("branchId and branchGitName exclude each other")),
+        (Some(Some(id)), None) => {
+            BranchId::parse(&id).map(Placement::Branch).map(Some).ok_or_else(|| Error::not_found("branch", id))
+        }
+        (None, Some(Some(name))) => BranchName::parse(&name).map(Placement::GitName).map(Some),
+    }
+}
+
+fn check_source(source: &CreateSource) -> Result<(), Error> {
+    let (message, hint) = match source.r#type.as_str() {
+        "empty" => return Ok(()),
+        "backup" => (
+            "source.type: a database cannot be made from a backup yet",
+            "This server keeps no backups yet: use empty, or leave source out.",
+        ),
+        "database" => (
+            "source.type: a database cannot be made from another one yet",
+            "This server makes no copies yet: use empty, or leave source out.",
+        ),
+        _ => ("source.type: there is no such source", "Use empty, or leave source out."),
+    };
+    Err(Error::invalid(message, hint))
+}
+
 fn fields(app: &App, database: &Database, credential: Option<&NewCredential>) -> DatabaseFields {
     let id = database.id.to_string();
     let region = app.regions.describe(&database.region);
@@ -169,8 +286,8 @@ fn fields(app: &App, database: &Database, credential: Option<&NewCredential>) ->
             .collect(),
         region: Some(RegionReference { id: region.id, name: region.name }),
         source: Some(SourceWire { r#type: "empty" }),
-        branch_id: None,
-        logical_id: None,
+        branch_id: database.branch.to_string(),
+        logical_id: database.logical_id.clone(),
     }
 }
 
@@ -256,30 +373,108 @@ pub(super) async fn create_database(
     body::Json(new): body::Json<CreateDatabase>,
 ) -> Result<(StatusCode, Json<Data<NewDatabaseWire>>), Failure> {
     let project = parse_project(&project)?;
-    let name = match new.name.as_deref() {
-        Some(name) => DatabaseName::parse(name)?,
-        None => ProjectName::generate().into(),
-    };
-    if let Some(source) = new.source.filter(|source| source.r#type != "empty") {
-        let message = format!("source.type: a database cannot be made from {:?} yet", source.r#type);
-        return Err(Error::invalid(message, "Use empty, or leave source out.").into());
-    }
     // Left unread, it would give an empty database to somebody who wants a copy.
     if new.from_database.is_some() {
         let message = "fromDatabase: a database cannot be made from another one yet";
         return Err(Error::invalid(message, "Leave it out to get an empty database.").into());
     }
+    let CreateDatabase { name, region, is_default, source, .. } = new;
+    let wanted = Wanted { name, region, is_default, source, placement: Placement::Default, logical_id: None };
+    let (database, credential) = create(&app, &actor, project, wanted).await?;
+    let data = NewDatabaseWire {
+        database: wire_new(&app, &database, &credential),
+        project: project_reference(&app, &database),
+    };
+    Ok((StatusCode::CREATED, Json(Data { data })))
+}
+
+/// What a create asks for, whichever way it came.
+struct Wanted {
+    name: Option<String>,
+    region: Option<String>,
+    is_default: bool,
+    source: Option<CreateSource>,
+    placement: Placement,
+    logical_id: Option<LogicalId>,
+}
+
+async fn create(
+    app: &App,
+    actor: &Principal,
+    project: ProjectId,
+    wanted: Wanted,
+) -> Result<(Database, NewCredential), Failure> {
+    let name = match wanted.name.as_deref() {
+        Some(name) => DatabaseName::parse(name)?,
+        None => ProjectName::generate().into(),
+    };
+    wanted.source.as_ref().map(check_source).transpose()?;
     let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;
-    let owner = projects::get(&tx, &actor, project).await?;
-    let region = region(&app, new.region.as_deref(), &owner)?;
-    let new = NewDatabase { name, region, is_default: new.is_default };
-    let created = databases::create(&tx, &actor, app.clock.now(), project, new).await?;
+    let owner = projects::get(&tx, actor, project).await?;
+    let region = region(app, wanted.region.as_deref(), &owner)?;
+    let Wanted { is_default, placement, logical_id, .. } = wanted;
+    let new = NewDatabase { name, region, is_default, placement, logical_id };
+    let created = databases::create(&tx, actor, app.clock.now(), project, new).await?;
     tx.commit().await?;
     app.settle(&mut announcements, created.workflow).await?;
-    let database = databases::get(&app.store.session().await?, &actor, created.database).await?;
-    let data = NewDatabaseWire {
-        database: wire_new(&app, &database, &created.credential),
+    let database = databases::get(&app.store.session().await?, actor, created.database).await?;
+    Ok((database, created.credential))
+}
+
+/// List databases
+///
+/// Those of every project that the token reaches, oldest first; with filters, those that fit all
+/// of them. A project or a branch that is not there has none.
+#[utoipa::path(get, path = "/v1/databases", tag = "Databases", params(PageQuery, DatabaseQuery), responses(
+    (status = 200, description = "The databases.", body = List<DatabaseWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not do this.", body = ErrorBody),
+    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+))]
+pub(super) async fn list_all_databases(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Query(page): Query<PageQuery>,
+    Query(filter): Query<DatabaseQuery>,
+) -> Result<Json<List<DatabaseWire>>, Failure> {
+    let (page, filter) = (page.parse(DatabaseId::parse)?, filter.parse()?);
+    let found = databases::list_all(&app.store.session().await?, &actor, &filter, page).await?;
+    Ok(Json(List::of(found, |database| wire(&app, &database))))
+}
+
+/// Create a database of a project
+///
+/// A PostgreSQL instance of its own, on a branch of the project: the default one, unless
+/// `branchId` or `branchGitName` names another. The answer holds the connection string of its first
+/// connection, which is not shown again. It is normally `ready`; when it is still `provisioning`, a
+/// connect waits for it.
+#[utoipa::path(post, path = "/v1/databases", tag = "Databases", request_body = CreateDatabaseOf, responses(
+    (status = 201, description = "The database, with the secrets of its first connection.", body = Data<DatabaseWire>),
+    (status = 400, description = "The project has a default database already, the branch is null or named twice, `logicalId` comes with `branchGitName`, or the body is not JSON.", body = ErrorBody),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not do this.", body = ErrorBody),
+    (status = 404, description = "There is no such project, or the project has no such branch.", body = ErrorBody),
+    (status = 409, description = "Another database of the branch has the logical id.", body = ErrorBody),
+    (status = 422, description = "A value does not fit.", body = ErrorBody),
+))]
+pub(super) async fn create_database_of(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    body::Json(new): body::Json<CreateDatabaseOf>,
+) -> Result<(StatusCode, Json<Data<DatabaseWire>>), Failure> {
+    let project = parse_project(&new.project_id)?;
+    let refused = |message: &str| Error::Rejected(message.to_owned());
+    let placement = placement(new.branch_id, new.branch_git_name, refused)?.unwrap_or(Placement::Default);
+    if matches!(placement, Placement::GitName(_)) && new.logical_id.is_some() {
+        return Err(refused("logicalId cannot be combined with branchGitName: give branchId instead").into());
+    }
+    let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
+    let CreateDatabaseOf { name, region, is_default, source, .. } = new;
+    let wanted = Wanted { name, region, is_default, source, placement, logical_id };
+    let (database, credential) = create(&app, &actor, project, wanted).await?;
+    let data = DatabaseWire {
+        fields: fields(&app, &database, Some(&credential)),
         project: project_reference(&app, &database),
     };
     Ok((StatusCode::CREATED, Json(Data { data })))
@@ -298,6 +493,44 @@ pub(super) async fn get_database(
     Path(id): Path<String>,
 ) -> Result<Json<Data<DatabaseWire>>, Failure> {
     let database = databases::get(&app.store.session().await?, &actor, parse(&id)?).await?;
+    Ok(Json(Data { data: wire(&app, &database) }))
+}
+
+/// Update a database
+///
+/// Another name, another branch of its project, or another logical id. A branch that is named and
+/// missing is made. Moving and giving a logical id are two requests.
+#[utoipa::path(patch, path = "/v1/databases/{databaseId}", tag = "Databases",
+    params(("databaseId" = String, Path, description = "The database's id.")),
+    request_body = UpdateDatabase, responses(
+    (status = 200, description = "The database.", body = Data<DatabaseWire>),
+    (status = 400, description = "The body is not JSON.", body = ErrorBody),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not do this.", body = ErrorBody),
+    (status = 404, description = "There is no such database, or its project has no such branch.", body = ErrorBody),
+    (status = 409, description = "Another database of the branch has the logical id.", body = ErrorBody),
+    (status = 422, description = "A value does not fit, or excludes another one.", body = ErrorBody),
+))]
+pub(super) async fn update_database(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(id): Path<String>,
+    body::Json(change): body::Json<UpdateDatabase>,
+) -> Result<Json<Data<DatabaseWire>>, Failure> {
+    let id = parse(&id)?;
+    let misfit = |message: &str| Error::invalid(message, "See the request's schema at /v1/doc.");
+    let placement = placement(change.branch_id, change.branch_git_name, misfit)?;
+    if placement.is_some() && change.logical_id.is_some() {
+        return Err(misfit("logicalId cannot be combined with another branch: move the database first").into());
+    }
+    let change = DatabaseChange {
+        name: change.name.as_deref().map(DatabaseName::parse).transpose()?,
+        placement,
+        logical_id: change.logical_id.as_deref().map(LogicalId::parse).transpose()?,
+    };
+    let tx = app.store.begin().await?;
+    let database = databases::update(&tx, &actor, app.clock.now(), id, &change).await?;
+    tx.commit().await?;
     Ok(Json(Data { data: wire(&app, &database) }))
 }
 

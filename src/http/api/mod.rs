@@ -1,20 +1,24 @@
 //! The JSON API below `/v1`: one file a noun, wire types beside their handlers.
 
+mod branches;
 mod connections;
 mod databases;
+mod me;
 mod projects;
 mod regions;
+mod service_tokens;
 mod workspaces;
 
 use std::sync::Arc;
 
 use axum::Router;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Content, Ref, ResponseBuilder};
 use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use crate::app::App;
 use crate::base::error::Result;
@@ -25,7 +29,7 @@ use crate::base::page::{Page, PageRequest};
     info(
         title = "Howdah Management API",
         version = "v1",
-        description = "REST API for managing workspaces, projects, databases and connections. \
+        description = "REST API for managing workspaces, projects, branches, databases and connections. \
                        Every database is a PostgreSQL instance of its own."
     ),
     modifiers(&Bearer),
@@ -35,8 +39,11 @@ use crate::base::page::{Page, PageRequest};
         (name = "Databases", description = "A database is a PostgreSQL instance of its own."),
         (name = "Databases Connections", description = "The credentials of one database."),
         (name = "Connections", description = "A connection is a credential of one database."),
+        (name = "Branches", description = "A branch is where databases of a project stand."),
+        (name = "Service Tokens", description = "A service token is what a program calls this API with."),
         (name = "Workspaces", description = "A workspace owns projects."),
         (name = "Regions", description = "Where databases are made."),
+        (name = "Misc", description = "What belongs to no other group."),
     )
 )]
 struct Document;
@@ -90,13 +97,23 @@ pub(super) fn routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
 fn operations() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(projects::list_projects, projects::create_project))
-        .routes(routes!(projects::get_project, projects::delete_project))
+        .routes(routes!(projects::get_project, projects::update_project, projects::delete_project))
+        .routes(routes!(projects::transfer_project))
         .routes(routes!(databases::list_databases, databases::create_database))
-        .routes(routes!(databases::get_database, databases::delete_database))
+        .routes(routes!(databases::list_all_databases, databases::create_database_of))
+        .routes(routes!(databases::get_database, databases::update_database, databases::delete_database))
         .routes(routes!(connections::list_connections, connections::create_connection))
+        .routes(routes!(connections::list_all_connections, connections::create_connection_of))
         .routes(routes!(connections::get_connection, connections::delete_connection))
-        .routes(routes!(workspaces::list_workspaces))
+        .routes(routes!(connections::rotate_connection))
+        .routes(routes!(branches::list_branches, branches::create_branch))
+        .routes(routes!(branches::get_branch, branches::update_branch, branches::delete_branch))
+        .routes(routes!(workspaces::list_workspaces, workspaces::create_workspace))
         .routes(routes!(workspaces::get_workspace))
+        .routes(routes!(workspaces::get_subscription))
+        .routes(routes!(service_tokens::list_service_tokens, service_tokens::create_service_token))
+        .routes(routes!(service_tokens::delete_service_token))
+        .routes(routes!(me::get_me))
         .routes(routes!(regions::list_regions))
         .routes(routes!(regions::list_postgres_regions))
 }
@@ -139,6 +156,17 @@ impl PageQuery {
     fn parse<Id>(&self, read: impl Fn(&str) -> Option<Id>) -> Result<PageRequest<Id>> {
         PageRequest::parse(self.cursor.as_deref(), self.limit, read)
     }
+}
+
+/// Tells a null (`Some(None)`) from what was left out (`None`), for a field with a default.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// An id to filter a list by. What is no id names nothing, and nothing has the nil id: the list is
+/// empty then, as it is for the id of something that is not there.
+fn filter_id<Id: From<Uuid>>(text: Option<&str>, parse: impl Fn(&str) -> Option<Id>) -> Option<Id> {
+    text.map(|text| parse(text).unwrap_or_else(|| Uuid::nil().into()))
 }
 
 impl<T> List<T> {

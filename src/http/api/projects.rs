@@ -11,12 +11,15 @@ use utoipa::{IntoParams, ToSchema};
 use super::databases::NewDatabaseFields;
 use super::{Data, List, PageQuery, Reference, databases as database_wire, url};
 use crate::app::App;
+use crate::auth::{Principal, service_tokens};
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::ProjectId;
-use crate::base::name::{DatabaseName, ProjectName};
+use crate::base::name::{DatabaseName, LogicalId, ProjectName};
+use crate::base::store::Tx;
+use crate::domain::branches::Placement;
 use crate::domain::databases::{self, NewDatabase};
-use crate::domain::projects::{self, NewProject, Project};
+use crate::domain::projects::{self, NewProject, Project, ProjectChange};
 use crate::http::Failure;
 use crate::http::body;
 use crate::http::caller::Caller;
@@ -84,6 +87,26 @@ pub(super) struct CreateProject {
     workspace_id: Option<String>,
 }
 
+/// What to change about a project; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({"name": "another_name"}))]
+pub(super) struct UpdateProject {
+    /// Another name, 1 to 256 characters.
+    #[schema(min_length = 1, max_length = 256, nullable = false)]
+    name: Option<String>,
+    /// Any object. It is kept and never shown.
+    #[schema(nullable = false, value_type = Object)]
+    settings: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Who gets a project.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TransferProject {
+    /// A token of the workspace that gets the project. It names that workspace and proves its consent.
+    recipient_access_token: String,
+}
+
 fn yes() -> bool {
     true
 }
@@ -115,19 +138,6 @@ fn parse(id: &str) -> Result<ProjectId, Error> {
     ProjectId::parse(id).ok_or_else(|| Error::not_found("project", id))
 }
 
-fn check_logical_id(id: &str) -> Result<(), Error> {
-    let fits = id.len() <= crate::base::name::LONGEST
-        && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte))
-        && id.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
-    if fits {
-        return Ok(());
-    }
-    Err(Error::invalid(
-        "logicalId: it does not fit ^[a-z0-9][-_a-z0-9]*$",
-        "Use up to 256 lower-case letters, digits, - and _, a letter or digit first.",
-    ))
-}
-
 /// List projects
 ///
 /// Oldest first.
@@ -143,9 +153,9 @@ pub(super) async fn list_projects(
     Query(filter): Query<ProjectQuery>,
 ) -> Result<Json<List<ProjectWire>>, Failure> {
     let page = page.parse(ProjectId::parse)?;
-    filter.logical_id.as_deref().map(check_logical_id).transpose()?;
+    let logical_id = filter.logical_id.as_deref().map(LogicalId::parse).transpose()?;
     let session = app.store.session().await?;
-    let found = projects::list(&session, &actor, page, filter.logical_id.as_deref()).await?;
+    let found = projects::list(&session, &actor, page, logical_id.as_ref()).await?;
     Ok(Json(List::of(found, |project| wire(&app, project))))
 }
 
@@ -158,6 +168,7 @@ pub(super) async fn list_projects(
     (status = 201, description = "The project.", body = Data<NewProjectWire>),
     (status = 400, description = "The body is not JSON.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such workspace.", body = ErrorBody),
     (status = 409, description = "Another project has the logical id.", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
@@ -169,7 +180,7 @@ pub(super) async fn create_project(
 ) -> Result<(StatusCode, Json<Data<NewProjectWire>>), Failure> {
     let name = new.name.as_deref().map(ProjectName::parse).transpose()?;
     new.region.as_deref().map(|region| app.regions.check(region)).transpose()?;
-    new.logical_id.as_deref().map(check_logical_id).transpose()?;
+    let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
     if let Some(workspace) = new.workspace_id.as_deref()
         && crate::base::id::WorkspaceId::parse(workspace) != Some(actor.workspace())
     {
@@ -178,12 +189,14 @@ pub(super) async fn create_project(
     let mut announcements = app.store.announcements();
     let now = app.clock.now();
     let tx = app.store.begin().await?;
-    let wanted = NewProject { name, region: new.region.clone(), logical_id: new.logical_id };
+    let wanted = NewProject { name, region: new.region.clone(), logical_id };
     let project = projects::create(&tx, &actor, now, wanted).await?;
     let created = if new.create_database {
         let region = new.region.unwrap_or_else(|| app.regions.default_id().to_owned());
         let name = DatabaseName::parse(&project.name)?;
-        Some(databases::create(&tx, &actor, now, project.id, NewDatabase { name, region, is_default: true }).await?)
+        let placement = Placement::Default;
+        let first = NewDatabase { name, region, is_default: true, placement, logical_id: None };
+        Some(databases::create(&tx, &actor, now, project.id, first).await?)
     } else {
         None
     };
@@ -214,6 +227,79 @@ pub(super) async fn get_project(
     Ok(Json(Data { data: wire(&app, project) }))
 }
 
+/// Update a project
+#[utoipa::path(patch, path = "/v1/projects/{id}", tag = "Projects",
+    params(("id" = String, Path, description = "The project's id.")),
+    request_body = UpdateProject, responses(
+    (status = 200, description = "The project.", body = Data<ProjectWire>),
+    (status = 400, description = "The body is not JSON.", body = ErrorBody),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not do this.", body = ErrorBody),
+    (status = 404, description = "There is no such project.", body = ErrorBody),
+    (status = 422, description = "A value does not fit.", body = ErrorBody),
+))]
+pub(super) async fn update_project(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(id): Path<String>,
+    body::Json(change): body::Json<UpdateProject>,
+) -> Result<Json<Data<ProjectWire>>, Failure> {
+    let id = parse(&id)?;
+    let change = ProjectChange {
+        name: change.name.as_deref().map(ProjectName::parse).transpose()?,
+        settings: change.settings.map(|settings| serde_json::Value::Object(settings).to_string()),
+    };
+    let tx = app.store.begin().await?;
+    let project = projects::update(&tx, &actor, id, &change).await?;
+    tx.commit().await?;
+    Ok(Json(Data { data: wire(&app, project) }))
+}
+
+/// Transfer a project
+///
+/// To the workspace of the recipient's token, with all its databases. Ids and connection strings
+/// stay as they are, sessions go on; from then on the project does not exist for the giver.
+#[utoipa::path(post, path = "/v1/projects/{id}/transfer", tag = "Projects",
+    params(("id" = String, Path, description = "The project's id.")),
+    request_body = TransferProject, responses(
+    (status = 200, description = "The project, in the recipient's workspace.", body = Data<ProjectWire>),
+    (status = 400, description = "The recipient's token is not good, or the body is not JSON.", body = ErrorBody),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
+    (status = 404, description = "There is no such project.", body = ErrorBody),
+    (status = 409, description = "It is in that workspace already, or another project there has its logical id.", body = ErrorBody),
+    (status = 422, description = "A value does not fit.", body = ErrorBody),
+))]
+pub(super) async fn transfer_project(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(id): Path<String>,
+    body::Json(transfer): body::Json<TransferProject>,
+) -> Result<Json<Data<ProjectWire>>, Failure> {
+    let id = parse(&id)?;
+    let tx = app.store.begin().await?;
+    // Whoever does not have the project learns nothing from the recipient's token.
+    projects::get(&tx, &actor, id).await?;
+    let recipient = recipient(&app, &tx, &transfer.recipient_access_token).await?;
+    let project = projects::transfer(&tx, &actor, &recipient, id).await?;
+    tx.commit().await?;
+    Ok(Json(Data { data: wire(&app, project) }))
+}
+
+/// Whom the recipient's token stands for. That it is not good is the request's fault, not that of
+/// the caller's own token: 401 would make clients log the caller out.
+async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> {
+    let accepted = service_tokens::authenticate(tx, &app.signer, token, app.clock.now()).await;
+    accepted.map(|accepted| accepted.principal).map_err(|error| match error {
+        Error::Unauthenticated(_) => Error::Rejected(
+            "recipientAccessToken: the recipient's access token is invalid, expired or revoked; the recipient has to \
+             give a new one"
+                .into(),
+        ),
+        other => other,
+    })
+}
+
 /// Delete a project
 ///
 /// With all its databases: their credentials are no longer good when this answers, their
@@ -222,6 +308,7 @@ pub(super) async fn get_project(
     params(("id" = String, Path, description = "The project's id.")), responses(
     (status = 204, description = "It is gone."),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such project.", body = ErrorBody),
 ))]
 pub(super) async fn delete_project(

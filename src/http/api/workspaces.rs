@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Data, List, PageQuery, url};
@@ -14,6 +15,7 @@ use crate::base::error::Error;
 use crate::base::id::WorkspaceId;
 use crate::domain::workspaces::{self, Workspace};
 use crate::http::Failure;
+use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
@@ -39,6 +41,30 @@ pub(super) struct WorkspaceWire {
     created_at: String,
 }
 
+/// What a workspace may use.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SubscriptionWire {
+    /// The plan's name.
+    #[schema(example = "Self-hosted")]
+    plan_name: &'static str,
+    /// Whether databases are refused because a limit of the plan is reached.
+    usage_blocked: bool,
+    /// Where to get another plan: this server's own address, since there is nothing to buy.
+    #[schema(format = "uri")]
+    upgrade_url: String,
+}
+
+/// What a new workspace needs; all of it may be left out.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CreateWorkspace {
+    /// Its name.
+    #[expect(dead_code, reason = "nobody can make a workspace yet: that takes a person who has signed in")]
+    #[schema(nullable = false)]
+    display_name: Option<String>,
+}
+
 fn wire(app: &App, workspace: Workspace) -> WorkspaceWire {
     let id = workspace.id.to_string();
     WorkspaceWire {
@@ -48,6 +74,10 @@ fn wire(app: &App, workspace: Workspace) -> WorkspaceWire {
         name: workspace.name,
         created_at: format_timestamp(workspace.created_at),
     }
+}
+
+fn parse(id: &str) -> Result<WorkspaceId, Error> {
+    WorkspaceId::parse(id).ok_or_else(|| Error::not_found("workspace", id))
 }
 
 /// List workspaces
@@ -68,6 +98,43 @@ pub(super) async fn list_workspaces(
     Ok(Json(List::of(found, |workspace| wire(&app, workspace))))
 }
 
+/// Create a workspace
+///
+/// Takes a person who has signed in: a service token belongs to one workspace and cannot make another.
+#[utoipa::path(post, path = "/v1/workspaces", tag = "Workspaces", request_body = CreateWorkspace, responses(
+    (status = 400, description = "The body is not JSON.", body = ErrorBody),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token is a service token.", body = ErrorBody),
+    (status = 422, description = "A value does not fit.", body = ErrorBody),
+))]
+pub(super) async fn create_workspace(
+    Caller(_caller): Caller,
+    body::Json(_new): body::Json<CreateWorkspace>,
+) -> Result<StatusCode, Failure> {
+    let reason = "A service token cannot create a workspace: that takes a person who has signed in.";
+    Err(Error::Forbidden(reason.into()).into())
+}
+
+/// Get a workspace's subscription
+///
+/// What clients look at when a limit is reached. This server has no plans and blocks nobody.
+#[utoipa::path(get, path = "/v1/workspaces/{id}/subscription", tag = "Workspaces",
+    params(("id" = String, Path, description = "The workspace's id.")), responses(
+    (status = 200, description = "The subscription.", body = Data<SubscriptionWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 404, description = "There is no such workspace.", body = ErrorBody),
+))]
+pub(super) async fn get_subscription(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Data<SubscriptionWire>>, Failure> {
+    workspaces::get(&app.store.session().await?, &actor, parse(&id)?).await?;
+    let subscription =
+        SubscriptionWire { plan_name: "Self-hosted", usage_blocked: false, upgrade_url: app.public.api.clone() };
+    Ok(Json(Data { data: subscription }))
+}
+
 /// Get a workspace
 #[utoipa::path(get, path = "/v1/workspaces/{id}", tag = "Workspaces",
     params(("id" = String, Path, description = "The workspace's id.")), responses(
@@ -80,7 +147,6 @@ pub(super) async fn get_workspace(
     Caller(actor): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Data<WorkspaceWire>>, Failure> {
-    let id = WorkspaceId::parse(&id).ok_or_else(|| Error::not_found("workspace", id))?;
-    let workspace = workspaces::get(&app.store.session().await?, &actor, id).await?;
+    let workspace = workspaces::get(&app.store.session().await?, &actor, parse(&id)?).await?;
     Ok(Json(Data { data: wire(&app, workspace) }))
 }
