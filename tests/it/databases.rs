@@ -22,7 +22,9 @@ async fn databases_stand_on_branches() {
     // Made with the database, by name, and the second time found.
     let new = json!({"projectId": id, "name": "preview", "branchGitName": "feature", "region": "inherit"});
     let made = owner.post("/v1/databases", new).await.data(201).clone();
-    assert_eq!((&made["status"], &made["isDefault"]), (&json!("ready"), &json!(false)));
+    // A busy machine may answer before it is ready; a connect waits for it then.
+    assert!(["provisioning", "ready"].contains(&text(&made["status"])), "{made}");
+    assert_eq!(made["isDefault"], json!(false));
     assert_eq!((&made["source"], &made["logicalId"]), (&json!({"type": "empty"}), &Value::Null));
     assert_eq!((&made["region"]["id"], &made["project"]["id"]), (&json!("us-east-1"), &json!(id)));
     assert!(made.get("apiKeys").is_none() && made.get("connectionString").is_none());

@@ -35,6 +35,7 @@ async fn a_transferred_project_works_on_for_the_recipient_only() {
     let (connection, id) = (connection_string(&project), project["id"].as_str().unwrap());
     ask(&connection, "CREATE TABLE kept AS SELECT 42 AS n");
     let (client, session) = tokio_postgres::connect(&connection, tokio_postgres::NoTls).await.unwrap();
+    #[expect(clippy::disallowed_methods, reason = "this test waits for it")]
     let session = tokio::task::spawn(session);
     let (path, database) =
         (format!("/v1/projects/{id}"), format!("/v1/databases/{}", text(&project["database"]["id"])));
