@@ -57,7 +57,7 @@ pub(super) async fn find_valid(session: &Session, token_hash: &[u8], now: Timest
                     expires_at,
                     read_only,
                     project_ids,
-                    last_used_at IS NULL OR last_used_at < $2 - interval '1 minute' AS use_is_stale
+                    last_used_at IS NULL OR last_used_at < $2::timestamptz - interval '1 minute' AS use_is_stale
                FROM service_tokens
               WHERE token_hash = $1
                 AND revoked_at IS NULL
@@ -85,7 +85,7 @@ pub(super) async fn record_use(session: &Session, id: ServiceTokenId, now: Times
         .prepare_cached(
             "UPDATE service_tokens
                 SET last_used_at = $2
-              WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2 - interval '1 minute')",
+              WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2::timestamptz - interval '1 minute')",
         )
         .await?;
     session.execute(&statement, &[&id.uuid(), &now]).await?;

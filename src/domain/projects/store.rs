@@ -59,8 +59,8 @@ pub(super) async fn update(tx: &Tx, scope: &Scope, id: ProjectId, change: &Proje
     let statement = tx
         .prepare_cached(
             "UPDATE projects
-                SET name = coalesce($3, name), settings = coalesce($4::text::json, settings)
-              WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL",
+                SET name = coalesce($4, name), settings = coalesce($5::text::json, settings)
+              WHERE workspace_id = $1 AND ($2::uuid[] IS NULL OR id = ANY ($2)) AND id = $3 AND deleted_at IS NULL",
         )
         .await?;
     let name = change.name.as_ref().map(ProjectName::as_str);
