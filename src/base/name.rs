@@ -47,6 +47,8 @@ names! {
     ConnectionName: "name", "the connection's name", 3..=65;
     /// A branch's name, which is that of a branch in git: 1 to 256 characters.
     BranchName: "gitName", "the branch's name", 1..=LONGEST;
+    /// A service token's name: 1 to 256 characters.
+    TokenName: "name", "the token's name", 1..=LONGEST;
 }
 
 fn check(field: &str, what: &str, text: &str, min: usize, max: usize) -> Result<()> {

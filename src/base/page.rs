@@ -7,7 +7,7 @@ pub const DEFAULT_LIMIT: u32 = 100;
 /// The largest page.
 pub const MAX_LIMIT: u32 = 1000;
 
-/// Which part of a list is asked for. Lists are ordered by id, oldest first; the cursor is
+/// Which part of a list is asked for. Lists are ordered by id, most of them oldest first; the cursor is
 /// the bare id of the last row that the caller has, so a deleted row still marks its place.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRequest<Id> {
@@ -32,11 +32,24 @@ impl<Id> PageRequest<Id> {
     /// # Errors
     /// [`Error::Invalid`] for a limit outside 1–1000 or a cursor that is none of ours.
     pub fn parse(cursor: Option<&str>, limit: Option<u32>, read: impl Fn(&str) -> Option<Id>) -> Result<Self> {
+        Self::parse_up_to(MAX_LIMIT, cursor, limit, read)
+    }
+
+    /// Checks what came in the query of a list with smaller pages.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a limit outside 1–`largest` or a cursor that is none of ours.
+    pub fn parse_up_to(
+        largest: u32,
+        cursor: Option<&str>,
+        limit: Option<u32>,
+        read: impl Fn(&str) -> Option<Id>,
+    ) -> Result<Self> {
         let limit = limit.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
+        if !(1..=largest).contains(&limit) {
             return Err(Error::invalid(
                 format!("limit: {limit} is out of range"),
-                format!("Use a limit from 1 to {MAX_LIMIT}."),
+                format!("Use a limit from 1 to {largest}."),
             ));
         }
         let after = match cursor {

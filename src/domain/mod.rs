@@ -8,4 +8,5 @@ pub mod connections;
 pub mod databases;
 pub mod projects;
 pub mod regions;
+pub mod service_tokens;
 pub mod workspaces;

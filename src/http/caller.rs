@@ -2,31 +2,65 @@
 
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header;
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
 
 use super::failure::Failure;
 use crate::app::App;
 use crate::auth::{Principal, service_tokens};
-use crate::base::error::Error;
+use crate::base::error::{Error, describe};
+use crate::base::id::ServiceTokenId;
 
 /// A caller whose token was checked.
+#[derive(Clone)]
 pub(super) struct Caller(pub(super) Principal);
 
-impl FromRequestParts<Arc<App>> for Caller {
+/// Lets through who has a good token; the row of the token is asked each time.
+pub(super) async fn identify(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
+    let token = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .ok_or_else(missing)?;
+    let session = app.store.session().await?;
+    let accepted = service_tokens::authenticate(&session, &app.signer, token, app.clock.now()).await?;
+    drop(session);
+    if accepted.use_is_stale {
+        let token = accepted.principal.token();
+        app.tasks.spawn(record_use(app.clone(), token));
+    }
+    request.extensions_mut().insert(Caller(accepted.principal));
+    Ok(next.run(request).await)
+}
+
+/// Beside the request, which need not wait for it.
+async fn record_use(app: Arc<App>, token: ServiceTokenId) {
+    let recorded =
+        async { service_tokens::record_use(&app.store.session().await?, token, app.clock.now()).await }.await;
+    if let Err(error) = recorded {
+        tracing::warn!(error = %describe(&error), token.id = %token, "could not record the use of {token}");
+    }
+}
+
+fn missing() -> Error {
+    Error::Unauthenticated("Missing or invalid authorization token.".into())
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Failure> {
-        let token = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or_else(|| Error::Unauthenticated("Missing or invalid authorization token.".into()))?;
-        let session = app.store.session().await?;
-        Ok(Self(service_tokens::authenticate(&session, &app.signer, token, app.clock.now()).await?))
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Failure> {
+        // Every route of the API lies behind `identify`; one that did not would refuse everybody.
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| missing().into())
     }
 }

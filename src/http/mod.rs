@@ -50,6 +50,7 @@ fn router(app: Arc<App>) -> Router {
         .expose_headers([HeaderName::from_static("x-request-id"), header::RETRY_AFTER])
         .max_age(Duration::from_secs(3600));
     routes
+        .route_layer(middleware::from_fn_with_state(app.clone(), caller::identify))
         .route("/v1/doc", get(move || async move { axum::Json(document.as_ref().clone()) }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readiness))

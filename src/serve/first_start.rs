@@ -2,12 +2,13 @@
 //! workspace and token, the keys.
 
 use super::directory::DataDirectory;
-use crate::auth::service_tokens;
 use crate::auth::signing::Signer;
+use crate::auth::{Limits, service_tokens};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Result, describe};
 use crate::base::id::InstallationId;
 use crate::base::keyring::Keyring;
+use crate::base::name::TokenName;
 use crate::base::secret::random_hex;
 use crate::base::store::Store;
 use crate::domain::workspaces;
@@ -68,9 +69,9 @@ pub(super) async fn ensure(
     })?;
     if is_first {
         let workspace = workspaces::create(&tx, "Default", now).await.map_err(failed)?;
-        let (_, token) =
-            service_tokens::create(&tx, &signer, workspace.id, "Initial token", now).await.map_err(failed)?;
-        directory.write_initial_token(&token)?;
+        let name = TokenName::parse("Initial token").map_err(failed)?;
+        let token = service_tokens::issue(&tx, &signer, now, workspace.id, &name, &Limits::default()).await;
+        directory.write_initial_token(&token.map_err(failed)?.value)?;
     }
     tx.commit().await.map_err(failed)?;
     Ok(First { signer, is_first })

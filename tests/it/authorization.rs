@@ -1,4 +1,4 @@
-//! Every operation of the document, for anonymous, stranger and owner. An operation that is
+//! Every operation of the document, for everybody who may call. An operation that is
 //! missing here fails the test: it belongs in the table before it works.
 
 use std::collections::BTreeSet;
@@ -18,6 +18,22 @@ struct Call {
     stranger: Stranger,
     /// The status for the owner.
     owner: u16,
+}
+
+impl Call {
+    /// What a token of the owner's workspace gets that is limited to a project with nothing in it.
+    fn narrow(&self) -> u16 {
+        match (self.operation, self.method.as_str()) {
+            // It sees its workspace, but adds nothing to it.
+            ("/v1/workspaces/{id}" | "/v1/workspaces/{id}/subscription", _) => 200,
+            ("/v1/projects" | "/v1/workspaces/{workspaceId}/service-tokens", "POST") => 403,
+            _ => match self.stranger {
+                Stranger::NotFound => 404,
+                Stranger::Forbidden => 403,
+                Stranger::OwnOnly(status) => status,
+            },
+        }
+    }
 }
 
 /// What a stranger gets: a workspace of their own, and nothing of anybody else's.
@@ -41,6 +57,14 @@ async fn every_operation_checks_who_is_calling() {
     let (project_id, default, second_id) = (id(&project), id(&project["database"]), id(&second));
     let connection = id(&second["connections"][0]);
     let workspace_id = id(&owner.get("/v1/workspaces").await.data(200)[0]);
+    let tokens = format!("/v1/workspaces/{workspace_id}/service-tokens");
+    let empty = owner.post("/v1/projects", json!({"name": "empty", "createDatabase": false})).await.data(201).clone();
+    let reader = owner.create_token(json!({"name": "reader", "readOnly": true})).await;
+    let narrow = owner.create_token(json!({"name": "narrow", "projectIds": [empty["id"]]})).await;
+    let full = owner.create_token(json!({"name": "secret_full"})).await;
+    let revoked = owner.create_token(json!({"name": "secret_revoked"})).await;
+    owner.delete(&format!("{tokens}/{}", revoked.id)).await.data(204);
+    let token = owner.create_token(json!({"name": "secret_token"})).await;
 
     let call = |method, operation, path: String, body, stranger, owner| Call {
         method,
@@ -73,6 +97,7 @@ async fn every_operation_checks_who_is_calling() {
     let none = json!({"createDatabase": false});
     let of_default = json!({"databaseId": default, "name": "job"});
     let of_project = "/v1/projects/{projectId}/databases";
+    let of_workspace_tokens = "/v1/workspaces/{workspaceId}/service-tokens";
     let of_database = "/v1/databases/{databaseId}/connections";
     // In an order in which the owner's calls work one after the other.
     let table = vec![
@@ -80,6 +105,10 @@ async fn every_operation_checks_who_is_calling() {
         post("/v1/workspaces", "/v1/workspaces".into(), json!({"displayName": "mine"}), Stranger::Forbidden, 403),
         get("/v1/workspaces/{id}", workspace.clone(), Stranger::NotFound),
         get("/v1/workspaces/{id}/subscription", format!("{workspace}/subscription"), Stranger::NotFound),
+        get("/v1/me", "/v1/me".into(), Stranger::OwnOnly(200)),
+        get(of_workspace_tokens, tokens.clone(), Stranger::OwnOnly(200)),
+        post(of_workspace_tokens, tokens.clone(), json!({"name": "secret_later"}), Stranger::NotFound, 201),
+        delete("/v1/workspaces/{workspaceId}/service-tokens/{serviceTokenId}", format!("{tokens}/{}", token.id), 204),
         get("/v1/regions", "/v1/regions".into(), Stranger::OwnOnly(200)),
         get("/v1/regions/postgres", "/v1/regions/postgres".into(), Stranger::OwnOnly(200)),
         get("/v1/projects", "/v1/projects".into(), Stranger::OwnOnly(200)),
@@ -122,9 +151,13 @@ async fn every_operation_checks_who_is_calling() {
     let tested = table.iter().map(|call| (call.method.to_string(), call.operation.to_owned())).collect();
     assert_eq!(declared, tested, "every operation of openapi.json stands in this table, and no other");
 
-    for Call { method, operation, path, body, .. } in &table {
-        let answer = anonymous.send(method.clone(), path, body.clone()).await;
-        assert_eq!(answer.status, 401, "{method} {operation} for anonymous: {}", answer.body);
+    let expired = howdah.expired().await;
+    for (who, nobody) in [("anonymous", &anonymous), ("a revoked token", &revoked.person), ("an expired one", &expired)]
+    {
+        for Call { method, operation, path, body, .. } in &table {
+            let answer = nobody.send(method.clone(), path, body.clone()).await;
+            assert_eq!(answer.status, 401, "{method} {operation} for {who}: {}", answer.body);
+        }
     }
     for Call { method, operation, path, body, stranger: expected, .. } in &table {
         let answer = stranger.send(method.clone(), path, body.clone()).await;
@@ -137,9 +170,20 @@ async fn every_operation_checks_who_is_calling() {
             }
         }
     }
+    for call in &table {
+        let Call { method, operation, path, body, .. } = call;
+        let answer = narrow.person.send(method.clone(), path, body.clone()).await;
+        assert_eq!(answer.status, call.narrow(), "{method} {operation} for a limited token: {}", answer.body);
+        assert!(!answer.body.to_string().contains("secret_"), "{method} {operation}: {}", answer.body);
+    }
     for Call { method, operation, path, body, owner: status, .. } in &table {
-        let answer = owner.send(method.clone(), path, body.clone()).await;
-        assert_eq!(answer.status, *status, "{method} {operation} for the owner: {}", answer.body);
+        let answer = reader.person.send(method.clone(), path, body.clone()).await;
+        let expected = if method == Method::GET { *status } else { 403 };
+        assert_eq!(answer.status, expected, "{method} {operation} for a read-only token: {}", answer.body);
+    }
+    for Call { method, operation, path, body, owner: status, .. } in &table {
+        let answer = full.person.send(method.clone(), path, body.clone()).await;
+        assert_eq!(answer.status, *status, "{method} {operation} for a full token: {}", answer.body);
     }
     howdah.assert_tidy().await;
 }

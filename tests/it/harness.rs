@@ -8,10 +8,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
-use howdah::auth::service_tokens;
 use howdah::auth::signing::Signer;
+use howdah::auth::{Limits, service_tokens};
 use howdah::base::clock::Clock;
+use howdah::base::id::WorkspaceId;
 use howdah::base::keyring::Keyring;
+use howdah::base::name::TokenName;
 use howdah::base::store::Store;
 use howdah::base::tasks::Tasks;
 use howdah::domain::workspaces;
@@ -218,6 +220,29 @@ impl Howdah {
         (Store::open(config, 4, &tasks).unwrap(), tasks)
     }
 
+    /// Somebody whose token of the first workspace was good until a second ago.
+    pub async fn expired(&self) -> Person {
+        let workspace = self.owner().workspace_id().await;
+        let end = Clock::system().now() - jiff::SignedDuration::from_secs(1);
+        let limits = Limits { expires_at: Some(end), ..Limits::default() };
+        let (store, tasks) = self.store();
+        let token = self.issue(&store, WorkspaceId::parse(&workspace).unwrap(), &limits).await;
+        tasks.stop();
+        Person::new(self.url(), Some(token))
+    }
+
+    async fn issue(&self, store: &Store, workspace: WorkspaceId, limits: &Limits) -> String {
+        let key = std::fs::read(self.directory.path().join("keys/master.key")).unwrap();
+        let keyring = Keyring::new(key.as_slice().try_into().unwrap());
+        let now = Clock::system().now();
+        let tx = store.begin().await.unwrap();
+        let signer = Signer::load_or_create(&tx, &keyring, now).await.unwrap();
+        let name = TokenName::parse("made by the test").unwrap();
+        let issued = service_tokens::issue(&tx, &signer, now, workspace, &name, limits).await.unwrap();
+        tx.commit().await.unwrap();
+        issued.value.expose().to_owned()
+    }
+
     /// Somebody with a workspace of their own.
     pub async fn stranger(&self) -> Person {
         self.stranger_with_token().await.0
@@ -225,17 +250,12 @@ impl Howdah {
 
     /// The same, with the token that speaks for that workspace.
     pub async fn stranger_with_token(&self) -> (Person, String) {
-        let key = std::fs::read(self.directory.path().join("keys/master.key")).unwrap();
-        let keyring = Keyring::new(key.as_slice().try_into().unwrap());
         let (store, tasks) = self.store();
-        let now = Clock::system().now();
         let tx = store.begin().await.unwrap();
-        let signer = Signer::load_or_create(&tx, &keyring, now).await.unwrap();
-        let workspace = workspaces::create(&tx, "Elsewhere", now).await.unwrap();
-        let (_, token) = service_tokens::create(&tx, &signer, workspace.id, "stranger", now).await.unwrap();
+        let workspace = workspaces::create(&tx, "Elsewhere", Clock::system().now()).await.unwrap();
         tx.commit().await.unwrap();
+        let token = self.issue(&store, workspace.id, &Limits::default()).await;
         tasks.stop();
-        let token = token.expose().to_owned();
         (Person::new(self.url(), Some(token.clone())), token)
     }
 
@@ -287,6 +307,15 @@ impl Drop for Howdah {
         }
         let _ = std::fs::remove_file(self.log_path());
     }
+}
+
+/// A service token that was just made.
+pub struct Token {
+    pub id: String,
+    /// Who has it.
+    pub person: Person,
+    /// The answer that it came in.
+    pub made: Value,
 }
 
 /// Somebody who uses the API.
@@ -358,6 +387,19 @@ impl Person {
     }
 
     /// Makes a project with its database; answers the `data` of the reply.
+    /// The workspace that this person's token reaches.
+    pub async fn workspace_id(&self) -> String {
+        self.get("/v1/me").await.data(200)["workspace"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Makes a service token, and somebody who has it.
+    pub async fn create_token(&self, new: Value) -> Token {
+        let path = format!("/v1/workspaces/{}/service-tokens", self.workspace_id().await);
+        let made = self.post(&path, new).await.data(201).clone();
+        let text = |name: &str| made[name].as_str().unwrap().to_owned();
+        Token { id: text("id"), person: Person::new(self.url.clone(), Some(text("value"))), made }
+    }
+
     pub async fn create_project(&self, name: &str) -> Value {
         self.post("/v1/projects", json!({"name": name, "region": "us-east-1"})).await.data(201).clone()
     }

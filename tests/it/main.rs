@@ -21,5 +21,6 @@ mod migrations;
 mod openapi;
 mod projects;
 mod sdk;
+mod service_tokens;
 mod start;
 mod workflows;

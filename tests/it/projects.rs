@@ -97,7 +97,7 @@ async fn a_transfer_that_cannot_be_changes_nothing() {
     assert_eq!(giver.get(&path).await.data(200)["workspace"], project["workspace"]);
 
     let (store, tasks) = howdah.store();
-    let revoke = "UPDATE service_tokens SET expires_at = now() - interval '1 second' WHERE name = 'stranger'";
+    let revoke = "UPDATE service_tokens SET expires_at = now() - interval '1 second' WHERE name = 'made by the test'";
     store.session().await.unwrap().batch_execute(revoke).await.unwrap();
     tasks.stop();
     transfer(&giver, json!({"recipientAccessToken": token})).await.assert_error(400, "client-error");

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use howdah::app::{App, JobCtx, PublicAddresses};
-use howdah::auth::Principal;
 use howdah::auth::signing::Signer;
+use howdah::auth::{Limits, Principal};
 use howdah::base::clock::Clock;
 use howdah::base::error::Error;
 use howdah::base::id::{DatabaseId, ServiceTokenId, WorkflowId};
@@ -23,7 +23,7 @@ use howdah::domain::regions::Regions;
 use howdah::domain::workspaces;
 use howdah::engine::fake::{FakeEngine, Verb};
 use howdah::engine::local::{LocalConfig, MetadataInstance};
-use howdah::engine::{Instances, Limits, Major};
+use howdah::engine::{self, Instances, Major};
 use howdah::gateway::{self, Gateway, tls};
 use howdah::jobs::Workflows;
 use howdah::jobs::database::{DeleteStep, ProvisionStep};
@@ -56,7 +56,7 @@ impl World {
         let (tasks, clock) = (Tasks::default(), Clock::system());
         let store = Store::open(config, 8, &tasks).unwrap();
         let engine = FakeEngine::new().unwrap();
-        let limits = Limits { idle_stop: None, max_running };
+        let limits = engine::Limits { idle_stop: None, max_running };
         let instances = Instances::new(engine.clone(), limits, clock.clone(), tasks.clone());
         let (certificate, key) = tls::self_signed(&["localhost".to_owned()]).unwrap();
         let gateway = Gateway::bind(
@@ -88,7 +88,7 @@ impl World {
             ctx: Arc::new(JobCtx { app, instances, gateway: address }),
             engine,
             tasks,
-            actor: Principal { workspace: workspace.id, token: ServiceTokenId::generate(now) },
+            actor: Principal::new(workspace.id, ServiceTokenId::generate(now), "test".into(), Limits::default()),
             metadata,
             _directory: directory,
         }

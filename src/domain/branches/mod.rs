@@ -106,9 +106,10 @@ pub async fn create(
     git_name: &BranchName,
     is_default: bool,
 ) -> Result<Branch> {
-    if !store::lock_project(tx, actor.workspace, project).await? {
+    if !store::lock_project(tx, &actor.scope(), project).await? {
         return Err(Error::not_found("project", project));
     }
+    actor.may_change()?;
     let id = BranchId::generate(now);
     if !store::insert(tx, project, id, git_name, Role::Preview, now).await? {
         let name = git_name.as_str();
@@ -125,7 +126,7 @@ pub async fn create(
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such live branch.
 pub async fn get(session: &Session, actor: &Principal, id: BranchId) -> Result<Branch> {
-    store::get(session, actor.workspace, id).await?.ok_or_else(|| Error::not_found("branch", id))
+    store::get(session, &actor.scope(), id).await?.ok_or_else(|| Error::not_found("branch", id))
 }
 
 /// A project's branches, oldest first.
@@ -221,8 +222,9 @@ pub async fn place(tx: &Tx, now: Timestamp, project: ProjectId, placement: &Plac
 /// transaction ends.
 async fn lock(tx: &Tx, actor: &Principal, id: BranchId) -> Result<Branch> {
     let branch = get(tx, actor, id).await?;
-    if !store::lock_project(tx, actor.workspace, branch.project).await? {
+    if !store::lock_project(tx, &actor.scope(), branch.project).await? {
         return Err(Error::not_found("branch", id));
     }
+    actor.may_change()?;
     get(tx, actor, id).await
 }

@@ -5,8 +5,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Branch, Filter, Role};
+use crate::auth::Scope;
 use crate::base::error::Result;
-use crate::base::id::{BranchId, ProjectId, WorkspaceId};
+use crate::base::id::{BranchId, ProjectId};
 use crate::base::name::BranchName;
 use crate::base::page::PageRequest;
 use crate::base::store::{Session, Tx};
@@ -24,14 +25,17 @@ const SELECT: &str = "SELECT b.id,
   WHERE b.deleted_at IS NULL";
 
 /// Makes every other change of the project's branches, and every database that is to be put on
-/// one, wait. False when the workspace has no such project.
-pub(super) async fn lock_project(tx: &Tx, workspace: WorkspaceId, project: ProjectId) -> Result<bool> {
+/// one, wait. False when the caller has no such project.
+pub(super) async fn lock_project(tx: &Tx, scope: &Scope, project: ProjectId) -> Result<bool> {
     let statement = tx
         .prepare_cached(
-            "SELECT FROM projects WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL FOR NO KEY UPDATE",
+            "SELECT
+               FROM projects
+              WHERE workspace_id = $1 AND ($2::uuid[] IS NULL OR id = ANY ($2)) AND id = $3 AND deleted_at IS NULL
+                FOR NO KEY UPDATE",
         )
         .await?;
-    Ok(tx.query_opt(&statement, &[&workspace.uuid(), &project.uuid()]).await?.is_some())
+    Ok(tx.query_opt(&statement, &[&scope.workspace, &scope.projects, &project.uuid()]).await?.is_some())
 }
 
 /// False when a live branch of the project has the name.
@@ -70,9 +74,18 @@ pub(super) async fn make_default(tx: &Tx, project: ProjectId, id: BranchId, now:
     Ok(())
 }
 
-pub(super) async fn get(session: &Session, workspace: WorkspaceId, id: BranchId) -> Result<Option<Branch>> {
-    let statement = session.prepare_cached(&format!("{SELECT} AND p.workspace_id = $1 AND b.id = $2")).await?;
-    session.query_opt(&statement, &[&workspace.uuid(), &id.uuid()]).await?.as_ref().map(read).transpose()
+pub(super) async fn get(session: &Session, scope: &Scope, id: BranchId) -> Result<Option<Branch>> {
+    let statement = session
+        .prepare_cached(&format!(
+            "{SELECT} AND p.workspace_id = $1 AND ($2::uuid[] IS NULL OR p.id = ANY ($2)) AND b.id = $3"
+        ))
+        .await?;
+    session
+        .query_opt(&statement, &[&scope.workspace, &scope.projects, &id.uuid()])
+        .await?
+        .as_ref()
+        .map(read)
+        .transpose()
 }
 
 pub(super) async fn list(

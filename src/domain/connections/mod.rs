@@ -61,9 +61,10 @@ pub async fn create(
     database: DatabaseId,
     name: &ConnectionName,
 ) -> Result<NewCredential> {
-    if !store::lock_database(tx, actor.workspace, database).await? {
+    if !store::lock_database(tx, &actor.scope(), database).await? {
         return Err(Error::not_found("database", database));
     }
+    actor.may_change()?;
     issue(tx, now, database, name).await
 }
 
@@ -80,8 +81,10 @@ pub async fn issue(tx: &Tx, now: Timestamp, database: DatabaseId, name: &Connect
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such connection.
 pub async fn rotate(tx: &Tx, actor: &Principal, id: ConnectionId) -> Result<NewCredential> {
+    get(tx, actor, id).await?;
+    actor.may_change()?;
     let (credential, verifier) = NewCredential::generate(id);
-    if !store::replace(tx, actor.workspace, &credential, &verifier).await? {
+    if !store::replace(tx, &actor.scope(), &credential, &verifier).await? {
         return Err(Error::not_found("connection", id));
     }
     tx.announce(Channel::ConnectionEnded, &id.bare()).await?;
@@ -93,7 +96,7 @@ pub async fn rotate(tx: &Tx, actor: &Principal, id: ConnectionId) -> Result<NewC
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such connection.
 pub async fn get(session: &Session, actor: &Principal, id: ConnectionId) -> Result<Connection> {
-    store::get(session, actor.workspace, id).await?.ok_or_else(|| Error::not_found("connection", id))
+    store::get(session, &actor.scope(), id).await?.ok_or_else(|| Error::not_found("connection", id))
 }
 
 /// A database's connections, oldest first.
@@ -106,7 +109,7 @@ pub async fn list(
     database: DatabaseId,
     page: PageRequest<ConnectionId>,
 ) -> Result<Page<Connection>> {
-    if !store::database_exists(session, actor.workspace, database).await? {
+    if !store::database_exists(session, &actor.scope(), database).await? {
         return Err(Error::not_found("database", database));
     }
     list_all(session, actor, Some(database), page).await
@@ -119,7 +122,7 @@ pub async fn list_all(
     database: Option<DatabaseId>,
     page: PageRequest<ConnectionId>,
 ) -> Result<Page<Connection>> {
-    let rows = store::list(session, actor.workspace, database, page).await?;
+    let rows = store::list(session, &actor.scope(), database, page).await?;
     Ok(Page::cut(rows, page.limit, |connection| connection.id.bare()))
 }
 
@@ -133,7 +136,9 @@ pub async fn of_databases(session: &Session, databases: &[Uuid]) -> Result<Vec<C
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such connection.
 pub async fn delete(tx: &Tx, actor: &Principal, id: ConnectionId) -> Result<()> {
-    if !store::remove(tx, actor.workspace, id).await? {
+    get(tx, actor, id).await?;
+    actor.may_change()?;
+    if !store::remove(tx, &actor.scope(), id).await? {
         return Err(Error::not_found("connection", id));
     }
     tx.announce(Channel::ConnectionEnded, &id.bare()).await

@@ -5,8 +5,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Connection, NewCredential};
+use crate::auth::Scope;
 use crate::base::error::Result;
-use crate::base::id::{ConnectionId, DatabaseId, WorkspaceId};
+use crate::base::id::{ConnectionId, DatabaseId};
 use crate::base::name::ConnectionName;
 use crate::base::page::PageRequest;
 use crate::base::scram::Verifier;
@@ -16,30 +17,36 @@ const SELECT: &str = "SELECT c.id, c.name, c.created_at, c.database_id, d.name A
    FROM connections c
    JOIN databases d ON d.id = c.database_id AND d.deleted_at IS NULL";
 
-/// Makes a concurrent delete of the database wait. False when the workspace has no such database.
-pub(super) async fn lock_database(tx: &Tx, workspace: WorkspaceId, database: DatabaseId) -> Result<bool> {
+/// Makes a concurrent delete of the database wait. False when the caller has no such database.
+pub(super) async fn lock_database(tx: &Tx, scope: &Scope, database: DatabaseId) -> Result<bool> {
     let statement = tx
         .prepare_cached(
             "SELECT
                FROM databases d
                JOIN projects p ON p.id = d.project_id
-              WHERE p.workspace_id = $1 AND d.id = $2 AND d.deleted_at IS NULL
+              WHERE p.workspace_id = $1
+                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))
+                AND d.id = $3
+                AND d.deleted_at IS NULL
                 FOR SHARE OF d",
         )
         .await?;
-    Ok(tx.query_opt(&statement, &[&workspace.uuid(), &database.uuid()]).await?.is_some())
+    Ok(tx.query_opt(&statement, &[&scope.workspace, &scope.projects, &database.uuid()]).await?.is_some())
 }
 
-pub(super) async fn database_exists(session: &Session, workspace: WorkspaceId, database: DatabaseId) -> Result<bool> {
+pub(super) async fn database_exists(session: &Session, scope: &Scope, database: DatabaseId) -> Result<bool> {
     let statement = session
         .prepare_cached(
             "SELECT
                FROM databases d
                JOIN projects p ON p.id = d.project_id
-              WHERE p.workspace_id = $1 AND d.id = $2 AND d.deleted_at IS NULL",
+              WHERE p.workspace_id = $1
+                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))
+                AND d.id = $3
+                AND d.deleted_at IS NULL",
         )
         .await?;
-    Ok(session.query_opt(&statement, &[&workspace.uuid(), &database.uuid()]).await?.is_some())
+    Ok(session.query_opt(&statement, &[&scope.workspace, &scope.projects, &database.uuid()]).await?.is_some())
 }
 
 pub(super) async fn insert(
@@ -64,18 +71,20 @@ pub(super) async fn insert(
     Ok(())
 }
 
-pub(super) async fn get(session: &Session, workspace: WorkspaceId, id: ConnectionId) -> Result<Option<Connection>> {
+pub(super) async fn get(session: &Session, scope: &Scope, id: ConnectionId) -> Result<Option<Connection>> {
     let statement = session
         .prepare_cached(&format!(
-            "{SELECT} JOIN projects p ON p.id = d.project_id WHERE p.workspace_id = $1 AND c.id = $2"
+            "{SELECT}
+               JOIN projects p ON p.id = d.project_id
+              WHERE p.workspace_id = $1 AND ($2::uuid[] IS NULL OR p.id = ANY ($2)) AND c.id = $3"
         ))
         .await?;
-    Ok(session.query_opt(&statement, &[&workspace.uuid(), &id.uuid()]).await?.as_ref().map(read))
+    Ok(session.query_opt(&statement, &[&scope.workspace, &scope.projects, &id.uuid()]).await?.as_ref().map(read))
 }
 
 pub(super) async fn list(
     session: &Session,
-    workspace: WorkspaceId,
+    scope: &Scope,
     database: Option<DatabaseId>,
     page: PageRequest<ConnectionId>,
 ) -> Result<Vec<Connection>> {
@@ -83,14 +92,16 @@ pub(super) async fn list(
         .prepare_cached(&format!(
             "{SELECT} JOIN projects p ON p.id = d.project_id
               WHERE p.workspace_id = $1
-                AND ($2::uuid IS NULL OR c.database_id = $2)
-                AND ($3::uuid IS NULL OR c.id > $3)
+                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))
+                AND ($3::uuid IS NULL OR c.database_id = $3)
+                AND ($4::uuid IS NULL OR c.id > $4)
               ORDER BY c.id
-              LIMIT $4"
+              LIMIT $5"
         ))
         .await?;
     let (database, after) = (database.map(|id| id.uuid()), page.after.map(|id| id.uuid()));
-    let rows = session.query(&statement, &[&workspace.uuid(), &database, &after, &(i64::from(page.limit) + 1)]).await?;
+    let limit = i64::from(page.limit) + 1;
+    let rows = session.query(&statement, &[&scope.workspace, &scope.projects, &database, &after, &limit]).await?;
     Ok(rows.iter().map(read).collect())
 }
 
@@ -99,44 +110,42 @@ pub(super) async fn of_databases(session: &Session, databases: &[Uuid]) -> Resul
     Ok(session.query(&statement, &[&databases]).await?.iter().map(read).collect())
 }
 
-/// False when the workspace has no such connection.
-pub(super) async fn replace(
-    tx: &Tx,
-    workspace: WorkspaceId,
-    credential: &NewCredential,
-    verifier: &Verifier,
-) -> Result<bool> {
+/// False when the caller has no such connection.
+pub(super) async fn replace(tx: &Tx, scope: &Scope, credential: &NewCredential, verifier: &Verifier) -> Result<bool> {
     let statement = tx
         .prepare_cached(
             "UPDATE connections c
-                SET user_name = $3, verifier = $4
+                SET user_name = $4, verifier = $5
                FROM databases d, projects p
-              WHERE c.id = $2
+              WHERE c.id = $3
                 AND d.id = c.database_id
                 AND d.deleted_at IS NULL
                 AND p.id = d.project_id
-                AND p.workspace_id = $1",
+                AND p.workspace_id = $1
+                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))",
         )
         .await?;
     let id = credential.id.uuid();
-    Ok(tx.execute(&statement, &[&workspace.uuid(), &id, &credential.user, &verifier.to_text()]).await? == 1)
+    let verifier = verifier.to_text();
+    Ok(tx.execute(&statement, &[&scope.workspace, &scope.projects, &id, &credential.user, &verifier]).await? == 1)
 }
 
-pub(super) async fn remove(tx: &Tx, workspace: WorkspaceId, id: ConnectionId) -> Result<bool> {
+pub(super) async fn remove(tx: &Tx, scope: &Scope, id: ConnectionId) -> Result<bool> {
     let clear =
         tx.prepare_cached("UPDATE databases SET default_connection_id = NULL WHERE default_connection_id = $1").await?;
     let remove = tx
         .prepare_cached(
             "DELETE FROM connections c
               USING databases d, projects p
-              WHERE c.id = $2
+              WHERE c.id = $3
                 AND d.id = c.database_id
                 AND d.deleted_at IS NULL
                 AND p.id = d.project_id
-                AND p.workspace_id = $1",
+                AND p.workspace_id = $1
+                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))",
         )
         .await?;
-    if tx.execute(&remove, &[&workspace.uuid(), &id.uuid()]).await? == 0 {
+    if tx.execute(&remove, &[&scope.workspace, &scope.projects, &id.uuid()]).await? == 0 {
         return Ok(false);
     }
     tx.execute(&clear, &[&id.uuid()]).await?;

@@ -165,9 +165,10 @@ pub async fn create(
     project: ProjectId,
     new: NewDatabase,
 ) -> Result<Created> {
-    if !store::lock_project(tx, actor.workspace, project).await? {
+    if !store::lock_project(tx, &actor.scope(), project).await? {
         return Err(Error::not_found("project", project));
     }
+    actor.may_change()?;
     let id = DatabaseId::generate(now);
     let branch = branches::place(tx, now, project, &new.placement).await?;
     store::insert(tx, project, id, InstanceId::generate(now), branch, &new, now).await?;
@@ -184,7 +185,7 @@ pub async fn create(
 /// # Errors
 /// [`Error::NotFound`] when the caller's workspace has no such live database.
 pub async fn get(session: &Session, actor: &Principal, id: DatabaseId) -> Result<Database> {
-    let mut found = store::get(session, actor.workspace, id).await?;
+    let mut found = store::get(session, &actor.scope(), id).await?;
     attach_connections(session, &mut found).await?;
     found.pop().ok_or_else(|| Error::not_found("database", id))
 }
@@ -210,7 +211,7 @@ pub async fn list_all(
     filter: &Filter,
     page: PageRequest<DatabaseId>,
 ) -> Result<Page<Database>> {
-    let rows = store::list(session, actor.workspace, filter, page).await?;
+    let rows = store::list(session, &actor.scope(), filter, page).await?;
     let mut page = Page::cut(rows, page.limit, |database| database.id.bare());
     attach_connections(session, &mut page.items).await?;
     Ok(page)
@@ -243,7 +244,8 @@ pub async fn update(
 ) -> Result<Database> {
     let database = get(tx, actor, id).await?;
     // The project first, as in a delete of the project: two orders would be a deadlock.
-    if !store::lock_project(tx, actor.workspace, database.project).await? {
+    actor.may_change()?;
+    if !store::lock_project(tx, &actor.scope(), database.project).await? {
         return Err(Error::not_found("database", id));
     }
     let branch = match &change.placement {
@@ -263,6 +265,7 @@ pub async fn update(
 /// [`Error::NotFound`], or [`Error::Forbidden`] for a project's default database.
 pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: DatabaseId) -> Result<Database> {
     let database = get(tx, actor, id).await?;
+    actor.may_change()?;
     if database.is_default {
         return Err(Error::Forbidden(
             "Cannot delete the default database of a project by itself; delete the project.".into(),

@@ -5,8 +5,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Database, DatabaseChange, Filter, NewDatabase, Plan, Status};
+use crate::auth::Scope;
 use crate::base::error::{Error, Result};
-use crate::base::id::{BranchId, ConnectionId, DatabaseId, InstanceId, ProjectId, WorkspaceId};
+use crate::base::id::{BranchId, ConnectionId, DatabaseId, InstanceId, ProjectId};
 use crate::base::name::{BranchName, DatabaseName, LogicalId};
 use crate::base::page::PageRequest;
 use crate::base::store::{Session, Tx};
@@ -27,12 +28,17 @@ const SELECT: &str = "SELECT d.id,
    JOIN projects p ON p.id = d.project_id
   WHERE d.deleted_at IS NULL";
 
-/// Makes a concurrent delete of the project wait. False when the workspace has no such project.
-pub(super) async fn lock_project(tx: &Tx, workspace: WorkspaceId, project: ProjectId) -> Result<bool> {
+/// Makes a concurrent delete of the project wait. False when the caller has no such project.
+pub(super) async fn lock_project(tx: &Tx, scope: &Scope, project: ProjectId) -> Result<bool> {
     let statement = tx
-        .prepare_cached("SELECT FROM projects WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL FOR SHARE")
+        .prepare_cached(
+            "SELECT
+               FROM projects
+              WHERE workspace_id = $1 AND ($2::uuid[] IS NULL OR id = ANY ($2)) AND id = $3 AND deleted_at IS NULL
+                FOR SHARE",
+        )
         .await?;
-    Ok(tx.query_opt(&statement, &[&workspace.uuid(), &project.uuid()]).await?.is_some())
+    Ok(tx.query_opt(&statement, &[&scope.workspace, &scope.projects, &project.uuid()]).await?.is_some())
 }
 
 pub(super) async fn insert(
@@ -109,14 +115,18 @@ pub(super) async fn set_default_connection(tx: &Tx, id: DatabaseId, connection: 
 }
 
 /// None or one.
-pub(super) async fn get(session: &Session, workspace: WorkspaceId, id: DatabaseId) -> Result<Vec<Database>> {
-    let statement = session.prepare_cached(&format!("{SELECT} AND p.workspace_id = $1 AND d.id = $2")).await?;
-    session.query(&statement, &[&workspace.uuid(), &id.uuid()]).await?.iter().map(read).collect()
+pub(super) async fn get(session: &Session, scope: &Scope, id: DatabaseId) -> Result<Vec<Database>> {
+    let statement = session
+        .prepare_cached(&format!(
+            "{SELECT} AND p.workspace_id = $1 AND ($2::uuid[] IS NULL OR p.id = ANY ($2)) AND d.id = $3"
+        ))
+        .await?;
+    session.query(&statement, &[&scope.workspace, &scope.projects, &id.uuid()]).await?.iter().map(read).collect()
 }
 
 pub(super) async fn list(
     session: &Session,
-    workspace: WorkspaceId,
+    scope: &Scope,
     filter: &Filter,
     page: PageRequest<DatabaseId>,
 ) -> Result<Vec<Database>> {
@@ -124,17 +134,19 @@ pub(super) async fn list(
         .prepare_cached(&format!(
             "{SELECT}
                 AND p.workspace_id = $1
-                AND ($2::uuid IS NULL OR d.project_id = $2)
-                AND ($3::uuid IS NULL OR d.branch_id = $3)
-                AND ($4::text IS NULL OR d.branch_id IN (SELECT id FROM branches WHERE git_name = $4 AND deleted_at IS NULL))
-                AND ($5::text IS NULL OR d.logical_id = $5)
-                AND ($6::uuid IS NULL OR d.id > $6)
+                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))
+                AND ($3::uuid IS NULL OR d.project_id = $3)
+                AND ($4::uuid IS NULL OR d.branch_id = $4)
+                AND ($5::text IS NULL OR d.branch_id IN (SELECT id FROM branches WHERE git_name = $5 AND deleted_at IS NULL))
+                AND ($6::text IS NULL OR d.logical_id = $6)
+                AND ($7::uuid IS NULL OR d.id > $7)
               ORDER BY d.id
-              LIMIT $7"
+              LIMIT $8"
         ))
         .await?;
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] = [
-        &workspace.uuid(),
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] = [
+        &scope.workspace,
+        &scope.projects,
         &filter.project.map(|id| id.uuid()),
         &filter.branch.map(|id| id.uuid()),
         &filter.branch_git_name.as_ref().map(BranchName::as_str),

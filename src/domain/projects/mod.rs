@@ -54,11 +54,13 @@ pub struct ProjectChange {
 /// Makes a project with its first branch, without databases.
 ///
 /// # Errors
-/// [`Error::Conflict`] when a live project of the workspace has the same `logical_id`.
+/// [`Error::Forbidden`] when the caller may not; [`Error::Conflict`] when a live project of the
+/// workspace has the same `logical_id`.
 pub async fn create(tx: &Tx, actor: &Principal, now: Timestamp, new: NewProject) -> Result<Project> {
+    actor.may_create_projects()?;
     let id = ProjectId::generate(now);
     let name = new.name.unwrap_or_else(ProjectName::generate);
-    store::insert(tx, actor.workspace, id, &name, new.logical_id.as_ref(), new.region.as_deref(), now).await?;
+    store::insert(tx, actor.workspace(), id, &name, new.logical_id.as_ref(), new.region.as_deref(), now).await?;
     branches::create_first(tx, now, id).await?;
     get(tx, actor, id).await
 }
@@ -68,7 +70,7 @@ pub async fn create(tx: &Tx, actor: &Principal, now: Timestamp, new: NewProject)
 /// # Errors
 /// [`Error::NotFound`] when the caller's workspace has no such live project.
 pub async fn get(session: &Session, actor: &Principal, id: ProjectId) -> Result<Project> {
-    store::get(session, actor.workspace, id).await?.ok_or_else(|| Error::not_found("project", id))
+    store::get(session, &actor.scope(), id).await?.ok_or_else(|| Error::not_found("project", id))
 }
 
 /// The caller's projects, oldest first; those with one `logical_id`, if it is given.
@@ -78,16 +80,18 @@ pub async fn list(
     page: PageRequest<ProjectId>,
     logical_id: Option<&LogicalId>,
 ) -> Result<Page<Project>> {
-    let rows = store::list(session, actor.workspace, page, logical_id).await?;
+    let rows = store::list(session, &actor.scope(), page, logical_id).await?;
     Ok(Page::cut(rows, page.limit, |project| project.id.bare()))
 }
 
 /// Changes a project and answers what it is then.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the caller's workspace has no such live project.
+/// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when it may not.
 pub async fn update(tx: &Tx, actor: &Principal, id: ProjectId, change: &ProjectChange) -> Result<Project> {
-    store::update(tx, actor.workspace, id, change).await?;
+    get(tx, actor, id).await?;
+    actor.may_change()?;
+    store::update(tx, &actor.scope(), id, change).await?;
     get(tx, actor, id).await
 }
 
@@ -95,14 +99,17 @@ pub async fn update(tx: &Tx, actor: &Principal, id: ProjectId, change: &ProjectC
 /// credentials and data stay as they are; from the commit on the giver has it no more.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the caller's workspace has no such live project; [`Error::Conflict`]
+/// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when the giver
+/// may not change it; [`Error::Rejected`] when the recipient may not take it; [`Error::Conflict`]
 /// when the recipient has it already, or has another one with its `logical_id`.
 pub async fn transfer(tx: &Tx, actor: &Principal, recipient: &Principal, id: ProjectId) -> Result<Project> {
     let project = get(tx, actor, id).await?;
-    if recipient.workspace == actor.workspace {
+    actor.may_change()?;
+    recipient.may_create_projects().map_err(|reason| Error::Rejected(format!("recipientAccessToken: {reason}")))?;
+    if recipient.workspace() == actor.workspace() {
         return Err(Error::Conflict("the project is in the recipient's workspace already".into()));
     }
-    if !store::set_workspace(tx, &project, recipient.workspace).await? {
+    if !store::set_workspace(tx, &project, recipient.workspace()).await? {
         return Err(Error::not_found("project", id));
     }
     get(tx, recipient, id).await
@@ -112,10 +119,12 @@ pub async fn transfer(tx: &Tx, actor: &Principal, recipient: &Principal, id: Pro
 /// workflows take its instances away.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the caller's workspace has no such live project.
+/// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when it may not.
 pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: ProjectId) -> Result<()> {
+    get(tx, actor, id).await?;
+    actor.may_change()?;
     // The lock makes a create in this project wait, and find the project gone.
-    if !store::mark_deleted(tx, actor.workspace, id, now).await? {
+    if !store::mark_deleted(tx, &actor.scope(), id, now).await? {
         return Err(Error::not_found("project", id));
     }
     databases::delete_all(tx, now, id).await?;

@@ -6,6 +6,7 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::{Project, ProjectChange};
+use crate::auth::Scope;
 use crate::base::error::{Error, Result};
 use crate::base::id::{ProjectId, WorkspaceId};
 use crate::base::name::{LogicalId, ProjectName};
@@ -23,7 +24,7 @@ const SELECT: &str = "SELECT p.id,
         w.name AS workspace_name
    FROM projects p
    JOIN workspaces w ON w.id = p.workspace_id
-  WHERE p.workspace_id = $1 AND p.deleted_at IS NULL";
+  WHERE p.workspace_id = $1 AND ($2::uuid[] IS NULL OR p.id = ANY ($2)) AND p.deleted_at IS NULL";
 
 pub(super) async fn insert(
     tx: &Tx,
@@ -53,17 +54,17 @@ pub(super) async fn insert(
     }
 }
 
-/// Nothing happens when the workspace has no such project.
-pub(super) async fn update(tx: &Tx, workspace: WorkspaceId, id: ProjectId, change: &ProjectChange) -> Result<()> {
+/// Nothing happens when the caller has no such project.
+pub(super) async fn update(tx: &Tx, scope: &Scope, id: ProjectId, change: &ProjectChange) -> Result<()> {
     let statement = tx
         .prepare_cached(
             "UPDATE projects
-                SET name = coalesce($3, name), settings = coalesce($4::text::json, settings)
-              WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL",
+                SET name = coalesce($4, name), settings = coalesce($5::text::json, settings)
+              WHERE workspace_id = $1 AND ($2::uuid[] IS NULL OR id = ANY ($2)) AND id = $3 AND deleted_at IS NULL",
         )
         .await?;
     let name = change.name.as_ref().map(ProjectName::as_str);
-    tx.execute(&statement, &[&workspace.uuid(), &id.uuid(), &name, &change.settings]).await?;
+    tx.execute(&statement, &[&scope.workspace, &scope.projects, &id.uuid(), &name, &change.settings]).await?;
     Ok(())
 }
 
@@ -84,37 +85,39 @@ pub(super) async fn set_workspace(tx: &Tx, project: &Project, recipient: Workspa
     }
 }
 
-pub(super) async fn get(session: &Session, workspace: WorkspaceId, id: ProjectId) -> Result<Option<Project>> {
-    let statement = session.prepare_cached(&format!("{SELECT} AND p.id = $2")).await?;
-    Ok(session.query_opt(&statement, &[&workspace.uuid(), &id.uuid()]).await?.as_ref().map(read))
+pub(super) async fn get(session: &Session, scope: &Scope, id: ProjectId) -> Result<Option<Project>> {
+    let statement = session.prepare_cached(&format!("{SELECT} AND p.id = $3")).await?;
+    Ok(session.query_opt(&statement, &[&scope.workspace, &scope.projects, &id.uuid()]).await?.as_ref().map(read))
 }
 
 pub(super) async fn list(
     session: &Session,
-    workspace: WorkspaceId,
+    scope: &Scope,
     page: PageRequest<ProjectId>,
     logical_id: Option<&LogicalId>,
 ) -> Result<Vec<Project>> {
     let statement = session
         .prepare_cached(&format!(
-            "{SELECT} AND ($2::uuid IS NULL OR p.id > $2) AND ($3::text IS NULL OR p.logical_id = $3)
+            "{SELECT} AND ($3::uuid IS NULL OR p.id > $3) AND ($4::text IS NULL OR p.logical_id = $4)
               ORDER BY p.id
-              LIMIT $4"
+              LIMIT $5"
         ))
         .await?;
     let (after, logical_id) = (page.after.map(|id| id.uuid()), logical_id.map(LogicalId::as_str));
-    let rows =
-        session.query(&statement, &[&workspace.uuid(), &after, &logical_id, &(i64::from(page.limit) + 1)]).await?;
+    let limit = i64::from(page.limit) + 1;
+    let rows = session.query(&statement, &[&scope.workspace, &scope.projects, &after, &logical_id, &limit]).await?;
     Ok(rows.iter().map(read).collect())
 }
 
-pub(super) async fn mark_deleted(tx: &Tx, workspace: WorkspaceId, id: ProjectId, now: Timestamp) -> Result<bool> {
+pub(super) async fn mark_deleted(tx: &Tx, scope: &Scope, id: ProjectId, now: Timestamp) -> Result<bool> {
     let statement = tx
         .prepare_cached(
-            "UPDATE projects SET deleted_at = $3 WHERE workspace_id = $1 AND id = $2 AND deleted_at IS NULL",
+            "UPDATE projects
+                SET deleted_at = $4
+              WHERE workspace_id = $1 AND ($2::uuid[] IS NULL OR id = ANY ($2)) AND id = $3 AND deleted_at IS NULL",
         )
         .await?;
-    Ok(tx.execute(&statement, &[&workspace.uuid(), &id.uuid(), &now]).await? == 1)
+    Ok(tx.execute(&statement, &[&scope.workspace, &scope.projects, &id.uuid(), &now]).await? == 1)
 }
 
 /// The lock orders the deletes of a project's last two databases: the later one sees the earlier.

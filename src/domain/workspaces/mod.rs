@@ -33,12 +33,12 @@ pub async fn create(tx: &Tx, name: &str, now: Timestamp) -> Result<Workspace> {
 /// # Errors
 /// [`Error::NotFound`] for any that the caller does not reach.
 pub async fn get(session: &Session, actor: &Principal, id: WorkspaceId) -> Result<Workspace> {
-    let reachable = if id == actor.workspace { store::get(session, id).await? } else { None };
+    let reachable = if id == actor.workspace() { store::get(session, id).await? } else { None };
     reachable.ok_or_else(|| Error::not_found("workspace", id))
 }
 
 /// The workspaces that the caller reaches.
 pub async fn list(session: &Session, actor: &Principal, page: PageRequest<WorkspaceId>) -> Result<Page<Workspace>> {
-    let rows = store::list(session, actor.workspace, page).await?;
+    let rows = store::list(session, actor.workspace(), page).await?;
     Ok(Page::cut(rows, page.limit, |workspace| workspace.id.bare()))
 }

@@ -156,6 +156,7 @@ pub(super) async fn list_branches(
     (status = 201, description = "The branch.", body = Data<BranchWire>),
     (status = 400, description = "The body is not JSON.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such project.", body = ErrorBody),
     (status = 409, description = "Another branch of the project has the name.", body = ErrorBody),
     (status = 422, description = "A value does not fit, or there is one that does not belong there.", body = ErrorBody),
@@ -199,6 +200,7 @@ pub(super) async fn get_branch(
     (status = 200, description = "The branch.", body = Data<BranchWire>),
     (status = 400, description = "The body is not JSON.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such branch.", body = ErrorBody),
     (status = 422, description = "It is to be the default branch no more, or something else is to change.", body = ErrorBody),
 ))]
@@ -223,6 +225,7 @@ pub(super) async fn update_branch(
     params(("branchId" = String, Path, description = "The branch's id.")), responses(
     (status = 204, description = "It is gone."),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such branch.", body = ErrorBody),
     (status = 409, description = "There are databases on it.", body = ErrorBody),
     (status = 422, description = "It is the default branch, or the one for production.", body = ErrorBody),

@@ -259,6 +259,7 @@ pub(super) async fn list_connections(
     (status = 200, description = "The connection, with its secret.", body = Data<NewConnectionWire>),
     (status = 400, description = "The body is not JSON.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such database.", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
@@ -311,6 +312,7 @@ pub(super) async fn list_all_connections(
     (status = 201, description = "The connection, with its secret.", body = Data<NewConnectionWire>),
     (status = 400, description = "The body is not JSON.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such database.", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
@@ -350,6 +352,7 @@ pub(super) async fn get_connection(
     params(("id" = String, Path, description = "The connection's id.")), responses(
     (status = 200, description = "The connection, with its new secret.", body = Data<NewConnectionWire>),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such connection.", body = ErrorBody),
 ))]
 pub(super) async fn rotate_connection(
@@ -376,6 +379,7 @@ pub(super) async fn rotate_connection(
     params(("id" = String, Path, description = "The connection's id.")), responses(
     (status = 204, description = "It is gone."),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such connection.", body = ErrorBody),
 ))]
 pub(super) async fn delete_connection(

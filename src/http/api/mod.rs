@@ -3,8 +3,10 @@
 mod branches;
 mod connections;
 mod databases;
+mod me;
 mod projects;
 mod regions;
+mod service_tokens;
 mod workspaces;
 
 use std::sync::Arc;
@@ -38,8 +40,10 @@ use crate::base::page::{Page, PageRequest};
         (name = "Databases Connections", description = "The credentials of one database."),
         (name = "Connections", description = "A connection is a credential of one database."),
         (name = "Branches", description = "A branch is where databases of a project stand."),
+        (name = "Service Tokens", description = "A service token is what a program calls this API with."),
         (name = "Workspaces", description = "A workspace owns projects."),
         (name = "Regions", description = "Where databases are made."),
+        (name = "Misc", description = "What belongs to no other group."),
     )
 )]
 struct Document;
@@ -107,6 +111,9 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(workspaces::list_workspaces, workspaces::create_workspace))
         .routes(routes!(workspaces::get_workspace))
         .routes(routes!(workspaces::get_subscription))
+        .routes(routes!(service_tokens::list_service_tokens, service_tokens::create_service_token))
+        .routes(routes!(service_tokens::delete_service_token))
+        .routes(routes!(me::get_me))
         .routes(routes!(regions::list_regions))
         .routes(routes!(regions::list_postgres_regions))
 }

@@ -168,6 +168,7 @@ pub(super) async fn list_projects(
     (status = 201, description = "The project.", body = Data<NewProjectWire>),
     (status = 400, description = "The body is not JSON.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such workspace.", body = ErrorBody),
     (status = 409, description = "Another project has the logical id.", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
@@ -181,7 +182,7 @@ pub(super) async fn create_project(
     new.region.as_deref().map(|region| app.regions.check(region)).transpose()?;
     let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
     if let Some(workspace) = new.workspace_id.as_deref()
-        && crate::base::id::WorkspaceId::parse(workspace) != Some(actor.workspace)
+        && crate::base::id::WorkspaceId::parse(workspace) != Some(actor.workspace())
     {
         return Err(Error::not_found("workspace", workspace).into());
     }
@@ -264,6 +265,7 @@ pub(super) async fn update_project(
     (status = 200, description = "The project, in the recipient's workspace.", body = Data<ProjectWire>),
     (status = 400, description = "The recipient's token is not good, or the body is not JSON.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such project.", body = ErrorBody),
     (status = 409, description = "It is in that workspace already, or another project there has its logical id.", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
@@ -287,7 +289,8 @@ pub(super) async fn transfer_project(
 /// Whom the recipient's token stands for. That it is not good is the request's fault, not that of
 /// the caller's own token: 401 would make clients log the caller out.
 async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> {
-    service_tokens::authenticate(tx, &app.signer, token, app.clock.now()).await.map_err(|error| match error {
+    let accepted = service_tokens::authenticate(tx, &app.signer, token, app.clock.now()).await;
+    accepted.map(|accepted| accepted.principal).map_err(|error| match error {
         Error::Unauthenticated(_) => Error::Rejected(
             "recipientAccessToken: the recipient's access token is invalid, expired or revoked; the recipient has to \
              give a new one"
@@ -305,6 +308,7 @@ async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> 
     params(("id" = String, Path, description = "The project's id.")), responses(
     (status = 204, description = "It is gone."),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such project.", body = ErrorBody),
 ))]
 pub(super) async fn delete_project(

@@ -1,0 +1,206 @@
+//! Service tokens on the wire.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Data, List};
+use crate::app::App;
+use crate::auth::Limits;
+use crate::base::clock::format_timestamp;
+use crate::base::error::Error;
+use crate::base::id::{ProjectId, ServiceTokenId, WorkspaceId};
+use crate::base::name::TokenName;
+use crate::base::page::PageRequest;
+use crate::domain::service_tokens::{self, ServiceToken};
+use crate::http::Failure;
+use crate::http::body;
+use crate::http::caller::Caller;
+use crate::http::failure::ErrorBody;
+use crate::http::path::Path;
+use crate::http::query::Query;
+
+/// The largest page of this list, smaller than that of others.
+const LARGEST_PAGE: u32 = 100;
+
+/// A service token, without its value.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ServiceTokenWire {
+    /// Its id.
+    #[schema(example = "itgr_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    id: String,
+    /// Always `serviceToken`.
+    #[schema(example = "serviceToken")]
+    r#type: &'static str,
+    /// Its name.
+    #[schema(example = "continuous integration")]
+    name: String,
+    /// The first and last characters of its value, to tell it from others.
+    #[schema(example = "eyJ0eX…k3Zg")]
+    value_hint: String,
+    /// When it was made.
+    #[schema(format = "date-time")]
+    created_at: String,
+    /// Until when it is good; null when it does not expire.
+    #[schema(format = "date-time")]
+    expires_at: Option<String>,
+    /// When it was used last, to the minute; null when it never was.
+    #[schema(format = "date-time")]
+    last_used_at: Option<String>,
+    /// Whether it changes nothing.
+    read_only: bool,
+    /// The only projects that it sees; null when it sees all of its workspace.
+    project_ids: Option<Vec<String>>,
+}
+
+/// A new service token, with the value that is not shown again.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct NewServiceTokenWire {
+    #[serde(flatten)]
+    token: ServiceTokenWire,
+    /// What requests carry as `Authorization: Bearer`. It is not shown again.
+    value: String,
+}
+
+/// What a new service token needs: a name, and what it may do less than everything.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = json!({"name": "continuous integration"}))]
+pub(super) struct CreateServiceToken {
+    /// Its name, 1 to 256 characters.
+    #[schema(min_length = 1, max_length = 256)]
+    name: String,
+    /// Until when it is good; it does not expire when this is left out.
+    #[schema(nullable = false, format = "date-time")]
+    expires_at: Option<String>,
+    /// Whether it changes nothing.
+    #[serde(default)]
+    #[schema(default = false)]
+    read_only: bool,
+    /// The only projects that it sees, with what is in them: 1 to 100; all when this is left out.
+    #[schema(nullable = false, min_items = 1, max_items = 100)]
+    project_ids: Option<Vec<String>>,
+}
+
+/// Which page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ServiceTokenPage {
+    /// `pagination.nextCursor` of the page before.
+    cursor: Option<String>,
+    /// How many tokens a page has at most: 1 to 100.
+    #[param(minimum = 1, maximum = 100, default = 100)]
+    limit: Option<u32>,
+}
+
+fn wire(token: ServiceToken) -> ServiceTokenWire {
+    let Limits { read_only, projects, expires_at } = token.limits;
+    ServiceTokenWire {
+        id: token.id.to_string(),
+        r#type: "serviceToken",
+        name: token.name,
+        value_hint: token.value_hint,
+        created_at: format_timestamp(token.created_at),
+        expires_at: expires_at.map(format_timestamp),
+        last_used_at: token.last_used_at.map(format_timestamp),
+        read_only,
+        project_ids: projects.map(|projects| projects.iter().map(ProjectId::to_string).collect()),
+    }
+}
+
+impl CreateServiceToken {
+    fn limits(&self) -> Result<Limits, Error> {
+        let project = |id: &String| ProjectId::parse(id).ok_or_else(|| Error::not_found("project", id));
+        let projects = self.project_ids.as_ref().map(|ids| ids.iter().map(project).collect()).transpose()?;
+        let expires_at = self.expires_at.as_deref().map(parse_time).transpose()?;
+        Ok(Limits { read_only: self.read_only, projects, expires_at })
+    }
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, Error> {
+    text.parse().map_err(|_| {
+        Error::invalid("expiresAt: not a moment", "Give a date and time with its offset, such as 2030-01-31T12:00:00Z.")
+    })
+}
+
+/// List service tokens
+///
+/// Newest first, without their values. Empty for a workspace that is not the token's own.
+#[utoipa::path(get, path = "/v1/workspaces/{workspaceId}/service-tokens", tag = "Service Tokens",
+    params(("workspaceId" = String, Path, description = "The workspace's id."), ServiceTokenPage), responses(
+    (status = 200, description = "The tokens.", body = List<ServiceTokenWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+))]
+pub(super) async fn list_service_tokens(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(workspace): Path<String>,
+    Query(page): Query<ServiceTokenPage>,
+) -> Result<Json<List<ServiceTokenWire>>, Failure> {
+    let page = PageRequest::parse_up_to(LARGEST_PAGE, page.cursor.as_deref(), page.limit, ServiceTokenId::parse)?;
+    let session = app.store.session().await?;
+    let found = service_tokens::list(&session, &actor, WorkspaceId::parse(&workspace), page).await?;
+    Ok(Json(List::of(found, wire)))
+}
+
+/// Create a service token
+///
+/// The answer holds the token's value, which is not shown again. A token may do everything in its
+/// workspace, unless it is made read-only, limited to projects, or to a time. None is worth more
+/// than the one that makes it.
+#[utoipa::path(post, path = "/v1/workspaces/{workspaceId}/service-tokens", tag = "Service Tokens",
+    params(("workspaceId" = String, Path, description = "The workspace's id.")),
+    request_body = CreateServiceToken, responses(
+    (status = 201, description = "The token.", body = Data<NewServiceTokenWire>),
+    (status = 400, description = "The body is not JSON.", body = ErrorBody),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The new token would be worth more than the caller's.", body = ErrorBody),
+    (status = 404, description = "There is no such workspace or project.", body = ErrorBody),
+    (status = 422, description = "A value does not fit.", body = ErrorBody),
+))]
+pub(super) async fn create_service_token(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(workspace): Path<String>,
+    body::Json(new): body::Json<CreateServiceToken>,
+) -> Result<(StatusCode, Json<Data<NewServiceTokenWire>>), Failure> {
+    let id = WorkspaceId::parse(&workspace).ok_or_else(|| Error::not_found("workspace", &workspace))?;
+    let (name, limits) = (TokenName::parse(&new.name)?, new.limits()?);
+    let tx = app.store.begin().await?;
+    let (token, issued) = service_tokens::create(&tx, &app.signer, &actor, app.clock.now(), id, &name, limits).await?;
+    tx.commit().await?;
+    let data = NewServiceTokenWire { token: wire(token), value: issued.value.expose().to_owned() };
+    Ok((StatusCode::CREATED, Json(Data { data })))
+}
+
+/// Revoke a service token
+///
+/// It is refused from the moment of this answer on.
+#[utoipa::path(delete, path = "/v1/workspaces/{workspaceId}/service-tokens/{serviceTokenId}", tag = "Service Tokens",
+    params(("workspaceId" = String, Path, description = "The workspace's id."),
+        ("serviceTokenId" = String, Path, description = "The token's id.")), responses(
+    (status = 204, description = "It is revoked."),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The caller's token is read-only.", body = ErrorBody),
+    (status = 404, description = "There is no such token.", body = ErrorBody),
+))]
+pub(super) async fn delete_service_token(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path((workspace, token)): Path<(String, String)>,
+) -> Result<StatusCode, Failure> {
+    let missing = || Error::not_found("service token", &token);
+    let workspace = WorkspaceId::parse(&workspace).ok_or_else(missing)?;
+    let id = ServiceTokenId::parse(&token).ok_or_else(missing)?;
+    let tx = app.store.begin().await?;
+    service_tokens::delete(&tx, &actor, app.clock.now(), workspace, id).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
