@@ -3,6 +3,7 @@
 pub mod api;
 mod body;
 mod caller;
+mod docs;
 pub(crate) mod failure;
 mod path;
 mod query;
@@ -41,7 +42,6 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
 fn router(app: Arc<App>) -> Router {
     let (routes, mut document) = api::routes();
     document.servers = Some(vec![Server::new(&app.public.api)]);
-    let document = Arc::new(document);
     // Named by the request: `*` does not stand for Authorization in browsers.
     let cors = CorsLayer::new()
         .allow_origin(Any)
@@ -51,7 +51,7 @@ fn router(app: Arc<App>) -> Router {
         .max_age(Duration::from_secs(3600));
     routes
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::identify))
-        .route("/v1/doc", get(move || async move { axum::Json(document.as_ref().clone()) }))
+        .merge(docs::routes(&app, &document))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readiness))
         .fallback(failure::unknown_route)

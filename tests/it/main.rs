@@ -14,6 +14,7 @@ mod branches;
 mod connections;
 mod crash;
 mod databases;
+mod docs;
 mod gateway;
 mod harness;
 mod main_job;

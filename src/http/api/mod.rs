@@ -3,6 +3,7 @@
 mod branches;
 mod connections;
 mod databases;
+mod document;
 mod me;
 mod projects;
 mod regions;
@@ -91,6 +92,7 @@ impl Modify for Failures {
 pub(super) fn routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
     let (router, mut document) = operations().split_for_parts();
     Failures.modify(&mut document);
+    document::name_operations(&mut document);
     (router, document)
 }
 
