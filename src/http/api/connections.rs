@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Data, List, PageQuery, Reference, filter_id, url};
+use super::{Data, DatabaseReference, List, PageQuery, filter_id, sample_url, url};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::base::clock::format_timestamp;
@@ -36,70 +36,124 @@ pub(super) struct Endpoints {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Endpoint {
     /// The host, without the port.
+    #[schema(example = "db.example.com")]
     host: String,
     /// The port.
+    #[schema(example = 5432)]
     port: u16,
     /// The whole connection string. Only in the answer that creates the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, example = sample_string)]
     connection_string: Option<String>,
+}
+
+/// Where a new connection leads.
+#[derive(Debug, Serialize, ToSchema)]
+struct SecretEndpoints {
+    /// Straight to the database.
+    direct: SecretEndpoint,
+}
+
+/// A host and a port, and how to get in.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct SecretEndpoint {
+    /// The host, without the port.
+    #[schema(example = "db.example.com")]
+    host: String,
+    /// The port.
+    #[schema(example = 5432)]
+    port: u16,
+    /// The whole connection string.
+    #[schema(example = sample_string)]
+    connection_string: String,
 }
 
 /// Deprecated: the parts of the direct endpoint. Use `endpoints.direct`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct DirectConnection {
+    /// The host, without the port.
+    #[schema(example = "db.example.com")]
     host: String,
+    /// The password.
+    #[schema(example = json!(SAMPLE_PASSWORD))]
     pass: String,
+    /// The user name.
+    #[schema(example = json!(SAMPLE_USER))]
     user: String,
 }
 
-/// A connection.
+/// What a connection is: always `connection`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ConnectionWire {
+enum ConnectionType {
+    Connection,
+}
+
+/// What a connection speaks: always `postgres`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum ConnectionKind {
+    Postgres,
+}
+
+/// What every answer says about a connection.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ConnectionFields {
     /// Its id.
-    #[schema(example = "con_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = ConnectionId)]
     id: String,
     /// Always `connection`.
-    #[schema(example = "connection")]
-    r#type: &'static str,
+    r#type: ConnectionType,
     /// Its address in this API.
-    #[schema(format = "uri")]
+    #[schema(format = "uri", example = json!(sample_url("connections", "con")))]
     url: String,
     /// Its name.
+    #[schema(example = "web")]
     name: String,
     /// When it was made.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// Always `postgres`.
-    #[schema(example = "postgres")]
-    kind: &'static str,
-    /// Where it leads.
-    endpoints: Endpoints,
+    kind: ConnectionKind,
     /// Deprecated. Null wherever the secret is not shown.
     #[schema(deprecated)]
     direct_connection: Option<DirectConnection>,
     /// Its database.
-    database: Reference,
+    database: DatabaseReference,
+}
+
+/// A connection.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Connection)]
+pub(super) struct ConnectionWire {
+    #[serde(flatten)]
+    fields: ConnectionFields,
+    /// Where it leads.
+    endpoints: Endpoints,
 }
 
 /// A connection with its secret, which is shown this once.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = NewConnection)]
 pub(super) struct NewConnectionWire {
     #[serde(flatten)]
-    connection: ConnectionWire,
+    fields: ConnectionFields,
+    /// Where it leads, and how to get in.
+    endpoints: SecretEndpoints,
     /// Deprecated: use `endpoints.direct.connectionString`.
-    #[schema(deprecated)]
+    #[schema(deprecated, example = sample_string)]
     connection_string: String,
     /// Deprecated: use `endpoints.direct.host`.
-    #[schema(deprecated)]
+    #[schema(deprecated, example = "db.example.com")]
     host: Option<String>,
     /// Deprecated: it is part of the connection string.
-    #[schema(deprecated)]
+    #[schema(deprecated, example = json!(SAMPLE_PASSWORD))]
     pass: Option<String>,
     /// Deprecated: it is part of the connection string.
-    #[schema(deprecated)]
+    #[schema(deprecated, example = json!(SAMPLE_USER))]
     user: Option<String>,
 }
 
@@ -107,16 +161,28 @@ pub(super) struct NewConnectionWire {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ApiKey {
+    /// The connection's id.
+    #[schema(value_type = ConnectionId)]
     id: String,
-    r#type: &'static str,
-    #[schema(format = "uri")]
+    /// Always `connection`.
+    r#type: ConnectionType,
+    /// The connection's address in this API.
+    #[schema(format = "uri", example = json!(sample_url("connections", "con")))]
     url: String,
+    /// The connection's name.
+    #[schema(example = "Default")]
     name: String,
-    #[schema(format = "date-time")]
+    /// When it was made.
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
-    kind: &'static str,
+    /// Always `postgres`.
+    kind: ConnectionKind,
+    /// Where it leads.
     endpoints: Endpoints,
+    /// The whole connection string.
+    #[schema(example = sample_string)]
     connection_string: String,
+    /// The parts of the direct endpoint.
     direct_connection: Option<DirectConnection>,
 }
 
@@ -155,6 +221,14 @@ pub(super) fn connection_string(app: &App, credential: &NewCredential) -> String
     app.public.connection_string(&credential.user, credential.password.expose())
 }
 
+const SAMPLE_USER: &str = "4f6c1d2e8a7b9035c1d2e3f405162738495a6b7c8d9eafb0c1d2e3f405162738";
+const SAMPLE_PASSWORD: &str = "sk_example-password-xyz";
+
+/// A connection string for examples.
+pub(super) fn sample_string() -> String {
+    format!("postgres://{SAMPLE_USER}:{SAMPLE_PASSWORD}@db.example.com:5432/postgres?sslmode=require")
+}
+
 fn endpoints(app: &App, credential: Option<&NewCredential>) -> Endpoints {
     Endpoints {
         direct: Endpoint {
@@ -176,27 +250,37 @@ pub(super) fn direct_connection(app: &App, credential: &NewCredential) -> Direct
 
 /// A connection; with the secret when `credential` is its own, just made.
 pub(super) fn wire(app: &App, connection: &Connection, credential: Option<&NewCredential>) -> ConnectionWire {
-    let id = connection.id.to_string();
     let credential = credential.filter(|credential| credential.id == connection.id);
-    ConnectionWire {
+    ConnectionWire { fields: fields(app, connection, credential), endpoints: endpoints(app, credential) }
+}
+
+fn fields(app: &App, connection: &Connection, credential: Option<&NewCredential>) -> ConnectionFields {
+    let id = connection.id.to_string();
+    ConnectionFields {
         url: url(app, "connections", &id),
         id,
-        r#type: "connection",
+        r#type: ConnectionType::Connection,
         name: connection.name.clone(),
         created_at: format_timestamp(connection.created_at),
-        kind: "postgres",
-        endpoints: endpoints(app, credential),
+        kind: ConnectionKind::Postgres,
         direct_connection: credential.map(|credential| direct_connection(app, credential)),
-        database: Reference::new(app, "databases", connection.database.to_string(), connection.database_name.clone()),
+        database: DatabaseReference::new(app, connection.database, connection.database_name.clone()),
     }
 }
 
 /// A connection with the secret that it was just given.
 fn wire_new(app: &App, connection: &Connection, credential: &NewCredential) -> NewConnectionWire {
     let DirectConnection { host, pass, user } = direct_connection(app, credential);
+    let connection_string = connection_string(app, credential);
+    let direct = SecretEndpoint {
+        host: host.clone(),
+        port: app.public.gateway_port,
+        connection_string: connection_string.clone(),
+    };
     NewConnectionWire {
-        connection: wire(app, connection, Some(credential)),
-        connection_string: connection_string(app, credential),
+        fields: fields(app, connection, Some(credential)),
+        endpoints: SecretEndpoints { direct },
+        connection_string,
         host: Some(host),
         pass: Some(pass),
         user: Some(user),
@@ -205,7 +289,7 @@ fn wire_new(app: &App, connection: &Connection, credential: &NewCredential) -> N
 
 /// The deprecated form of the connection that was made with a database.
 pub(super) fn api_key(app: &App, connection: &Connection, credential: &NewCredential) -> ApiKey {
-    let ConnectionWire { id, r#type, url, name, created_at, kind, .. } = wire(app, connection, None);
+    let ConnectionFields { id, r#type, url, name, created_at, kind, .. } = fields(app, connection, None);
     ApiKey {
         id,
         r#type,

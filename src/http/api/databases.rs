@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::connections::{ApiKey, ConnectionWire, DirectConnection};
-use super::{Data, List, PageQuery, Reference, connections, filter_id, given, url};
+use super::{Data, List, PageQuery, ProjectReference, connections, filter_id, given, sample_url, url};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
-use crate::base::id::{BranchId, DatabaseId, ProjectId};
+use crate::base::id::{BranchId, ConnectionId, DatabaseId, ProjectId};
 use crate::base::name::{BranchName, DatabaseName, LogicalId, ProjectName};
 use crate::domain::branches::Placement;
 use crate::domain::connections::NewCredential;
-use crate::domain::databases::{self, Database, DatabaseChange, Filter, NewDatabase};
+use crate::domain::databases::{self, Database, DatabaseChange, Filter, NewDatabase, Status};
 use crate::domain::projects::{self, Project};
 use crate::http::Failure;
 use crate::http::body;
@@ -34,65 +34,125 @@ pub(super) struct RegionReference {
     #[schema(example = "us-east-1")]
     id: String,
     /// The region's name.
+    #[schema(example = "US East (N. Virginia)")]
     name: String,
+}
+
+/// What a database is: always `database`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum DatabaseType {
+    Database,
+}
+
+/// How a database stands. `ready` means that SQL has worked through the address of its connection
+/// strings.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = "ready")]
+enum DatabaseStatus {
+    Provisioning,
+    Ready,
+    Recovering,
+    Failure,
+}
+
+impl From<Status> for DatabaseStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Provisioning => Self::Provisioning,
+            Status::Ready => Self::Ready,
+            Status::Recovering => Self::Recovering,
+            Status::Failure => Self::Failure,
+        }
+    }
+}
+
+/// How a database stands in the answer that creates it. A connect waits for one that is still
+/// `provisioning`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = "ready")]
+enum NewDatabaseStatus {
+    Provisioning,
+    Ready,
+}
+
+impl From<Status> for NewDatabaseStatus {
+    /// Clients know two statuses here; whether a database could be made is said by the next request.
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Ready => Self::Ready,
+            Status::Provisioning | Status::Recovering | Status::Failure => Self::Provisioning,
+        }
+    }
+}
+
+/// What a database can be made from.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum SourceType {
+    Empty,
 }
 
 /// What a database was made from.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DatabaseSource)]
 pub(super) struct SourceWire {
-    /// `empty`.
-    #[schema(example = "empty")]
-    r#type: &'static str,
+    /// Always `empty`.
+    r#type: SourceType,
 }
 
-/// A database without its project.
+/// What every answer says about a database.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DatabaseFields {
     /// Its id.
-    #[schema(example = "db_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = DatabaseId)]
     id: String,
     /// Always `database`.
-    #[schema(example = "database")]
-    r#type: &'static str,
+    r#type: DatabaseType,
     /// Its address in this API.
-    #[schema(format = "uri")]
+    #[schema(format = "uri", example = json!(sample_url("databases", "db")))]
     url: String,
     /// Its name. Inside PostgreSQL the database is always called `postgres`.
+    #[schema(example = "my_project")]
     name: String,
-    /// `provisioning`, `ready`, `recovering` or `failure`. `ready` means that SQL has worked
-    /// through the address of its connection strings.
-    #[schema(example = "ready")]
-    status: &'static str,
     /// Why it stands at `failure`, or what keeps it at `provisioning`; null otherwise.
+    #[schema(example = json!(null))]
     status_reason: Option<String>,
     /// When it was made.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// Whether it is its project's default database.
     is_default: bool,
     /// The connection that was made with it, while that exists.
+    #[schema(value_type = Option<ConnectionId>)]
     default_connection_id: Option<String>,
     /// Its connections. Secrets are only in the answer that creates them.
     connections: Vec<ConnectionWire>,
     /// Its region.
-    region: Option<RegionReference>,
+    region: RegionReference,
     /// What it was made from.
-    source: Option<SourceWire>,
+    source: SourceWire,
     /// The branch that it stands on.
-    #[schema(example = "br_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = BranchId)]
     branch_id: String,
     /// The identity that an external tool gave it.
+    #[schema(example = json!(null))]
     logical_id: Option<String>,
 }
 
 /// A database.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Database)]
 pub(super) struct DatabaseWire {
     #[serde(flatten)]
     fields: DatabaseFields,
+    /// How it stands.
+    status: DatabaseStatus,
     /// Its project.
-    project: Reference,
+    project: ProjectReference,
 }
 
 /// A database as the answer that creates it shows it, with the secrets of its first connection.
@@ -101,11 +161,13 @@ pub(super) struct DatabaseWire {
 pub(super) struct NewDatabaseFields {
     #[serde(flatten)]
     fields: DatabaseFields,
+    /// How it stands: normally it is `ready`.
+    status: NewDatabaseStatus,
     /// Deprecated: use `connections`.
     #[schema(deprecated)]
     api_keys: Vec<ApiKey>,
     /// Deprecated: use `connections[0].endpoints.direct.connectionString`.
-    #[schema(deprecated)]
+    #[schema(deprecated, example = connections::sample_string)]
     connection_string: Option<String>,
     /// Deprecated: use `connections[0].endpoints.direct`.
     #[schema(deprecated)]
@@ -114,11 +176,12 @@ pub(super) struct NewDatabaseFields {
 
 /// A new database.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewDatabase)]
 pub(super) struct NewDatabaseWire {
     #[serde(flatten)]
     database: NewDatabaseFields,
     /// Its project.
-    project: Reference,
+    project: ProjectReference,
 }
 
 /// What a new database needs; all of it may be left out.
@@ -272,9 +335,8 @@ fn fields(app: &App, database: &Database, credential: Option<&NewCredential>) ->
     DatabaseFields {
         url: url(app, "databases", &id),
         id,
-        r#type: "database",
+        r#type: DatabaseType::Database,
         name: database.name.clone(),
-        status: database.status.as_str(),
         status_reason: database.status_reason.clone(),
         created_at: format_timestamp(database.created_at),
         is_default: database.is_default,
@@ -284,19 +346,23 @@ fn fields(app: &App, database: &Database, credential: Option<&NewCredential>) ->
             .iter()
             .map(|connection| connections::wire(app, connection, credential))
             .collect(),
-        region: Some(RegionReference { id: region.id, name: region.name }),
-        source: Some(SourceWire { r#type: "empty" }),
+        region: RegionReference { id: region.id, name: region.name },
+        source: SourceWire { r#type: SourceType::Empty },
         branch_id: database.branch.to_string(),
         logical_id: database.logical_id.clone(),
     }
 }
 
-fn project_reference(app: &App, database: &Database) -> Reference {
-    Reference::new(app, "projects", database.project.to_string(), database.project_name.clone())
+fn project_reference(app: &App, database: &Database) -> ProjectReference {
+    ProjectReference::new(app, database.project, database.project_name.clone())
 }
 
 fn wire(app: &App, database: &Database) -> DatabaseWire {
-    DatabaseWire { fields: fields(app, database, None), project: project_reference(app, database) }
+    DatabaseWire {
+        fields: fields(app, database, None),
+        status: database.status.into(),
+        project: project_reference(app, database),
+    }
 }
 
 /// A database with the secrets of the connection that was just made with it.
@@ -304,6 +370,7 @@ pub(super) fn wire_new(app: &App, database: &Database, credential: &NewCredentia
     let own = database.connections.iter().filter(|connection| connection.id == credential.id);
     NewDatabaseFields {
         fields: fields(app, database, Some(credential)),
+        status: database.status.into(),
         api_keys: own.map(|connection| connections::api_key(app, connection, credential)).collect(),
         connection_string: Some(connections::connection_string(app, credential)),
         direct_connection: Some(connections::direct_connection(app, credential)),
@@ -475,6 +542,7 @@ pub(super) async fn create_database_of(
     let (database, credential) = create(&app, &actor, project, wanted).await?;
     let data = DatabaseWire {
         fields: fields(&app, &database, Some(&credential)),
+        status: database.status.into(),
         project: project_reference(&app, &database),
     };
     Ok((StatusCode::CREATED, Json(Data { data })))

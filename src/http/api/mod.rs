@@ -4,6 +4,7 @@ mod branches;
 mod connections;
 mod databases;
 mod document;
+mod ids;
 mod me;
 mod projects;
 mod regions;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::base::error::Result;
+use crate::base::id::{DatabaseId, ProjectId, WorkspaceId};
 use crate::base::page::{Page, PageRequest};
 
 #[derive(OpenApi)]
@@ -138,6 +140,7 @@ struct List<T> {
 #[serde(rename_all = "camelCase")]
 struct Pagination {
     /// Give this as `cursor` to get the next page; null on the last one.
+    #[schema(example = json!(null))]
     next_cursor: Option<String>,
     /// Whether there is a next page.
     has_more: bool,
@@ -179,25 +182,48 @@ impl<T> List<T> {
     }
 }
 
-/// Another resource, as it is named inside an answer.
-#[derive(Debug, Serialize, ToSchema)]
-struct Reference {
-    /// Its id.
-    id: String,
-    /// Its address in this API.
-    #[schema(format = "uri")]
-    url: String,
-    /// Its name.
-    name: String,
+/// Other resources, as they are named inside an answer: type, id, what its address is made of, and
+/// a name for examples.
+macro_rules! references {
+    ($($(#[$doc:meta])* $name:ident($id:ident, $collection:literal, $sample:literal);)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Serialize, ToSchema)]
+        struct $name {
+            /// Its id.
+            #[schema(value_type = $id)]
+            id: String,
+            /// Its address in this API.
+            #[schema(format = "uri", example = json!(sample_url($collection, $id::PREFIX)))]
+            url: String,
+            /// Its name.
+            #[schema(example = $sample)]
+            name: String,
+        }
+
+        impl $name {
+            fn new(app: &App, id: $id, name: String) -> Self {
+                let id = id.to_string();
+                Self { url: url(app, $collection, &id), id, name }
+            }
+        }
+    )*};
 }
 
-impl Reference {
-    fn new(app: &App, collection: &str, id: String, name: String) -> Self {
-        Self { url: url(app, collection, &id), id, name }
-    }
+references! {
+    /// The workspace that owns something.
+    WorkspaceReference(WorkspaceId, "workspaces", "Personal");
+    /// The project that something belongs to.
+    ProjectReference(ProjectId, "projects", "my_project");
+    /// The database that something belongs to.
+    DatabaseReference(DatabaseId, "databases", "my_project");
 }
 
 /// The address of a resource in this API.
 fn url(app: &App, collection: &str, id: &str) -> String {
     format!("{}/v1/{collection}/{id}", app.public.api)
+}
+
+/// Such an address in examples.
+fn sample_url(collection: &str, prefix: &str) -> String {
+    format!("https://howdah.example.com/v1/{collection}/{prefix}_{}", ids::SAMPLE)
 }
