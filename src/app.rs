@@ -11,6 +11,7 @@ use crate::auth::signing::Signer;
 use crate::base::clock::Clock;
 use crate::base::error::Result;
 use crate::base::id::WorkflowId;
+use crate::base::keyring::Keyring;
 use crate::base::store::{Announcement, Channel, Store};
 use crate::base::tasks::Tasks;
 use crate::domain::regions::Regions;
@@ -28,6 +29,8 @@ pub struct App {
     pub clock: Clock,
     /// Signs and checks tokens.
     pub signer: Signer,
+    /// Encrypts what must be read again.
+    pub keyring: Keyring,
     /// The regions of this installation.
     pub regions: Regions,
     /// The addresses that customers are given.

@@ -31,6 +31,10 @@ struct ErrorDetail {
     hint: Option<String>,
 }
 
+/// The message of an answer, for the layers that it passes.
+#[derive(Clone, Debug)]
+pub(super) struct Said(pub(super) String);
+
 /// A request that was not carried out.
 #[derive(Debug)]
 pub struct Failure {
@@ -86,8 +90,10 @@ impl From<Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
+        let said = Said(self.message.clone());
         let body = ErrorBody { error: ErrorDetail { code: self.code, message: self.message, hint: self.hint } };
         let mut response = (self.status, Json(body)).into_response();
+        response.extensions_mut().insert(said);
         let extra = match self.status {
             StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, "Bearer")),
             StatusCode::REQUEST_TIMEOUT => Some((header::CONNECTION, "close")),

@@ -1,13 +1,17 @@
 //! HTTP: routes, the envelope, request ids. Handlers begin and commit; rules are the domain's.
 
+mod answer;
 pub mod api;
 mod body;
 mod caller;
 mod docs;
 pub(crate) mod failure;
+mod origin;
 mod path;
 mod query;
+mod refusal;
 mod request_id;
+mod retry;
 mod server;
 
 use std::sync::Arc;
@@ -40,16 +44,23 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
 
 /// Everything that the HTTP address serves.
 fn router(app: Arc<App>) -> Router {
-    let (routes, mut document) = api::routes();
+    let (routes, mut document, actions) = api::routes();
     document.servers = Some(vec![Server::new(&app.public.api)]);
     // Named by the request: `*` does not stand for Authorization in browsers.
     let cors = CorsLayer::new()
         .allow_origin(Any)
         .allow_headers(AllowHeaders::mirror_request())
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        .expose_headers([HeaderName::from_static("x-request-id"), header::RETRY_AFTER])
+        .expose_headers([
+            HeaderName::from_static("x-request-id"),
+            HeaderName::from_static(answer::OPERATION),
+            HeaderName::from_static(answer::REPLAYED),
+            header::RETRY_AFTER,
+        ])
         .max_age(Duration::from_secs(3600));
     routes
+        .route_layer(middleware::from_fn_with_state(app.clone(), retry::once))
+        .route_layer(middleware::from_fn_with_state((app.clone(), Arc::new(actions)), refusal::record))
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::identify))
         .merge(docs::routes(&app, &document))
         .route("/healthz", get(|| async { "ok\n" }))

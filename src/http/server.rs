@@ -3,13 +3,14 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::origin::ClientAddress;
 use crate::base::tasks::Tasks;
 
 /// How much the listener takes, and for how long.
@@ -40,9 +41,10 @@ async fn serve_within(limits: &Limits, listener: TcpListener, router: Router, ta
             () = tasks.stopping() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 prepare(&stream, limits);
-                connections.spawn(converse(protocol.clone(), stream, router.clone(), tasks.clone()));
+                let router = router.clone().layer(Extension(ClientAddress(peer.ip().to_canonical())));
+                connections.spawn(converse(protocol.clone(), stream, router, tasks.clone()));
             }
             Err(cause) => {
                 // Mostly too many open files: it passes when connections end.

@@ -9,6 +9,7 @@
 
 mod api;
 mod architecture;
+mod audit;
 mod authorization;
 mod branches;
 mod connections;
@@ -17,9 +18,11 @@ mod databases;
 mod docs;
 mod gateway;
 mod harness;
+mod idempotency;
 mod main_job;
 mod migrations;
 mod openapi;
+mod operations;
 mod projects;
 mod sdk;
 mod service_tokens;

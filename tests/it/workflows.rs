@@ -83,7 +83,9 @@ impl World {
             gateway_host: address.ip().to_string(),
             gateway_port: address.port(),
         };
-        let app = Arc::new(App { store, clock, signer, regions: Regions::default(), public, tasks: tasks.clone() });
+        let keyring = Keyring::new(&[0; 32]);
+        let app =
+            Arc::new(App { store, clock, signer, keyring, regions: Regions::default(), public, tasks: tasks.clone() });
         Self {
             ctx: Arc::new(JobCtx { app, instances, gateway: address }),
             engine,

@@ -18,11 +18,13 @@ use crate::base::name::ConnectionName;
 use crate::base::store::Channel;
 use crate::domain::connections::{self, Connection, NewCredential};
 use crate::http::Failure;
+use crate::http::answer::Answer;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
+use crate::http::retry::Repeatable;
 
 /// Where a connection leads.
 #[derive(Debug, Serialize, ToSchema)]
@@ -41,10 +43,6 @@ pub(super) struct Endpoint {
     /// The port.
     #[schema(example = 5432)]
     port: u16,
-    /// The whole connection string. Only in the answer that creates the connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, example = sample_string)]
-    connection_string: Option<String>,
 }
 
 /// Where a new connection leads.
@@ -117,9 +115,6 @@ struct ConnectionFields {
     created_at: String,
     /// Always `postgres`.
     kind: ConnectionKind,
-    /// Deprecated. Null wherever the secret is not shown.
-    #[schema(deprecated)]
-    direct_connection: Option<DirectConnection>,
     /// Its database.
     database: DatabaseReference,
 }
@@ -134,6 +129,20 @@ pub(super) struct ConnectionWire {
     endpoints: Endpoints,
 }
 
+/// The connection that is made with a database, with its secret, which is shown this once.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = FirstConnection)]
+pub(super) struct FirstConnectionWire {
+    #[serde(flatten)]
+    fields: ConnectionFields,
+    /// Where it leads, and how to get in.
+    endpoints: SecretEndpoints,
+    /// Deprecated: use `endpoints.direct`.
+    #[schema(deprecated)]
+    direct_connection: DirectConnection,
+}
+
 /// A connection with its secret, which is shown this once.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -143,6 +152,9 @@ pub(super) struct NewConnectionWire {
     fields: ConnectionFields,
     /// Where it leads, and how to get in.
     endpoints: SecretEndpoints,
+    /// Deprecated: use `endpoints.direct`.
+    #[schema(deprecated)]
+    direct_connection: DirectConnection,
     /// Deprecated: use `endpoints.direct.connectionString`.
     #[schema(deprecated, example = sample_string)]
     connection_string: String,
@@ -183,7 +195,7 @@ pub(super) struct ApiKey {
     #[schema(example = sample_string)]
     connection_string: String,
     /// The parts of the direct endpoint.
-    direct_connection: Option<DirectConnection>,
+    direct_connection: DirectConnection,
 }
 
 /// What a new connection needs.
@@ -229,12 +241,16 @@ pub(super) fn sample_string() -> String {
     format!("postgres://{SAMPLE_USER}:{SAMPLE_PASSWORD}@db.example.com:5432/postgres?sslmode=require")
 }
 
-fn endpoints(app: &App, credential: Option<&NewCredential>) -> Endpoints {
-    Endpoints {
-        direct: Endpoint {
+fn endpoints(app: &App) -> Endpoints {
+    Endpoints { direct: Endpoint { host: app.public.gateway_host.clone(), port: app.public.gateway_port } }
+}
+
+fn secret_endpoints(app: &App, credential: &NewCredential) -> SecretEndpoints {
+    SecretEndpoints {
+        direct: SecretEndpoint {
             host: app.public.gateway_host.clone(),
             port: app.public.gateway_port,
-            connection_string: credential.map(|credential| connection_string(app, credential)),
+            connection_string: connection_string(app, credential),
         },
     }
 }
@@ -248,13 +264,7 @@ pub(super) fn direct_connection(app: &App, credential: &NewCredential) -> Direct
     }
 }
 
-/// A connection; with the secret when `credential` is its own, just made.
-pub(super) fn wire(app: &App, connection: &Connection, credential: Option<&NewCredential>) -> ConnectionWire {
-    let credential = credential.filter(|credential| credential.id == connection.id);
-    ConnectionWire { fields: fields(app, connection, credential), endpoints: endpoints(app, credential) }
-}
-
-fn fields(app: &App, connection: &Connection, credential: Option<&NewCredential>) -> ConnectionFields {
+fn fields(app: &App, connection: &Connection) -> ConnectionFields {
     let id = connection.id.to_string();
     ConnectionFields {
         url: url(app, "connections", &id),
@@ -263,24 +273,33 @@ fn fields(app: &App, connection: &Connection, credential: Option<&NewCredential>
         name: connection.name.clone(),
         created_at: format_timestamp(connection.created_at),
         kind: ConnectionKind::Postgres,
-        direct_connection: credential.map(|credential| direct_connection(app, credential)),
         database: DatabaseReference::new(app, connection.database, connection.database_name.clone()),
+    }
+}
+
+/// A connection without its secret.
+pub(super) fn wire(app: &App, connection: &Connection) -> ConnectionWire {
+    ConnectionWire { fields: fields(app, connection), endpoints: endpoints(app) }
+}
+
+/// The connection of a database that was just made, with the secret.
+pub(super) fn wire_first(app: &App, connection: &Connection, credential: &NewCredential) -> FirstConnectionWire {
+    FirstConnectionWire {
+        fields: fields(app, connection),
+        endpoints: secret_endpoints(app, credential),
+        direct_connection: direct_connection(app, credential),
     }
 }
 
 /// A connection with the secret that it was just given.
 fn wire_new(app: &App, connection: &Connection, credential: &NewCredential) -> NewConnectionWire {
-    let DirectConnection { host, pass, user } = direct_connection(app, credential);
-    let connection_string = connection_string(app, credential);
-    let direct = SecretEndpoint {
-        host: host.clone(),
-        port: app.public.gateway_port,
-        connection_string: connection_string.clone(),
-    };
+    let direct_connection = direct_connection(app, credential);
+    let DirectConnection { host, pass, user } = direct_connection.clone();
     NewConnectionWire {
-        fields: fields(app, connection, Some(credential)),
-        endpoints: SecretEndpoints { direct },
-        connection_string,
+        fields: fields(app, connection),
+        endpoints: secret_endpoints(app, credential),
+        direct_connection,
+        connection_string: connection_string(app, credential),
         host: Some(host),
         pass: Some(pass),
         user: Some(user),
@@ -289,7 +308,7 @@ fn wire_new(app: &App, connection: &Connection, credential: &NewCredential) -> N
 
 /// The deprecated form of the connection that was made with a database.
 pub(super) fn api_key(app: &App, connection: &Connection, credential: &NewCredential) -> ApiKey {
-    let ConnectionFields { id, r#type, url, name, created_at, kind, .. } = fields(app, connection, None);
+    let ConnectionFields { id, r#type, url, name, created_at, kind, .. } = fields(app, connection);
     ApiKey {
         id,
         r#type,
@@ -297,9 +316,9 @@ pub(super) fn api_key(app: &App, connection: &Connection, credential: &NewCreden
         name,
         created_at,
         kind,
-        endpoints: endpoints(app, None),
+        endpoints: endpoints(app),
         connection_string: connection_string(app, credential),
-        direct_connection: Some(direct_connection(app, credential)),
+        direct_connection: direct_connection(app, credential),
     }
 }
 
@@ -330,7 +349,7 @@ pub(super) async fn list_connections(
     let database = parse_database(&database)?;
     let page = page.parse(ConnectionId::parse)?;
     let found = connections::list(&app.store.session().await?, &actor, database, page).await?;
-    Ok(Json(List::of(found, |connection| wire(&app, &connection, None))))
+    Ok(Json(List::of(found, |connection| wire(&app, &connection))))
 }
 
 /// Create a connection
@@ -350,21 +369,28 @@ pub(super) async fn list_connections(
 pub(super) async fn create_connection(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(database): Path<String>,
     body::Json(new): body::Json<CreateConnection>,
-) -> Result<Json<Data<NewConnectionWire>>, Failure> {
-    let data = create(&app, &actor, &database, &new.name).await?;
-    Ok(Json(Data { data }))
+) -> Result<Answer, Failure> {
+    create(&app, &actor, &repeatable, StatusCode::OK, &database, &new.name).await
 }
 
-async fn create(app: &App, actor: &Principal, database: &str, name: &str) -> Result<NewConnectionWire, Failure> {
+async fn create(
+    app: &App,
+    actor: &Principal,
+    repeatable: &Repeatable,
+    status: StatusCode,
+    database: &str,
+    name: &str,
+) -> Result<Answer, Failure> {
     let database = parse_database(database)?;
     let name = ConnectionName::parse(name)?;
     let tx = app.store.begin().await?;
     let credential = connections::create(&tx, actor, app.clock.now(), database, &name).await?;
     let connection = connections::get(&tx, actor, credential.id).await?;
-    tx.commit().await?;
-    Ok(wire_new(app, &connection, &credential))
+    let answer = Answer::of(status, &Data { data: wire_new(app, &connection, &credential) })?;
+    Ok(repeatable.commit(app, tx, answer).await?)
 }
 
 /// List connections
@@ -385,7 +411,7 @@ pub(super) async fn list_all_connections(
     let page = page.parse(ConnectionId::parse)?;
     let database = filter_id(filter.database_id.as_deref(), DatabaseId::parse);
     let found = connections::list_all(&app.store.session().await?, &actor, database, page).await?;
-    Ok(Json(List::of(found, |connection| wire(&app, &connection, None))))
+    Ok(Json(List::of(found, |connection| wire(&app, &connection))))
 }
 
 /// Create a connection of a database
@@ -403,10 +429,10 @@ pub(super) async fn list_all_connections(
 pub(super) async fn create_connection_of(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     body::Json(new): body::Json<CreateConnectionOf>,
-) -> Result<(StatusCode, Json<Data<NewConnectionWire>>), Failure> {
-    let data = create(&app, &actor, &new.database_id, &new.name).await?;
-    Ok((StatusCode::CREATED, Json(Data { data })))
+) -> Result<Answer, Failure> {
+    create(&app, &actor, &repeatable, StatusCode::CREATED, &new.database_id, &new.name).await
 }
 
 /// Get a connection
@@ -424,7 +450,7 @@ pub(super) async fn get_connection(
     Path(id): Path<String>,
 ) -> Result<Json<Data<ConnectionWire>>, Failure> {
     let connection = connections::get(&app.store.session().await?, &actor, parse(&id)?).await?;
-    Ok(Json(Data { data: wire(&app, &connection, None) }))
+    Ok(Json(Data { data: wire(&app, &connection) }))
 }
 
 /// Rotate a connection's credential
@@ -442,18 +468,20 @@ pub(super) async fn get_connection(
 pub(super) async fn rotate_connection(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
-) -> Result<Json<Data<NewConnectionWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;
-    let credential = connections::rotate(&tx, &actor, id).await?;
+    let credential = connections::rotate(&tx, &actor, app.clock.now(), id).await?;
     let connection = connections::get(&tx, &actor, id).await?;
-    tx.commit().await?;
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire_new(&app, &connection, &credential) })?;
+    let answer = repeatable.commit(&app, tx, answer).await?;
     // Sessions end by the connection's id: one that is opened with the new credential must not
     // come before the gateway has heard of it.
     app.hear(&mut announcements, Channel::ConnectionEnded, &id.bare()).await;
-    Ok(Json(Data { data: wire_new(&app, &connection, &credential) }))
+    Ok(answer)
 }
 
 /// Delete a connection
@@ -469,10 +497,10 @@ pub(super) async fn rotate_connection(
 pub(super) async fn delete_connection(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Answer, Failure> {
     let tx = app.store.begin().await?;
-    connections::delete(&tx, &actor, parse(&id)?).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    connections::delete(&tx, &actor, app.clock.now(), parse(&id)?).await?;
+    Ok(repeatable.commit(&app, tx, Answer::empty()).await?)
 }

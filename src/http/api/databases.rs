@@ -8,24 +8,26 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::connections::{ApiKey, ConnectionWire, DirectConnection};
+use super::connections::{ApiKey, ConnectionWire, DirectConnection, FirstConnectionWire};
 use super::{Data, List, PageQuery, ProjectReference, connections, filter_id, given, sample_url, url};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
-use crate::base::id::{BranchId, ConnectionId, DatabaseId, ProjectId};
+use crate::base::id::{BranchId, ConnectionId, DatabaseId, ProjectId, WorkflowId};
 use crate::base::name::{BranchName, DatabaseName, LogicalId, ProjectName};
 use crate::domain::branches::Placement;
-use crate::domain::connections::NewCredential;
+use crate::domain::connections::{Connection, NewCredential};
 use crate::domain::databases::{self, Database, DatabaseChange, Filter, NewDatabase, Status};
 use crate::domain::projects::{self, Project};
 use crate::http::Failure;
+use crate::http::answer::Answer;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
+use crate::http::retry::Repeatable;
 
 /// Where a database is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -129,8 +131,6 @@ pub(super) struct DatabaseFields {
     /// The connection that was made with it, while that exists.
     #[schema(value_type = Option<ConnectionId>)]
     default_connection_id: Option<String>,
-    /// Its connections. Secrets are only in the answer that creates them.
-    connections: Vec<ConnectionWire>,
     /// Its region.
     region: RegionReference,
     /// What it was made from.
@@ -141,6 +141,9 @@ pub(super) struct DatabaseFields {
     /// The identity that an external tool gave it.
     #[schema(example = json!(null))]
     logical_id: Option<String>,
+    /// The operation that is changing it, or changed it last; null when that is forgotten.
+    #[schema(value_type = Option<WorkflowId>)]
+    operation_id: Option<String>,
 }
 
 /// A database.
@@ -151,6 +154,22 @@ pub(super) struct DatabaseWire {
     fields: DatabaseFields,
     /// How it stands.
     status: DatabaseStatus,
+    /// Its connections. Their secrets were in the answers that created them.
+    connections: Vec<ConnectionWire>,
+    /// Its project.
+    project: ProjectReference,
+}
+
+/// A database that was just made, with the secret of its first connection.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CreatedDatabase)]
+pub(super) struct CreatedDatabaseWire {
+    #[serde(flatten)]
+    fields: DatabaseFields,
+    /// How it stands: normally it is `ready`.
+    status: DatabaseStatus,
+    /// Its first connection, with the secret that is not shown again.
+    connections: Vec<FirstConnectionWire>,
     /// Its project.
     project: ProjectReference,
 }
@@ -163,6 +182,8 @@ pub(super) struct NewDatabaseFields {
     fields: DatabaseFields,
     /// How it stands: normally it is `ready`.
     status: NewDatabaseStatus,
+    /// Its first connection, with the secret that is not shown again.
+    connections: Vec<FirstConnectionWire>,
     /// Deprecated: use `connections`.
     #[schema(deprecated)]
     api_keys: Vec<ApiKey>,
@@ -329,7 +350,7 @@ fn check_source(source: &CreateSource) -> Result<(), Error> {
     Err(Error::invalid(message, hint))
 }
 
-fn fields(app: &App, database: &Database, credential: Option<&NewCredential>) -> DatabaseFields {
+fn fields(app: &App, database: &Database) -> DatabaseFields {
     let id = database.id.to_string();
     let region = app.regions.describe(&database.region);
     DatabaseFields {
@@ -341,15 +362,11 @@ fn fields(app: &App, database: &Database, credential: Option<&NewCredential>) ->
         created_at: format_timestamp(database.created_at),
         is_default: database.is_default,
         default_connection_id: database.default_connection.map(|id| id.to_string()),
-        connections: database
-            .connections
-            .iter()
-            .map(|connection| connections::wire(app, connection, credential))
-            .collect(),
         region: RegionReference { id: region.id, name: region.name },
         source: SourceWire { r#type: SourceType::Empty },
         branch_id: database.branch.to_string(),
         logical_id: database.logical_id.clone(),
+        operation_id: database.operation.map(|id| id.to_string()),
     }
 }
 
@@ -359,19 +376,28 @@ fn project_reference(app: &App, database: &Database) -> ProjectReference {
 
 fn wire(app: &App, database: &Database) -> DatabaseWire {
     DatabaseWire {
-        fields: fields(app, database, None),
+        fields: fields(app, database),
         status: database.status.into(),
+        connections: database.connections.iter().map(|connection| connections::wire(app, connection)).collect(),
         project: project_reference(app, database),
     }
 }
 
+/// The connection that was just made with a database.
+fn first<'a>(database: &'a Database, credential: &NewCredential) -> impl Iterator<Item = &'a Connection> {
+    let id = credential.id;
+    database.connections.iter().filter(move |connection| connection.id == id)
+}
+
 /// A database with the secrets of the connection that was just made with it.
 pub(super) fn wire_new(app: &App, database: &Database, credential: &NewCredential) -> NewDatabaseFields {
-    let own = database.connections.iter().filter(|connection| connection.id == credential.id);
     NewDatabaseFields {
-        fields: fields(app, database, Some(credential)),
+        fields: fields(app, database),
         status: database.status.into(),
-        api_keys: own.map(|connection| connections::api_key(app, connection, credential)).collect(),
+        connections: first(database, credential).map(|own| connections::wire_first(app, own, credential)).collect(),
+        api_keys: first(database, credential)
+            .map(|connection| connections::api_key(app, connection, credential))
+            .collect(),
         connection_string: Some(connections::connection_string(app, credential)),
         direct_connection: Some(connections::direct_connection(app, credential)),
     }
@@ -436,9 +462,10 @@ pub(super) async fn list_databases(
 pub(super) async fn create_database(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(project): Path<String>,
     body::Json(new): body::Json<CreateDatabase>,
-) -> Result<(StatusCode, Json<Data<NewDatabaseWire>>), Failure> {
+) -> Result<Answer, Failure> {
     let project = parse_project(&project)?;
     // Left unread, it would give an empty database to somebody who wants a copy.
     if new.from_database.is_some() {
@@ -447,12 +474,14 @@ pub(super) async fn create_database(
     }
     let CreateDatabase { name, region, is_default, source, .. } = new;
     let wanted = Wanted { name, region, is_default, source, placement: Placement::Default, logical_id: None };
-    let (database, credential) = create(&app, &actor, project, wanted).await?;
-    let data = NewDatabaseWire {
-        database: wire_new(&app, &database, &credential),
-        project: project_reference(&app, &database),
-    };
-    Ok((StatusCode::CREATED, Json(Data { data })))
+    create(&app, &actor, &repeatable, project, wanted, |database, credential| {
+        let data = NewDatabaseWire {
+            database: wire_new(&app, database, credential),
+            project: project_reference(&app, database),
+        };
+        Answer::of(StatusCode::CREATED, &Data { data })
+    })
+    .await
 }
 
 /// What a create asks for, whichever way it came.
@@ -468,9 +497,11 @@ struct Wanted {
 async fn create(
     app: &App,
     actor: &Principal,
+    repeatable: &Repeatable,
     project: ProjectId,
     wanted: Wanted,
-) -> Result<(Database, NewCredential), Failure> {
+    answer: impl Fn(&Database, &NewCredential) -> Result<Answer, Error>,
+) -> Result<Answer, Failure> {
     let name = match wanted.name.as_deref() {
         Some(name) => DatabaseName::parse(name)?,
         None => ProjectName::generate().into(),
@@ -483,10 +514,13 @@ async fn create(
     let Wanted { is_default, placement, logical_id, .. } = wanted;
     let new = NewDatabase { name, region, is_default, placement, logical_id };
     let created = databases::create(&tx, actor, app.clock.now(), project, new).await?;
-    tx.commit().await?;
+    let database = databases::get(&tx, actor, created.database).await?;
+    let so_far = answer(&database, &created.credential)?.naming([created.workflow]);
+    repeatable.commit_unsettled(app, tx, &so_far).await?;
     app.settle(&mut announcements, created.workflow).await?;
     let database = databases::get(&app.store.session().await?, actor, created.database).await?;
-    Ok((database, created.credential))
+    let answer = answer(&database, &created.credential)?.naming([created.workflow]);
+    Ok(repeatable.settle(app, answer).await?)
 }
 
 /// List databases
@@ -517,7 +551,7 @@ pub(super) async fn list_all_databases(
 /// connection, which is not shown again. It is normally `ready`; when it is still `provisioning`, a
 /// connect waits for it.
 #[utoipa::path(post, path = "/v1/databases", tag = "Databases", request_body = CreateDatabaseOf, responses(
-    (status = 201, description = "The database, with the secrets of its first connection.", body = Data<DatabaseWire>),
+    (status = 201, description = "The database, with the secrets of its first connection.", body = Data<CreatedDatabaseWire>),
     (status = 400, description = "The project has a default database already, the branch is null or named twice, `logicalId` comes with `branchGitName`, or the body is not JSON.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not do this.", body = ErrorBody),
@@ -528,8 +562,9 @@ pub(super) async fn list_all_databases(
 pub(super) async fn create_database_of(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     body::Json(new): body::Json<CreateDatabaseOf>,
-) -> Result<(StatusCode, Json<Data<DatabaseWire>>), Failure> {
+) -> Result<Answer, Failure> {
     let project = parse_project(&new.project_id)?;
     let refused = |message: &str| Error::Rejected(message.to_owned());
     let placement = placement(new.branch_id, new.branch_git_name, refused)?.unwrap_or(Placement::Default);
@@ -539,13 +574,18 @@ pub(super) async fn create_database_of(
     let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
     let CreateDatabaseOf { name, region, is_default, source, .. } = new;
     let wanted = Wanted { name, region, is_default, source, placement, logical_id };
-    let (database, credential) = create(&app, &actor, project, wanted).await?;
-    let data = DatabaseWire {
-        fields: fields(&app, &database, Some(&credential)),
-        status: database.status.into(),
-        project: project_reference(&app, &database),
-    };
-    Ok((StatusCode::CREATED, Json(Data { data })))
+    create(&app, &actor, &repeatable, project, wanted, |database, credential| {
+        let data = CreatedDatabaseWire {
+            fields: fields(&app, database),
+            status: database.status.into(),
+            connections: first(database, credential)
+                .map(|own| connections::wire_first(&app, own, credential))
+                .collect(),
+            project: project_reference(&app, database),
+        };
+        Answer::of(StatusCode::CREATED, &Data { data })
+    })
+    .await
 }
 
 /// Get a database
@@ -582,9 +622,10 @@ pub(super) async fn get_database(
 pub(super) async fn update_database(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
     body::Json(change): body::Json<UpdateDatabase>,
-) -> Result<Json<Data<DatabaseWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let misfit = |message: &str| Error::invalid(message, "See the request's schema at /v1/doc.");
     let placement = placement(change.branch_id, change.branch_git_name, misfit)?;
@@ -598,8 +639,8 @@ pub(super) async fn update_database(
     };
     let tx = app.store.begin().await?;
     let database = databases::update(&tx, &actor, app.clock.now(), id, &change).await?;
-    tx.commit().await?;
-    Ok(Json(Data { data: wire(&app, &database) }))
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, &database) })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Delete a database
@@ -610,17 +651,18 @@ pub(super) async fn update_database(
     params(("databaseId" = String, Path, description = "The database's id.")), responses(
     (status = 200, description = "The database as it was.", body = Data<DatabaseWire>),
     (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "It is its project's default database.", body = ErrorBody),
+    (status = 403, description = "It is its project's default database, the project has delete protection, or the token may not.", body = ErrorBody),
     (status = 404, description = "There is no such database.", body = ErrorBody),
 ))]
 pub(super) async fn delete_database(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
-) -> Result<Json<Data<DatabaseWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let tx = app.store.begin().await?;
     let database = databases::delete(&tx, &actor, app.clock.now(), id).await?;
-    tx.commit().await?;
-    Ok(Json(Data { data: wire(&app, &database) }))
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, &database) })?.naming(database.operation);
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }

@@ -1,10 +1,14 @@
 //! How ids look in the document.
 
+use std::borrow::Cow;
+
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::base::id::{BranchId, ConnectionId, DatabaseId, ProjectId, ServiceTokenId, WorkspaceId};
+use crate::base::id::{
+    AuditEntryId, BranchId, ConnectionId, DatabaseId, ProjectId, ServiceTokenId, WorkflowId, WorkspaceId,
+};
 
 /// What stands behind the prefix in every example.
 pub(super) const SAMPLE: &str = "01jzq6w3c4e5f6g7h8j9k0m1n2";
@@ -28,15 +32,28 @@ pub(super) fn given_id(prefix: &str) -> Object {
 }
 
 macro_rules! documented {
-    ($($id:ident),*) => {$(
+    ($($id:ident as $name:literal),*) => {$(
         impl PartialSchema for $id {
             fn schema() -> RefOr<Schema> {
                 id($id::PREFIX).into()
             }
         }
 
-        impl ToSchema for $id {}
+        impl ToSchema for $id {
+            fn name() -> Cow<'static, str> {
+                $name.into()
+            }
+        }
     )*};
 }
 
-documented!(BranchId, ConnectionId, DatabaseId, ProjectId, ServiceTokenId, WorkspaceId);
+documented! {
+    AuditEntryId as "AuditEntryId",
+    BranchId as "BranchId",
+    ConnectionId as "ConnectionId",
+    DatabaseId as "DatabaseId",
+    ProjectId as "ProjectId",
+    ServiceTokenId as "ServiceTokenId",
+    WorkflowId as "OperationId",
+    WorkspaceId as "WorkspaceId"
+}

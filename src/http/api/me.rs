@@ -17,10 +17,13 @@ use crate::http::failure::ErrorBody;
 
 /// Who is calling.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Me)]
+#[schema(as = Me, example = json!({
+    "user": null,
+    "workspace": {"id": "wksp_01jzq6w3c4e5f6g7h8j9k0m1n2", "name": "Personal"},
+    "credential": {"type": "service_token", "id": "itgr_01jzq6w3c4e5f6g7h8j9k0m1n2", "name": "continuous integration"},
+}))]
 pub(super) struct MeWire {
     /// The person, if the credential stands for one: null for a service token.
-    #[schema(example = json!(null))]
     user: Option<UserWire>,
     /// The workspace that the credential reaches.
     workspace: Option<NamedWire>,
