@@ -78,7 +78,7 @@ pub fn main() -> ExitCode {
 
 /// The OpenAPI document as it is committed.
 pub fn openapi() -> String {
-    match http::document().to_pretty_json() {
+    match http::document().and_then(|document| serde_json::to_string_pretty(&document)) {
         Ok(text) => text + "\n",
         Err(error) => describe(&error),
     }

@@ -23,13 +23,15 @@ use axum::http::{HeaderName, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
-use utoipa::openapi::{OpenApi, Server};
+use utoipa::openapi::Server;
 
 use crate::app::App;
 use crate::base::error::Error;
+use crate::domain::regions::Regions;
 pub use failure::Failure;
 
 /// How long a request may take. Each wait inside of it is shorter; this is for a metadata store
@@ -44,7 +46,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
 
 /// Everything that the HTTP address serves.
 fn router(app: Arc<App>) -> Router {
-    let (routes, mut document, actions) = api::routes();
+    let (routes, mut document, actions) = api::routes(&app.regions);
     document.servers = Some(vec![Server::new(&app.public.api)]);
     // Named by the request: `*` does not stand for Authorization in browsers.
     let cors = CorsLayer::new()
@@ -76,8 +78,11 @@ fn router(app: Arc<App>) -> Router {
 }
 
 /// The OpenAPI document, made from the same declarations as the routes.
-pub fn document() -> OpenApi {
-    api::routes().1
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn document() -> serde_json::Result<Value> {
+    api::document::to_json(&api::routes(&Regions::default()).1)
 }
 
 async fn in_time(request: Request, next: Next) -> Response {

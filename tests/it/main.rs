@@ -16,6 +16,7 @@ mod connections;
 mod crash;
 mod databases;
 mod docs;
+mod document;
 mod gateway;
 mod harness;
 mod idempotency;

@@ -41,6 +41,12 @@ type Deviations = {
   "post /v1/workspaces": never;
 };
 
+/** Failures of the SDK that Howdah never answers: what a token may not see is 404. */
+type Unsaid = {
+  "get /v1/databases": 403;
+  "get /v1/databases/{databaseId}": 403;
+};
+
 /** What the SDK may send that Howdah refuses, as the original does: see the document's descriptions. */
 type Refused = {
   /** Every database is on a branch. */
@@ -113,8 +119,11 @@ type Problem<O extends Shared, Ours = Of<Howdah, O>, Theirs = Of<Sdk, O>> =
       ? Unless<Equal<Success<Ours>, Deviations[O]>, [O, "does not deviate in that way:", Success<Ours>]>
       : Unless<Equal<Success<Ours>, Success<Theirs>>, [O, "has other successes:", Success<Ours>, Success<Theirs>]>)
   | Bodies<O, Ours, Theirs, Extract<Success<Ours>, Success<Theirs>>>
-  | Unless<Fits<Failure<Theirs>, Failure<Ours>>, [O, "lacks failures:", Exclude<Failure<Theirs>, Failure<Ours>>]>
-  | Bodies<O, Ours, Theirs, Failure<Theirs>>
+  | Unless<
+      Equal<Exclude<Failure<Theirs>, Failure<Ours>>, O extends keyof Unsaid ? Unsaid[O] : never>,
+      [O, "lacks failures:", Exclude<Failure<Theirs>, Failure<Ours>>]
+    >
+  | Bodies<O, Ours, Theirs, Extract<Failure<Theirs>, Failure<Ours>>>
   | Unless<
       Fits<Parameters<Theirs, "path">, Parameters<Ours, "path">>,
       [O, "has other parameters in the path:", Parameters<Ours, "path">]

@@ -98,10 +98,10 @@ pub(super) struct AuditEntryWire {
     #[schema(value_type = Option<ProjectId>)]
     project_id: Option<String>,
     /// What the resource was before; null when there was none. Without secrets.
-    #[schema(value_type = Option<Object>, example = json!(null))]
+    #[schema(value_type = Option<HashMap<String, Value>>, example = json!(null))]
     before: Option<serde_json::Value>,
     /// What the resource was afterwards; null when it was gone. Without secrets.
-    #[schema(value_type = Option<Object>, example = json!({"name": "reporting"}))]
+    #[schema(value_type = Option<HashMap<String, Value>>, example = json!({"name": "reporting"}))]
     after: Option<serde_json::Value>,
 }
 

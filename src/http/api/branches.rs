@@ -107,8 +107,10 @@ pub(super) struct UpdateBranch {
 #[into_params(parameter_in = Query)]
 pub(super) struct BranchQuery {
     /// Only the branch of this name.
+    #[param(min_length = 1, max_length = 256)]
     git_name: Option<String>,
     /// Only branches whose name has this in it; capitals and small letters differ.
+    #[param(min_length = 1, max_length = 256)]
     git_name_contains: Option<String>,
 }
 

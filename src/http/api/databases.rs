@@ -127,6 +127,7 @@ pub(super) struct DatabaseFields {
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// Whether it is its project's default database.
+    #[schema(example = true)]
     is_default: bool,
     /// The connection that was made with it, while that exists.
     #[schema(value_type = Option<ConnectionId>)]
@@ -224,15 +225,15 @@ pub(super) struct CreateDatabase {
     #[schema(nullable = false)]
     source: Option<CreateSource>,
     /// Deprecated, and not taken: what `source` was called before.
-    #[schema(deprecated, nullable = false, value_type = Object)]
+    #[schema(ignore)]
     from_database: Option<serde_json::Value>,
 }
 
 /// What to make a database from.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct CreateSource {
-    /// `empty`.
-    #[schema(example = "empty")]
+    /// Only `empty`.
+    #[schema(value_type = SourceType)]
     r#type: String,
 }
 
@@ -265,7 +266,7 @@ pub(super) struct CreateDatabaseOf {
     #[schema(nullable = false, value_type = String, required = false, min_length = 1, max_length = 256)]
     branch_git_name: Option<Option<String>>,
     /// An external tool's own name for it; unique on the branch. Not with `branchGitName`.
-    #[schema(nullable = false, pattern = "^[a-z0-9][-_a-z0-9]*$")]
+    #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
 }
 
@@ -286,7 +287,7 @@ pub(super) struct UpdateDatabase {
     #[schema(nullable = false, value_type = String, required = false, min_length = 1, max_length = 256)]
     branch_git_name: Option<Option<String>>,
     /// An external tool's own name for it; unique on the branch. Not together with a move.
-    #[schema(nullable = false, pattern = "^[a-z0-9][-_a-z0-9]*$")]
+    #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
 }
 
@@ -302,6 +303,7 @@ pub(super) struct DatabaseQuery {
     /// Only the databases on this branch. Every database is on one, so `unassigned` finds none.
     branch_id: Option<String>,
     /// Only the databases on branches of this name.
+    #[param(min_length = 1, max_length = 256)]
     branch_git_name: Option<String>,
 }
 
@@ -530,7 +532,6 @@ async fn create(
 #[utoipa::path(get, path = "/v1/databases", tag = "Databases", params(PageQuery, DatabaseQuery), responses(
     (status = 200, description = "The databases.", body = List<DatabaseWire>),
     (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not do this.", body = ErrorBody),
     (status = 422, description = "A parameter does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn list_all_databases(

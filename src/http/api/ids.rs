@@ -31,6 +31,37 @@ pub(super) fn given_id(prefix: &str) -> Object {
         .build()
 }
 
+/// What an id in a path names.
+pub(super) struct Named {
+    /// The noun in error messages.
+    pub(super) kind: &'static str,
+    /// What stands before the underscore.
+    pub(super) prefix: &'static str,
+}
+
+/// What this parameter of a path names: that is told by what stands before it.
+pub(super) fn named_by(path: &str, parameter: &str) -> Option<Named> {
+    let (before, _) = path.split_once(&format!("/{{{parameter}}}"))?;
+    let (kind, prefix) = match before.rsplit('/').next()? {
+        "workspaces" => ("workspace", WorkspaceId::PREFIX),
+        "projects" => ("project", ProjectId::PREFIX),
+        "branches" => ("branch", BranchId::PREFIX),
+        "databases" => ("database", DatabaseId::PREFIX),
+        "connections" => ("connection", ConnectionId::PREFIX),
+        "operations" => ("operation", WorkflowId::PREFIX),
+        "service-tokens" => ("service token", ServiceTokenId::PREFIX),
+        "integrations" => ("integration", ServiceTokenId::PREFIX),
+        _ => return None,
+    };
+    Some(Named { kind, prefix })
+}
+
+/// What the last id in a path names.
+pub(super) fn last_named(path: &str) -> Option<Named> {
+    let parameter = path.rsplit('{').next()?.split('}').next()?;
+    named_by(path, parameter)
+}
+
 macro_rules! documented {
     ($($id:ident as $name:literal),*) => {$(
         impl PartialSchema for $id {

@@ -4,7 +4,7 @@ mod audit;
 mod branches;
 mod connections;
 mod databases;
-mod document;
+pub(super) mod document;
 mod ids;
 mod me;
 mod operations;
@@ -20,9 +20,7 @@ use axum::Router;
 use axum::http::Method;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Content, Ref, ResponseBuilder};
-use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -31,78 +29,14 @@ use crate::app::App;
 use crate::base::error::{Error, Result};
 use crate::base::id::{DatabaseId, ProjectId, WorkspaceId};
 use crate::base::page::{Page, PageRequest};
+use crate::domain::regions::Regions;
 use crate::http::refusal::Actions;
 
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "Howdah Management API",
-        version = "v1",
-        description = "REST API for managing workspaces, projects, branches, databases and connections. \
-                       Every database is a PostgreSQL instance of its own."
-    ),
-    modifiers(&Bearer),
-    security(("Bearer" = [])),
-    tags(
-        (name = "Projects", description = "A project groups databases."),
-        (name = "Databases", description = "A database is a PostgreSQL instance of its own."),
-        (name = "Databases Connections", description = "The credentials of one database."),
-        (name = "Connections", description = "A connection is a credential of one database."),
-        (name = "Branches", description = "A branch is where databases of a project stand."),
-        (name = "Operations", description = "An operation is work on a database that goes on after the request that started it."),
-        (name = "Service Tokens", description = "A service token is what a program calls this API with."),
-        (name = "Workspaces", description = "A workspace owns projects."),
-        (name = "Regions", description = "Where databases are made."),
-        (name = "Misc", description = "What belongs to no other group."),
-    )
-)]
-struct Document;
-
-struct Bearer;
-
-impl Modify for Bearer {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let mut scheme = Http::new(HttpAuthScheme::Bearer);
-        scheme.bearer_format = Some("JWT".into());
-        scheme.description = Some("A service token.".into());
-        document.components.get_or_insert_default().add_security_scheme("Bearer", SecurityScheme::Http(scheme));
-    }
-}
-
-/// What may happen to every operation, and to every one that takes a body.
-struct Failures;
-
-impl Modify for Failures {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        const ANY: [(&str, &str); 2] = [
-            ("500", "A fault of the server."),
-            ("503", "The server cannot do it right now; Retry-After says when to try again."),
-        ];
-        const WITH_BODY: [(&str, &str); 3] = [
-            ("408", "The body did not arrive in time."),
-            ("413", "The body is too large."),
-            ("415", "The body is not of type application/json."),
-        ];
-        let body = || Content::new(Some(Ref::from_schema_name("ErrorBody")));
-        for path in document.paths.paths.values_mut() {
-            let operations = [&mut path.get, &mut path.post, &mut path.patch, &mut path.delete];
-            for operation in operations.into_iter().flatten() {
-                let with_body = WITH_BODY.iter().filter(|_| operation.request_body.is_some());
-                for (status, description) in ANY.iter().chain(with_body) {
-                    let response = ResponseBuilder::new().description(*description).content("application/json", body());
-                    operation.responses.responses.insert((*status).into(), response.build().into());
-                }
-            }
-        }
-    }
-}
-
 /// Every operation of the API, the document about them, and what they are called in the audit log.
-pub(super) fn routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi, Actions) {
+pub(super) fn routes(regions: &Regions) -> (Router<Arc<App>>, utoipa::openapi::OpenApi, Actions) {
     let (router, mut document) = operations().split_for_parts();
     let actions = actions(&document);
-    Failures.modify(&mut document);
-    document::name_operations(&mut document);
+    document::complete(&mut document, regions);
     (router, document, actions)
 }
 
@@ -121,7 +55,7 @@ fn actions(document: &utoipa::openapi::OpenApi) -> Actions {
 }
 
 fn operations() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    OpenApiRouter::with_openapi(document::begin())
         .routes(routes!(projects::list_projects, projects::create_project))
         .routes(routes!(projects::get_project, projects::update_project, projects::delete_project))
         .routes(routes!(projects::transfer_project))

@@ -93,7 +93,7 @@ pub(super) struct CreateProject {
     #[schema(nullable = false)]
     region: Option<String>,
     /// An external tool's own name for it; unique in the workspace.
-    #[schema(nullable = false, pattern = "^[a-z0-9][-_a-z0-9]*$")]
+    #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
     /// The workspace; the token's own.
     #[schema(nullable = false)]
@@ -109,7 +109,7 @@ pub(super) struct UpdateProject {
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// Any object. It is kept and never shown.
-    #[schema(nullable = false, value_type = Object)]
+    #[schema(nullable = false, value_type = HashMap<String, Value>, required = false)]
     settings: Option<serde_json::Map<String, serde_json::Value>>,
     /// Whether it and its databases cannot be deleted.
     #[schema(nullable = false)]
@@ -119,6 +119,7 @@ pub(super) struct UpdateProject {
 /// Who gets a project.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({"recipientAccessToken": "eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ3b3Jrc3BhY2U6MDFqenE2dzNjNGU1In0.c2lnbmF0dXJl"}))]
 pub(super) struct TransferProject {
     /// A token of the workspace that gets the project. It names that workspace and proves its consent.
     recipient_access_token: String,

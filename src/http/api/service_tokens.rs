@@ -97,7 +97,7 @@ pub(super) struct CreateServiceToken {
     #[schema(default = false)]
     read_only: bool,
     /// The only projects that it sees, with what is in them: 1 to 100; all when this is left out.
-    #[schema(nullable = false, min_items = 1, max_items = 100)]
+    #[schema(nullable = false, value_type = Option<Vec<ProjectId>>, min_items = 1, max_items = 100)]
     project_ids: Option<Vec<String>>,
 }
 

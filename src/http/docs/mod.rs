@@ -16,6 +16,7 @@ use utoipa::openapi::OpenApi;
 use self::file::File;
 use crate::app::App;
 use crate::base::error::describe;
+use crate::http::api::document::to_json;
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -37,7 +38,7 @@ pub(super) fn routes(app: &App, document: &OpenApi) -> Router<Arc<App>> {
         let text = include_str!("page.html").replace("{root}", root);
         File::new(HTML, text.as_bytes()).with_header(header::CONTENT_SECURITY_POLICY, policy.clone())
     };
-    let text = document.to_json().unwrap_or_else(|error| describe(&error));
+    let text = to_json(document).map_or_else(|error| describe(&error), |json| json.to_string());
     let mut router = Router::new()
         .route("/v1/doc", serve(File::new("application/json", text.as_bytes())))
         .route("/docs", serve(page("")))
