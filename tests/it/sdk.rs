@@ -30,3 +30,11 @@ async fn the_official_sdk_does_the_main_job() {
     run("main_job.js", &howdah.url(), &howdah.token(), &[]).await;
     howdah.assert_tidy().await;
 }
+
+#[tokio::test]
+async fn the_official_sdk_drives_every_operation() {
+    let howdah = Howdah::start().await;
+    let (_, recipient) = howdah.stranger_with_token().await;
+    run("management.js", &howdah.url(), &howdah.token(), &[("HOWDAH_RECIPIENT_TOKEN", &recipient)]).await;
+    howdah.assert_tidy().await;
+}

@@ -3,6 +3,11 @@
 
 import assert from "node:assert/strict";
 
+import type { ManagementApiClient } from "@prisma/management-api-sdk";
+
+/** The official SDK's client. */
+export type Api = ManagementApiClient;
+
 /** A variable that must be set. */
 export function required(variable: string): string {
   const value = process.env[variable];
