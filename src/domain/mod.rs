@@ -6,6 +6,7 @@
 pub mod branches;
 pub mod connections;
 pub mod databases;
+pub mod limits;
 pub mod projects;
 pub mod regions;
 pub mod service_tokens;

@@ -16,6 +16,7 @@ mod crash;
 mod databases;
 mod gateway;
 mod harness;
+mod limits;
 mod main_job;
 mod migrations;
 mod openapi;

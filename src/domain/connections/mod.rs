@@ -15,6 +15,7 @@ use crate::base::page::{Page, PageRequest};
 use crate::base::scram::Verifier;
 use crate::base::secret::{Secret, random_hex, random_text};
 use crate::base::store::{Channel, Session, Tx};
+use crate::domain::limits::{self, Quotas};
 
 /// A connection, without its secret.
 #[derive(Clone, Debug)]
@@ -53,11 +54,12 @@ impl NewCredential {
 /// Makes a connection of a database that the caller has.
 ///
 /// # Errors
-/// [`Error::NotFound`] for any other database.
+/// [`Error::NotFound`] for any other database; [`Error::LimitReached`].
 pub async fn create(
     tx: &Tx,
     actor: &Principal,
     now: Timestamp,
+    quotas: &Quotas,
     database: DatabaseId,
     name: &ConnectionName,
 ) -> Result<NewCredential> {
@@ -65,7 +67,9 @@ pub async fn create(
         return Err(Error::not_found("database", database));
     }
     actor.may_change()?;
-    issue(tx, now, database, name).await
+    let credential = issue(tx, now, database, name).await?;
+    limits::check_connections(tx, quotas, actor.workspace(), database).await?;
+    Ok(credential)
 }
 
 /// Makes a connection; the caller has checked whose database it is.

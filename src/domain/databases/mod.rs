@@ -14,6 +14,7 @@ use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Channel, Session, Tx};
 use crate::domain::branches::{self, Placement};
 use crate::domain::connections::{self, Connection, NewCredential};
+use crate::domain::limits::{self, Quotas};
 use crate::domain::projects;
 use crate::queue;
 
@@ -157,11 +158,13 @@ pub struct Plan {
 /// # Errors
 /// [`Error::NotFound`] for a project that the caller does not have, or a branch that the project
 /// does not have; [`Error::Rejected`] when it is to be the default and the project has one;
-/// [`Error::Conflict`] when a live database of the branch has the same `logical_id`.
+/// [`Error::Conflict`] when a live database of the branch has the same `logical_id`;
+/// [`Error::LimitReached`].
 pub async fn create(
     tx: &Tx,
     actor: &Principal,
     now: Timestamp,
+    quotas: &Quotas,
     project: ProjectId,
     new: NewDatabase,
 ) -> Result<Created> {
@@ -177,6 +180,7 @@ pub async fn create(
     store::set_default_connection(tx, id, credential.id).await?;
     let workflow = WorkflowId::generate(now);
     queue::start(tx, workflow, PROVISION, id.uuid()).await?;
+    limits::check_databases(tx, quotas, actor.workspace(), 1).await?;
     Ok(Created { database: id, credential, workflow })
 }
 
@@ -267,14 +271,20 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: DatabaseId) 
     let database = get(tx, actor, id).await?;
     actor.may_change()?;
     if database.is_default {
-        return Err(Error::Forbidden(
-            "Cannot delete the default database of a project by itself; delete the project.".into(),
+        return Err(Error::forbidden(
+            "Cannot delete the default database of a project by itself.",
+            "Delete the project: its databases go with it.",
         ));
     }
     if !mark_deleted(tx, now, id).await? {
         return Err(Error::not_found("database", id));
     }
     Ok(database)
+}
+
+/// How many databases a project has.
+pub async fn count_in_project(tx: &Tx, project: ProjectId) -> Result<u32> {
+    Ok(store::live_in_project(tx, project).await?.len().try_into().unwrap_or(u32::MAX))
 }
 
 /// Deletes whatever databases a project still has; part of deleting the project.

@@ -3,6 +3,7 @@
 mod branches;
 mod connections;
 mod databases;
+mod limits;
 mod me;
 mod projects;
 mod regions;
@@ -64,7 +65,10 @@ struct Failures;
 
 impl Modify for Failures {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        const ANY: [(&str, &str); 2] = [
+        const ANY: [(&str, &str); 5] = [
+            ("414", "The address is too long."),
+            ("429", "The token or the address sends requests too fast; Retry-After says when to send the next."),
+            ("431", "The header fields are too many or too large."),
             ("500", "A fault of the server."),
             ("503", "The server cannot do it right now; Retry-After says when to try again."),
         ];
@@ -111,6 +115,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(workspaces::list_workspaces, workspaces::create_workspace))
         .routes(routes!(workspaces::get_workspace))
         .routes(routes!(workspaces::get_subscription))
+        .routes(routes!(limits::get_limits))
         .routes(routes!(service_tokens::list_service_tokens, service_tokens::create_service_token))
         .routes(routes!(service_tokens::delete_service_token))
         .routes(routes!(me::get_me))
