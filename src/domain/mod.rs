@@ -8,6 +8,7 @@ pub mod branches;
 pub mod connections;
 pub mod databases;
 pub mod idempotency;
+pub mod limits;
 pub mod operations;
 pub mod projects;
 pub mod regions;

@@ -257,6 +257,9 @@ async fn start(
         keyring,
         regions,
         public: public(config, http_address, gateway_address),
+        trusted_proxies: config.trusted_proxies.clone(),
+        rates: config.rates(),
+        quotas: config.quotas(),
         tasks: tasks.clone(),
     });
     let ctx = Arc::new(JobCtx { app: app.clone(), instances: instances.clone(), gateway: gateway_address });

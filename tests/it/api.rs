@@ -1,5 +1,7 @@
 //! The envelope, the lists, and everything that is refused.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -38,7 +40,7 @@ async fn bad_input_gets_a_clear_error_and_changes_nothing() {
     };
     raw("{\"name\":".into(), "application/json").await.assert_error(400, "client-error");
     raw("{} {}".into(), "application/json").await.assert_error(400, "client-error");
-    raw("[".repeat(100_000), "application/json").await.assert_error(400, "client-error");
+    raw("[".repeat(100_000), "application/json").await.assert_error(422, "validation-error");
     raw("name=x".into(), "application/x-www-form-urlencoded").await.assert_error(415, "client-error");
     raw(format!("{{\"name\":\"{}\"}}", "x".repeat(300_000)), "application/json")
         .await
@@ -180,18 +182,34 @@ async fn a_body_that_does_not_arrive_is_answered_too() {
         howdah.token()
     );
     let address = howdah.url().trim_start_matches("http://").to_owned();
-    let send = async |breaks_off: bool| {
-        let mut stream = TcpStream::connect(&address).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
+    let send = async |breaks_off: bool, trickles: bool| {
+        let (mut reading, mut writing) = TcpStream::connect(&address).await.unwrap().into_split();
+        writing.write_all(head.as_bytes()).await.unwrap();
         if breaks_off {
-            stream.shutdown().await.unwrap();
+            writing.shutdown().await.unwrap();
         }
+        let trickle = async {
+            // Until the server does not take any more.
+            while trickles && writing.write_all(b" ").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            std::future::pending::<()>().await;
+        };
         let mut answer = String::new();
-        tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer)).await.expect("it is answered").unwrap();
+        let answered = async {
+            tokio::select! {
+                read = reading.read_to_string(&mut answer) => read,
+                () = trickle => unreachable!("it never ends by itself"),
+            }
+        };
+        tokio::time::timeout(LIMIT, answered).await.expect("it is answered").unwrap();
         answer
     };
-    let (slow, broken) = tokio::join!(send(false), send(true));
-    assert!(slow.starts_with("HTTP/1.1 408") && slow.contains(r#""code":"client-error""#), "{slow}");
+    let (slow, trickling, broken) = tokio::join!(send(false, false), send(false, true), send(true, false));
+    for slow in [slow, trickling] {
+        assert!(slow.starts_with("HTTP/1.1 408") && slow.contains(r#""code":"client-error""#), "{slow}");
+        assert!(slow.contains("x-request-id: ") && slow.contains("connection: close"), "{slow}");
+    }
     assert!(broken.is_empty() || broken.starts_with("HTTP/1.1 400"), "{broken}");
 }
 

@@ -25,7 +25,13 @@ impl Call {
     fn narrow(&self) -> u16 {
         match (self.operation, self.method.as_str()) {
             // It sees its workspace, but adds nothing to it.
-            ("/v1/workspaces/{id}" | "/v1/workspaces/{id}/subscription" | "/v1/workspaces/{id}/audit-log", _) => 200,
+            (
+                "/v1/workspaces/{id}"
+                | "/v1/workspaces/{id}/subscription"
+                | "/v1/workspaces/{id}/limits"
+                | "/v1/workspaces/{id}/audit-log",
+                _,
+            ) => 200,
             ("/v1/projects" | "/v1/workspaces/{workspaceId}/service-tokens", "POST") => 403,
             _ => match self.stranger {
                 Stranger::NotFound => 404,
@@ -108,6 +114,7 @@ async fn every_operation_checks_who_is_calling() {
         post("/v1/workspaces", "/v1/workspaces".into(), json!({"displayName": "mine"}), Stranger::Forbidden, 403),
         get("/v1/workspaces/{id}", workspace.clone(), Stranger::NotFound),
         get("/v1/workspaces/{id}/subscription", format!("{workspace}/subscription"), Stranger::NotFound),
+        get("/v1/workspaces/{id}/limits", format!("{workspace}/limits"), Stranger::NotFound),
         get("/v1/workspaces/{id}/audit-log", format!("{workspace}/audit-log"), Stranger::NotFound),
         get("/v1/operations", "/v1/operations".into(), Stranger::OwnOnly(200)),
         get("/v1/operations/{operationId}", operation.clone(), Stranger::NotFound),

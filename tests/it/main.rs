@@ -18,6 +18,7 @@ mod databases;
 mod gateway;
 mod harness;
 mod idempotency;
+mod limits;
 mod main_job;
 mod migrations;
 mod openapi;

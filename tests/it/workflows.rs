@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use howdah::app::{App, JobCtx, PublicAddresses};
+use howdah::app::{App, JobCtx, PublicAddresses, Rates};
 use howdah::auth::signing::Signer;
 use howdah::auth::{Limits, Principal};
 use howdah::base::clock::Clock;
@@ -18,6 +18,7 @@ use howdah::base::tasks::Tasks;
 use howdah::domain::branches::Placement;
 use howdah::domain::connections::credential;
 use howdah::domain::databases::{self, NewDatabase};
+use howdah::domain::limits::Quotas;
 use howdah::domain::projects::{self, NewProject};
 use howdah::domain::regions::Regions;
 use howdah::domain::workspaces;
@@ -83,9 +84,18 @@ impl World {
             gateway_host: address.ip().to_string(),
             gateway_port: address.port(),
         };
-        let keyring = Keyring::new(&[0; 32]);
-        let app =
-            Arc::new(App { store, clock, signer, keyring, regions: Regions::default(), public, tasks: tasks.clone() });
+        let app = Arc::new(App {
+            store,
+            clock,
+            signer,
+            keyring: Keyring::new(&[0; 32]),
+            regions: Regions::default(),
+            public,
+            trusted_proxies: Vec::new(),
+            rates: Rates::default(),
+            quotas: Quotas::default(),
+            tasks: tasks.clone(),
+        });
         Self {
             ctx: Arc::new(JobCtx { app, instances, gateway: address }),
             engine,
@@ -105,7 +115,7 @@ impl World {
         let now = self.ctx.app.clock.now();
         let tx = self.ctx.app.store.begin().await.unwrap();
         let new = NewProject { name: Some(ProjectName::parse("p").unwrap()), region: None, logical_id: None };
-        let project = projects::create(&tx, &self.actor, now, new).await.unwrap();
+        let project = projects::create(&tx, &self.actor, now, &self.ctx.app.quotas, new).await.unwrap();
         let new = NewDatabase {
             name: DatabaseName::parse("d").unwrap(),
             region: "us-east-1".into(),
@@ -113,7 +123,7 @@ impl World {
             placement: Placement::Default,
             logical_id: None,
         };
-        let created = databases::create(&tx, &self.actor, now, project.id, new).await.unwrap();
+        let created = databases::create(&tx, &self.actor, now, &self.ctx.app.quotas, project.id, new).await.unwrap();
         tx.commit().await.unwrap();
         (project, created.database, created.workflow)
     }

@@ -241,13 +241,17 @@ impl DatabaseQuery {
 fn placement(
     id: Option<Option<String>>,
     git_name: Option<Option<String>>,
-    refuse: impl Fn(&str) -> Error,
+    refuse: impl Fn(&str, &str) -> Error,
 ) -> Result<Option<Placement>, Error> {
     match (id, git_name) {
         (None, None) => Ok(None),
-        (Some(None), _) => Err(refuse("branchId: every database is on a branch, so it cannot be null")),
-        (_, Some(None)) => Err(refuse("branchGitName: every database is on a branch, so it cannot be null")),
-        (Some(_), Some(_)) => Err(refuse("branchId and branchGitName exclude each other")),
+        (Some(None), _) => {
+            Err(refuse("branchId: every database is on a branch, so it cannot be null", "Leave it out."))
+        }
+        (_, Some(None)) => {
+            Err(refuse("branchGitName: every database is on a branch, so it cannot be null", "Leave it out."))
+        }
+        (Some(_), Some(_)) => Err(refuse("branchId and branchGitName exclude each other", "Use one of them.")),
         (Some(Some(id)), None) => {
             BranchId::parse(&id).map(Placement::Branch).map(Some).ok_or_else(|| Error::not_found("branch", id))
         }
@@ -370,6 +374,7 @@ pub(super) async fn list_databases(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not do this.", body = ErrorBody),
     (status = 404, description = "There is no such project.", body = ErrorBody),
+    (status = 409, description = "The workspace has reached its limit of databases (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_database(
@@ -426,7 +431,7 @@ async fn create(
     let region = region(app, wanted.region.as_deref(), &owner)?;
     let Wanted { is_default, placement, logical_id, .. } = wanted;
     let new = NewDatabase { name, region, is_default, placement, logical_id };
-    let created = databases::create(&tx, actor, app.clock.now(), project, new).await?;
+    let created = databases::create(&tx, actor, app.clock.now(), &app.quotas, project, new).await?;
     let database = databases::get(&tx, actor, created.database).await?;
     let so_far = answer(&database, &created.credential)?.naming([created.workflow]);
     repeatable.commit_unsettled(app, tx, &so_far).await?;
@@ -469,7 +474,7 @@ pub(super) async fn list_all_databases(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not do this.", body = ErrorBody),
     (status = 404, description = "There is no such project, or the project has no such branch.", body = ErrorBody),
-    (status = 409, description = "Another database of the branch has the logical id.", body = ErrorBody),
+    (status = 409, description = "Another database of the branch has the logical id, or the workspace has reached its limit of databases (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_database_of(
@@ -479,10 +484,11 @@ pub(super) async fn create_database_of(
     body::Json(new): body::Json<CreateDatabaseOf>,
 ) -> Result<Answer, Failure> {
     let project = parse_project(&new.project_id)?;
-    let refused = |message: &str| Error::Rejected(message.to_owned());
-    let placement = placement(new.branch_id, new.branch_git_name, refused)?.unwrap_or(Placement::Default);
+    let placement = placement(new.branch_id, new.branch_git_name, |message, hint| Error::rejected(message, hint))?
+        .unwrap_or(Placement::Default);
     if matches!(placement, Placement::GitName(_)) && new.logical_id.is_some() {
-        return Err(refused("logicalId cannot be combined with branchGitName: give branchId instead").into());
+        let message = "logicalId cannot be combined with branchGitName";
+        return Err(Error::rejected(message, "Name the branch by branchId instead.").into());
     }
     let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
     let CreateDatabaseOf { name, region, is_default, source, .. } = new;
@@ -536,10 +542,10 @@ pub(super) async fn update_database(
     body::Json(change): body::Json<UpdateDatabase>,
 ) -> Result<Answer, Failure> {
     let id = parse(&id)?;
-    let misfit = |message: &str| Error::invalid(message, "See the request's schema at /v1/doc.");
-    let placement = placement(change.branch_id, change.branch_git_name, misfit)?;
+    let placement = placement(change.branch_id, change.branch_git_name, |message, hint| Error::invalid(message, hint))?;
     if placement.is_some() && change.logical_id.is_some() {
-        return Err(misfit("logicalId cannot be combined with another branch: move the database first").into());
+        let message = "logicalId cannot be combined with another branch";
+        return Err(Error::invalid(message, "Move the database first, and give it the logical id then.").into());
     }
     let change = DatabaseChange {
         name: change.name.as_deref().map(DatabaseName::parse).transpose()?,

@@ -4,6 +4,7 @@ mod audit;
 mod branches;
 mod connections;
 mod databases;
+mod limits;
 mod me;
 mod operations;
 mod projects;
@@ -71,7 +72,10 @@ struct Failures;
 
 impl Modify for Failures {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        const ANY: [(&str, &str); 2] = [
+        const ANY: [(&str, &str); 5] = [
+            ("414", "The address is too long."),
+            ("429", "The token or the address sends requests too fast; Retry-After says when to send the next."),
+            ("431", "The header fields are too many or too large."),
             ("500", "A fault of the server."),
             ("503", "The server cannot do it right now; Retry-After says when to try again."),
         ];
@@ -133,6 +137,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(workspaces::list_workspaces, workspaces::create_workspace))
         .routes(routes!(workspaces::get_workspace))
         .routes(routes!(workspaces::get_subscription))
+        .routes(routes!(limits::get_limits))
         .routes(routes!(audit::list_audit_log))
         .routes(routes!(operations::list_operations))
         .routes(routes!(operations::list_database_operations))
