@@ -12,6 +12,7 @@ use crate::auth::signing::Signer;
 use crate::base::clock::Clock;
 use crate::base::error::Result;
 use crate::base::id::WorkflowId;
+use crate::base::keyring::Keyring;
 use crate::base::network::Network;
 use crate::base::store::{Announcement, Channel, Store};
 use crate::base::tasks::Tasks;
@@ -31,6 +32,8 @@ pub struct App {
     pub clock: Clock,
     /// Signs and checks tokens.
     pub signer: Signer,
+    /// Encrypts what must be read again.
+    pub keyring: Keyring,
     /// The regions of this installation.
     pub regions: Regions,
     /// The addresses that customers are given.

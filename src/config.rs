@@ -123,6 +123,10 @@ pub struct Serve {
     /// A region, instead of the built-in list; may be given several times
     #[arg(long = "region", env = "HOWDAH_REGIONS", value_name = "ID=NAME", value_delimiter = ';')]
     pub regions: Vec<String>,
+
+    /// Also write the audit log out, a line of JSON each entry: to a file, or to `syslog`
+    #[arg(long, env = "HOWDAH_AUDIT_STREAM", value_name = "FILE|syslog")]
+    pub audit_stream: Option<String>,
 }
 
 impl Place {

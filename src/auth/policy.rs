@@ -4,6 +4,8 @@
 //! principal's reach. What it sees but may not do answers 403: the use case asks one of the `may_…`
 //! functions once it has found the thing.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -21,6 +23,16 @@ pub struct Principal {
     token: ServiceTokenId,
     name: String,
     limits: Limits,
+    origin: Origin,
+}
+
+/// The request that a principal came with, for the audit log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The address that it came from.
+    pub address: Option<IpAddr>,
+    /// The request's id; empty for what Howdah does by itself.
+    pub request_id: String,
 }
 
 /// What a token may do less than everything in its workspace.
@@ -47,7 +59,17 @@ pub struct Scope {
 impl Principal {
     /// Whoever holds this token. Only for who has checked it.
     pub fn new(workspace: WorkspaceId, token: ServiceTokenId, name: String, limits: Limits) -> Self {
-        Self { workspace, token, name, limits }
+        Self { workspace, token, name, limits, origin: Origin::default() }
+    }
+
+    /// The same principal, with the request that it came with.
+    pub fn from_origin(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// The request that it came with.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// The one workspace that the credential reaches. Not all of it, perhaps: SQL uses

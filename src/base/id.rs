@@ -105,8 +105,10 @@ ids! {
     ServiceTokenId = "itgr";
     /// A PostgreSQL instance of an engine; a database has one at a time.
     InstanceId = "inst";
-    /// A workflow in the queue.
-    WorkflowId = "wf";
+    /// A workflow in the queue, which the API calls an operation.
+    WorkflowId = "op";
+    /// An entry of the audit log.
+    AuditEntryId = "aud";
     /// This installation: which data directory and which metadata store belong together.
     InstallationId = "hwdh";
 }

@@ -26,10 +26,21 @@ pub enum Channel {
     DatabaseChanged,
     /// A connection's credential is no longer valid.
     ConnectionEnded,
+    /// A request with an idempotency key was answered, or given up.
+    AnswerStored,
+    /// Something was written to the audit log.
+    AuditRecorded,
 }
 
 impl Channel {
-    const ALL: [Self; 4] = [Self::WorkflowStarted, Self::WorkflowEnded, Self::DatabaseChanged, Self::ConnectionEnded];
+    const ALL: [Self; 6] = [
+        Self::WorkflowStarted,
+        Self::WorkflowEnded,
+        Self::DatabaseChanged,
+        Self::ConnectionEnded,
+        Self::AnswerStored,
+        Self::AuditRecorded,
+    ];
 
     /// Its name in PostgreSQL.
     pub fn name(self) -> &'static str {
@@ -38,6 +49,8 @@ impl Channel {
             Self::WorkflowEnded => "howdah_workflow_ended",
             Self::DatabaseChanged => "howdah_database_changed",
             Self::ConnectionEnded => "howdah_connection_ended",
+            Self::AnswerStored => "howdah_answer_stored",
+            Self::AuditRecorded => "howdah_audit_recorded",
         }
     }
 }

@@ -46,7 +46,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Failure> {
+/// The whole body.
+pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Failure> {
     let Ok(read) = tokio::time::timeout(LIMIT, Bytes::from_request(request, state)).await else {
         return Err(Failure::new(
             Kind::BodyTooSlow,

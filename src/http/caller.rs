@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::failure::Failure;
+use super::origin;
 use super::rate::Meter;
 use crate::app::App;
 use crate::auth::{Principal, service_tokens};
@@ -41,7 +42,8 @@ pub(super) async fn identify(
         let token = accepted.principal.token();
         app.tasks.spawn(record_use(app.clone(), token));
     }
-    request.extensions_mut().insert(Caller(accepted.principal));
+    let principal = accepted.principal.from_origin(origin::of(request.extensions()));
+    request.extensions_mut().insert(Caller(principal));
     Ok(next.run(request).await)
 }
 

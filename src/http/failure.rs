@@ -92,6 +92,10 @@ kinds! {
     Unavailable = SERVICE_UNAVAILABLE "service-unavailable",
 }
 
+/// The message of an answer, for the layers that it passes.
+#[derive(Clone, Debug)]
+pub(super) struct Said(pub(super) String);
+
 /// A request that was not carried out.
 #[derive(Debug)]
 pub struct Failure {
@@ -159,6 +163,7 @@ fn where_to_look(kind: &str) -> Option<&'static str> {
         "branch" => Some("GET /v1/projects/{projectId}/branches lists the branches of a project."),
         "database" => Some("GET /v1/databases lists the databases that this token sees."),
         "connection" => Some("GET /v1/connections lists the connections that this token sees."),
+        "operation" => Some("GET /v1/operations lists the operations that this token sees."),
         "service token" => Some("GET /v1/workspaces/{workspaceId}/service-tokens lists the tokens of a workspace."),
         _ => None,
     }
@@ -167,8 +172,10 @@ fn where_to_look(kind: &str) -> Option<&'static str> {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let (status, code) = self.kind.line();
+        let said = Said(self.message.clone());
         let body = ErrorBody { error: ErrorDetail { code, message: self.message, hint: self.hint } };
         let mut response = (status, Json(body)).into_response();
+        response.extensions_mut().insert(said);
         let headers = response.headers_mut();
         match self.kind {
             Kind::Unauthenticated => {

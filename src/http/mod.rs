@@ -1,15 +1,18 @@
 //! HTTP: routes, the envelope, request ids. Handlers begin and commit; rules are the domain's.
 
+mod answer;
 pub mod api;
 mod body;
 mod caller;
 pub(crate) mod failure;
 mod head;
-pub(crate) mod origin;
+mod origin;
 mod path;
 mod query;
 mod rate;
+mod refusal;
 mod request_id;
+mod retry;
 mod server;
 
 use std::sync::Arc;
@@ -44,7 +47,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
 
 /// Everything that the HTTP address serves.
 fn router(app: Arc<App>) -> Router {
-    let (routes, mut document) = api::routes();
+    let (routes, mut document, actions) = api::routes();
     document.servers = Some(vec![Server::new(&app.public.api)]);
     let document = Arc::new(document);
     // Named by the request: `*` does not stand for Authorization in browsers.
@@ -54,6 +57,8 @@ fn router(app: Arc<App>) -> Router {
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
         .expose_headers([
             HeaderName::from_static("x-request-id"),
+            HeaderName::from_static(answer::OPERATION),
+            HeaderName::from_static(answer::REPLAYED),
             header::RETRY_AFTER,
             rate::LIMIT,
             rate::REMAINING,
@@ -62,6 +67,8 @@ fn router(app: Arc<App>) -> Router {
         .max_age(Duration::from_secs(3600));
     let rates = Arc::new(RateLimits::new(&app.rates));
     let api = routes
+        .route_layer(middleware::from_fn_with_state(app.clone(), retry::once))
+        .route_layer(middleware::from_fn_with_state((app.clone(), Arc::new(actions)), refusal::record))
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::identify))
         .route("/v1/doc", get(move || async move { axum::Json(document.as_ref().clone()) }))
         .fallback(failure::unknown_route);

@@ -4,11 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::request_id;
 use crate::app::App;
+use crate::auth::Origin;
 use crate::base::network::Network;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
@@ -20,7 +22,7 @@ pub(super) struct Peer(pub(super) SocketAddr);
 /// The address of whoever sent the request, behind whatever proxies are trusted. An extension of
 /// every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ClientAddress(pub(crate) IpAddr);
+pub(super) struct ClientAddress(pub(super) IpAddr);
 
 /// Adds the [`ClientAddress`].
 pub(super) async fn find(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
@@ -29,6 +31,14 @@ pub(super) async fn find(State(app): State<Arc<App>>, mut request: Request, next
         request.extensions_mut().insert(ClientAddress(address));
     }
     next.run(request).await
+}
+
+/// Where the request that this task serves comes from; these are its extensions.
+pub(super) fn of(extensions: &Extensions) -> Origin {
+    Origin {
+        address: extensions.get::<ClientAddress>().map(|address| address.0),
+        request_id: request_id::current().unwrap_or_default(),
+    }
 }
 
 /// The rightmost address that no trusted proxy has. What stands to the left of it can be made up.

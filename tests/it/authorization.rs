@@ -25,7 +25,13 @@ impl Call {
     fn narrow(&self) -> u16 {
         match (self.operation, self.method.as_str()) {
             // It sees its workspace, but adds nothing to it.
-            ("/v1/workspaces/{id}" | "/v1/workspaces/{id}/subscription" | "/v1/workspaces/{id}/limits", _) => 200,
+            (
+                "/v1/workspaces/{id}"
+                | "/v1/workspaces/{id}/subscription"
+                | "/v1/workspaces/{id}/limits"
+                | "/v1/workspaces/{id}/audit-log",
+                _,
+            ) => 200,
             ("/v1/projects" | "/v1/workspaces/{workspaceId}/service-tokens", "POST") => 403,
             _ => match self.stranger {
                 Stranger::NotFound => 404,
@@ -56,6 +62,7 @@ async fn every_operation_checks_who_is_calling() {
     let id = |value: &Value| value["id"].as_str().unwrap().to_owned();
     let (project_id, default, second_id) = (id(&project), id(&project["database"]), id(&second));
     let connection = id(&second["connections"][0]);
+    let operation_id = second["operationId"].as_str().unwrap().to_owned();
     let workspace_id = id(&owner.get("/v1/workspaces").await.data(200)[0]);
     let tokens = format!("/v1/workspaces/{workspace_id}/service-tokens");
     let empty = owner.post("/v1/projects", json!({"name": "empty", "createDatabase": false})).await.data(201).clone();
@@ -99,6 +106,8 @@ async fn every_operation_checks_who_is_calling() {
     let of_project = "/v1/projects/{projectId}/databases";
     let of_workspace_tokens = "/v1/workspaces/{workspaceId}/service-tokens";
     let of_database = "/v1/databases/{databaseId}/connections";
+    let operation = format!("/v1/operations/{operation_id}");
+    let (cancel, retry) = ("/v1/operations/{operationId}/cancel", "/v1/operations/{operationId}/retry");
     // In an order in which the owner's calls work one after the other.
     let table = vec![
         get("/v1/workspaces", "/v1/workspaces".into(), Stranger::OwnOnly(200)),
@@ -106,6 +115,13 @@ async fn every_operation_checks_who_is_calling() {
         get("/v1/workspaces/{id}", workspace.clone(), Stranger::NotFound),
         get("/v1/workspaces/{id}/subscription", format!("{workspace}/subscription"), Stranger::NotFound),
         get("/v1/workspaces/{id}/limits", format!("{workspace}/limits"), Stranger::NotFound),
+        get("/v1/workspaces/{id}/audit-log", format!("{workspace}/audit-log"), Stranger::NotFound),
+        get("/v1/operations", "/v1/operations".into(), Stranger::OwnOnly(200)),
+        get("/v1/operations/{operationId}", operation.clone(), Stranger::NotFound),
+        // One that has ended well: a conflict, and so the owner's next calls find it as it is.
+        post(cancel, format!("{operation}/cancel"), json!({}), Stranger::NotFound, 409),
+        post(retry, format!("{operation}/retry"), json!({}), Stranger::NotFound, 409),
+        get("/v1/databases/{databaseId}/operations", format!("{database}/operations"), Stranger::NotFound),
         get("/v1/me", "/v1/me".into(), Stranger::OwnOnly(200)),
         get(of_workspace_tokens, tokens.clone(), Stranger::OwnOnly(200)),
         post(of_workspace_tokens, tokens.clone(), json!({"name": "secret_later"}), Stranger::NotFound, 201),

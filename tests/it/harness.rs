@@ -143,6 +143,11 @@ impl Howdah {
         command
     }
 
+    /// For the next launch.
+    pub fn add_arguments(&mut self, more: &[&str]) {
+        self.arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+    }
+
     /// Starts it (again) and waits until it is ready.
     pub async fn launch(&mut self) {
         // After kill -9 the file of the run before is still there.
@@ -374,6 +379,12 @@ impl Person {
         if let Some(body) = body {
             request = request.json(&body);
         }
+        answer(&method, path, request.send().await.unwrap()).await
+    }
+
+    /// The same change under an `Idempotency-Key`.
+    pub async fn send_with_key(&self, method: Method, path: &str, key: &str, body: &Value) -> Answer {
+        let request = self.request(method.clone(), path).header("idempotency-key", key).json(body);
         answer(&method, path, request.send().await.unwrap()).await
     }
 

@@ -9,6 +9,7 @@
 
 mod api;
 mod architecture;
+mod audit;
 mod authorization;
 mod branches;
 mod connections;
@@ -16,10 +17,12 @@ mod crash;
 mod databases;
 mod gateway;
 mod harness;
+mod idempotency;
 mod limits;
 mod main_job;
 mod migrations;
 mod openapi;
+mod operations;
 mod projects;
 mod sdk;
 mod service_tokens;

@@ -13,7 +13,7 @@ use crate::base::page::PageRequest;
 use crate::base::scram::Verifier;
 use crate::base::store::{Session, Tx};
 
-const SELECT: &str = "SELECT c.id, c.name, c.created_at, c.database_id, d.name AS database_name
+const SELECT: &str = "SELECT c.id, c.name, c.created_at, c.database_id, d.name AS database_name, d.project_id
    FROM connections c
    JOIN databases d ON d.id = c.database_id AND d.deleted_at IS NULL";
 
@@ -165,5 +165,6 @@ fn read(row: &Row) -> Connection {
         created_at: row.get("created_at"),
         database: row.get::<_, Uuid>("database_id").into(),
         database_name: row.get("database_name"),
+        project: row.get::<_, Uuid>("project_id").into(),
     }
 }

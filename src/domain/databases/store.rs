@@ -23,6 +23,7 @@ const SELECT: &str = "SELECT d.id,
         d.project_id,
         d.branch_id,
         d.logical_id,
+        d.operation_id,
         p.name AS project_name
    FROM databases d
    JOIN projects p ON p.id = d.project_id
@@ -160,11 +161,14 @@ pub(super) async fn list(
     session.query(&statement, &values).await?.iter().map(read).collect()
 }
 
-pub(super) async fn live_in_project(tx: &Tx, project: ProjectId) -> Result<Vec<DatabaseId>> {
-    let statement =
-        tx.prepare_cached("SELECT id FROM databases WHERE project_id = $1 AND deleted_at IS NULL ORDER BY id").await?;
+pub(super) async fn live_in_project(tx: &Tx, project: ProjectId) -> Result<Vec<(DatabaseId, Status)>> {
+    let statement = tx
+        .prepare_cached(
+            "SELECT id, status FROM databases WHERE project_id = $1 AND deleted_at IS NULL ORDER BY id FOR UPDATE",
+        )
+        .await?;
     let rows = tx.query(&statement, &[&project.uuid()]).await?;
-    Ok(rows.iter().map(|row| row.get::<_, Uuid>("id").into()).collect())
+    rows.iter().map(|row| Ok((row.get::<_, Uuid>("id").into(), Status::parse(row.get("status"))?))).collect()
 }
 
 pub(super) async fn mark_deleted(tx: &Tx, id: DatabaseId, now: Timestamp) -> Result<bool> {
@@ -220,6 +224,18 @@ pub(super) async fn mark_ready(tx: &Tx, id: DatabaseId) -> Result<()> {
     Ok(())
 }
 
+/// False when it does not stand at `failure`, or is deleted.
+pub(super) async fn mark_provisioning(tx: &Tx, id: DatabaseId) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE databases
+                SET status = 'provisioning', status_reason = NULL
+              WHERE id = $1 AND status = 'failure' AND deleted_at IS NULL",
+        )
+        .await?;
+    Ok(tx.execute(&statement, &[&id.uuid()]).await? == 1)
+}
+
 /// Only what is still being made can fail to be made.
 pub(super) async fn mark_failed(tx: &Tx, id: DatabaseId, reason: &str) -> Result<()> {
     let statement = tx
@@ -259,5 +275,6 @@ fn read(row: &Row) -> Result<Database> {
         project_name: row.get("project_name"),
         branch: row.get::<_, Uuid>("branch_id").into(),
         logical_id: row.get("logical_id"),
+        operation: row.get::<_, Option<Uuid>>("operation_id").map(Into::into),
     })
 }

@@ -21,7 +21,8 @@ const SELECT: &str = "SELECT p.id,
                    WHERE d.project_id = p.id AND d.is_default AND d.deleted_at IS NULL), p.region) AS region,
         p.created_at,
         p.workspace_id,
-        w.name AS workspace_name
+        w.name AS workspace_name,
+        p.delete_protection
    FROM projects p
    JOIN workspaces w ON w.id = p.workspace_id
   WHERE p.workspace_id = $1 AND ($2::uuid[] IS NULL OR p.id = ANY ($2)) AND p.deleted_at IS NULL";
@@ -62,12 +63,16 @@ pub(super) async fn update(tx: &Tx, scope: &Scope, id: ProjectId, change: &Proje
     let statement = tx
         .prepare_cached(
             "UPDATE projects
-                SET name = coalesce($4, name), settings = coalesce($5::text::json, settings)
+                SET name = coalesce($4, name),
+                    settings = coalesce($5::text::json, settings),
+                    delete_protection = coalesce($6, delete_protection)
               WHERE workspace_id = $1 AND ($2::uuid[] IS NULL OR id = ANY ($2)) AND id = $3 AND deleted_at IS NULL",
         )
         .await?;
     let name = change.name.as_ref().map(ProjectName::as_str);
-    tx.execute(&statement, &[&scope.workspace, &scope.projects, &id.uuid(), &name, &change.settings]).await?;
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [&scope.workspace, &scope.projects, &id.uuid(), &name, &change.settings, &change.delete_protection];
+    tx.execute(&statement, &values).await?;
     Ok(())
 }
 
@@ -151,5 +156,6 @@ fn read(row: &Row) -> Project {
         created_at: row.get("created_at"),
         workspace: row.get::<_, Uuid>("workspace_id").into(),
         workspace_name: row.get("workspace_name"),
+        delete_protection: row.get("delete_protection"),
     }
 }

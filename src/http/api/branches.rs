@@ -16,11 +16,13 @@ use crate::base::id::{BranchId, ProjectId};
 use crate::base::name::BranchName;
 use crate::domain::branches::{self, Branch, Filter};
 use crate::http::Failure;
+use crate::http::answer::Answer;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
+use crate::http::retry::Repeatable;
 
 /// A branch.
 #[derive(Debug, Serialize, ToSchema)]
@@ -164,15 +166,16 @@ pub(super) async fn list_branches(
 pub(super) async fn create_branch(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(project): Path<String>,
     body::Json(new): body::Json<CreateBranch>,
-) -> Result<(StatusCode, Json<Data<BranchWire>>), Failure> {
+) -> Result<Answer, Failure> {
     let project = parse_project(&project)?;
     let name = BranchName::parse(&new.git_name)?;
     let tx = app.store.begin().await?;
     let branch = branches::create(&tx, &actor, app.clock.now(), project, &name, new.is_default).await?;
-    tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(Data { data: wire(&app, branch) })))
+    let answer = Answer::of(StatusCode::CREATED, &Data { data: wire(&app, branch) })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Get a branch
@@ -207,14 +210,15 @@ pub(super) async fn get_branch(
 pub(super) async fn update_branch(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
     body::Json(change): body::Json<UpdateBranch>,
-) -> Result<Json<Data<BranchWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let tx = app.store.begin().await?;
     let branch = branches::update(&tx, &actor, app.clock.now(), id, change.is_default).await?;
-    tx.commit().await?;
-    Ok(Json(Data { data: wire(&app, branch) }))
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, branch) })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Delete a branch
@@ -233,10 +237,10 @@ pub(super) async fn update_branch(
 pub(super) async fn delete_branch(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Answer, Failure> {
     let tx = app.store.begin().await?;
     branches::delete(&tx, &actor, app.clock.now(), parse(&id)?).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(repeatable.commit(&app, tx, Answer::empty()).await?)
 }

@@ -18,11 +18,13 @@ use crate::base::name::ConnectionName;
 use crate::base::store::Channel;
 use crate::domain::connections::{self, Connection, NewCredential};
 use crate::http::Failure;
+use crate::http::answer::Answer;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
+use crate::http::retry::Repeatable;
 
 /// Where a connection leads.
 #[derive(Debug, Serialize, ToSchema)]
@@ -267,21 +269,28 @@ pub(super) async fn list_connections(
 pub(super) async fn create_connection(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(database): Path<String>,
     body::Json(new): body::Json<CreateConnection>,
-) -> Result<Json<Data<NewConnectionWire>>, Failure> {
-    let data = create(&app, &actor, &database, &new.name).await?;
-    Ok(Json(Data { data }))
+) -> Result<Answer, Failure> {
+    create(&app, &actor, &repeatable, StatusCode::OK, &database, &new.name).await
 }
 
-async fn create(app: &App, actor: &Principal, database: &str, name: &str) -> Result<NewConnectionWire, Failure> {
+async fn create(
+    app: &App,
+    actor: &Principal,
+    repeatable: &Repeatable,
+    status: StatusCode,
+    database: &str,
+    name: &str,
+) -> Result<Answer, Failure> {
     let database = parse_database(database)?;
     let name = ConnectionName::parse(name)?;
     let tx = app.store.begin().await?;
     let credential = connections::create(&tx, actor, app.clock.now(), &app.quotas, database, &name).await?;
     let connection = connections::get(&tx, actor, credential.id).await?;
-    tx.commit().await?;
-    Ok(wire_new(app, &connection, &credential))
+    let answer = Answer::of(status, &Data { data: wire_new(app, &connection, &credential) })?;
+    Ok(repeatable.commit(app, tx, answer).await?)
 }
 
 /// List connections
@@ -321,10 +330,10 @@ pub(super) async fn list_all_connections(
 pub(super) async fn create_connection_of(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     body::Json(new): body::Json<CreateConnectionOf>,
-) -> Result<(StatusCode, Json<Data<NewConnectionWire>>), Failure> {
-    let data = create(&app, &actor, &new.database_id, &new.name).await?;
-    Ok((StatusCode::CREATED, Json(Data { data })))
+) -> Result<Answer, Failure> {
+    create(&app, &actor, &repeatable, StatusCode::CREATED, &new.database_id, &new.name).await
 }
 
 /// Get a connection
@@ -360,18 +369,20 @@ pub(super) async fn get_connection(
 pub(super) async fn rotate_connection(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
-) -> Result<Json<Data<NewConnectionWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;
-    let credential = connections::rotate(&tx, &actor, id).await?;
+    let credential = connections::rotate(&tx, &actor, app.clock.now(), id).await?;
     let connection = connections::get(&tx, &actor, id).await?;
-    tx.commit().await?;
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire_new(&app, &connection, &credential) })?;
+    let answer = repeatable.commit(&app, tx, answer).await?;
     // Sessions end by the connection's id: one that is opened with the new credential must not
     // come before the gateway has heard of it.
     app.hear(&mut announcements, Channel::ConnectionEnded, &id.bare()).await;
-    Ok(Json(Data { data: wire_new(&app, &connection, &credential) }))
+    Ok(answer)
 }
 
 /// Delete a connection
@@ -387,10 +398,10 @@ pub(super) async fn rotate_connection(
 pub(super) async fn delete_connection(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Answer, Failure> {
     let tx = app.store.begin().await?;
-    connections::delete(&tx, &actor, parse(&id)?).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    connections::delete(&tx, &actor, app.clock.now(), parse(&id)?).await?;
+    Ok(repeatable.commit(&app, tx, Answer::empty()).await?)
 }

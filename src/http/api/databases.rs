@@ -21,11 +21,13 @@ use crate::domain::connections::NewCredential;
 use crate::domain::databases::{self, Database, DatabaseChange, Filter, NewDatabase};
 use crate::domain::projects::{self, Project};
 use crate::http::Failure;
+use crate::http::answer::Answer;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
+use crate::http::retry::Repeatable;
 
 /// Where a database is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -84,6 +86,9 @@ pub(super) struct DatabaseFields {
     branch_id: String,
     /// The identity that an external tool gave it.
     logical_id: Option<String>,
+    /// The operation that is changing it, or changed it last; null when that is forgotten.
+    #[schema(example = "op_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    operation_id: Option<String>,
 }
 
 /// A database.
@@ -292,6 +297,7 @@ fn fields(app: &App, database: &Database, credential: Option<&NewCredential>) ->
         source: Some(SourceWire { r#type: "empty" }),
         branch_id: database.branch.to_string(),
         logical_id: database.logical_id.clone(),
+        operation_id: database.operation.map(|id| id.to_string()),
     }
 }
 
@@ -374,9 +380,10 @@ pub(super) async fn list_databases(
 pub(super) async fn create_database(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(project): Path<String>,
     body::Json(new): body::Json<CreateDatabase>,
-) -> Result<(StatusCode, Json<Data<NewDatabaseWire>>), Failure> {
+) -> Result<Answer, Failure> {
     let project = parse_project(&project)?;
     // Left unread, it would give an empty database to somebody who wants a copy.
     if new.from_database.is_some() {
@@ -385,12 +392,14 @@ pub(super) async fn create_database(
     }
     let CreateDatabase { name, region, is_default, source, .. } = new;
     let wanted = Wanted { name, region, is_default, source, placement: Placement::Default, logical_id: None };
-    let (database, credential) = create(&app, &actor, project, wanted).await?;
-    let data = NewDatabaseWire {
-        database: wire_new(&app, &database, &credential),
-        project: project_reference(&app, &database),
-    };
-    Ok((StatusCode::CREATED, Json(Data { data })))
+    create(&app, &actor, &repeatable, project, wanted, |database, credential| {
+        let data = NewDatabaseWire {
+            database: wire_new(&app, database, credential),
+            project: project_reference(&app, database),
+        };
+        Answer::of(StatusCode::CREATED, &Data { data })
+    })
+    .await
 }
 
 /// What a create asks for, whichever way it came.
@@ -406,9 +415,11 @@ struct Wanted {
 async fn create(
     app: &App,
     actor: &Principal,
+    repeatable: &Repeatable,
     project: ProjectId,
     wanted: Wanted,
-) -> Result<(Database, NewCredential), Failure> {
+    answer: impl Fn(&Database, &NewCredential) -> Result<Answer, Error>,
+) -> Result<Answer, Failure> {
     let name = match wanted.name.as_deref() {
         Some(name) => DatabaseName::parse(name)?,
         None => ProjectName::generate().into(),
@@ -421,10 +432,13 @@ async fn create(
     let Wanted { is_default, placement, logical_id, .. } = wanted;
     let new = NewDatabase { name, region, is_default, placement, logical_id };
     let created = databases::create(&tx, actor, app.clock.now(), &app.quotas, project, new).await?;
-    tx.commit().await?;
+    let database = databases::get(&tx, actor, created.database).await?;
+    let so_far = answer(&database, &created.credential)?.naming([created.workflow]);
+    repeatable.commit_unsettled(app, tx, &so_far).await?;
     app.settle(&mut announcements, created.workflow).await?;
     let database = databases::get(&app.store.session().await?, actor, created.database).await?;
-    Ok((database, created.credential))
+    let answer = answer(&database, &created.credential)?.naming([created.workflow]);
+    Ok(repeatable.settle(app, answer).await?)
 }
 
 /// List databases
@@ -466,8 +480,9 @@ pub(super) async fn list_all_databases(
 pub(super) async fn create_database_of(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     body::Json(new): body::Json<CreateDatabaseOf>,
-) -> Result<(StatusCode, Json<Data<DatabaseWire>>), Failure> {
+) -> Result<Answer, Failure> {
     let project = parse_project(&new.project_id)?;
     let placement = placement(new.branch_id, new.branch_git_name, |message, hint| Error::rejected(message, hint))?
         .unwrap_or(Placement::Default);
@@ -478,12 +493,14 @@ pub(super) async fn create_database_of(
     let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
     let CreateDatabaseOf { name, region, is_default, source, .. } = new;
     let wanted = Wanted { name, region, is_default, source, placement, logical_id };
-    let (database, credential) = create(&app, &actor, project, wanted).await?;
-    let data = DatabaseWire {
-        fields: fields(&app, &database, Some(&credential)),
-        project: project_reference(&app, &database),
-    };
-    Ok((StatusCode::CREATED, Json(Data { data })))
+    create(&app, &actor, &repeatable, project, wanted, |database, credential| {
+        let data = DatabaseWire {
+            fields: fields(&app, database, Some(credential)),
+            project: project_reference(&app, database),
+        };
+        Answer::of(StatusCode::CREATED, &Data { data })
+    })
+    .await
 }
 
 /// Get a database
@@ -520,9 +537,10 @@ pub(super) async fn get_database(
 pub(super) async fn update_database(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
     body::Json(change): body::Json<UpdateDatabase>,
-) -> Result<Json<Data<DatabaseWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let placement = placement(change.branch_id, change.branch_git_name, |message, hint| Error::invalid(message, hint))?;
     if placement.is_some() && change.logical_id.is_some() {
@@ -536,8 +554,8 @@ pub(super) async fn update_database(
     };
     let tx = app.store.begin().await?;
     let database = databases::update(&tx, &actor, app.clock.now(), id, &change).await?;
-    tx.commit().await?;
-    Ok(Json(Data { data: wire(&app, &database) }))
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, &database) })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Delete a database
@@ -548,17 +566,18 @@ pub(super) async fn update_database(
     params(("databaseId" = String, Path, description = "The database's id.")), responses(
     (status = 200, description = "The database as it was.", body = Data<DatabaseWire>),
     (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "It is its project's default database.", body = ErrorBody),
+    (status = 403, description = "It is its project's default database, the project has delete protection, or the token may not.", body = ErrorBody),
     (status = 404, description = "There is no such database.", body = ErrorBody),
 ))]
 pub(super) async fn delete_database(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
-) -> Result<Json<Data<DatabaseWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let tx = app.store.begin().await?;
     let database = databases::delete(&tx, &actor, app.clock.now(), id).await?;
-    tx.commit().await?;
-    Ok(Json(Data { data: wire(&app, &database) }))
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, &database) })?.naming(database.operation);
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }

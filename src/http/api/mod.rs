@@ -1,18 +1,23 @@
 //! The JSON API below `/v1`: one file a noun, wire types beside their handlers.
 
+mod audit;
 mod branches;
 mod connections;
 mod databases;
 mod limits;
 mod me;
+mod operations;
 mod projects;
 mod regions;
 mod service_tokens;
 mod workspaces;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::Method;
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Content, Ref, ResponseBuilder};
@@ -22,8 +27,9 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::page::{Page, PageRequest};
+use crate::http::refusal::Actions;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -41,6 +47,7 @@ use crate::base::page::{Page, PageRequest};
         (name = "Databases Connections", description = "The credentials of one database."),
         (name = "Connections", description = "A connection is a credential of one database."),
         (name = "Branches", description = "A branch is where databases of a project stand."),
+        (name = "Operations", description = "An operation is work on a database that goes on after the request that started it."),
         (name = "Service Tokens", description = "A service token is what a program calls this API with."),
         (name = "Workspaces", description = "A workspace owns projects."),
         (name = "Regions", description = "Where databases are made."),
@@ -91,11 +98,26 @@ impl Modify for Failures {
     }
 }
 
-/// Every operation of the API, and the document about them.
-pub(super) fn routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
+/// Every operation of the API, the document about them, and what they are called in the audit log.
+pub(super) fn routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi, Actions) {
     let (router, mut document) = operations().split_for_parts();
+    let actions = actions(&document);
     Failures.modify(&mut document);
-    (router, document)
+    (router, document, actions)
+}
+
+/// The handlers' names, which are verb and noun.
+fn actions(document: &utoipa::openapi::OpenApi) -> Actions {
+    let mut actions = HashMap::new();
+    for (path, item) in &document.paths.paths {
+        let changes = [(Method::POST, &item.post), (Method::PATCH, &item.patch), (Method::DELETE, &item.delete)];
+        for (method, operation) in changes {
+            if let Some(name) = operation.as_ref().and_then(|operation| operation.operation_id.clone()) {
+                actions.insert((method, path.clone()), name);
+            }
+        }
+    }
+    Actions(actions)
 }
 
 fn operations() -> OpenApiRouter<Arc<App>> {
@@ -116,6 +138,12 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(workspaces::get_workspace))
         .routes(routes!(workspaces::get_subscription))
         .routes(routes!(limits::get_limits))
+        .routes(routes!(audit::list_audit_log))
+        .routes(routes!(operations::list_operations))
+        .routes(routes!(operations::list_database_operations))
+        .routes(routes!(operations::get_operation))
+        .routes(routes!(operations::cancel_operation))
+        .routes(routes!(operations::retry_operation))
         .routes(routes!(service_tokens::list_service_tokens, service_tokens::create_service_token))
         .routes(routes!(service_tokens::delete_service_token))
         .routes(routes!(me::get_me))
@@ -166,6 +194,16 @@ impl PageQuery {
 /// Tells a null (`Some(None)`) from what was left out (`None`), for a field with a default.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+/// A moment that a caller named.
+fn moment(field: &str, text: &str) -> Result<Timestamp> {
+    text.parse().map_err(|_| {
+        Error::invalid(
+            format!("{field}: not a moment"),
+            "Give a date and time with its offset, such as 2030-01-31T12:00:00Z.",
+        )
+    })
 }
 
 /// An id to filter a list by. What is no id names nothing, and nothing has the nil id: the list is

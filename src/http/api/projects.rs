@@ -16,16 +16,18 @@ use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::ProjectId;
 use crate::base::name::{DatabaseName, LogicalId, ProjectName};
-use crate::base::store::Tx;
+use crate::base::store::{Session, Tx};
 use crate::domain::branches::Placement;
 use crate::domain::databases::{self, NewDatabase};
 use crate::domain::projects::{self, NewProject, Project, ProjectChange};
 use crate::http::Failure;
+use crate::http::answer::Answer;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
+use crate::http::retry::Repeatable;
 
 /// A project.
 #[derive(Debug, Serialize, ToSchema)]
@@ -53,6 +55,8 @@ pub(super) struct ProjectWire {
     default_region: Option<String>,
     /// Its workspace.
     workspace: Reference,
+    /// Whether it and its databases cannot be deleted.
+    delete_protection: bool,
 }
 
 /// A new project, with its default database unless none was wanted.
@@ -89,6 +93,7 @@ pub(super) struct CreateProject {
 
 /// What to change about a project; what is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 #[schema(example = json!({"name": "another_name"}))]
 pub(super) struct UpdateProject {
     /// Another name, 1 to 256 characters.
@@ -97,6 +102,9 @@ pub(super) struct UpdateProject {
     /// Any object. It is kept and never shown.
     #[schema(nullable = false, value_type = Object)]
     settings: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Whether it and its databases cannot be deleted.
+    #[schema(nullable = false)]
+    delete_protection: Option<bool>,
 }
 
 /// Who gets a project.
@@ -131,6 +139,7 @@ fn wire(app: &App, project: Project) -> ProjectWire {
         created_at: format_timestamp(project.created_at),
         default_region: project.default_region,
         workspace: Reference::new(app, "workspaces", project.workspace.to_string(), project.workspace_name),
+        delete_protection: project.delete_protection,
     }
 }
 
@@ -176,8 +185,9 @@ pub(super) async fn list_projects(
 pub(super) async fn create_project(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     body::Json(new): body::Json<CreateProject>,
-) -> Result<(StatusCode, Json<Data<NewProjectWire>>), Failure> {
+) -> Result<Answer, Failure> {
     let name = new.name.as_deref().map(ProjectName::parse).transpose()?;
     new.region.as_deref().map(|region| app.regions.check(region)).transpose()?;
     let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
@@ -200,15 +210,35 @@ pub(super) async fn create_project(
     } else {
         None
     };
-    tx.commit().await?;
-    let mut database = None;
-    if let Some(created) = created {
-        app.settle(&mut announcements, created.workflow).await?;
-        let found = databases::get(&app.store.session().await?, &actor, created.database).await?;
-        database = Some(database_wire::wire_new(&app, &found, &created.credential));
-    }
-    let project = projects::get(&app.store.session().await?, &actor, project.id).await?;
-    Ok((StatusCode::CREATED, Json(Data { data: NewProjectWire { project: wire(&app, project), database } })))
+    let Some(created) = created else {
+        let answer = made(&app, &tx, &actor, project.id, None).await?;
+        return Ok(repeatable.commit(&app, tx, answer).await?);
+    };
+    let so_far = made(&app, &tx, &actor, project.id, Some(&created)).await?;
+    repeatable.commit_unsettled(&app, tx, &so_far).await?;
+    app.settle(&mut announcements, created.workflow).await?;
+    let answer = made(&app, &app.store.session().await?, &actor, project.id, Some(&created)).await?;
+    Ok(repeatable.settle(&app, answer).await?)
+}
+
+/// The answer to a create, as things are now.
+async fn made(
+    app: &App,
+    session: &Session,
+    actor: &Principal,
+    project: ProjectId,
+    created: Option<&databases::Created>,
+) -> Result<Answer, Error> {
+    let project = wire(app, projects::get(session, actor, project).await?);
+    let database = match created {
+        None => None,
+        Some(created) => {
+            let found = databases::get(session, actor, created.database).await?;
+            Some(database_wire::wire_new(app, &found, &created.credential))
+        }
+    };
+    let answer = Answer::of(StatusCode::CREATED, &Data { data: NewProjectWire { project, database } })?;
+    Ok(answer.naming(created.map(|created| created.workflow)))
 }
 
 /// Get a project
@@ -241,18 +271,20 @@ pub(super) async fn get_project(
 pub(super) async fn update_project(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
     body::Json(change): body::Json<UpdateProject>,
-) -> Result<Json<Data<ProjectWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let change = ProjectChange {
         name: change.name.as_deref().map(ProjectName::parse).transpose()?,
         settings: change.settings.map(|settings| serde_json::Value::Object(settings).to_string()),
+        delete_protection: change.delete_protection,
     };
     let tx = app.store.begin().await?;
-    let project = projects::update(&tx, &actor, id, &change).await?;
-    tx.commit().await?;
-    Ok(Json(Data { data: wire(&app, project) }))
+    let project = projects::update(&tx, &actor, app.clock.now(), id, &change).await?;
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, project) })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Transfer a project
@@ -273,17 +305,18 @@ pub(super) async fn update_project(
 pub(super) async fn transfer_project(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
     body::Json(transfer): body::Json<TransferProject>,
-) -> Result<Json<Data<ProjectWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let tx = app.store.begin().await?;
     // Whoever does not have the project learns nothing from the recipient's token.
     projects::get(&tx, &actor, id).await?;
     let recipient = recipient(&app, &tx, &transfer.recipient_access_token).await?;
-    let project = projects::transfer(&tx, &actor, &recipient, &app.quotas, id).await?;
-    tx.commit().await?;
-    Ok(Json(Data { data: wire(&app, project) }))
+    let project = projects::transfer(&tx, &actor, &recipient, app.clock.now(), &app.quotas, id).await?;
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, project) })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Whom the recipient's token stands for. That it is not good is the request's fault, not that of
@@ -306,6 +339,7 @@ async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> 
 #[utoipa::path(delete, path = "/v1/projects/{id}", tag = "Projects",
     params(("id" = String, Path, description = "The project's id.")), responses(
     (status = 204, description = "It is gone."),
+    (status = 400, description = "Delete protection is on, or one of its databases is being restored.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such project.", body = ErrorBody),
@@ -313,10 +347,10 @@ async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> 
 pub(super) async fn delete_project(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Answer, Failure> {
     let tx = app.store.begin().await?;
-    projects::delete(&tx, &actor, app.clock.now(), parse(&id)?).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    let operations = projects::delete(&tx, &actor, app.clock.now(), parse(&id)?).await?;
+    Ok(repeatable.commit(&app, tx, Answer::empty().naming(operations)).await?)
 }

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Data, List};
+use super::{Data, List, moment};
 use crate::app::App;
 use crate::auth::Limits;
 use crate::base::clock::format_timestamp;
@@ -19,11 +18,13 @@ use crate::base::name::TokenName;
 use crate::base::page::PageRequest;
 use crate::domain::service_tokens::{self, ServiceToken};
 use crate::http::Failure;
+use crate::http::answer::Answer;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
+use crate::http::retry::Repeatable;
 
 /// The largest page of this list, smaller than that of others.
 const LARGEST_PAGE: u32 = 100;
@@ -118,15 +119,9 @@ impl CreateServiceToken {
     fn limits(&self) -> Result<Limits, Error> {
         let project = |id: &String| ProjectId::parse(id).ok_or_else(|| Error::not_found("project", id));
         let projects = self.project_ids.as_ref().map(|ids| ids.iter().map(project).collect()).transpose()?;
-        let expires_at = self.expires_at.as_deref().map(parse_time).transpose()?;
+        let expires_at = self.expires_at.as_deref().map(|text| moment("expiresAt", text)).transpose()?;
         Ok(Limits { read_only: self.read_only, projects, expires_at })
     }
-}
-
-fn parse_time(text: &str) -> Result<Timestamp, Error> {
-    text.parse().map_err(|_| {
-        Error::invalid("expiresAt: not a moment", "Give a date and time with its offset, such as 2030-01-31T12:00:00Z.")
-    })
 }
 
 /// List service tokens
@@ -168,16 +163,17 @@ pub(super) async fn list_service_tokens(
 pub(super) async fn create_service_token(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(workspace): Path<String>,
     body::Json(new): body::Json<CreateServiceToken>,
-) -> Result<(StatusCode, Json<Data<NewServiceTokenWire>>), Failure> {
+) -> Result<Answer, Failure> {
     let id = WorkspaceId::parse(&workspace).ok_or_else(|| Error::not_found("workspace", &workspace))?;
     let (name, limits) = (TokenName::parse(&new.name)?, new.limits()?);
     let tx = app.store.begin().await?;
     let (token, issued) = service_tokens::create(&tx, &app.signer, &actor, app.clock.now(), id, &name, limits).await?;
-    tx.commit().await?;
     let data = NewServiceTokenWire { token: wire(token), value: issued.value.expose().to_owned() };
-    Ok((StatusCode::CREATED, Json(Data { data })))
+    let answer = Answer::of(StatusCode::CREATED, &Data { data })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Revoke a service token
@@ -194,13 +190,13 @@ pub(super) async fn create_service_token(
 pub(super) async fn delete_service_token(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path((workspace, token)): Path<(String, String)>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Answer, Failure> {
     let missing = || Error::not_found("service token", &token);
     let workspace = WorkspaceId::parse(&workspace).ok_or_else(missing)?;
     let id = ServiceTokenId::parse(&token).ok_or_else(missing)?;
     let tx = app.store.begin().await?;
     service_tokens::delete(&tx, &actor, app.clock.now(), workspace, id).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(repeatable.commit(&app, tx, Answer::empty()).await?)
 }
