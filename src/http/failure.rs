@@ -33,9 +33,6 @@ struct ErrorDetail {
     hint: Option<String>,
 }
 
-/// The message of an answer, for the layers that it passes.
-#[derive(Clone, Debug)]
-pub(super) struct Said(pub(super) String);
 /// Makes [`Kind`] and the list of all of them out of one table, so that neither lacks a line.
 macro_rules! kinds {
     ($($(#[$about:meta])+ $name:ident = $status:ident $code:literal,)+) => {
@@ -94,6 +91,10 @@ kinds! {
     /// The server cannot do it right now.
     Unavailable = SERVICE_UNAVAILABLE "service-unavailable",
 }
+
+/// The message of an answer, for the layers that it passes.
+#[derive(Clone, Debug)]
+pub(super) struct Said(pub(super) String);
 
 /// A request that was not carried out.
 #[derive(Debug)]
@@ -162,6 +163,7 @@ fn where_to_look(kind: &str) -> Option<&'static str> {
         "branch" => Some("GET /v1/projects/{projectId}/branches lists the branches of a project."),
         "database" => Some("GET /v1/databases lists the databases that this token sees."),
         "connection" => Some("GET /v1/connections lists the connections that this token sees."),
+        "operation" => Some("GET /v1/operations lists the operations that this token sees."),
         "service token" => Some("GET /v1/workspaces/{workspaceId}/service-tokens lists the tokens of a workspace."),
         _ => None,
     }

@@ -6,7 +6,7 @@ mod body;
 mod caller;
 pub(crate) mod failure;
 mod head;
-pub(crate) mod origin;
+mod origin;
 mod path;
 mod query;
 mod rate;

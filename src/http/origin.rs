@@ -22,7 +22,7 @@ pub(super) struct Peer(pub(super) SocketAddr);
 /// The address of whoever sent the request, behind whatever proxies are trusted. An extension of
 /// every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ClientAddress(pub(crate) IpAddr);
+pub(super) struct ClientAddress(pub(super) IpAddr);
 
 /// Adds the [`ClientAddress`].
 pub(super) async fn find(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
@@ -33,7 +33,7 @@ pub(super) async fn find(State(app): State<Arc<App>>, mut request: Request, next
     next.run(request).await
 }
 
-/// What the audit log says about where a request came from.
+/// Where the request that this task serves comes from; these are its extensions.
 pub(super) fn of(extensions: &Extensions) -> Origin {
     Origin {
         address: extensions.get::<ClientAddress>().map(|address| address.0),

@@ -84,11 +84,12 @@ impl World {
             gateway_host: address.ip().to_string(),
             gateway_port: address.port(),
         };
+        let keyring = Keyring::new(&[0; 32]);
         let app = Arc::new(App {
             store,
             clock,
             signer,
-            keyring: Keyring::new(&[0; 32]),
+            keyring,
             regions: Regions::default(),
             public,
             trusted_proxies: Vec::new(),

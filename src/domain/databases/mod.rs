@@ -305,7 +305,7 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: DatabaseId) 
     if projects::get(tx, actor, database.project).await?.delete_protection {
         return Err(Error::forbidden(
             format!("Delete protection is on for the project {}.", database.project),
-            "Turn it off first: PATCH /v1/projects/{id} with deleteProtection false.",
+            "Turn it off first: PATCH /v1/projects/{id} with deleteProtection: false.",
         ));
     }
     if database.is_default {
@@ -337,7 +337,7 @@ pub async fn delete_all(tx: &Tx, now: Timestamp, project: ProjectId) -> Result<V
         if status == Status::Recovering {
             return Err(Error::rejected(
                 format!("the project has a database that is being restored ({id})"),
-                "Wait until that has ended, then delete it.",
+                "Wait until that has ended, and delete the project then.",
             ));
         }
         operations.extend(mark_deleted(tx, now, id).await?);

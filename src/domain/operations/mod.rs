@@ -133,11 +133,11 @@ pub async fn cancel(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) 
         return Err(match before.state.has_ended() {
             true => Error::conflict(
                 format!("the operation {id} has ended already ({state})"),
-                "Only what is waiting or running can be cancelled; one that failed can be retried.",
+                "Nothing is left to cancel: look at its database, or delete that.",
             ),
             false => Error::conflict(
                 format!("the operation {id} is a {} and cannot be cancelled", before.kind),
-                "Let it go through; canCancel of an operation says whether it can be cancelled.",
+                "Wait for its end: it goes through whatever happens.",
             ),
         });
     }
@@ -157,7 +157,8 @@ pub async fn retry(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) -
     if !restarted {
         return Err(Error::conflict(
             format!("the operation {id} cannot be retried: it is {}", before.state.as_str()),
-            "Only the last operation of a database that is still there can be, once it has failed or was cancelled.",
+            "Only the last operation of a database that is still there can be retried, once it has failed or was \
+             cancelled.",
         ));
     }
     changed(tx, actor, now, "retry_operation", &before).await

@@ -192,7 +192,7 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: ProjectId) -
     if project.delete_protection {
         return Err(Error::rejected(
             format!("delete protection is on for the project {id}"),
-            "Turn it off first: PATCH /v1/projects/{id} with deleteProtection false.",
+            "Turn it off first: PATCH /v1/projects/{id} with deleteProtection: false.",
         ));
     }
     // The lock makes a create in this project wait, and find the project gone.

@@ -20,7 +20,7 @@ use axum::http::Method;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Content, Ref, ResponseBuilder};
+use utoipa::openapi::{Content, Header, Object, Ref, ResponseBuilder, Type};
 use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -37,7 +37,12 @@ use crate::http::refusal::Actions;
         title = "Howdah Management API",
         version = "v1",
         description = "REST API for managing workspaces, projects, branches, databases and connections. \
-                       Every database is a PostgreSQL instance of its own."
+                       Every database is a PostgreSQL instance of its own.\n\n\
+                       Every answer says how fast requests may come: up to `RateLimit-Limit` at once, \
+                       `RateLimit-Remaining` of them now, and all of them again in `RateLimit-Reset` seconds. \
+                       Requests beyond that are answered with 429; `Retry-After` says when the next one is taken.\n\n\
+                       Every error has a stable `code`, a `message` for people and mostly a `hint` that says what to do. \
+                       `X-Request-Id` is on every answer: name it when you ask the operator about one."
     ),
     modifiers(&Bearer),
     security(("Bearer" = [])),
@@ -90,7 +95,13 @@ impl Modify for Failures {
             for operation in operations.into_iter().flatten() {
                 let with_body = WITH_BODY.iter().filter(|_| operation.request_body.is_some());
                 for (status, description) in ANY.iter().chain(with_body) {
-                    let response = ResponseBuilder::new().description(*description).content("application/json", body());
+                    let mut response =
+                        ResponseBuilder::new().description(*description).content("application/json", body());
+                    if ["429", "503"].contains(status) {
+                        let mut seconds = Header::new(Object::with_type(Type::Integer));
+                        seconds.description = Some("In how many seconds to try again.".into());
+                        response = response.header("Retry-After", seconds);
+                    }
                     operation.responses.responses.insert((*status).into(), response.build().into());
                 }
             }
