@@ -6,7 +6,9 @@
 pub mod branches;
 pub mod connections;
 pub mod databases;
+pub mod integrations;
 pub mod projects;
 pub mod regions;
 pub mod service_tokens;
+pub mod usage;
 pub mod workspaces;

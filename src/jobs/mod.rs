@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod reconcile;
+pub mod usage;
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use crate::app::JobCtx;
 use crate::base::error::{Error, Result, describe};
 use crate::base::store::{Announcement, Channel};
 use crate::domain::connections::credential::forget_expired_probes;
-use crate::domain::databases;
+use crate::domain::{databases, usage};
 use crate::queue::Runner;
 
 /// How often instances are looked at for idleness.
@@ -79,13 +79,16 @@ pub async fn idle_stop(ctx: Arc<JobCtx>) {
     }
 }
 
-/// Forgets old workflows and probes, and says which instances no database owns.
+/// Forgets old workflows, probes and usage, and says which instances no database owns.
 pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
     let tasks = ctx.app.tasks.clone();
     while !tasks.is_stopping() {
         let round = async {
             runner.forget().await?;
-            forget_expired_probes(&ctx.app.store.session().await?).await?;
+            let session = ctx.app.store.session().await?;
+            forget_expired_probes(&session).await?;
+            usage::forget_old(&session, ctx.app.clock.now()).await?;
+            drop(session);
             report_orphans(&ctx).await
         };
         if let Err(error) = round.await {
