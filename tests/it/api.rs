@@ -163,7 +163,10 @@ async fn regions_are_listed_and_requests_have_ids() {
     assert_eq!(regions.data(200).as_array().unwrap().len(), 6);
     assert_eq!(regions.body["data"][0]["product"], "postgres");
     assert_eq!(owner.get("/v1/regions/postgres").await.data(200)[0]["status"], "available");
+    assert_eq!(owner.get("/v1/regions?product=postgres").await.data(200), regions.data(200));
     assert_eq!(owner.get("/v1/regions?product=accelerate").await.data(200), &json!([]));
+    assert_eq!(owner.get("/v1/regions/accelerate").await.data(200), &json!([]));
+    owner.get("/v1/regions?product=moon").await.assert_error(422, "validation-error");
     let request = owner.request(Method::GET, "/v1/regions").header("x-request-id", "mine-1");
     assert_eq!(request.send().await.unwrap().headers()["x-request-id"], "mine-1");
     let document = howdah.anonymous().get("/v1/doc").await;
