@@ -11,6 +11,7 @@ mod api;
 mod architecture;
 mod authorization;
 mod branches;
+mod cli;
 mod connections;
 mod crash;
 mod databases;
