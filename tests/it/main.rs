@@ -12,6 +12,7 @@ mod architecture;
 mod audit;
 mod authorization;
 mod branches;
+mod cli;
 mod connections;
 mod crash;
 mod databases;
