@@ -16,6 +16,8 @@ mod cli;
 mod connections;
 mod crash;
 mod databases;
+mod docs;
+mod document;
 mod gateway;
 mod harness;
 mod idempotency;
