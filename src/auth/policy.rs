@@ -12,6 +12,9 @@ use uuid::Uuid;
 use crate::base::error::{Error, Result};
 use crate::base::id::{ProjectId, ServiceTokenId, WorkspaceId};
 
+/// What helps who is limited to projects.
+const WHOLE_WORKSPACE: &str = "Use a token of the whole workspace.";
+
 /// A caller whose credential was checked. Domain functions take it as proof of authority:
 /// what lies outside its scope does not exist for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +108,7 @@ impl Principal {
     /// [`Error::Forbidden`] when it may not.
     pub fn may_change(&self) -> Result<()> {
         if self.limits.read_only {
-            return Err(Error::Forbidden("This token is read-only.".into()));
+            return Err(Error::forbidden("This token is read-only.", "Use a token that may change things."));
         }
         Ok(())
     }
@@ -117,7 +120,7 @@ impl Principal {
     pub fn may_create_projects(&self) -> Result<()> {
         self.may_change()?;
         if self.limits.projects.is_some() {
-            return Err(Error::Forbidden("This token is limited to projects and creates none.".into()));
+            return Err(Error::forbidden("This token is limited to projects and creates none.", WHOLE_WORKSPACE));
         }
         Ok(())
     }
@@ -129,12 +132,13 @@ impl Principal {
     pub fn may_grant(&self, wanted: &Limits) -> Result<()> {
         self.may_change()?;
         if self.limits.projects.is_some() {
-            return Err(Error::Forbidden("This token is limited to projects and creates no tokens.".into()));
+            return Err(Error::forbidden("This token is limited to projects and creates no tokens.", WHOLE_WORKSPACE));
         }
         match (self.limits.expires_at, wanted.expires_at) {
-            (Some(own), wanted) if wanted.is_none_or(|wanted| wanted > own) => Err(Error::Forbidden(format!(
-                "This token expires at {own} and creates none that is good for longer; set expiresAt."
-            ))),
+            (Some(own), wanted) if wanted.is_none_or(|wanted| wanted > own) => Err(Error::forbidden(
+                "This token expires, and creates none that is good for longer than itself.",
+                format!("Set expiresAt to {own} or earlier, or use a token that lasts longer."),
+            )),
             _ => Ok(()),
         }
     }

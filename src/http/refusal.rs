@@ -36,7 +36,11 @@ pub(super) async fn record(
     let response = next.run(request).await;
     let refused = response.status().is_client_error() && response.status() != StatusCode::TOO_MANY_REQUESTS;
     if let (true, true, Some(Caller(actor)), Some(action)) = (changes, refused, caller, action) {
-        let reason = response.extensions().get::<Said>().map(|said| said.0.chars().take(LONGEST).collect());
+        // What the caller wrote may stand in it, and the store takes no zero bytes.
+        let reason = response
+            .extensions()
+            .get::<Said>()
+            .map(|said| said.0.chars().filter(|letter| *letter != '\0').take(LONGEST).collect());
         let refusal = Refusal { action, status: response.status().as_u16(), reason: reason.unwrap_or_default() };
         if let Err(error) = write(&app, &actor, refusal).await {
             tracing::error!(error = %describe(&error), "could not record a refused change in the audit log");

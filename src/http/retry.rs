@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header::RETRY_AFTER;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
@@ -17,7 +16,7 @@ use tokio::sync::oneshot;
 use super::answer::{Answer, REPLAYED};
 use super::body;
 use super::caller::Caller;
-use super::failure::Failure;
+use super::failure::{Failure, Kind};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::base::error::{Error, Result, describe};
@@ -125,9 +124,7 @@ pub(super) async fn once(State(app): State<Arc<App>>, request: Request, next: Ne
         Turn::UnderWay => {
             let message = "a request with the same Idempotency-Key is being carried out";
             let hint = "Wait a moment and repeat the request with the same key to get its answer.";
-            let mut response = Failure::client(StatusCode::CONFLICT, message, hint).into_response();
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            return Ok(response);
+            return Err(Failure::new(Kind::Conflict, message, hint).retry_after(1));
         }
     };
     let mut request = Request::from_parts(parts, Body::from(bytes));

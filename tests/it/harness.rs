@@ -428,8 +428,22 @@ pub async fn answer(method: &Method, path: &str, response: reqwest::Response) ->
     let text = response.text().await.unwrap();
     let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
     assert!(headers.contains_key("x-request-id"), "every answer has a request id");
+    if status.is_client_error() || status.is_server_error() {
+        check_against_table(method, path, status, &body);
+    }
     document::check(method, path, status, &headers, &body);
     Answer { status, headers, body }
+}
+
+/// Fails when `docs/errors.md` does not have this error.
+fn check_against_table(method: &Method, path: &str, status: StatusCode, body: &Value) {
+    // The answer to HEAD has no body, and probes are no part of the API.
+    if method == Method::HEAD || path == "/readyz" {
+        return;
+    }
+    let code = body["error"]["code"].as_str().unwrap_or_else(|| panic!("{method} {path} answered {status}: {body}"));
+    let line = format!("| `{code}` | {} |", status.as_u16());
+    assert!(include_str!("../../docs/errors.md").contains(&line), "docs/errors.md lacks {line} ({method} {path})");
 }
 
 /// The connection string in an answer that created a project or a database.

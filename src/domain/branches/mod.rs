@@ -130,8 +130,10 @@ pub async fn create(
     actor.may_change()?;
     let id = BranchId::generate(now);
     if !store::insert(tx, project, id, git_name, Role::Preview, now).await? {
-        let name = git_name.as_str();
-        return Err(Error::Conflict(format!("gitName: another branch of this project has the name {name:?}")));
+        return Err(Error::conflict(
+            format!("gitName: another branch of this project has the name {:?}", git_name.as_str()),
+            "List the project's branches with gitName to find it: use it, or choose another name.",
+        ));
     }
     if is_default {
         store::make_default(tx, project, id, now).await?;
@@ -212,10 +214,10 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: BranchId) ->
     }
     let databases = store::count_databases(tx, id).await?;
     if databases > 0 {
-        return Err(Error::Conflict(format!(
-            "the branch {:?} has databases ({databases}): delete them or move them to another branch first",
-            branch.git_name
-        )));
+        return Err(Error::conflict(
+            format!("the branch {:?} has databases ({databases})", branch.git_name),
+            "Delete its databases or move them to another branch first.",
+        ));
     }
     store::mark_deleted(tx, id, now).await?;
     audit::record(tx, actor, now, branch.change("delete_branch", Some(&branch), None)).await

@@ -16,6 +16,7 @@ use crate::base::scram::Verifier;
 use crate::base::secret::{Secret, random_hex, random_text};
 use crate::base::store::{Channel, Session, Tx};
 use crate::domain::audit::{self, Change, Resource};
+use crate::domain::limits::{self, Quotas};
 
 /// A connection, without its secret.
 #[derive(Clone, Debug)]
@@ -71,11 +72,12 @@ impl NewCredential {
 /// Makes a connection of a database that the caller has.
 ///
 /// # Errors
-/// [`Error::NotFound`] for any other database.
+/// [`Error::NotFound`] for any other database; [`Error::LimitReached`].
 pub async fn create(
     tx: &Tx,
     actor: &Principal,
     now: Timestamp,
+    quotas: &Quotas,
     database: DatabaseId,
     name: &ConnectionName,
 ) -> Result<NewCredential> {
@@ -84,6 +86,7 @@ pub async fn create(
     }
     actor.may_change()?;
     let credential = issue(tx, now, database, name).await?;
+    limits::check_connections(tx, quotas, actor.workspace(), database).await?;
     get(tx, actor, credential.id).await?.record(tx, actor, now, "create_connection").await?;
     Ok(credential)
 }

@@ -17,7 +17,7 @@ const SELECT: &str = "SELECT c.id, c.name, c.created_at, c.database_id, d.name A
    FROM connections c
    JOIN databases d ON d.id = c.database_id AND d.deleted_at IS NULL";
 
-/// Makes a concurrent delete of the database wait. False when the caller has no such database.
+/// Makes a concurrent delete of the database wait, and whoever else adds to it. False when the caller has no such database.
 pub(super) async fn lock_database(tx: &Tx, scope: &Scope, database: DatabaseId) -> Result<bool> {
     let statement = tx
         .prepare_cached(
@@ -28,7 +28,7 @@ pub(super) async fn lock_database(tx: &Tx, scope: &Scope, database: DatabaseId) 
                 AND ($2::uuid[] IS NULL OR p.id = ANY ($2))
                 AND d.id = $3
                 AND d.deleted_at IS NULL
-                FOR SHARE OF d",
+                FOR NO KEY UPDATE OF d",
         )
         .await?;
     Ok(tx.query_opt(&statement, &[&scope.workspace, &scope.projects, &database.uuid()]).await?.is_some())

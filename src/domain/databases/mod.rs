@@ -15,6 +15,7 @@ use crate::base::store::{Channel, Session, Tx};
 use crate::domain::audit::{self, Change, Resource};
 use crate::domain::branches::{self, Placement};
 use crate::domain::connections::{self, Connection, NewCredential};
+use crate::domain::limits::{self, Quotas};
 use crate::domain::operations;
 use crate::domain::projects;
 use crate::queue;
@@ -185,11 +186,13 @@ pub struct Plan {
 /// # Errors
 /// [`Error::NotFound`] for a project that the caller does not have, or a branch that the project
 /// does not have; [`Error::Rejected`] when it is to be the default and the project has one;
-/// [`Error::Conflict`] when a live database of the branch has the same `logical_id`.
+/// [`Error::Conflict`] when a live database of the branch has the same `logical_id`;
+/// [`Error::LimitReached`].
 pub async fn create(
     tx: &Tx,
     actor: &Principal,
     now: Timestamp,
+    quotas: &Quotas,
     project: ProjectId,
     new: NewDatabase,
 ) -> Result<Created> {
@@ -204,6 +207,7 @@ pub async fn create(
     let credential = connections::issue(tx, now, id, &name).await?;
     store::set_default_connection(tx, id, credential.id).await?;
     let workflow = operations::start(tx, now, PROVISION, id).await?;
+    limits::check_databases(tx, quotas, actor.workspace(), 1).await?;
     let made = get(tx, actor, id).await?;
     audit::record(tx, actor, now, made.change("create_database", None, Some(&made))).await?;
     Ok(Created { database: id, credential, workflow })
@@ -299,14 +303,15 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: DatabaseId) 
     let database = get(tx, actor, id).await?;
     actor.may_change()?;
     if projects::get(tx, actor, database.project).await?.delete_protection {
-        return Err(Error::Forbidden(format!(
-            "Delete protection is on for the project {}: turn it off first (deleteProtection: false).",
-            database.project
-        )));
+        return Err(Error::forbidden(
+            format!("Delete protection is on for the project {}.", database.project),
+            "Turn it off first: PATCH /v1/projects/{id} with deleteProtection: false.",
+        ));
     }
     if database.is_default {
-        return Err(Error::Forbidden(
-            "Cannot delete the default database of a project by itself; delete the project.".into(),
+        return Err(Error::forbidden(
+            "Cannot delete the default database of a project by itself.",
+            "Delete the project: its databases go with it.",
         ));
     }
     let Some(operation) = mark_deleted(tx, now, id).await? else {
@@ -314,6 +319,11 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: DatabaseId) 
     };
     audit::record(tx, actor, now, database.change("delete_database", Some(&database), None)).await?;
     Ok(Database { operation: Some(operation), ..database })
+}
+
+/// How many databases a project has.
+pub async fn count_in_project(tx: &Tx, project: ProjectId) -> Result<u32> {
+    Ok(store::live_in_project(tx, project).await?.len().try_into().unwrap_or(u32::MAX))
 }
 
 /// Deletes whatever databases a project still has, and answers the operations that take them away;
@@ -325,9 +335,10 @@ pub async fn delete_all(tx: &Tx, now: Timestamp, project: ProjectId) -> Result<V
     let mut operations = Vec::new();
     for (id, status) in store::live_in_project(tx, project).await? {
         if status == Status::Recovering {
-            return Err(Error::Rejected(format!(
-                "the project has a database that is being restored ({id}): wait until that has ended, then delete it"
-            )));
+            return Err(Error::rejected(
+                format!("the project has a database that is being restored ({id})"),
+                "Wait until that has ended, and delete the project then.",
+            ));
         }
         operations.extend(mark_deleted(tx, now, id).await?);
     }

@@ -99,12 +99,15 @@ pub(super) async fn update(
 fn clash(error: tokio_postgres::Error, logical_id: Option<&str>) -> Error {
     match error.as_db_error().and_then(|error| error.constraint()) {
         Some("databases_project_id_default_key") => {
-            Error::Rejected("Default database already exists: leave out isDefault to add another database.".into())
+            Error::rejected("Default database already exists.", "Leave out isDefault to add another database.")
         }
-        Some("databases_branch_id_logical_id_key") => Error::Conflict(format!(
-            "logicalId: another database of the branch has the logical id {:?}",
-            logical_id.unwrap_or_default()
-        )),
+        Some("databases_branch_id_logical_id_key") => {
+            let logical_id = logical_id.unwrap_or_default();
+            Error::conflict(
+                format!("logicalId: another database of the branch has the logical id {logical_id:?}"),
+                format!("GET /v1/databases?logicalId={logical_id} finds it: use it, or choose another logical id."),
+            )
+        }
         _ => error.into(),
     }
 }

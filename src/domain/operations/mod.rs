@@ -130,10 +130,16 @@ pub async fn cancel(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) 
     let called_off = before.can_cancel() && queue::cancel(tx, id, CALLED_OFF).await?;
     if !called_off {
         let state = before.state.as_str();
-        return Err(Error::Conflict(match before.state.has_ended() {
-            true => format!("the operation {id} has ended already ({state})"),
-            false => format!("the operation {id} is a {} and cannot be cancelled: it goes through", before.kind),
-        }));
+        return Err(match before.state.has_ended() {
+            true => Error::conflict(
+                format!("the operation {id} has ended already ({state})"),
+                "Nothing is left to cancel: look at its database, or delete that.",
+            ),
+            false => Error::conflict(
+                format!("the operation {id} is a {} and cannot be cancelled", before.kind),
+                "Wait for its end: it goes through whatever happens.",
+            ),
+        });
     }
     databases::mark_failed(tx, before.database, CALLED_OFF).await?;
     changed(tx, actor, now, "cancel_operation", &before).await
@@ -149,11 +155,11 @@ pub async fn retry(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) -
     let restarted =
         before.can_retry() && databases::mark_provisioning(tx, before.database).await? && queue::retry(tx, id).await?;
     if !restarted {
-        return Err(Error::Conflict(format!(
-            "the operation {id} cannot be retried: it is {}, and only the last operation of a database that is still \
-             there can be, once it has failed or was cancelled",
-            before.state.as_str()
-        )));
+        return Err(Error::conflict(
+            format!("the operation {id} cannot be retried: it is {}", before.state.as_str()),
+            "Only the last operation of a database that is still there can be retried, once it has failed or was \
+             cancelled.",
+        ));
     }
     changed(tx, actor, now, "retry_operation", &before).await
 }

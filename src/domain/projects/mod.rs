@@ -11,6 +11,7 @@ use crate::base::name::{LogicalId, ProjectName};
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Session, Tx};
 use crate::domain::audit::{self, Change, Resource};
+use crate::domain::limits::{self, Quotas};
 use crate::domain::{branches, databases, operations};
 
 /// A project.
@@ -83,13 +84,14 @@ pub struct ProjectChange {
 ///
 /// # Errors
 /// [`Error::Forbidden`] when the caller may not; [`Error::Conflict`] when a live project of the
-/// workspace has the same `logical_id`.
-pub async fn create(tx: &Tx, actor: &Principal, now: Timestamp, new: NewProject) -> Result<Project> {
+/// workspace has the same `logical_id`; [`Error::LimitReached`].
+pub async fn create(tx: &Tx, actor: &Principal, now: Timestamp, quotas: &Quotas, new: NewProject) -> Result<Project> {
     actor.may_create_projects()?;
     let id = ProjectId::generate(now);
     let name = new.name.unwrap_or_else(ProjectName::generate);
     store::insert(tx, actor.workspace(), id, &name, new.logical_id.as_ref(), new.region.as_deref(), now).await?;
     branches::create_first(tx, now, id).await?;
+    limits::check_projects(tx, quotas, actor.workspace()).await?;
     let project = get(tx, actor, id).await?;
     audit::record(tx, actor, now, project.change("create_project", None, Some(&project))).await?;
     Ok(project)
@@ -139,23 +141,36 @@ pub async fn update(
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when the giver
 /// may not change it; [`Error::Rejected`] when the recipient may not take it; [`Error::Conflict`]
-/// when the recipient has it already, or has another one with its `logical_id`.
+/// when the recipient has it already, or has another one with its `logical_id`;
+/// [`Error::LimitReached`] when the recipient's workspace would have too much.
 pub async fn transfer(
     tx: &Tx,
     actor: &Principal,
     recipient: &Principal,
     now: Timestamp,
+    quotas: &Quotas,
     id: ProjectId,
 ) -> Result<Project> {
     let project = get(tx, actor, id).await?;
     actor.may_change()?;
-    recipient.may_create_projects().map_err(|reason| Error::Rejected(format!("recipientAccessToken: {reason}")))?;
+    recipient.may_create_projects().map_err(|reason| {
+        Error::rejected(
+            format!("recipientAccessToken: {reason}"),
+            "Ask the recipient for a token that may create projects in the workspace.",
+        )
+    })?;
     if recipient.workspace() == actor.workspace() {
-        return Err(Error::Conflict("the project is in the recipient's workspace already".into()));
+        return Err(Error::conflict(
+            "the project is in the recipient's workspace already",
+            "Nothing is left to do, unless recipientAccessToken was meant to be a token of another workspace.",
+        ));
     }
     if !store::set_workspace(tx, &project, recipient.workspace()).await? {
         return Err(Error::not_found("project", id));
     }
+    limits::check_projects(tx, quotas, recipient.workspace()).await?;
+    let brought = databases::count_in_project(tx, id).await?;
+    limits::check_databases(tx, quotas, recipient.workspace(), brought).await?;
     operations::follow_project(tx, id).await?;
     let taken = get(tx, recipient, id).await?;
     for workspace in [actor.workspace(), recipient.workspace()] {
@@ -175,9 +190,10 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: ProjectId) -
     let project = get(tx, actor, id).await?;
     actor.may_change()?;
     if project.delete_protection {
-        return Err(Error::Rejected(format!(
-            "delete protection is on for the project {id}: turn it off first (deleteProtection: false)"
-        )));
+        return Err(Error::rejected(
+            format!("delete protection is on for the project {id}"),
+            "Turn it off first: PATCH /v1/projects/{id} with deleteProtection: false.",
+        ));
     }
     // The lock makes a create in this project wait, and find the project gone.
     if !store::mark_deleted(tx, &actor.scope(), id, now).await? {

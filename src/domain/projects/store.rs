@@ -47,10 +47,13 @@ pub(super) async fn insert(
         [&id.uuid(), &workspace.uuid(), &name.as_str(), &logical_id, &region, &now];
     match tx.execute(&statement, &values).await {
         Ok(_) => Ok(()),
-        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::Conflict(format!(
-            "logicalId: another project of this workspace has the logical id {:?}",
-            logical_id.unwrap_or_default()
-        ))),
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            let logical_id = logical_id.unwrap_or_default();
+            Err(Error::conflict(
+                format!("logicalId: another project of this workspace has the logical id {logical_id:?}"),
+                format!("GET /v1/projects?logicalId={logical_id} finds it: use it, or choose another logical id."),
+            ))
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -82,10 +85,13 @@ pub(super) async fn set_workspace(tx: &Tx, project: &Project, recipient: Workspa
         .await?;
     match tx.execute(&statement, &[&project.workspace.uuid(), &project.id.uuid(), &recipient.uuid()]).await {
         Ok(count) => Ok(count == 1),
-        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::Conflict(format!(
-            "logicalId: another project of the recipient's workspace has the logical id {:?}",
-            project.logical_id.as_deref().unwrap_or_default()
-        ))),
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::conflict(
+            format!(
+                "logicalId: another project of the recipient's workspace has the logical id {:?}",
+                project.logical_id.as_deref().unwrap_or_default()
+            ),
+            "The recipient has to delete that project first.",
+        )),
         Err(error) => Err(error.into()),
     }
 }

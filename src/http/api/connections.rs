@@ -364,6 +364,7 @@ pub(super) async fn list_connections(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such database.", body = ErrorBody),
+    (status = 409, description = "The database has reached its limit of connections (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_connection(
@@ -387,7 +388,7 @@ async fn create(
     let database = parse_database(database)?;
     let name = ConnectionName::parse(name)?;
     let tx = app.store.begin().await?;
-    let credential = connections::create(&tx, actor, app.clock.now(), database, &name).await?;
+    let credential = connections::create(&tx, actor, app.clock.now(), &app.quotas, database, &name).await?;
     let connection = connections::get(&tx, actor, credential.id).await?;
     let answer = Answer::of(status, &Data { data: wire_new(app, &connection, &credential) })?;
     Ok(repeatable.commit(app, tx, answer).await?)
@@ -424,6 +425,7 @@ pub(super) async fn list_all_connections(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such database.", body = ErrorBody),
+    (status = 409, description = "The database has reached its limit of connections (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_connection_of(

@@ -211,7 +211,8 @@ pub(super) struct NewDatabaseWire {
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"name": "reporting", "region": "us-east-1"}))]
 pub(super) struct CreateDatabase {
-    /// Its name, 1 to 256 characters; a made-up one when there is none.
+    /// Its name, 1 to 256 characters. Without one a default database is called like its project,
+    /// and any other gets a made-up name.
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// A region's id, or `inherit` for the project's.
@@ -244,7 +245,8 @@ pub(super) struct CreateSource {
 pub(super) struct CreateDatabaseOf {
     /// The project's id.
     project_id: String,
-    /// Its name, 1 to 256 characters; a made-up one when there is none.
+    /// Its name, 1 to 256 characters. Without one a default database is called like its project,
+    /// and any other gets a made-up name.
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// A region's id, or `inherit` for the project's.
@@ -322,13 +324,17 @@ impl DatabaseQuery {
 fn placement(
     id: Option<Option<String>>,
     git_name: Option<Option<String>>,
-    refuse: impl Fn(&str) -> Error,
+    refuse: impl Fn(&str, &str) -> Error,
 ) -> Result<Option<Placement>, Error> {
     match (id, git_name) {
         (None, None) => Ok(None),
-        (Some(None), _) => Err(refuse("branchId: every database is on a branch, so it cannot be null")),
-        (_, Some(None)) => Err(refuse("branchGitName: every database is on a branch, so it cannot be null")),
-        (Some(_), Some(_)) => Err(refuse("branchId and branchGitName exclude each other")),
+        (Some(None), _) => {
+            Err(refuse("branchId: every database is on a branch, so it cannot be null", "Leave it out."))
+        }
+        (_, Some(None)) => {
+            Err(refuse("branchGitName: every database is on a branch, so it cannot be null", "Leave it out."))
+        }
+        (Some(_), Some(_)) => Err(refuse("branchId and branchGitName exclude each other", "Use one of them.")),
         (Some(Some(id)), None) => {
             BranchId::parse(&id).map(Placement::Branch).map(Some).ok_or_else(|| Error::not_found("branch", id))
         }
@@ -459,6 +465,7 @@ pub(super) async fn list_databases(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not do this.", body = ErrorBody),
     (status = 404, description = "There is no such project.", body = ErrorBody),
+    (status = 409, description = "The workspace has reached its limit of databases (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_database(
@@ -504,18 +511,20 @@ async fn create(
     wanted: Wanted,
     answer: impl Fn(&Database, &NewCredential) -> Result<Answer, Error>,
 ) -> Result<Answer, Failure> {
-    let name = match wanted.name.as_deref() {
-        Some(name) => DatabaseName::parse(name)?,
-        None => ProjectName::generate().into(),
-    };
+    let name = wanted.name.as_deref().map(DatabaseName::parse).transpose()?;
     wanted.source.as_ref().map(check_source).transpose()?;
     let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;
     let owner = projects::get(&tx, actor, project).await?;
     let region = region(app, wanted.region.as_deref(), &owner)?;
     let Wanted { is_default, placement, logical_id, .. } = wanted;
+    let name = match name {
+        Some(name) => name,
+        None if is_default => DatabaseName::parse(&owner.name)?,
+        None => ProjectName::generate().into(),
+    };
     let new = NewDatabase { name, region, is_default, placement, logical_id };
-    let created = databases::create(&tx, actor, app.clock.now(), project, new).await?;
+    let created = databases::create(&tx, actor, app.clock.now(), &app.quotas, project, new).await?;
     let database = databases::get(&tx, actor, created.database).await?;
     let so_far = answer(&database, &created.credential)?.naming([created.workflow]);
     repeatable.commit_unsettled(app, tx, &so_far).await?;
@@ -557,7 +566,7 @@ pub(super) async fn list_all_databases(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not do this.", body = ErrorBody),
     (status = 404, description = "There is no such project, or the project has no such branch.", body = ErrorBody),
-    (status = 409, description = "Another database of the branch has the logical id.", body = ErrorBody),
+    (status = 409, description = "Another database of the branch has the logical id, or the workspace has reached its limit of databases (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_database_of(
@@ -567,10 +576,11 @@ pub(super) async fn create_database_of(
     body::Json(new): body::Json<CreateDatabaseOf>,
 ) -> Result<Answer, Failure> {
     let project = parse_project(&new.project_id)?;
-    let refused = |message: &str| Error::Rejected(message.to_owned());
-    let placement = placement(new.branch_id, new.branch_git_name, refused)?.unwrap_or(Placement::Default);
+    let placement = placement(new.branch_id, new.branch_git_name, |message, hint| Error::rejected(message, hint))?
+        .unwrap_or(Placement::Default);
     if matches!(placement, Placement::GitName(_)) && new.logical_id.is_some() {
-        return Err(refused("logicalId cannot be combined with branchGitName: give branchId instead").into());
+        let message = "logicalId cannot be combined with branchGitName";
+        return Err(Error::rejected(message, "Name the branch by branchId instead.").into());
     }
     let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
     let CreateDatabaseOf { name, region, is_default, source, .. } = new;
@@ -628,10 +638,10 @@ pub(super) async fn update_database(
     body::Json(change): body::Json<UpdateDatabase>,
 ) -> Result<Answer, Failure> {
     let id = parse(&id)?;
-    let misfit = |message: &str| Error::invalid(message, "See the request's schema at /v1/doc.");
-    let placement = placement(change.branch_id, change.branch_git_name, misfit)?;
+    let placement = placement(change.branch_id, change.branch_git_name, |message, hint| Error::invalid(message, hint))?;
     if placement.is_some() && change.logical_id.is_some() {
-        return Err(misfit("logicalId cannot be combined with another branch: move the database first").into());
+        let message = "logicalId cannot be combined with another branch";
+        return Err(Error::invalid(message, "Move the database first, and give it the logical id then.").into());
     }
     let change = DatabaseChange {
         name: change.name.as_deref().map(DatabaseName::parse).transpose()?,

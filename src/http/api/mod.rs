@@ -6,11 +6,14 @@ mod connections;
 mod databases;
 pub(super) mod document;
 mod ids;
+mod integrations;
+mod limits;
 mod me;
 mod operations;
 mod projects;
 mod regions;
 mod service_tokens;
+mod usage;
 mod workspaces;
 
 use std::collections::HashMap;
@@ -62,6 +65,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(databases::list_databases, databases::create_database))
         .routes(routes!(databases::list_all_databases, databases::create_database_of))
         .routes(routes!(databases::get_database, databases::update_database, databases::delete_database))
+        .routes(routes!(usage::get_usage))
         .routes(routes!(connections::list_connections, connections::create_connection))
         .routes(routes!(connections::list_all_connections, connections::create_connection_of))
         .routes(routes!(connections::get_connection, connections::delete_connection))
@@ -71,17 +75,23 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(workspaces::list_workspaces, workspaces::create_workspace))
         .routes(routes!(workspaces::get_workspace))
         .routes(routes!(workspaces::get_subscription))
+        .routes(routes!(limits::get_limits))
         .routes(routes!(audit::list_audit_log))
         .routes(routes!(operations::list_operations))
         .routes(routes!(operations::list_database_operations))
         .routes(routes!(operations::get_operation))
         .routes(routes!(operations::cancel_operation))
         .routes(routes!(operations::retry_operation))
+        .routes(routes!(integrations::list_all_integrations))
+        .routes(routes!(integrations::get_integration, integrations::delete_integration))
+        .routes(routes!(integrations::list_integrations))
+        .routes(routes!(integrations::delete_integrations_of_client))
         .routes(routes!(service_tokens::list_service_tokens, service_tokens::create_service_token))
         .routes(routes!(service_tokens::delete_service_token))
         .routes(routes!(me::get_me))
         .routes(routes!(regions::list_regions))
         .routes(routes!(regions::list_postgres_regions))
+        .routes(routes!(regions::list_accelerate_regions))
 }
 
 /// One thing.

@@ -189,7 +189,7 @@ pub(super) async fn list_projects(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such workspace.", body = ErrorBody),
-    (status = 409, description = "Another project has the logical id.", body = ErrorBody),
+    (status = 409, description = "Another project has the logical id, or the workspace has reached a limit (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_project(
@@ -210,13 +210,13 @@ pub(super) async fn create_project(
     let now = app.clock.now();
     let tx = app.store.begin().await?;
     let wanted = NewProject { name, region: new.region.clone(), logical_id };
-    let project = projects::create(&tx, &actor, now, wanted).await?;
+    let project = projects::create(&tx, &actor, now, &app.quotas, wanted).await?;
     let created = if new.create_database {
         let region = new.region.unwrap_or_else(|| app.regions.default_id().to_owned());
         let name = DatabaseName::parse(&project.name)?;
         let placement = Placement::Default;
         let first = NewDatabase { name, region, is_default: true, placement, logical_id: None };
-        Some(databases::create(&tx, &actor, now, project.id, first).await?)
+        Some(databases::create(&tx, &actor, now, &app.quotas, project.id, first).await?)
     } else {
         None
     };
@@ -309,7 +309,7 @@ pub(super) async fn update_project(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such project.", body = ErrorBody),
-    (status = 409, description = "It is in that workspace already, or another project there has its logical id.", body = ErrorBody),
+    (status = 409, description = "It is in that workspace already, another project there has its logical id, or it would have more than it may (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn transfer_project(
@@ -324,7 +324,7 @@ pub(super) async fn transfer_project(
     // Whoever does not have the project learns nothing from the recipient's token.
     projects::get(&tx, &actor, id).await?;
     let recipient = recipient(&app, &tx, &transfer.recipient_access_token).await?;
-    let project = projects::transfer(&tx, &actor, &recipient, app.clock.now(), id).await?;
+    let project = projects::transfer(&tx, &actor, &recipient, app.clock.now(), &app.quotas, id).await?;
     let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, project) })?;
     Ok(repeatable.commit(&app, tx, answer).await?)
 }
@@ -334,10 +334,9 @@ pub(super) async fn transfer_project(
 async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> {
     let accepted = service_tokens::authenticate(tx, &app.signer, token, app.clock.now()).await;
     accepted.map(|accepted| accepted.principal).map_err(|error| match error {
-        Error::Unauthenticated(_) => Error::Rejected(
-            "recipientAccessToken: the recipient's access token is invalid, expired or revoked; the recipient has to \
-             give a new one"
-                .into(),
+        Error::Unauthenticated(_) => Error::rejected(
+            "recipientAccessToken: the recipient's access token is invalid, expired or revoked",
+            "The recipient has to give a new one.",
         ),
         other => other,
     })

@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::WorkspaceId;
+use crate::domain::limits;
 use crate::domain::workspaces::{self, Workspace};
 use crate::http::Failure;
 use crate::http::body;
@@ -57,7 +58,8 @@ pub(super) struct SubscriptionWire {
     /// The plan's name.
     #[schema(example = "Self-hosted")]
     plan_name: &'static str,
-    /// Whether databases are refused because a limit of the plan is reached.
+    /// Whether the workspace has reached its limit of projects or databases, so that no more can
+    /// be made; `GET /v1/workspaces/{id}/limits` has the numbers.
     usage_blocked: bool,
     /// Where to get another plan: this server's own address, since there is nothing to buy.
     #[schema(format = "uri", example = "https://howdah.example.com")]
@@ -86,7 +88,7 @@ fn wire(app: &App, workspace: Workspace) -> WorkspaceWire {
     }
 }
 
-fn parse(id: &str) -> Result<WorkspaceId, Error> {
+pub(super) fn parse(id: &str) -> Result<WorkspaceId, Error> {
     WorkspaceId::parse(id).ok_or_else(|| Error::not_found("workspace", id))
 }
 
@@ -121,13 +123,17 @@ pub(super) async fn create_workspace(
     Caller(_caller): Caller,
     body::Json(_new): body::Json<CreateWorkspace>,
 ) -> Result<StatusCode, Failure> {
-    let reason = "A service token cannot create a workspace: that takes a person who has signed in.";
-    Err(Error::Forbidden(reason.into()).into())
+    Err(Error::forbidden(
+        "A service token cannot create a workspace: that takes a person who has signed in.",
+        "Use the workspace of this token: GET /v1/workspaces names it.",
+    )
+    .into())
 }
 
 /// Get a workspace's subscription
 ///
-/// What clients look at when a limit is reached. This server has no plans and blocks nobody.
+/// What clients look at when a limit is reached. This server has one plan, whose limits its
+/// operator sets.
 #[utoipa::path(get, path = "/v1/workspaces/{id}/subscription", tag = "Workspaces",
     params(("id" = String, Path, description = "The workspace's id.")), responses(
     (status = 200, description = "The subscription.", body = Data<SubscriptionWire>),
@@ -139,9 +145,12 @@ pub(super) async fn get_subscription(
     Caller(actor): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Data<SubscriptionWire>>, Failure> {
-    workspaces::get(&app.store.session().await?, &actor, parse(&id)?).await?;
-    let subscription =
-        SubscriptionWire { plan_name: "Self-hosted", usage_blocked: false, upgrade_url: app.public.api.clone() };
+    let standing = limits::get(&app.store.session().await?, &actor, &app.quotas, parse(&id)?).await?;
+    let subscription = SubscriptionWire {
+        plan_name: "Self-hosted",
+        usage_blocked: standing.projects.is_reached() || standing.databases.is_reached(),
+        upgrade_url: app.public.api.clone(),
+    };
     Ok(Json(Data { data: subscription }))
 }
 

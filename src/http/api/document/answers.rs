@@ -20,13 +20,21 @@ enum When {
 }
 
 /// What no handler says: the status, the name in the document, when, and what it means.
-const FAILURES: [(&str, &str, When, &str); 8] = [
+const FAILURES: [(&str, &str, When, &str); 11] = [
     ("400", "NotJson", When::WithBody, "The body is not JSON."),
     ("408", "TooSlow", When::Changing, "The body did not arrive in time."),
     ("409", "UnderWay", When::Changing, "A request with the same `Idempotency-Key` is being carried out."),
     ("413", "TooLarge", When::Changing, "The body is too large."),
+    ("414", "AddressTooLong", When::Always, "The address is too long."),
     ("415", "WrongType", When::WithBody, "The body is not of type `application/json`."),
     ("422", "KeyMisfit", When::Changing, "The `Idempotency-Key` does not fit, or was used for another request."),
+    (
+        "429",
+        "TooFast",
+        When::Always,
+        "The token or the address sends requests too fast; `Retry-After` says when to send the next.",
+    ),
+    ("431", "HeadTooLarge", When::Always, "The header fields are too many or too large."),
     ("500", "Fault", When::Always, "A fault of the server."),
     ("503", "Unavailable", When::Always, "The server cannot do it right now; `Retry-After` says when to try again."),
 ];
@@ -85,6 +93,9 @@ pub(super) fn headers() -> impl Iterator<Item = (String, RefOr<Header>)> {
             "The operations that this has started, separated by commas.",
             text("op_01jzq6w3c4e5f6g7h8j9k0m1n2"),
         ),
+        ("RateLimit-Limit", "How many requests may come at once.", number(1000)),
+        ("RateLimit-Remaining", "How many of them may come now.", number(999)),
+        ("RateLimit-Reset", "In how many seconds all of them may come again.", number(1)),
         ("Retry-After", "How many seconds to wait before the request is worth repeating.", seconds),
         ("WWW-Authenticate", "How to say who is calling.", text("Bearer")),
     ];
@@ -96,15 +107,22 @@ pub(super) fn headers() -> impl Iterator<Item = (String, RefOr<Header>)> {
 
 fn add_headers(response: &mut Response, status: &str) {
     refer(response, "X-Request-Id");
+    for header in ["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"] {
+        refer(response, header);
+    }
     match status {
         "401" => refer(response, "WWW-Authenticate"),
-        "409" | "503" => refer(response, "Retry-After"),
+        "409" | "429" | "503" => refer(response, "Retry-After"),
         _ => {}
     }
 }
 
 fn refer(response: &mut Response, header: &str) {
     response.headers.insert(header.to_owned(), RefOr::Ref(Ref::new(format!("#/components/headers/{header}"))));
+}
+
+fn number(example: u32) -> Object {
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).examples([example]).build()
 }
 
 fn text(example: &str) -> Object {

@@ -21,6 +21,9 @@ use crate::domain::regions::Regions;
         version = "v1",
         description = "REST API for managing workspaces, projects, branches, databases and connections. \
                        Every database is a PostgreSQL instance of its own.\n\n\
+                       Every answer says how fast requests may come: up to `RateLimit-Limit` at once, \
+                       `RateLimit-Remaining` of them now, and all of them again in `RateLimit-Reset` seconds. \
+                       Requests beyond that are answered with 429; `Retry-After` says when the next one is taken.\n\n\
                        Every change may carry an `Idempotency-Key` and is then safe to repeat. Ids are taken \
                        with and without their prefix. Every error has the same form, with a `code` for programs, \
                        a `message` for people and, where there is one, a `hint` at the cure."
