@@ -5,6 +5,7 @@ use std::path::Path;
 use tokio::process::Command;
 
 use crate::harness::Howdah;
+use crate::integrations::consent;
 
 /// Runs one of the programs of tests/sdk, compiled by `npm run build`, against this address.
 pub(crate) async fn run(program: &str, url: &str, token: &str, variables: &[(&str, &str)]) {
@@ -35,6 +36,10 @@ async fn the_official_sdk_does_the_main_job() {
 async fn the_official_sdk_drives_every_operation() {
     let howdah = Howdah::start().await;
     let (_, recipient) = howdah.stranger_with_token().await;
+    let workspace = howdah.owner().workspace_id().await;
+    for client in ["one", "another"] {
+        consent(&howdah, &workspace, client).await;
+    }
     run("management.js", &howdah.url(), &howdah.token(), &[("HOWDAH_RECIPIENT_TOKEN", &recipient)]).await;
     howdah.assert_tidy().await;
 }

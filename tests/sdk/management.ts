@@ -1,8 +1,8 @@
 // Every operation that Howdah shares with the official SDK, driven by the SDK, through nested and
 // flat routes.
 //
-// HOWDAH_URL is the API's address, HOWDAH_TOKEN the token, HOWDAH_RECIPIENT_TOKEN that of another
-// workspace.
+// HOWDAH_URL is the API's address, HOWDAH_TOKEN the token of a workspace with two integrations,
+// HOWDAH_RECIPIENT_TOKEN that of another workspace.
 
 import assert from "node:assert/strict";
 
@@ -11,7 +11,8 @@ import { createManagementApiClient } from "@prisma/management-api-sdk";
 import { shared } from "./assignable.js";
 import { useBranches } from "./nouns/branches.js";
 import { useConnections } from "./nouns/connections.js";
-import { createProject, useDatabases } from "./nouns/databases.js";
+import { createProject, useDatabases, useUsage } from "./nouns/databases.js";
+import { useIntegrations } from "./nouns/integrations.js";
 import { useProjects } from "./nouns/projects.js";
 import { useTokens } from "./nouns/tokens.js";
 import { useRegions, useWorkspaces } from "./nouns/workspaces.js";
@@ -42,12 +43,14 @@ await done("every operation", async () => {
   const workspaceId = await useWorkspaces(api);
   await useRegions(api);
   await useTokens(api, workspaceId, baseUrl);
+  await useIntegrations(api, workspaceId);
   await useProjects(api, recipient, recipientToken);
 
   const project = await createProject(api);
   await useBranches(api, project.projectId);
   await useDatabases(api, project);
   await useConnections(api, project.databaseId);
+  await useUsage(api, project.databaseId);
   const path = { id: project.projectId };
   await ok("delete the project", 204, api.DELETE("/v1/projects/{id}", { params: { path } }));
 

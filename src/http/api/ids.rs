@@ -7,7 +7,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::base::id::{
-    AuditEntryId, BranchId, ConnectionId, DatabaseId, ProjectId, ServiceTokenId, WorkflowId, WorkspaceId,
+    AuditEntryId, BranchId, ConnectionId, DatabaseId, IntegrationId, ProjectId, ServiceTokenId, WorkflowId, WorkspaceId,
 };
 
 /// What stands behind the prefix in every example.
@@ -50,7 +50,7 @@ pub(super) fn named_by(path: &str, parameter: &str) -> Option<Named> {
         "connections" => ("connection", ConnectionId::PREFIX),
         "operations" => ("operation", WorkflowId::PREFIX),
         "service-tokens" => ("service token", ServiceTokenId::PREFIX),
-        "integrations" => ("integration", ServiceTokenId::PREFIX),
+        "integrations" => ("integration", IntegrationId::PREFIX),
         _ => return None,
     };
     Some(Named { kind, prefix })
@@ -84,6 +84,7 @@ documented! {
     ConnectionId as "ConnectionId",
     DatabaseId as "DatabaseId",
     ProjectId as "ProjectId",
+    IntegrationId as "IntegrationId",
     ServiceTokenId as "ServiceTokenId",
     WorkflowId as "OperationId",
     WorkspaceId as "WorkspaceId"

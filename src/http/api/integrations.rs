@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Data, List, PageQuery, url};
+use super::{Data, List, PageQuery, sample_url, url};
 use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
@@ -24,15 +24,16 @@ use crate::http::retry::Repeatable;
 /// What a person lets an application do in a workspace.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Integration)]
 pub(super) struct IntegrationWire {
     /// Its id.
-    #[schema(example = "itgr_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = IntegrationId)]
     id: String,
     /// Its address in this API.
-    #[schema(format = "uri")]
+    #[schema(format = "uri", example = json!(sample_url("integrations", "itgr")))]
     url: String,
     /// When the person consented.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// What to.
     #[schema(example = json!(["workspace:admin", "offline_access"]))]
@@ -48,12 +49,13 @@ pub(super) struct IntegrationWire {
 #[serde(rename_all = "camelCase")]
 pub(super) struct IntegrationClient {
     /// Its id.
-    #[schema(example = "itgr_01jzq6w3c4e5f6g7h8j9k0m1n3")]
+    #[schema(example = "itgr_cmm3lndn701oo0uefvxzo0ivw")]
     id: String,
     /// Its name.
+    #[schema(example = "Prisma CLI")]
     name: String,
     /// When it was registered.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-01T08:00:00.000Z")]
     created_at: String,
 }
 
@@ -65,8 +67,10 @@ pub(super) struct IntegrationUser {
     #[schema(example = "usr_01jzq6w3c4e5f6g7h8j9k0m1n4")]
     id: String,
     /// Their address.
+    #[schema(format = "email", example = "ada@example.com")]
     email: String,
     /// What they are called, if they said.
+    #[schema(example = "Ada Lovelace")]
     display_name: Option<String>,
 }
 

@@ -18,6 +18,7 @@ use crate::http::path::Path;
 /// What a workspace may have and has, and how fast requests may come.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Limits)]
 pub(super) struct LimitsWire {
     /// Projects of the workspace.
     projects: QuotaWire,
@@ -34,6 +35,7 @@ pub(super) struct LimitsWire {
 
 /// How much there may be of something, and how much there is.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Quota)]
 struct QuotaWire {
     /// How much there may be; null when it is not limited.
     #[schema(example = 1000)]
@@ -46,6 +48,7 @@ struct QuotaWire {
 /// How fast requests may come.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Rate)]
 struct RateWire {
     /// In the long run.
     #[schema(example = 100)]

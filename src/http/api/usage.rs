@@ -24,30 +24,35 @@ const GIB: f64 = (1u64 << 30) as f64;
 /// What a database used in a period.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Usage)]
 pub(super) struct UsageWire {
     /// From when to when.
     period: PeriodWire,
     /// What was used.
     metrics: Metrics,
     /// When this answer was made.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     generated_at: String,
     /// When the database was measured last, in the period or before; null when it never was.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:51:40.002Z")]
     measured_at: Option<String>,
 }
 
 /// From when to when.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsagePeriod)]
 pub(super) struct PeriodWire {
-    #[schema(format = "date-time")]
+    /// When it begins.
+    #[schema(format = "date-time", example = "2026-07-01T00:00:00.000Z")]
     start: String,
-    #[schema(format = "date-time")]
+    /// When it ends.
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     end: String,
 }
 
 /// What was used.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsageMetrics)]
 pub(super) struct Metrics {
     /// How much was done.
     operations: Operations,
@@ -55,26 +60,39 @@ pub(super) struct Metrics {
     storage: Storage,
 }
 
+/// What operations are counted in: always `ops`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum OperationsUnit {
+    Ops,
+}
+
+/// What storage is measured in: always `GiB`.
+#[derive(Debug, Serialize, ToSchema)]
+enum StorageUnit {
+    GiB,
+}
+
 /// How much was done.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsedOperations)]
 pub(super) struct Operations {
     /// Transactions that were committed or rolled back.
     #[schema(example = 1204)]
     used: u64,
     /// Always `ops`.
-    #[schema(example = "ops")]
-    unit: &'static str,
+    unit: OperationsUnit,
 }
 
 /// How large a database is.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsedStorage)]
 pub(super) struct Storage {
     /// Its size on the disk, without write-ahead log; 0 until it has been measured.
     #[schema(example = 0.021)]
     used: f64,
     /// Always `GiB`.
-    #[schema(example = "GiB")]
-    unit: &'static str,
+    unit: StorageUnit,
 }
 
 /// Which period.
@@ -128,8 +146,8 @@ pub(super) async fn get_usage(
     Ok(Json(UsageWire {
         period: PeriodWire { start: format_timestamp(period.start()), end: format_timestamp(period.end()) },
         metrics: Metrics {
-            operations: Operations { used: used.operations, unit: "ops" },
-            storage: Storage { used: used.storage_bytes as f64 / GIB, unit: "GiB" },
+            operations: Operations { used: used.operations, unit: OperationsUnit::Ops },
+            storage: Storage { used: used.storage_bytes as f64 / GIB, unit: StorageUnit::GiB },
         },
         generated_at: format_timestamp(now),
         measured_at: used.measured_at.map(format_timestamp),

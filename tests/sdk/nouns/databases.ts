@@ -88,6 +88,21 @@ export async function useDatabases(api: Api, { projectId, databaseId }: Default)
   );
 }
 
+export async function useUsage(api: Api, databaseId: string): Promise<void> {
+  const usage = "/v1/databases/{databaseId}/usage";
+  const query = { startDate: new Date(Date.now() - 86_400_000).toISOString() };
+  const used = await ok("get the usage", 200, api.GET(usage, { params: { path: { databaseId }, query } }));
+  assert.deepEqual([used.metrics.operations.unit, used.metrics.storage.unit], ["ops", "GiB"]);
+  assert.equal(used.period.start, query.startDate);
+  const backwards = { startDate: "2026-02-01T00:00:00Z", endDate: "2026-01-01T00:00:00Z" };
+  await refused(
+    "get the usage of a period that ends before it begins",
+    400,
+    "client-error",
+    api.GET(usage, { params: { path: { databaseId }, query: backwards } }),
+  );
+}
+
 /** The project's databases are in each list, and filters take away what does not fit. */
 async function useFilters(api: Api, projectId: string, all: string[]): Promise<void> {
   const nested = await ok(

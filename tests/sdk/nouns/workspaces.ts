@@ -54,6 +54,8 @@ export async function useRegions(api: Api): Promise<void> {
   const query = { product: "accelerate" as const };
   assert.deepEqual((await ok("list regions", 200, api.GET("/v1/regions", { params: { query } }))).data, []);
 
+  assert.deepEqual((await ok("list Accelerate regions", 200, api.GET("/v1/regions/accelerate"))).data, []);
+
   const postgres = await ok("list the regions of databases", 200, api.GET("/v1/regions/postgres"));
   assert.deepEqual(
     postgres.data.map((region) => [region.id, region.type, region.status]),

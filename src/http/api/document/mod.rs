@@ -21,12 +21,13 @@ use crate::domain::regions::Regions;
         version = "v1",
         description = "REST API for managing workspaces, projects, branches, databases and connections. \
                        Every database is a PostgreSQL instance of its own.\n\n\
+                       Every change may carry an `Idempotency-Key` and is then safe to repeat. Ids are taken \
+                       with and without their prefix.\n\n\
                        Every answer says how fast requests may come: up to `RateLimit-Limit` at once, \
                        `RateLimit-Remaining` of them now, and all of them again in `RateLimit-Reset` seconds. \
                        Requests beyond that are answered with 429; `Retry-After` says when the next one is taken.\n\n\
-                       Every change may carry an `Idempotency-Key` and is then safe to repeat. Ids are taken \
-                       with and without their prefix. Every error has the same form, with a `code` for programs, \
-                       a `message` for people and, where there is one, a `hint` at the cure."
+                       Every error has a stable `code`, a `message` for people and mostly a `hint` that says what to \
+                       do. `X-Request-Id` is on every answer: name it when you ask the operator about one."
     ),
     security(("Bearer" = [])),
     tags(
@@ -34,10 +35,10 @@ use crate::domain::regions::Regions;
         (name = "Databases", description = "A database is a PostgreSQL instance of its own."),
         (name = "Databases Connections", description = "The credentials of one database."),
         (name = "Database Backups", description = "What a database can be restored from."),
-        (name = "Database Usage", description = "How much a database was used."),
+        (name = "Database Usage", description = "What a database has done and how large it is."),
         (name = "Connections", description = "A connection is a credential of one database."),
         (name = "Operations", description = "An operation is work on a database that goes on after the request that started it."),
-        (name = "Integrations", description = "An integration is an application that may use a workspace."),
+        (name = "Integrations", description = "An integration is what a person lets an application do in a workspace."),
         (name = "Service Tokens", description = "A service token is what a program calls this API with."),
         (name = "Workspaces", description = "A workspace owns projects."),
         (name = "Regions", description = "Where databases are made."),
