@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod database;
 pub mod reconcile;
+pub mod usage;
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use crate::app::JobCtx;
 use crate::base::error::{Error, Result, describe};
 use crate::base::store::{Announcement, Channel};
 use crate::domain::connections::credential::forget_expired_probes;
-use crate::domain::{audit, databases, idempotency};
+use crate::domain::{audit, databases, idempotency, usage};
 use crate::queue::Runner;
 
 /// How often instances are looked at for idleness.
@@ -82,7 +82,7 @@ pub async fn idle_stop(ctx: Arc<JobCtx>) {
     }
 }
 
-/// Forgets old workflows and probes, and says which instances no database owns.
+/// Forgets old workflows, probes and usage, and says which instances no database owns.
 pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
     let tasks = ctx.app.tasks.clone();
     while !tasks.is_stopping() {
@@ -92,6 +92,7 @@ pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
             forget_expired_probes(&session).await?;
             idempotency::forget_expired(&session).await?;
             audit::forget_before(&session, ctx.app.clock.now() - AUDIT_RETENTION).await?;
+            usage::forget_old(&session, ctx.app.clock.now()).await?;
             drop(session);
             report_orphans(&ctx).await
         };

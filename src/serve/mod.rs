@@ -28,7 +28,7 @@ use crate::domain::regions::Regions;
 use crate::engine::local::{LocalConfig, LocalEngine, MetadataInstance};
 use crate::engine::{Instances, Limits};
 use crate::gateway::{self, Gateway};
-use crate::jobs::{self, Workflows, reconcile};
+use crate::jobs::{self, Workflows, reconcile, usage};
 use crate::queue::Runner;
 use crate::{http, metadata};
 
@@ -220,6 +220,7 @@ async fn start(
         max_running: config.max_running(),
     };
     let instances = Instances::new(engine, limits, clock.clone(), tasks.clone());
+    let measurements = instances.measurements();
     started.instances = Some(instances.clone());
     instances.adopt().await.map_err(|error| error.to_string())?;
 
@@ -271,6 +272,8 @@ async fn start(
     });
     tasks.spawn(reconcile::stock(ctx.clone()));
     tasks.spawn(reconcile::idle_stop(ctx.clone()));
+    tasks.spawn(usage::measure(ctx.clone()));
+    tasks.spawn(usage::record(ctx.clone(), measurements));
     tasks.spawn(reconcile::housekeeping(ctx.clone(), runner));
     if let Some(target) = &config.audit_stream {
         tasks.spawn(jobs::audit::stream(ctx, jobs::audit::Target::parse(target)));

@@ -137,6 +137,42 @@ async fn lists_have_pages_whose_cursor_survives_deletes() {
 }
 
 #[tokio::test]
+async fn what_stays_is_on_one_page_while_things_come_and_go() {
+    let howdah = Howdah::start().await;
+    let owner = howdah.owner();
+    let create = async || {
+        let made = owner.post("/v1/projects", json!({"createDatabase": false})).await;
+        made.data(201)["id"].as_str().unwrap().to_owned()
+    };
+    let (mut stay, mut go) = (Vec::new(), Vec::new());
+    for _ in 0..12 {
+        stay.push(create().await);
+        go.push(create().await);
+    }
+    stay.sort();
+    let paged = async {
+        let (mut seen, mut query) = (Vec::new(), "limit=2".to_owned());
+        loop {
+            let page = owner.get(&format!("/v1/projects?{query}")).await;
+            seen.extend(page.data(200).as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()));
+            let Some(cursor) = page.body["pagination"]["nextCursor"].as_str() else { return seen };
+            query = format!("limit=2&cursor={cursor}");
+        }
+    };
+    let changed = async {
+        for id in &go {
+            let path = format!("/v1/projects/{id}");
+            let (gone, _) = tokio::join!(owner.delete(&path), create());
+            gone.data(204);
+        }
+    };
+    let (seen, ()) = tokio::join!(paged, changed);
+    assert!(seen.is_sorted_by(|one, next| one < next), "in one order, and nothing twice: {seen:?}");
+    let stayed: Vec<_> = seen.iter().filter(|id| stay.contains(id)).collect();
+    assert_eq!(stayed, stay.iter().collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn default_databases_have_rules() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
@@ -163,7 +199,10 @@ async fn regions_are_listed_and_requests_have_ids() {
     assert_eq!(regions.data(200).as_array().unwrap().len(), 6);
     assert_eq!(regions.body["data"][0]["product"], "postgres");
     assert_eq!(owner.get("/v1/regions/postgres").await.data(200)[0]["status"], "available");
+    assert_eq!(owner.get("/v1/regions?product=postgres").await.data(200), regions.data(200));
     assert_eq!(owner.get("/v1/regions?product=accelerate").await.data(200), &json!([]));
+    assert_eq!(owner.get("/v1/regions/accelerate").await.data(200), &json!([]));
+    owner.get("/v1/regions?product=moon").await.assert_error(422, "validation-error");
     let request = owner.request(Method::GET, "/v1/regions").header("x-request-id", "mine-1");
     assert_eq!(request.send().await.unwrap().headers()["x-request-id"], "mine-1");
     let document = howdah.anonymous().get("/v1/doc").await;

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::Howdah;
+use crate::integrations::consent;
 
 /// A call of an operation, and what each caller gets.
 struct Call {
@@ -29,7 +30,8 @@ impl Call {
                 "/v1/workspaces/{id}"
                 | "/v1/workspaces/{id}/subscription"
                 | "/v1/workspaces/{id}/limits"
-                | "/v1/workspaces/{id}/audit-log",
+                | "/v1/workspaces/{id}/audit-log"
+                | "/v1/workspaces/{workspaceId}/integrations",
                 _,
             ) => 200,
             ("/v1/projects" | "/v1/workspaces/{workspaceId}/service-tokens", "POST") => 403,
@@ -72,6 +74,8 @@ async fn every_operation_checks_who_is_calling() {
     let revoked = owner.create_token(json!({"name": "secret_revoked"})).await;
     owner.delete(&format!("{tokens}/{}", revoked.id)).await.data(204);
     let token = owner.create_token(json!({"name": "secret_token"})).await;
+    let integration = consent(&howdah, &workspace_id, "secretone").await;
+    consent(&howdah, &workspace_id, "secrettwo").await;
 
     let call = |method, operation, path: String, body, stranger, owner| Call {
         method,
@@ -95,7 +99,7 @@ async fn every_operation_checks_who_is_calling() {
     let (second, connection) = (format!("/v1/databases/{second_id}"), format!("/v1/connections/{connection}"));
     let workspace = format!("/v1/workspaces/{workspace_id}");
     let databases = format!("{project}/databases");
-    let connections = format!("{database}/connections");
+    let (connections, used) = (format!("{database}/connections"), format!("{database}/usage"));
     let to_owner = json!({"recipientAccessToken": howdah.token()});
     let of_owner = json!({"projectId": project_id, "name": "secret_flat"});
     let (branches, of_project_branches) = (format!("{project}/branches"), "/v1/projects/{projectId}/branches");
@@ -108,6 +112,7 @@ async fn every_operation_checks_who_is_calling() {
     let of_database = "/v1/databases/{databaseId}/connections";
     let operation = format!("/v1/operations/{operation_id}");
     let (cancel, retry) = ("/v1/operations/{operationId}/cancel", "/v1/operations/{operationId}/retry");
+    let of_client = "/v1/workspaces/{workspaceId}/integrations/{clientId}";
     // In an order in which the owner's calls work one after the other.
     let table = vec![
         get("/v1/workspaces", "/v1/workspaces".into(), Stranger::OwnOnly(200)),
@@ -126,7 +131,13 @@ async fn every_operation_checks_who_is_calling() {
         get(of_workspace_tokens, tokens.clone(), Stranger::OwnOnly(200)),
         post(of_workspace_tokens, tokens.clone(), json!({"name": "secret_later"}), Stranger::NotFound, 201),
         delete("/v1/workspaces/{workspaceId}/service-tokens/{serviceTokenId}", format!("{tokens}/{}", token.id), 204),
+        get("/v1/integrations", format!("/v1/integrations?workspaceId={workspace_id}"), Stranger::OwnOnly(200)),
+        get("/v1/integrations/{id}", format!("/v1/integrations/{integration}"), Stranger::NotFound),
+        delete("/v1/integrations/{id}", format!("/v1/integrations/{integration}"), 204),
+        get("/v1/workspaces/{workspaceId}/integrations", format!("{workspace}/integrations"), Stranger::NotFound),
+        delete(of_client, format!("{workspace}/integrations/secrettwo"), 204),
         get("/v1/regions", "/v1/regions".into(), Stranger::OwnOnly(200)),
+        get("/v1/regions/accelerate", "/v1/regions/accelerate".into(), Stranger::OwnOnly(200)),
         get("/v1/regions/postgres", "/v1/regions/postgres".into(), Stranger::OwnOnly(200)),
         get("/v1/projects", "/v1/projects".into(), Stranger::OwnOnly(200)),
         post("/v1/projects", "/v1/projects".into(), none, Stranger::OwnOnly(201), 201),
@@ -145,6 +156,7 @@ async fn every_operation_checks_who_is_calling() {
         post("/v1/databases", "/v1/databases".into(), of_owner, Stranger::NotFound, 201),
         get("/v1/databases/{databaseId}", database.clone(), Stranger::NotFound),
         patch("/v1/databases/{databaseId}", database, json!({"name": "secret_renamed"}), 200),
+        get("/v1/databases/{databaseId}/usage", used, Stranger::NotFound),
         get(of_database, connections.clone(), Stranger::NotFound),
         post(of_database, connections, json!({"name": "web"}), Stranger::NotFound, 200),
         get("/v1/connections/{id}", connection.clone(), Stranger::NotFound),

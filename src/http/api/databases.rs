@@ -131,7 +131,8 @@ pub(super) struct NewDatabaseWire {
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"name": "reporting", "region": "us-east-1"}))]
 pub(super) struct CreateDatabase {
-    /// Its name, 1 to 256 characters; a made-up one when there is none.
+    /// Its name, 1 to 256 characters. Without one a default database is called like its project,
+    /// and any other gets a made-up name.
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// A region's id, or `inherit` for the project's.
@@ -164,7 +165,8 @@ pub(super) struct CreateSource {
 pub(super) struct CreateDatabaseOf {
     /// The project's id.
     project_id: String,
-    /// Its name, 1 to 256 characters; a made-up one when there is none.
+    /// Its name, 1 to 256 characters. Without one a default database is called like its project,
+    /// and any other gets a made-up name.
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// A region's id, or `inherit` for the project's.
@@ -420,16 +422,18 @@ async fn create(
     wanted: Wanted,
     answer: impl Fn(&Database, &NewCredential) -> Result<Answer, Error>,
 ) -> Result<Answer, Failure> {
-    let name = match wanted.name.as_deref() {
-        Some(name) => DatabaseName::parse(name)?,
-        None => ProjectName::generate().into(),
-    };
+    let name = wanted.name.as_deref().map(DatabaseName::parse).transpose()?;
     wanted.source.as_ref().map(check_source).transpose()?;
     let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;
     let owner = projects::get(&tx, actor, project).await?;
     let region = region(app, wanted.region.as_deref(), &owner)?;
     let Wanted { is_default, placement, logical_id, .. } = wanted;
+    let name = match name {
+        Some(name) => name,
+        None if is_default => DatabaseName::parse(&owner.name)?,
+        None => ProjectName::generate().into(),
+    };
     let new = NewDatabase { name, region, is_default, placement, logical_id };
     let created = databases::create(&tx, actor, app.clock.now(), &app.quotas, project, new).await?;
     let database = databases::get(&tx, actor, created.database).await?;

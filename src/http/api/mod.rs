@@ -4,12 +4,14 @@ mod audit;
 mod branches;
 mod connections;
 mod databases;
+mod integrations;
 mod limits;
 mod me;
 mod operations;
 mod projects;
 mod regions;
 mod service_tokens;
+mod usage;
 mod workspaces;
 
 use std::collections::HashMap;
@@ -50,9 +52,11 @@ use crate::http::refusal::Actions;
         (name = "Projects", description = "A project groups databases."),
         (name = "Databases", description = "A database is a PostgreSQL instance of its own."),
         (name = "Databases Connections", description = "The credentials of one database."),
+        (name = "Database Usage", description = "What a database has done and how large it is."),
         (name = "Connections", description = "A connection is a credential of one database."),
         (name = "Branches", description = "A branch is where databases of a project stand."),
         (name = "Operations", description = "An operation is work on a database that goes on after the request that started it."),
+        (name = "Integrations", description = "An integration is what a person lets an application do in a workspace."),
         (name = "Service Tokens", description = "A service token is what a program calls this API with."),
         (name = "Workspaces", description = "A workspace owns projects."),
         (name = "Regions", description = "Where databases are made."),
@@ -139,6 +143,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(databases::list_databases, databases::create_database))
         .routes(routes!(databases::list_all_databases, databases::create_database_of))
         .routes(routes!(databases::get_database, databases::update_database, databases::delete_database))
+        .routes(routes!(usage::get_usage))
         .routes(routes!(connections::list_connections, connections::create_connection))
         .routes(routes!(connections::list_all_connections, connections::create_connection_of))
         .routes(routes!(connections::get_connection, connections::delete_connection))
@@ -155,11 +160,16 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(operations::get_operation))
         .routes(routes!(operations::cancel_operation))
         .routes(routes!(operations::retry_operation))
+        .routes(routes!(integrations::list_all_integrations))
+        .routes(routes!(integrations::get_integration, integrations::delete_integration))
+        .routes(routes!(integrations::list_integrations))
+        .routes(routes!(integrations::delete_integrations_of_client))
         .routes(routes!(service_tokens::list_service_tokens, service_tokens::create_service_token))
         .routes(routes!(service_tokens::delete_service_token))
         .routes(routes!(me::get_me))
         .routes(routes!(regions::list_regions))
         .routes(routes!(regions::list_postgres_regions))
+        .routes(routes!(regions::list_accelerate_regions))
 }
 
 /// One thing.

@@ -94,3 +94,14 @@ pub(super) async fn list_regions(
 pub(super) async fn list_postgres_regions(State(app): State<Arc<App>>, _caller: Caller) -> Json<Data<Vec<RegionWire>>> {
     Json(Data { data: all(&app, None) })
 }
+
+/// List Accelerate regions
+///
+/// There is no Accelerate here, so the list is empty.
+#[utoipa::path(get, path = "/v1/regions/accelerate", tag = "Regions", responses(
+    (status = 200, description = "The regions: none.", body = Data<Vec<RegionWire>>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+))]
+pub(super) async fn list_accelerate_regions(_caller: Caller) -> Json<Data<Vec<RegionWire>>> {
+    Json(Data { data: Vec::new() })
+}
