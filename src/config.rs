@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -135,16 +135,24 @@ impl Place {
     /// # Errors
     /// A sentence when there is no home directory to put it in.
     pub fn data_directory(&self) -> Result<PathBuf, String> {
-        let chosen = match &self.data_dir {
-            Some(directory) => directory.clone(),
-            None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/howdah"),
-            None => std::env::home_dir()
-                .ok_or("there is no home directory to keep data in; name a directory with --data-dir")?
-                .join(".local/share/howdah"),
-        };
-        std::path::absolute(&chosen)
-            .map_err(|error| format!("the data directory {} cannot be used: {error}", chosen.display()))
+        data_directory(self.data_dir.as_deref())
     }
+}
+
+/// The data directory that was chosen, or the usual one; absolute.
+///
+/// # Errors
+/// A sentence when there is no home directory to put it in.
+pub fn data_directory(chosen: Option<&Path>) -> Result<PathBuf, String> {
+    let chosen = match chosen {
+        Some(directory) => directory.to_owned(),
+        None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/howdah"),
+        None => std::env::home_dir()
+            .ok_or("there is no home directory to keep data in; name a directory with --data-dir")?
+            .join(".local/share/howdah"),
+    };
+    std::path::absolute(&chosen)
+        .map_err(|error| format!("the data directory {} cannot be used: {error}", chosen.display()))
 }
 
 impl Serve {
@@ -178,8 +186,11 @@ impl Serve {
     }
 }
 
-/// `5m`, `90s`, `1h 30m`; a bare `0` is no limit.
-fn duration(text: &str) -> Result<Duration, String> {
+/// Reads `5m`, `90s`, `1h 30m`; a bare `0` is no limit.
+///
+/// # Errors
+/// A sentence when it is none of these.
+pub fn duration(text: &str) -> Result<Duration, String> {
     if text.trim() == "0" {
         return Ok(Duration::ZERO);
     }

@@ -4,6 +4,7 @@ pub mod app;
 pub mod auth;
 pub mod base;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod domain;
 pub mod engine;

@@ -4,6 +4,7 @@ mod answer;
 pub mod api;
 mod body;
 mod caller;
+mod docs;
 pub(crate) mod failure;
 mod head;
 mod origin;
@@ -24,13 +25,15 @@ use axum::http::{HeaderName, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tower::{Layer as _, ServiceExt as _};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
-use utoipa::openapi::{OpenApi, Server};
+use utoipa::openapi::Server;
 
 use crate::app::App;
+use crate::domain::regions::Regions;
 pub use failure::Failure;
 use failure::Kind;
 use rate::RateLimits;
@@ -47,9 +50,8 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
 
 /// Everything that the HTTP address serves.
 fn router(app: Arc<App>) -> Router {
-    let (routes, mut document, actions) = api::routes();
+    let (routes, mut document, actions) = api::routes(&app.regions);
     document.servers = Some(vec![Server::new(&app.public.api)]);
-    let document = Arc::new(document);
     // Named by the request: `*` does not stand for Authorization in browsers.
     let cors = CorsLayer::new()
         .allow_origin(Any)
@@ -70,7 +72,7 @@ fn router(app: Arc<App>) -> Router {
         .route_layer(middleware::from_fn_with_state(app.clone(), retry::once))
         .route_layer(middleware::from_fn_with_state((app.clone(), Arc::new(actions)), refusal::record))
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::identify))
-        .route("/v1/doc", get(move || async move { axum::Json(document.as_ref().clone()) }))
+        .merge(docs::routes(&app, &document))
         .fallback(failure::unknown_route);
     // Whoever watches over the process must not be kept away by those who share its address.
     let health = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readiness));
@@ -94,8 +96,11 @@ fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
 }
 
 /// The OpenAPI document, made from the same declarations as the routes.
-pub fn document() -> OpenApi {
-    api::routes().1
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn document() -> serde_json::Result<Value> {
+    api::document::to_json(&api::routes(&Regions::default()).1)
 }
 
 async fn in_time(request: Request, next: Next) -> Response {

@@ -20,28 +20,69 @@ use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
 
+/// What an entry of the audit log is: always `auditEntry`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum AuditEntryType {
+    AuditEntry,
+}
+
+/// What became of a request.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum AuditOutcome {
+    Allowed,
+    Refused,
+}
+
+impl From<Outcome> for AuditOutcome {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Allowed => Self::Allowed,
+            Outcome::Refused => Self::Refused,
+        }
+    }
+}
+
+impl From<AuditOutcome> for Outcome {
+    fn from(outcome: AuditOutcome) -> Self {
+        match outcome {
+            AuditOutcome::Allowed => Self::Allowed,
+            AuditOutcome::Refused => Self::Refused,
+        }
+    }
+}
+
+/// What kind of credential somebody came with.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum AuditActorType {
+    ServiceToken,
+}
+
 /// An entry of the audit log.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AuditEntry)]
 pub(super) struct AuditEntryWire {
     /// Its id.
-    #[schema(example = "aud_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = AuditEntryId)]
     id: String,
     /// Always `auditEntry`.
-    #[schema(example = "auditEntry")]
-    r#type: &'static str,
+    r#type: AuditEntryType,
     /// When it happened.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     at: String,
     /// What was asked for: a verb and a noun.
     #[schema(example = "create_database")]
     action: String,
     /// `allowed` when it was carried out, `refused` when it changed nothing.
-    #[schema(example = "allowed")]
-    outcome: &'static str,
+    outcome: AuditOutcome,
     /// The status of the answer, where it was refused.
+    #[schema(example = json!(null))]
     status: Option<u16>,
     /// Why it was refused.
+    #[schema(example = json!(null))]
     reason: Option<String>,
     /// Who asked for it.
     actor: AuditActorWire,
@@ -49,34 +90,38 @@ pub(super) struct AuditEntryWire {
     #[schema(example = "192.0.2.7")]
     address: Option<String>,
     /// The `X-Request-Id` of the answer.
+    #[schema(example = "5d41402abc4b2a76")]
     request_id: String,
     /// What it was done to; null where it was refused.
     resource: Option<AuditResourceWire>,
     /// The project that it was about, if it was about one.
+    #[schema(value_type = Option<ProjectId>)]
     project_id: Option<String>,
     /// What the resource was before; null when there was none. Without secrets.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>, example = json!(null))]
     before: Option<serde_json::Value>,
     /// What the resource was afterwards; null when it was gone. Without secrets.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>, example = json!({"name": "reporting"}))]
     after: Option<serde_json::Value>,
 }
 
 /// Who asked for a change.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditActor)]
 struct AuditActorWire {
-    /// What it came with: `service_token`.
-    #[schema(example = "service_token")]
-    r#type: &'static str,
+    /// What it came with.
+    r#type: AuditActorType,
     /// The token's id.
-    #[schema(example = "itgr_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = ServiceTokenId)]
     id: String,
     /// The token's name then.
+    #[schema(example = "continuous integration")]
     name: String,
 }
 
 /// What a change was made to.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditResource)]
 struct AuditResourceWire {
     /// What it is, such as `database`.
     #[schema(example = "database")]
@@ -85,6 +130,7 @@ struct AuditResourceWire {
     #[schema(example = "db_01jzq6w3c4e5f6g7h8j9k0m1n2")]
     id: String,
     /// Its name then.
+    #[schema(example = "reporting")]
     name: Option<String>,
 }
 
@@ -95,8 +141,9 @@ struct AuditResourceWire {
 pub(super) struct AuditQuery {
     /// Only entries of this action, such as `delete_database`.
     action: Option<String>,
-    /// `allowed` or `refused`.
-    outcome: Option<String>,
+    /// Only entries with this outcome.
+    #[param(inline)]
+    outcome: Option<AuditOutcome>,
     /// Only what this service token did.
     token_id: Option<String>,
     /// Only what is about this project and what is in it.
@@ -113,19 +160,13 @@ pub(super) struct AuditQuery {
 
 impl AuditQuery {
     fn parse(self) -> Result<Filter, Error> {
-        let outcome = match self.outcome.as_deref() {
-            None => None,
-            Some("allowed") => Some(Outcome::Allowed),
-            Some("refused") => Some(Outcome::Refused),
-            Some(_) => return Err(Error::invalid("outcome: there is no such outcome", "Use allowed or refused.")),
-        };
         let time = |field, text: Option<String>| -> Result<Option<Timestamp>, Error> {
             text.map(|text| moment(field, &text)).transpose()
         };
         Ok(Filter {
             // A text that cannot be stored is in no entry.
             action: self.action.map(|action| action.replace('\0', "\u{fffd}")),
-            outcome,
+            outcome: self.outcome.map(Outcome::from),
             actor: filter_id(self.token_id.as_deref(), ServiceTokenId::parse),
             project: filter_id(self.project_id.as_deref(), ProjectId::parse),
             resource: self.resource_id.map(|id| id.replace('\0', "\u{fffd}")),
@@ -138,13 +179,17 @@ impl AuditQuery {
 fn wire(entry: Entry) -> AuditEntryWire {
     AuditEntryWire {
         id: entry.id.to_string(),
-        r#type: "auditEntry",
+        r#type: AuditEntryType::AuditEntry,
         at: format_timestamp(entry.at),
         action: entry.action,
-        outcome: entry.outcome.as_str(),
+        outcome: entry.outcome.into(),
         status: entry.status,
         reason: entry.reason,
-        actor: AuditActorWire { r#type: "service_token", id: entry.actor.to_string(), name: entry.actor_name },
+        actor: AuditActorWire {
+            r#type: AuditActorType::ServiceToken,
+            id: entry.actor.to_string(),
+            name: entry.actor_name,
+        },
         address: entry.address,
         request_id: entry.request_id,
         resource: entry.resource.map(|resource| AuditResourceWire {

@@ -8,17 +8,17 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::connections::{ApiKey, ConnectionWire, DirectConnection};
-use super::{Data, List, PageQuery, Reference, connections, filter_id, given, url};
+use super::connections::{ApiKey, ConnectionWire, DirectConnection, FirstConnectionWire};
+use super::{Data, List, PageQuery, ProjectReference, connections, filter_id, given, sample_url, url};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
-use crate::base::id::{BranchId, DatabaseId, ProjectId};
+use crate::base::id::{BranchId, ConnectionId, DatabaseId, ProjectId, WorkflowId};
 use crate::base::name::{BranchName, DatabaseName, LogicalId, ProjectName};
 use crate::domain::branches::Placement;
-use crate::domain::connections::NewCredential;
-use crate::domain::databases::{self, Database, DatabaseChange, Filter, NewDatabase};
+use crate::domain::connections::{Connection, NewCredential};
+use crate::domain::databases::{self, Database, DatabaseChange, Filter, NewDatabase, Status};
 use crate::domain::projects::{self, Project};
 use crate::http::Failure;
 use crate::http::answer::Answer;
@@ -36,68 +36,143 @@ pub(super) struct RegionReference {
     #[schema(example = "us-east-1")]
     id: String,
     /// The region's name.
+    #[schema(example = "US East (N. Virginia)")]
     name: String,
+}
+
+/// What a database is: always `database`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum DatabaseType {
+    Database,
+}
+
+/// How a database stands. `ready` means that SQL has worked through the address of its connection
+/// strings.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = "ready")]
+enum DatabaseStatus {
+    Provisioning,
+    Ready,
+    Recovering,
+    Failure,
+}
+
+impl From<Status> for DatabaseStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Provisioning => Self::Provisioning,
+            Status::Ready => Self::Ready,
+            Status::Recovering => Self::Recovering,
+            Status::Failure => Self::Failure,
+        }
+    }
+}
+
+/// How a database stands in the answer that creates it. A connect waits for one that is still
+/// `provisioning`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = "ready")]
+enum NewDatabaseStatus {
+    Provisioning,
+    Ready,
+}
+
+impl From<Status> for NewDatabaseStatus {
+    /// Clients know two statuses here; whether a database could be made is said by the next request.
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Ready => Self::Ready,
+            Status::Provisioning | Status::Recovering | Status::Failure => Self::Provisioning,
+        }
+    }
+}
+
+/// What a database can be made from.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum SourceType {
+    Empty,
 }
 
 /// What a database was made from.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DatabaseSource)]
 pub(super) struct SourceWire {
-    /// `empty`.
-    #[schema(example = "empty")]
-    r#type: &'static str,
+    /// Always `empty`.
+    r#type: SourceType,
 }
 
-/// A database without its project.
+/// What every answer says about a database.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DatabaseFields {
     /// Its id.
-    #[schema(example = "db_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = DatabaseId)]
     id: String,
     /// Always `database`.
-    #[schema(example = "database")]
-    r#type: &'static str,
+    r#type: DatabaseType,
     /// Its address in this API.
-    #[schema(format = "uri")]
+    #[schema(format = "uri", example = json!(sample_url("databases", "db")))]
     url: String,
     /// Its name. Inside PostgreSQL the database is always called `postgres`.
+    #[schema(example = "my_project")]
     name: String,
-    /// `provisioning`, `ready`, `recovering` or `failure`. `ready` means that SQL has worked
-    /// through the address of its connection strings.
-    #[schema(example = "ready")]
-    status: &'static str,
     /// Why it stands at `failure`, or what keeps it at `provisioning`; null otherwise.
+    #[schema(example = json!(null))]
     status_reason: Option<String>,
     /// When it was made.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// Whether it is its project's default database.
+    #[schema(example = true)]
     is_default: bool,
     /// The connection that was made with it, while that exists.
+    #[schema(value_type = Option<ConnectionId>)]
     default_connection_id: Option<String>,
-    /// Its connections. Secrets are only in the answer that creates them.
-    connections: Vec<ConnectionWire>,
     /// Its region.
-    region: Option<RegionReference>,
+    region: RegionReference,
     /// What it was made from.
-    source: Option<SourceWire>,
+    source: SourceWire,
     /// The branch that it stands on.
-    #[schema(example = "br_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = BranchId)]
     branch_id: String,
     /// The identity that an external tool gave it.
+    #[schema(example = json!(null))]
     logical_id: Option<String>,
     /// The operation that is changing it, or changed it last; null when that is forgotten.
-    #[schema(example = "op_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = Option<WorkflowId>)]
     operation_id: Option<String>,
 }
 
 /// A database.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Database)]
 pub(super) struct DatabaseWire {
     #[serde(flatten)]
     fields: DatabaseFields,
+    /// How it stands.
+    status: DatabaseStatus,
+    /// Its connections. Their secrets were in the answers that created them.
+    connections: Vec<ConnectionWire>,
     /// Its project.
-    project: Reference,
+    project: ProjectReference,
+}
+
+/// A database that was just made, with the secret of its first connection.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CreatedDatabase)]
+pub(super) struct CreatedDatabaseWire {
+    #[serde(flatten)]
+    fields: DatabaseFields,
+    /// How it stands: normally it is `ready`.
+    status: DatabaseStatus,
+    /// Its first connection, with the secret that is not shown again.
+    connections: Vec<FirstConnectionWire>,
+    /// Its project.
+    project: ProjectReference,
 }
 
 /// A database as the answer that creates it shows it, with the secrets of its first connection.
@@ -106,11 +181,15 @@ pub(super) struct DatabaseWire {
 pub(super) struct NewDatabaseFields {
     #[serde(flatten)]
     fields: DatabaseFields,
+    /// How it stands: normally it is `ready`.
+    status: NewDatabaseStatus,
+    /// Its first connection, with the secret that is not shown again.
+    connections: Vec<FirstConnectionWire>,
     /// Deprecated: use `connections`.
     #[schema(deprecated)]
     api_keys: Vec<ApiKey>,
     /// Deprecated: use `connections[0].endpoints.direct.connectionString`.
-    #[schema(deprecated)]
+    #[schema(deprecated, example = connections::sample_string)]
     connection_string: Option<String>,
     /// Deprecated: use `connections[0].endpoints.direct`.
     #[schema(deprecated)]
@@ -119,11 +198,12 @@ pub(super) struct NewDatabaseFields {
 
 /// A new database.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewDatabase)]
 pub(super) struct NewDatabaseWire {
     #[serde(flatten)]
     database: NewDatabaseFields,
     /// Its project.
-    project: Reference,
+    project: ProjectReference,
 }
 
 /// What a new database needs; all of it may be left out.
@@ -146,15 +226,15 @@ pub(super) struct CreateDatabase {
     #[schema(nullable = false)]
     source: Option<CreateSource>,
     /// Deprecated, and not taken: what `source` was called before.
-    #[schema(deprecated, nullable = false, value_type = Object)]
+    #[schema(ignore)]
     from_database: Option<serde_json::Value>,
 }
 
 /// What to make a database from.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct CreateSource {
-    /// `empty`.
-    #[schema(example = "empty")]
+    /// Only `empty`.
+    #[schema(value_type = SourceType)]
     r#type: String,
 }
 
@@ -188,7 +268,7 @@ pub(super) struct CreateDatabaseOf {
     #[schema(nullable = false, value_type = String, required = false, min_length = 1, max_length = 256)]
     branch_git_name: Option<Option<String>>,
     /// An external tool's own name for it; unique on the branch. Not with `branchGitName`.
-    #[schema(nullable = false, pattern = "^[a-z0-9][-_a-z0-9]*$")]
+    #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
 }
 
@@ -209,7 +289,7 @@ pub(super) struct UpdateDatabase {
     #[schema(nullable = false, value_type = String, required = false, min_length = 1, max_length = 256)]
     branch_git_name: Option<Option<String>>,
     /// An external tool's own name for it; unique on the branch. Not together with a move.
-    #[schema(nullable = false, pattern = "^[a-z0-9][-_a-z0-9]*$")]
+    #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
 }
 
@@ -225,6 +305,7 @@ pub(super) struct DatabaseQuery {
     /// Only the databases on this branch. Every database is on one, so `unassigned` finds none.
     branch_id: Option<String>,
     /// Only the databases on branches of this name.
+    #[param(min_length = 1, max_length = 256)]
     branch_git_name: Option<String>,
 }
 
@@ -277,46 +358,54 @@ fn check_source(source: &CreateSource) -> Result<(), Error> {
     Err(Error::invalid(message, hint))
 }
 
-fn fields(app: &App, database: &Database, credential: Option<&NewCredential>) -> DatabaseFields {
+fn fields(app: &App, database: &Database) -> DatabaseFields {
     let id = database.id.to_string();
     let region = app.regions.describe(&database.region);
     DatabaseFields {
         url: url(app, "databases", &id),
         id,
-        r#type: "database",
+        r#type: DatabaseType::Database,
         name: database.name.clone(),
-        status: database.status.as_str(),
         status_reason: database.status_reason.clone(),
         created_at: format_timestamp(database.created_at),
         is_default: database.is_default,
         default_connection_id: database.default_connection.map(|id| id.to_string()),
-        connections: database
-            .connections
-            .iter()
-            .map(|connection| connections::wire(app, connection, credential))
-            .collect(),
-        region: Some(RegionReference { id: region.id, name: region.name }),
-        source: Some(SourceWire { r#type: "empty" }),
+        region: RegionReference { id: region.id, name: region.name },
+        source: SourceWire { r#type: SourceType::Empty },
         branch_id: database.branch.to_string(),
         logical_id: database.logical_id.clone(),
         operation_id: database.operation.map(|id| id.to_string()),
     }
 }
 
-fn project_reference(app: &App, database: &Database) -> Reference {
-    Reference::new(app, "projects", database.project.to_string(), database.project_name.clone())
+fn project_reference(app: &App, database: &Database) -> ProjectReference {
+    ProjectReference::new(app, database.project, database.project_name.clone())
 }
 
 fn wire(app: &App, database: &Database) -> DatabaseWire {
-    DatabaseWire { fields: fields(app, database, None), project: project_reference(app, database) }
+    DatabaseWire {
+        fields: fields(app, database),
+        status: database.status.into(),
+        connections: database.connections.iter().map(|connection| connections::wire(app, connection)).collect(),
+        project: project_reference(app, database),
+    }
+}
+
+/// The connection that was just made with a database.
+fn first<'a>(database: &'a Database, credential: &NewCredential) -> impl Iterator<Item = &'a Connection> {
+    let id = credential.id;
+    database.connections.iter().filter(move |connection| connection.id == id)
 }
 
 /// A database with the secrets of the connection that was just made with it.
 pub(super) fn wire_new(app: &App, database: &Database, credential: &NewCredential) -> NewDatabaseFields {
-    let own = database.connections.iter().filter(|connection| connection.id == credential.id);
     NewDatabaseFields {
-        fields: fields(app, database, Some(credential)),
-        api_keys: own.map(|connection| connections::api_key(app, connection, credential)).collect(),
+        fields: fields(app, database),
+        status: database.status.into(),
+        connections: first(database, credential).map(|own| connections::wire_first(app, own, credential)).collect(),
+        api_keys: first(database, credential)
+            .map(|connection| connections::api_key(app, connection, credential))
+            .collect(),
         connection_string: Some(connections::connection_string(app, credential)),
         direct_connection: Some(connections::direct_connection(app, credential)),
     }
@@ -452,7 +541,6 @@ async fn create(
 #[utoipa::path(get, path = "/v1/databases", tag = "Databases", params(PageQuery, DatabaseQuery), responses(
     (status = 200, description = "The databases.", body = List<DatabaseWire>),
     (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not do this.", body = ErrorBody),
     (status = 422, description = "A parameter does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn list_all_databases(
@@ -473,7 +561,7 @@ pub(super) async fn list_all_databases(
 /// connection, which is not shown again. It is normally `ready`; when it is still `provisioning`, a
 /// connect waits for it.
 #[utoipa::path(post, path = "/v1/databases", tag = "Databases", request_body = CreateDatabaseOf, responses(
-    (status = 201, description = "The database, with the secrets of its first connection.", body = Data<DatabaseWire>),
+    (status = 201, description = "The database, with the secrets of its first connection.", body = Data<CreatedDatabaseWire>),
     (status = 400, description = "The project has a default database already, the branch is null or named twice, `logicalId` comes with `branchGitName`, or the body is not JSON.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not do this.", body = ErrorBody),
@@ -498,8 +586,12 @@ pub(super) async fn create_database_of(
     let CreateDatabaseOf { name, region, is_default, source, .. } = new;
     let wanted = Wanted { name, region, is_default, source, placement, logical_id };
     create(&app, &actor, &repeatable, project, wanted, |database, credential| {
-        let data = DatabaseWire {
-            fields: fields(&app, database, Some(credential)),
+        let data = CreatedDatabaseWire {
+            fields: fields(&app, database),
+            status: database.status.into(),
+            connections: first(database, credential)
+                .map(|own| connections::wire_first(&app, own, credential))
+                .collect(),
             project: project_reference(&app, database),
         };
         Answer::of(StatusCode::CREATED, &Data { data })

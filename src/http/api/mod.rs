@@ -4,6 +4,8 @@ mod audit;
 mod branches;
 mod connections;
 mod databases;
+pub(super) mod document;
+mod ids;
 mod integrations;
 mod limits;
 mod me;
@@ -21,103 +23,23 @@ use axum::Router;
 use axum::http::Method;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Content, Header, Object, Ref, ResponseBuilder, Type};
-use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::base::error::{Error, Result};
+use crate::base::id::{DatabaseId, ProjectId, WorkspaceId};
 use crate::base::page::{Page, PageRequest};
+use crate::domain::regions::Regions;
 use crate::http::refusal::Actions;
 
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "Howdah Management API",
-        version = "v1",
-        description = "REST API for managing workspaces, projects, branches, databases and connections. \
-                       Every database is a PostgreSQL instance of its own.\n\n\
-                       Every answer says how fast requests may come: up to `RateLimit-Limit` at once, \
-                       `RateLimit-Remaining` of them now, and all of them again in `RateLimit-Reset` seconds. \
-                       Requests beyond that are answered with 429; `Retry-After` says when the next one is taken.\n\n\
-                       Every error has a stable `code`, a `message` for people and mostly a `hint` that says what to do. \
-                       `X-Request-Id` is on every answer: name it when you ask the operator about one."
-    ),
-    modifiers(&Bearer),
-    security(("Bearer" = [])),
-    tags(
-        (name = "Projects", description = "A project groups databases."),
-        (name = "Databases", description = "A database is a PostgreSQL instance of its own."),
-        (name = "Databases Connections", description = "The credentials of one database."),
-        (name = "Database Usage", description = "What a database has done and how large it is."),
-        (name = "Connections", description = "A connection is a credential of one database."),
-        (name = "Branches", description = "A branch is where databases of a project stand."),
-        (name = "Operations", description = "An operation is work on a database that goes on after the request that started it."),
-        (name = "Integrations", description = "An integration is what a person lets an application do in a workspace."),
-        (name = "Service Tokens", description = "A service token is what a program calls this API with."),
-        (name = "Workspaces", description = "A workspace owns projects."),
-        (name = "Regions", description = "Where databases are made."),
-        (name = "Misc", description = "What belongs to no other group."),
-    )
-)]
-struct Document;
-
-struct Bearer;
-
-impl Modify for Bearer {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let mut scheme = Http::new(HttpAuthScheme::Bearer);
-        scheme.bearer_format = Some("JWT".into());
-        scheme.description = Some("A service token.".into());
-        document.components.get_or_insert_default().add_security_scheme("Bearer", SecurityScheme::Http(scheme));
-    }
-}
-
-/// What may happen to every operation, and to every one that takes a body.
-struct Failures;
-
-impl Modify for Failures {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        const ANY: [(&str, &str); 5] = [
-            ("414", "The address is too long."),
-            ("429", "The token or the address sends requests too fast; Retry-After says when to send the next."),
-            ("431", "The header fields are too many or too large."),
-            ("500", "A fault of the server."),
-            ("503", "The server cannot do it right now; Retry-After says when to try again."),
-        ];
-        const WITH_BODY: [(&str, &str); 3] = [
-            ("408", "The body did not arrive in time."),
-            ("413", "The body is too large."),
-            ("415", "The body is not of type application/json."),
-        ];
-        let body = || Content::new(Some(Ref::from_schema_name("ErrorBody")));
-        for path in document.paths.paths.values_mut() {
-            let operations = [&mut path.get, &mut path.post, &mut path.patch, &mut path.delete];
-            for operation in operations.into_iter().flatten() {
-                let with_body = WITH_BODY.iter().filter(|_| operation.request_body.is_some());
-                for (status, description) in ANY.iter().chain(with_body) {
-                    let mut response =
-                        ResponseBuilder::new().description(*description).content("application/json", body());
-                    if ["429", "503"].contains(status) {
-                        let mut seconds = Header::new(Object::with_type(Type::Integer));
-                        seconds.description = Some("In how many seconds to try again.".into());
-                        response = response.header("Retry-After", seconds);
-                    }
-                    operation.responses.responses.insert((*status).into(), response.build().into());
-                }
-            }
-        }
-    }
-}
-
 /// Every operation of the API, the document about them, and what they are called in the audit log.
-pub(super) fn routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi, Actions) {
+pub(super) fn routes(regions: &Regions) -> (Router<Arc<App>>, utoipa::openapi::OpenApi, Actions) {
     let (router, mut document) = operations().split_for_parts();
     let actions = actions(&document);
-    Failures.modify(&mut document);
+    document::complete(&mut document, regions);
     (router, document, actions)
 }
 
@@ -136,7 +58,7 @@ fn actions(document: &utoipa::openapi::OpenApi) -> Actions {
 }
 
 fn operations() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    OpenApiRouter::with_openapi(document::begin())
         .routes(routes!(projects::list_projects, projects::create_project))
         .routes(routes!(projects::get_project, projects::update_project, projects::delete_project))
         .routes(routes!(projects::transfer_project))
@@ -190,6 +112,7 @@ struct List<T> {
 #[serde(rename_all = "camelCase")]
 struct Pagination {
     /// Give this as `cursor` to get the next page; null on the last one.
+    #[schema(example = json!(null))]
     next_cursor: Option<String>,
     /// Whether there is a next page.
     has_more: bool,
@@ -241,25 +164,48 @@ impl<T> List<T> {
     }
 }
 
-/// Another resource, as it is named inside an answer.
-#[derive(Debug, Serialize, ToSchema)]
-struct Reference {
-    /// Its id.
-    id: String,
-    /// Its address in this API.
-    #[schema(format = "uri")]
-    url: String,
-    /// Its name.
-    name: String,
+/// Other resources, as they are named inside an answer: type, id, what its address is made of, and
+/// a name for examples.
+macro_rules! references {
+    ($($(#[$doc:meta])* $name:ident($id:ident, $collection:literal, $sample:literal);)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Serialize, ToSchema)]
+        struct $name {
+            /// Its id.
+            #[schema(value_type = $id)]
+            id: String,
+            /// Its address in this API.
+            #[schema(format = "uri", example = json!(sample_url($collection, $id::PREFIX)))]
+            url: String,
+            /// Its name.
+            #[schema(example = $sample)]
+            name: String,
+        }
+
+        impl $name {
+            fn new(app: &App, id: $id, name: String) -> Self {
+                let id = id.to_string();
+                Self { url: url(app, $collection, &id), id, name }
+            }
+        }
+    )*};
 }
 
-impl Reference {
-    fn new(app: &App, collection: &str, id: String, name: String) -> Self {
-        Self { url: url(app, collection, &id), id, name }
-    }
+references! {
+    /// The workspace that owns something.
+    WorkspaceReference(WorkspaceId, "workspaces", "Personal");
+    /// The project that something belongs to.
+    ProjectReference(ProjectId, "projects", "my_project");
+    /// The database that something belongs to.
+    DatabaseReference(DatabaseId, "databases", "my_project");
 }
 
 /// The address of a resource in this API.
 fn url(app: &App, collection: &str, id: &str) -> String {
     format!("{}/v1/{collection}/{id}", app.public.api)
+}
+
+/// Such an address in examples.
+fn sample_url(collection: &str, prefix: &str) -> String {
+    format!("https://howdah.example.com/v1/{collection}/{prefix}_{}", ids::SAMPLE)
 }

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Data, List, PageQuery, Reference, filter_id, url};
+use super::{Data, DatabaseReference, List, PageQuery, filter_id, sample_url, url};
 use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
@@ -22,48 +22,81 @@ use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::retry::Repeatable;
 
+/// What an operation is: always `operation`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum OperationType {
+    Operation,
+}
+
+/// How an operation stands.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = "succeeded")]
+enum OperationState {
+    Waiting,
+    Running,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl From<WorkflowState> for OperationState {
+    /// What a delete has made pointless is cancelled, as far as its owner is concerned.
+    fn from(state: WorkflowState) -> Self {
+        match state {
+            WorkflowState::Waiting => Self::Waiting,
+            WorkflowState::Running => Self::Running,
+            WorkflowState::Succeeded => Self::Succeeded,
+            WorkflowState::Failed => Self::Failed,
+            WorkflowState::Superseded | WorkflowState::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
 /// Work on a database that goes on after the request that started it.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Operation)]
 pub(super) struct OperationWire {
     /// Its id.
-    #[schema(example = "op_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = WorkflowId)]
     id: String,
     /// Always `operation`.
-    #[schema(example = "operation")]
-    r#type: &'static str,
+    r#type: OperationType,
     /// Its address in this API.
-    #[schema(format = "uri")]
+    #[schema(format = "uri", example = json!(sample_url("operations", "op")))]
     url: String,
     /// What it does.
     #[schema(example = "provision_database")]
     kind: String,
-    /// `waiting`, `running`, `succeeded`, `failed` or `cancelled`.
-    #[schema(example = "succeeded")]
-    state: &'static str,
+    /// How it stands.
+    state: OperationState,
     /// The step that it is at, or ended at.
     #[schema(example = "prove_ready")]
     step: String,
     /// How often this step was tried without success.
+    #[schema(example = 0)]
     attempts: i32,
     /// What keeps it from getting further, or why it ended as it did; null while all is well.
+    #[schema(example = json!(null))]
     reason: Option<String>,
     /// The database that it works on. After a delete it is there no more.
-    database: Reference,
+    database: DatabaseReference,
     /// The project of that database.
-    #[schema(example = "proj_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = ProjectId)]
     project_id: String,
     /// When it began.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// When something happened to it last.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.437Z")]
     updated_at: String,
     /// When its step is tried again, while it waits for that; null otherwise.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = json!(null))]
     next_attempt_at: Option<String>,
     /// When it ended; null while it has not.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.437Z")]
     ended_at: Option<String>,
     /// Whether it can be cancelled now.
     can_cancel: bool,
@@ -81,35 +114,20 @@ pub(super) struct OperationQuery {
     /// Only the operations on databases of this project.
     project_id: Option<String>,
     /// Only operations in this state.
-    #[param(example = "failed")]
-    state: Option<String>,
+    #[param(inline)]
+    state: Option<OperationState>,
 }
 
 impl OperationQuery {
-    fn parse(&self) -> Result<Filter, Error> {
-        let states = match &self.state {
-            None => Vec::new(),
-            Some(word) => WorkflowState::ALL.into_iter().filter(|state| state_word(*state) == word).collect(),
-        };
-        if self.state.is_some() && states.is_empty() {
-            return Err(Error::invalid(
-                "state: there is no such state",
-                "Use waiting, running, succeeded, failed or cancelled.",
-            ));
-        }
-        Ok(Filter {
+    fn parse(&self) -> Filter {
+        let states = self.state.into_iter().flat_map(|wanted| {
+            WorkflowState::ALL.into_iter().filter(move |state| OperationState::from(*state) == wanted)
+        });
+        Filter {
             database: filter_id(self.database_id.as_deref(), DatabaseId::parse),
             project: filter_id(self.project_id.as_deref(), ProjectId::parse),
-            states,
-        })
-    }
-}
-
-/// What a delete has made pointless is cancelled, as far as its owner is concerned.
-fn state_word(state: WorkflowState) -> &'static str {
-    match state {
-        WorkflowState::Superseded => WorkflowState::Cancelled.as_str(),
-        other => other.as_str(),
+            states: states.collect(),
+        }
     }
 }
 
@@ -119,15 +137,15 @@ fn wire(app: &App, operation: Operation) -> OperationWire {
     OperationWire {
         url: url(app, "operations", &id),
         id,
-        r#type: "operation",
-        state: state_word(operation.state),
+        r#type: OperationType::Operation,
+        state: operation.state.into(),
         can_cancel: operation.can_cancel(),
         can_retry: operation.can_retry(),
         kind: operation.kind,
         step: operation.step,
         attempts: operation.attempts,
         reason: if superseded { Some("the database was deleted meanwhile".into()) } else { operation.reason },
-        database: Reference::new(app, "databases", operation.database.to_string(), operation.database_name),
+        database: DatabaseReference::new(app, operation.database, operation.database_name),
         project_id: operation.project.to_string(),
         created_at: format_timestamp(operation.created_at),
         updated_at: format_timestamp(operation.updated_at),
@@ -155,7 +173,7 @@ pub(super) async fn list_operations(
     Query(page): Query<PageQuery>,
     Query(filter): Query<OperationQuery>,
 ) -> Result<Json<List<OperationWire>>, Failure> {
-    let (page, filter) = (page.parse(WorkflowId::parse)?, filter.parse()?);
+    let (page, filter) = (page.parse(WorkflowId::parse)?, filter.parse());
     let found = operations::list(&app.store.session().await?, &actor, &filter, page).await?;
     Ok(Json(List::of(found, |operation| wire(&app, operation))))
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::databases::NewDatabaseFields;
-use super::{Data, List, PageQuery, Reference, databases as database_wire, url};
+use super::{Data, List, PageQuery, WorkspaceReference, databases as database_wire, sample_url, url};
 use crate::app::App;
 use crate::auth::{Principal, service_tokens};
 use crate::base::clock::format_timestamp;
@@ -29,38 +29,47 @@ use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::retry::Repeatable;
 
+/// What a project is: always `project`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum ProjectType {
+    Project,
+}
+
 /// A project.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Project)]
 pub(super) struct ProjectWire {
     /// Its id.
-    #[schema(example = "proj_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = ProjectId)]
     id: String,
     /// Always `project`.
-    #[schema(example = "project")]
-    r#type: &'static str,
+    r#type: ProjectType,
     /// Its address in this API.
-    #[schema(format = "uri")]
+    #[schema(format = "uri", example = json!(sample_url("projects", "proj")))]
     url: String,
     /// Its name.
     #[schema(example = "my_project")]
     name: String,
     /// The identity that an external tool gave it.
+    #[schema(example = json!(null))]
     logical_id: Option<String>,
     /// When it was made.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// The region of its default database, or the one that it was made with.
     #[schema(example = "us-east-1")]
     default_region: Option<String>,
     /// Its workspace.
-    workspace: Reference,
+    workspace: WorkspaceReference,
     /// Whether it and its databases cannot be deleted.
     delete_protection: bool,
 }
 
 /// A new project, with its default database unless none was wanted.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewProject)]
 pub(super) struct NewProjectWire {
     #[serde(flatten)]
     project: ProjectWire,
@@ -84,7 +93,7 @@ pub(super) struct CreateProject {
     #[schema(nullable = false)]
     region: Option<String>,
     /// An external tool's own name for it; unique in the workspace.
-    #[schema(nullable = false, pattern = "^[a-z0-9][-_a-z0-9]*$")]
+    #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
     /// The workspace; the token's own.
     #[schema(nullable = false)]
@@ -100,7 +109,7 @@ pub(super) struct UpdateProject {
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// Any object. It is kept and never shown.
-    #[schema(nullable = false, value_type = Object)]
+    #[schema(nullable = false, value_type = HashMap<String, Value>, required = false)]
     settings: Option<serde_json::Map<String, serde_json::Value>>,
     /// Whether it and its databases cannot be deleted.
     #[schema(nullable = false)]
@@ -110,6 +119,7 @@ pub(super) struct UpdateProject {
 /// Who gets a project.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({"recipientAccessToken": "eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ3b3Jrc3BhY2U6MDFqenE2dzNjNGU1In0.c2lnbmF0dXJl"}))]
 pub(super) struct TransferProject {
     /// A token of the workspace that gets the project. It names that workspace and proves its consent.
     recipient_access_token: String,
@@ -133,12 +143,12 @@ fn wire(app: &App, project: Project) -> ProjectWire {
     ProjectWire {
         url: url(app, "projects", &id),
         id,
-        r#type: "project",
+        r#type: ProjectType::Project,
         name: project.name,
         logical_id: project.logical_id,
         created_at: format_timestamp(project.created_at),
         default_region: project.default_region,
-        workspace: Reference::new(app, "workspaces", project.workspace.to_string(), project.workspace_name),
+        workspace: WorkspaceReference::new(app, project.workspace, project.workspace_name),
         delete_protection: project.delete_protection,
     }
 }

@@ -29,16 +29,23 @@ use crate::http::retry::Repeatable;
 /// The largest page of this list, smaller than that of others.
 const LARGEST_PAGE: u32 = 100;
 
+/// What a service token is: always `serviceToken`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum ServiceTokenType {
+    ServiceToken,
+}
+
 /// A service token, without its value.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ServiceToken)]
 pub(super) struct ServiceTokenWire {
     /// Its id.
-    #[schema(example = "itgr_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = ServiceTokenId)]
     id: String,
     /// Always `serviceToken`.
-    #[schema(example = "serviceToken")]
-    r#type: &'static str,
+    r#type: ServiceTokenType,
     /// Its name.
     #[schema(example = "continuous integration")]
     name: String,
@@ -46,26 +53,31 @@ pub(super) struct ServiceTokenWire {
     #[schema(example = "eyJ0eX…k3Zg")]
     value_hint: String,
     /// When it was made.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// Until when it is good; null when it does not expire.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = json!(null))]
     expires_at: Option<String>,
     /// When it was used last, to the minute; null when it never was.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T12:04:00.000Z")]
     last_used_at: Option<String>,
     /// Whether it changes nothing.
     read_only: bool,
     /// The only projects that it sees; null when it sees all of its workspace.
+    #[schema(value_type = Option<Vec<ProjectId>>, example = json!(null))]
     project_ids: Option<Vec<String>>,
 }
 
 /// A new service token, with the value that is not shown again.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewServiceToken)]
 pub(super) struct NewServiceTokenWire {
     #[serde(flatten)]
     token: ServiceTokenWire,
     /// What requests carry as `Authorization: Bearer`. It is not shown again.
+    #[schema(
+        example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ3b3Jrc3BhY2U6MDFqenE2dzNjNGU1In0.c2lnbmF0dXJl"
+    )]
     value: String,
 }
 
@@ -85,7 +97,7 @@ pub(super) struct CreateServiceToken {
     #[schema(default = false)]
     read_only: bool,
     /// The only projects that it sees, with what is in them: 1 to 100; all when this is left out.
-    #[schema(nullable = false, min_items = 1, max_items = 100)]
+    #[schema(nullable = false, value_type = Option<Vec<ProjectId>>, min_items = 1, max_items = 100)]
     project_ids: Option<Vec<String>>,
 }
 
@@ -104,7 +116,7 @@ fn wire(token: ServiceToken) -> ServiceTokenWire {
     let Limits { read_only, projects, expires_at } = token.limits;
     ServiceTokenWire {
         id: token.id.to_string(),
-        r#type: "serviceToken",
+        r#type: ServiceTokenType::ServiceToken,
         name: token.name,
         value_hint: token.value_hint,
         created_at: format_timestamp(token.created_at),

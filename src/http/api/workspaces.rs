@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Data, List, PageQuery, url};
+use super::{Data, List, PageQuery, sample_url, url};
 use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
@@ -22,29 +22,38 @@ use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
 
+/// What a workspace is: always `workspace`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum WorkspaceType {
+    Workspace,
+}
+
 /// A workspace.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Workspace)]
 pub(super) struct WorkspaceWire {
     /// Its id.
-    #[schema(example = "wksp_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = WorkspaceId)]
     id: String,
     /// Always `workspace`.
-    #[schema(example = "workspace")]
-    r#type: &'static str,
+    r#type: WorkspaceType,
     /// Its address in this API.
-    #[schema(format = "uri")]
+    #[schema(format = "uri", example = json!(sample_url("workspaces", "wksp")))]
     url: String,
     /// Its name.
+    #[schema(example = "Personal")]
     name: String,
     /// When it was made.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
 }
 
 /// What a workspace may use.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Subscription)]
 pub(super) struct SubscriptionWire {
     /// The plan's name.
     #[schema(example = "Self-hosted")]
@@ -53,13 +62,14 @@ pub(super) struct SubscriptionWire {
     /// be made; `GET /v1/workspaces/{id}/limits` has the numbers.
     usage_blocked: bool,
     /// Where to get another plan: this server's own address, since there is nothing to buy.
-    #[schema(format = "uri")]
+    #[schema(format = "uri", example = "https://howdah.example.com")]
     upgrade_url: String,
 }
 
 /// What a new workspace needs; all of it may be left out.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({"displayName": "Research"}))]
 pub(super) struct CreateWorkspace {
     /// Its name.
     #[expect(dead_code, reason = "nobody can make a workspace yet: that takes a person who has signed in")]
@@ -72,7 +82,7 @@ fn wire(app: &App, workspace: Workspace) -> WorkspaceWire {
     WorkspaceWire {
         url: url(app, "workspaces", &id),
         id,
-        r#type: "workspace",
+        r#type: WorkspaceType::Workspace,
         name: workspace.name,
         created_at: format_timestamp(workspace.created_at),
     }

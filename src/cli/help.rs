@@ -1,0 +1,62 @@
+//! The first page of help: which commands there are, in groups.
+
+use clap::Command;
+
+use super::failure::EXIT_CODES;
+
+/// The groups; what is in none stands in the last one.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("The platform", &["serve", "migrate", "openapi"]),
+    ("As whom", &["login", "logout", "whoami"]),
+    (
+        "What is on it",
+        &["projects", "databases", "branches", "connections", "tokens", "operations", "audit", "workspaces", "regions"],
+    ),
+    ("More", &["completions"]),
+];
+
+const EXAMPLES: &str = "\
+Examples:
+  howdah serve                                    run the platform on this machine
+  howdah projects create my_project               make a project with a database
+  howdah databases psql my_project                open psql on it
+  howdah login --url https://howdah.example.com   use a Howdah somewhere else
+
+Where a name is given in place of an id, it is the exact name of one thing. Lists are read to their
+end. With --json, results and errors are JSON. `howdah login --help` says where the address and the
+token come from.
+
+Exit codes of the client's commands:";
+
+/// The command with its first page of help in groups.
+pub(super) fn arrange(command: Command) -> Command {
+    let heading = command.get_styles().get_header().to_owned();
+    let literal = command.get_styles().get_literal().to_owned();
+    let mut template = format!("{{about-with-newline}}\n{heading}Usage:{heading:#} {{usage}}\n");
+    for (at, (title, names)) in GROUPS.iter().enumerate() {
+        template.push_str(&format!("\n{heading}{title}:{heading:#}\n"));
+        let is_last = at + 1 == GROUPS.len();
+        let grouped = |name: &str| GROUPS.iter().any(|(_, names)| names.contains(&name));
+        let here = |name: &str| names.contains(&name) || (is_last && !grouped(name));
+        for verb in command.get_subcommands().filter(|verb| here(verb.get_name())) {
+            let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
+            template.push_str(&format!("  {literal}{:<12}{literal:#} {about}\n", verb.get_name()));
+        }
+    }
+    template.push_str(&format!("\n{heading}Options:{heading:#}\n{{options}}{{after-help}}"));
+    command.help_template(template).after_help(format!("{EXAMPLES}\n{EXIT_CODES}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_that_is_grouped_exists() {
+        let command = <super::super::Cli as clap::CommandFactory>::command();
+        for name in GROUPS.iter().flat_map(|(_, names)| *names) {
+            assert!(command.find_subcommand(name).is_some(), "{name}");
+        }
+        command.debug_assert();
+    }
+}

@@ -1,0 +1,206 @@
+//! The command line: the platform's commands, and those of people who use one.
+//!
+//! This file is the entry point and knows both. The others are the client: one a noun of the API,
+//! and what they share. They start nothing of the platform.
+
+mod audit;
+mod branches;
+mod connections;
+mod databases;
+mod failure;
+mod help;
+mod login;
+mod noun;
+mod operations;
+mod output;
+mod projects;
+mod prompt;
+mod psql;
+mod regions;
+mod saved;
+mod service_tokens;
+mod session;
+mod table;
+mod usage;
+mod wait;
+mod workspaces;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use self::failure::Failure;
+use self::output::Output;
+use self::session::{Options, Session};
+use crate::base::error::describe;
+use crate::config;
+use crate::{http, serve};
+
+pub(crate) use self::output::print;
+
+/// A Postgres platform in one binary: one HTTP call, and a PostgreSQL database exists.
+#[derive(Parser, Debug)]
+#[command(name = "howdah", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the platform: API, gateway and workers in one process
+    ///
+    /// The first start makes the data directory, Howdah's own metadata store, a workspace and a
+    /// first service token, which is written to `initial-token` in it. Every option can also
+    /// be set by its environment variable. Ctrl-C stops everything cleanly.
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Box<config::Serve>),
+
+    /// Bring the metadata store's schema up to date, and stop
+    ///
+    /// `howdah serve` does this at each start; this is for those who want to do it before.
+    Migrate(config::Place),
+
+    /// Print the OpenAPI document of the API
+    Openapi,
+
+    Login(login::Login),
+    Logout(login::Logout),
+    Whoami(login::Whoami),
+    #[command(alias = "project")]
+    Projects(projects::Projects),
+    #[command(aliases = ["database", "db"])]
+    Databases(databases::Databases),
+    #[command(alias = "branch")]
+    Branches(branches::Branches),
+    #[command(alias = "connection")]
+    Connections(connections::Connections),
+    #[command(aliases = ["token", "service-tokens"])]
+    Tokens(service_tokens::Tokens),
+    #[command(alias = "operation")]
+    Operations(operations::Operations),
+    #[command(alias = "workspace")]
+    Workspaces(workspaces::Workspaces),
+    #[command(alias = "region")]
+    Regions(regions::Regions),
+    Audit(audit::Audit),
+
+    /// Print a completion script for a shell
+    #[command(after_help = COMPLETION_EXAMPLES)]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  howdah serve
+  howdah serve --data-dir /srv/howdah --http 0.0.0.0:8080 --gateway 0.0.0.0:5432 --public-gateway db.example.com:5432
+
+More detail in the logs: RUST_LOG=howdah=debug";
+
+const COMPLETION_EXAMPLES: &str = "\
+Examples:
+  howdah completions bash > /etc/bash_completion.d/howdah
+  howdah completions zsh > \"${fpath[1]}/_howdah\"
+  howdah completions fish > ~/.config/fish/completions/howdah.fish";
+
+/// Runs the program. The platform's commands fail with one line on standard error and exit code 1;
+/// the client's as `howdah --help` says.
+pub fn main() -> ExitCode {
+    if rustix::process::getpid().is_init() {
+        return crate::serve::init::run();
+    }
+    let command = match Cli::from_arg_matches(&help::arrange(Cli::command()).get_matches()) {
+        Ok(cli) => cli.command,
+        Err(error) => error.exit(),
+    };
+    match command {
+        Command::Serve(config) => platform(serve::run(*config)),
+        Command::Migrate(place) => platform(serve::migrate(place)),
+        Command::Openapi => {
+            print(&openapi());
+            ExitCode::SUCCESS
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "howdah", &mut script);
+            print(&String::from_utf8_lossy(&script));
+            ExitCode::SUCCESS
+        }
+        Command::Login(login) => run(login.options.json, async |output| login.run(output).await),
+        Command::Logout(logout) => run(logout.json, async |output| logout.run(&output)),
+        Command::Whoami(whoami) => ask(whoami.options.clone(), async |session| whoami.run(session).await),
+        Command::Projects(projects) => ask(projects.options.clone(), async |session| projects.run(session).await),
+        Command::Databases(databases) => ask(databases.options.clone(), async |session| databases.run(session).await),
+        Command::Branches(branches) => ask(branches.options.clone(), async |session| branches.run(session).await),
+        Command::Connections(connections) => {
+            ask(connections.options.clone(), async |session| connections.run(session).await)
+        }
+        Command::Tokens(tokens) => ask(tokens.options.clone(), async |session| tokens.run(session).await),
+        Command::Operations(operations) => {
+            ask(operations.options.clone(), async |session| operations.run(session).await)
+        }
+        Command::Workspaces(workspaces) => {
+            ask(workspaces.options.clone(), async |session| workspaces.run(session).await)
+        }
+        Command::Regions(regions) => ask(regions.options.clone(), async |session| regions.run(session).await),
+        Command::Audit(audit) => ask(audit.options.clone(), async |session| audit.run(session).await),
+    }
+}
+
+/// Runs a command of the platform.
+fn platform(work: impl Future<Output = Result<(), String>>) -> ExitCode {
+    // Nothing that Howdah starts may gain privileges by executing a file.
+    if let Err(error) = rustix::thread::set_no_new_privs(true) {
+        return fail(&format!("cannot give up gaining privileges (no_new_privs): {error}"));
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}")),
+    };
+    let done = runtime.block_on(work);
+    // What still waits for the disk then can be interrupted anywhere, as by a crash.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => fail(&sentence),
+    }
+}
+
+/// Runs a command of the client that asks a Howdah.
+fn ask(options: Options, work: impl AsyncFnOnce(&Session) -> Result<(), Failure>) -> ExitCode {
+    run(options.json, async |output| work(&Session::open(&options, output)?).await)
+}
+
+/// Runs a command of the client.
+fn run(json: bool, work: impl AsyncFnOnce(Output) -> Result<(), Failure>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}")),
+    };
+    let done = runtime.block_on(work(Output::detect(json)));
+    // Whoever still reads an answer from the terminal would be waited for.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(&Output::detect(json)),
+    }
+}
+
+/// The OpenAPI document as it is committed.
+pub fn openapi() -> String {
+    match http::document().and_then(|document| serde_json::to_string_pretty(&document)) {
+        Ok(text) => text + "\n",
+        Err(error) => describe(&error),
+    }
+}
+
+fn fail(sentence: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "howdah: {sentence}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,98 @@
+//! What the commands of every noun share: how a thing is read, shown, and found by its name.
+
+use std::num::NonZero;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::failure::Failure;
+use super::session::Session;
+use super::table::Cell;
+use crate::client::{self, LARGE_PAGE, Listing};
+
+/// A noun of the API as people see it.
+pub(super) trait Noun: DeserializeOwned {
+    /// One of them.
+    const SINGULAR: &'static str;
+    /// Many of them.
+    const PLURAL: &'static str;
+    /// The headings of a list.
+    const COLUMNS: &'static [&'static str];
+
+    /// A line of a list, under [`Noun::COLUMNS`].
+    fn cells(&self, now: Timestamp) -> Vec<Cell>;
+
+    /// Everything about it.
+    fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)>;
+}
+
+/// A noun whose things have names that people give in place of ids.
+pub(super) trait Named: Noun {
+    /// Whether a text is an id of this noun, and not a name.
+    fn is_id(text: &str) -> bool;
+    /// Its id.
+    fn id(&self) -> &str;
+    /// Its name.
+    fn name(&self) -> &str;
+    /// What it belongs to, to tell it from others of its name.
+    fn place(&self) -> String;
+}
+
+/// How much of a list.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Rows {
+    /// At most this many [default: all]
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<NonZero<usize>>,
+}
+
+impl Rows {
+    /// All rows of a list, or as many as are wanted.
+    pub(super) fn of<'a>(self, path: &'a [&'a str], query: &'a [(&'a str, String)]) -> Listing<'a> {
+        Listing { path, query, page: LARGE_PAGE, limit: self.limit.map(NonZero::get) }
+    }
+}
+
+/// A whole list, to look for names in.
+pub(super) fn all<'a>(path: &'a [&'a str], query: &'a [(&'a str, String)]) -> Listing<'a> {
+    Rows { limit: None }.of(path, query)
+}
+
+/// Another thing, as it is named inside one.
+#[derive(Debug, Deserialize)]
+pub(super) struct Reference {
+    pub(super) id: String,
+    pub(super) name: String,
+}
+
+/// Reads a thing that the API answered.
+pub(super) fn read<N: Noun>(value: &Value) -> Result<N, Failure> {
+    N::deserialize(value).map_err(|error| {
+        let sentence = format!("the server's {} is not of the form that this program knows: {error}", N::SINGULAR);
+        client::Failure::Foreign(sentence).into()
+    })
+}
+
+/// The id that a text means: it is one, or the exact name of one thing among those listed.
+pub(super) async fn find<N: Named>(session: &Session, text: &str, among: Listing<'_>) -> Result<String, Failure> {
+    if N::is_id(text) {
+        return Ok(text.to_owned());
+    }
+    let things = session.client.list(among).await?.iter().map(read::<N>).collect::<Result<Vec<N>, _>>()?;
+    choose(text, things)
+}
+
+fn choose<N: Named>(text: &str, things: Vec<N>) -> Result<String, Failure> {
+    let found: Vec<&N> = things.iter().filter(|thing| thing.name() == text).collect();
+    match found.as_slice() {
+        [] => Err(Failure::NotFound(format!("no {} has the name or id {text:?}", N::SINGULAR))),
+        [only] => Ok(only.id().to_owned()),
+        several => Err(Failure::Ambiguous(
+            format!("{} {} have the name {text:?}; give the id of the one that you mean", several.len(), N::PLURAL),
+            several.iter().map(|thing| format!("{}  {}", thing.id(), thing.place())).collect(),
+        )),
+    }
+}

@@ -1,0 +1,61 @@
+//! `howdah regions`
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::failure::Failure;
+use super::noun::{Noun, all};
+use super::output::Tone;
+use super::session::{Options, Session};
+use super::table::Cell;
+
+/// Regions, where databases are made
+#[derive(Args, Debug)]
+#[command(arg_required_else_help = true)]
+pub(super) struct Regions {
+    #[command(flatten)]
+    pub(super) options: Options,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// List the regions
+    #[command(visible_alias = "ls")]
+    List,
+}
+
+#[derive(Deserialize)]
+struct Region {
+    id: String,
+    name: String,
+    status: String,
+}
+
+impl Noun for Region {
+    const SINGULAR: &'static str = "region";
+    const PLURAL: &'static str = "regions";
+    const COLUMNS: &'static [&'static str] = &["ID", "NAME", "STATUS"];
+
+    fn cells(&self, _now: Timestamp) -> Vec<Cell> {
+        let tone = if self.status == "available" { Tone::Good } else { Tone::Bad };
+        vec![Cell::id(&self.id), Cell::new(&self.name), Cell::new(&self.status).with(tone)]
+    }
+
+    fn details(&self, _now: Timestamp) -> Vec<(&'static str, Cell)> {
+        vec![("Id", Cell::id(&self.id)), ("Name", Cell::new(&self.name)), ("Status", Cell::new(&self.status))]
+    }
+}
+
+impl Regions {
+    pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
+        match self.verb {
+            Verb::List => {
+                let regions = session.client.list(all(&["regions", "postgres"], &[])).await?;
+                session.output.list::<Region>(&regions, session.now())
+            }
+        }
+    }
+}

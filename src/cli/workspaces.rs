@@ -1,0 +1,96 @@
+//! `howdah workspaces`
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::failure::Failure;
+use super::noun::{Named, Noun, Rows, all, find};
+use super::session::{Options, Session};
+use super::table::Cell;
+use crate::base::id::WorkspaceId;
+
+/// Workspaces, which own projects
+#[derive(Args, Debug)]
+#[command(arg_required_else_help = true)]
+pub(super) struct Workspaces {
+    #[command(flatten)]
+    pub(super) options: Options,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// List the workspaces that the token reaches
+    #[command(visible_alias = "ls")]
+    List {
+        #[command(flatten)]
+        rows: Rows,
+    },
+
+    /// Show a workspace
+    Get {
+        /// Its id (wksp_…) or name [default: the token's own]
+        workspace: Option<String>,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Workspace {
+    id: String,
+    name: String,
+    created_at: Timestamp,
+}
+
+impl Noun for Workspace {
+    const SINGULAR: &'static str = "workspace";
+    const PLURAL: &'static str = "workspaces";
+    const COLUMNS: &'static [&'static str] = &["NAME", "ID", "CREATED"];
+
+    fn cells(&self, now: Timestamp) -> Vec<Cell> {
+        vec![Cell::new(&self.name), Cell::id(&self.id), Cell::age(self.created_at, now)]
+    }
+
+    fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
+        vec![("Name", Cell::new(&self.name)), ("Id", Cell::id(&self.id)), ("Created", Cell::time(self.created_at, now))]
+    }
+}
+
+impl Named for Workspace {
+    fn is_id(text: &str) -> bool {
+        WorkspaceId::parse(text).is_some()
+    }
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn place(&self) -> String {
+        format!("made {}", self.created_at.strftime("%Y-%m-%d %H:%M UTC"))
+    }
+}
+
+impl Workspaces {
+    pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
+        let (client, output) = (&session.client, &session.output);
+        match self.verb {
+            Verb::List { rows } => {
+                let workspaces = client.list(rows.of(&["workspaces"], &[])).await?;
+                output.list::<Workspace>(&workspaces, session.now())
+            }
+            Verb::Get { workspace } => {
+                let id = match workspace {
+                    Some(text) => find::<Workspace>(session, &text, all(&["workspaces"], &[])).await?,
+                    None => session.workspace().await?,
+                };
+                output.one::<Workspace>(&client.get(&["workspaces", &id]).await?, session.now())
+            }
+        }
+    }
+}

@@ -1,0 +1,666 @@
+//! The client's commands: the built binary against a real Howdah, against one that fails as the
+//! test wants, and at a terminal.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::harness::{Howdah, ask, binary, psql};
+
+/// Somebody with a home of their own who uses the client.
+struct Client {
+    home: tempfile::TempDir,
+    environment: Vec<(&'static str, String)>,
+}
+
+/// What a command did.
+#[derive(Debug)]
+struct Done {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Client {
+    fn new(environment: &[(&'static str, &str)]) -> Self {
+        let environment = environment.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Self { home: tempfile::tempdir().unwrap(), environment }
+    }
+
+    fn of(howdah: &Howdah) -> Self {
+        Self::new(&[("HOWDAH_URL", &howdah.url()), ("HOWDAH_TOKEN", &howdah.token())])
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = binary();
+        for name in ["HOWDAH_URL", "HOWDAH_TOKEN", "NO_COLOR"] {
+            command.env_remove(name);
+        }
+        // This machine may have a Howdah of its own.
+        command.env("HOWDAH_DATA_DIR", self.home.path().join("none")).env("XDG_CONFIG_HOME", self.home.path());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).args(arguments);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Done {
+        Done::from(self.command(arguments).output().unwrap())
+    }
+
+    /// Gives a command this on standard input.
+    fn run_with(&self, arguments: &[&str], input: &str) -> Done {
+        let mut command = self.command(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        Done::from(child.wait_with_output().unwrap())
+    }
+
+    /// What a command that works prints with `--json`.
+    fn json(&self, arguments: &[&str]) -> Value {
+        let done = self.run(&[arguments, &["--json"]].concat());
+        assert_eq!((done.code, done.stderr.as_str()), (0, ""), "{arguments:?}: {done:?}");
+        if done.stdout.is_empty() { Value::Null } else { serde_json::from_str(&done.stdout).unwrap() }
+    }
+
+    /// What a command that works prints for people.
+    fn text(&self, arguments: &[&str]) -> String {
+        let done = self.run(arguments);
+        assert_eq!(done.code, 0, "{arguments:?}: {done:?}");
+        done.stdout
+    }
+
+    /// What a command that fails with this exit code says.
+    fn failure(&self, code: i32, arguments: &[&str]) -> String {
+        let done = self.run(arguments);
+        assert_eq!((done.code, done.stdout.as_str()), (code, ""), "{arguments:?}: {done:?}");
+        done.stderr
+    }
+}
+
+impl From<std::process::Output> for Done {
+    fn from(output: std::process::Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value}"))
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    let field = |thing: &'_ Value| if thing["gitName"].is_null() { "name" } else { "gitName" };
+    list.as_array().unwrap().iter().map(|thing| text(&thing[field(thing)])).collect()
+}
+
+#[tokio::test]
+async fn projects_and_databases_live_and_die_by_their_names() {
+    let howdah = Howdah::start().await;
+    let client = Client::of(&howdah);
+    assert_eq!(client.json(&["projects", "list"]), json!([]));
+    assert_eq!(client.run(&["projects", "list"]).stderr, "There are no projects.\n");
+
+    let made = client.json(&["projects", "create", "shop", "--region", "eu-west-3", "--logical-id", "shop-1"]);
+    assert_eq!((&made["name"], &made["logicalId"]), (&json!("shop"), &json!("shop-1")));
+    assert_eq!(
+        (&made["database"]["status"], &made["database"]["region"]["id"]),
+        (&json!("ready"), &json!("eu-west-3"))
+    );
+    assert_eq!(ask(text(&made["database"]["connectionString"]), "SELECT 42"), "42");
+    assert_eq!(client.json(&["projects", "create", "empty", "--no-database"])["database"], Value::Null);
+    assert_eq!(names(&client.json(&["projects", "list"])), ["shop", "empty"]);
+    assert_eq!(names(&client.json(&["projects", "list", "--limit", "1"])), ["shop"]);
+    assert_eq!(names(&client.json(&["projects", "list", "--logical-id", "shop-1"])), ["shop"]);
+
+    // By name, by id, and by id without its prefix; the answer is the API's.
+    let id = text(&made["id"]);
+    let shown = howdah.owner().get(&format!("/v1/projects/{id}")).await.data(200).clone();
+    for which in ["shop", id, id.trim_start_matches("proj_")] {
+        assert_eq!(client.json(&["projects", "get", which]), shown);
+    }
+    assert_eq!(client.json(&["projects", "rename", "empty", "--name", "depot"])["name"], "depot");
+
+    let printed = client.text(&["databases", "create", "reports", "--project", "shop", "--region", "inherit"]);
+    let secrets: Vec<&str> = printed.lines().filter(|line| line.starts_with("postgres://")).collect();
+    assert_eq!(secrets.len(), 1, "{printed}");
+    assert!(printed.contains("not shown again") && printed.contains("It is ready."), "{printed}");
+    assert_eq!(ask(secrets[0], "SELECT 1"), "1");
+    let other = client.json(&["databases", "create", "--project", "depot", "--branch", "feature", "--default"]);
+    assert_eq!(other["isDefault"], true);
+    assert_eq!(names(&client.json(&["databases", "list", "--project", "shop"])), ["shop", "reports"]);
+    assert_eq!(client.json(&["databases", "list", "--branch", "feature"])[0]["id"], other["id"]);
+    assert_eq!(client.json(&["databases", "list", "--branch", text(&other["branchId"])])[0]["id"], other["id"]);
+    let changed = ["databases", "update", "reports", "--name", "numbers", "--logical-id", "numbers-1"];
+    assert_eq!(client.json(&changed)["logicalId"], "numbers-1");
+    assert_eq!(client.json(&["databases", "update", "numbers", "--branch", "feature"])["logicalId"], "numbers-1");
+    let shown = client.text(&["databases", "get", "numbers"]);
+    assert!(shown.contains("ready") && !shown.contains("sk_"), "{shown}");
+
+    // What may not go by itself, what needs a word first, and what is gone then.
+    assert!(client.failure(4, &["databases", "delete", "shop", "--yes"]).contains("default"));
+    assert!(client.failure(2, &["databases", "delete", "numbers"]).contains("--yes"));
+    assert_eq!(client.json(&["databases", "delete", "numbers", "--yes"])["name"], "numbers");
+    assert!(client.failure(5, &["databases", "get", "numbers"]).contains("no database has the name"));
+    assert!(psql(secrets[0], "SELECT 1").status.code() != Some(0));
+    for project in ["shop", "depot"] {
+        client.text(&["projects", "delete", project, "-y"]);
+    }
+    assert_eq!(client.json(&["projects", "list"]), json!([]));
+    howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn a_name_that_several_have_is_not_guessed() {
+    let howdah = Howdah::start().await;
+    let client = Client::of(&howdah);
+    let ids: Vec<String> =
+        (0..2).map(|_| text(&client.json(&["projects", "create", "twin", "--no-database"])["id"]).to_owned()).collect();
+    let said = client.failure(2, &["projects", "delete", "twin", "--yes"]);
+    assert!(ids.iter().all(|id| said.contains(id)), "{said}");
+    assert_eq!(client.json(&["projects", "list"]).as_array().unwrap().len(), 2, "nothing is deleted");
+}
+
+#[tokio::test]
+async fn connections_are_shown_once_and_replaced() {
+    let howdah = Howdah::start().await;
+    let client = Client::of(&howdah);
+    client.json(&["projects", "create", "shop"]);
+    let made = client.json(&["connections", "create", "web", "--database", "shop"]);
+    let old = text(&made["connectionString"]);
+    assert_eq!(ask(old, "SELECT 1"), "1");
+    assert_eq!(names(&client.json(&["connections", "list", "--database", "shop"])), ["Default", "web"]);
+    let shown = client.json(&["connections", "get", "web", "--database", "shop"]);
+    assert_eq!((&shown["id"], &shown["connectionString"]), (&made["id"], &Value::Null));
+
+    let printed = client.text(&["connections", "rotate", "web", "--yes"]);
+    let new = printed.lines().find(|line| line.starts_with("postgres://")).unwrap();
+    assert_eq!(ask(new, "SELECT 1"), "1");
+    assert!(psql(old, "SELECT 1").status.code() != Some(0));
+    assert!(client.failure(7, &["connections", "create", "x", "--database", "shop"]).contains("too short"));
+    client.text(&["connections", "delete", text(&made["id"]), "--yes"]);
+    assert!(psql(new, "SELECT 1").status.code() != Some(0));
+    assert_eq!(names(&client.json(&["connections", "list"])), ["Default"]);
+
+    // psql gets a connection for as long as it runs, and its exit code is ours.
+    let asked = client.text(&["databases", "psql", "shop", "--", "-X", "-A", "-t", "-c", "SELECT 6 * 7"]);
+    assert_eq!(asked, "42\n");
+    let failed = client.run(&["databases", "psql", "shop", "--", "-X", "-v", "ON_ERROR_STOP=1", "-f", "/dev/null/no"]);
+    assert_eq!(failed.code, 1, "{failed:?}");
+    assert_eq!(names(&client.json(&["connections", "list"])), ["Default"]);
+    client.text(&["projects", "delete", "shop", "--yes"]);
+}
+
+#[tokio::test]
+async fn branches_are_found_within_their_project() {
+    let howdah = Howdah::start().await;
+    let client = Client::of(&howdah);
+    client.json(&["projects", "create", "shop", "--no-database"]);
+    let made = client.json(&["branches", "create", "feature", "--project", "shop"]);
+    assert_eq!((&made["gitName"], &made["isDefault"]), (&json!("feature"), &json!(false)));
+    assert_eq!(names(&client.json(&["branches", "list", "--project", "shop"])), ["main", "feature"]);
+    assert_eq!(names(&client.json(&["branches", "list", "--project", "shop", "--contains", "feat"])), ["feature"]);
+    assert_eq!(client.json(&["branches", "get", text(&made["id"])])["gitName"], "feature");
+    assert!(client.failure(2, &["branches", "get", "feature"]).contains("--project"));
+    assert_eq!(client.json(&["branches", "set-default", "feature", "--project", "shop"])["isDefault"], true);
+    assert!(client.text(&["branches", "get", "feature", "--project", "shop"]).contains("preview"));
+    client.failure(6, &["branches", "create", "feature", "--project", "shop"]);
+    client.failure(7, &["branches", "delete", "feature", "--project", "shop", "--yes"]);
+    client.json(&["branches", "create", "old", "--project", "shop"]);
+    client.text(&["branches", "delete", "old", "--project", "shop", "--yes"]);
+    client.failure(5, &["branches", "get", "old", "--project", "shop"]);
+}
+
+#[tokio::test]
+async fn tokens_do_less_when_they_are_made_so_and_end() {
+    let howdah = Howdah::start().await;
+    let client = Client::of(&howdah);
+    client.json(&["projects", "create", "shop", "--no-database"]);
+    let limits = ["--read-only", "--project", "shop", "--expires", "90d"];
+    let printed = client.text(&[&["tokens", "create", "reader"][..], &limits].concat());
+    let token = printed.lines().find(|line| line.split('.').count() == 3).unwrap();
+    assert!(printed.contains("not shown again"), "{printed}");
+    let reader = Client::new(&[("HOWDAH_URL", &howdah.url()), ("HOWDAH_TOKEN", token)]);
+    assert_eq!(names(&reader.json(&["projects", "list"])), ["shop"]);
+    assert!(reader.failure(4, &["projects", "create"]).contains("read-only"));
+
+    let listed = client.json(&["tokens", "list"]);
+    assert_eq!(names(&listed), ["reader", "Initial token"]);
+    assert_eq!((&listed[0]["readOnly"], &listed[0]["value"]), (&json!(true), &Value::Null));
+    assert!(client.text(&["tokens", "list"]).contains("read, 1 project"));
+    client.failure(2, &["tokens", "create", "x", "--expires", "soon"]);
+    client.failure(7, &["tokens", "create", "x", "--expires", "2001-01-01T00:00:00Z"]);
+    client.text(&["tokens", "revoke", "reader", "--yes"]);
+    assert!(reader.failure(3, &["projects", "list"]).contains("howdah login"));
+}
+
+#[tokio::test]
+async fn a_project_goes_to_the_workspace_whose_token_says_yes() {
+    let howdah = Howdah::start().await;
+    let client = Client::of(&howdah);
+    client.json(&["projects", "create", "shop", "--no-database"]);
+    let (_, token) = howdah.stranger_with_token().await;
+    let transfer = ["projects", "transfer", "shop", "--recipient-token-file", "-", "--yes"];
+    assert_eq!(client.run_with(&transfer, "nonsense").code, 7);
+    let given = client.run_with(&transfer, &token);
+    assert!(given.code == 0 && given.stdout.contains("Elsewhere"), "{given:?}");
+    client.failure(5, &["projects", "get", "shop"]);
+    let recipient = Client::new(&[("HOWDAH_URL", &howdah.url()), ("HOWDAH_TOKEN", &token)]);
+    assert_eq!(names(&recipient.json(&["projects", "list"])), ["shop"]);
+}
+
+#[tokio::test]
+async fn workspaces_and_regions_are_listed() {
+    let howdah = Howdah::start().await;
+    let client = Client::of(&howdah);
+    assert_eq!(names(&client.json(&["workspaces", "list"])), ["Default"]);
+    let own = client.json(&["workspaces", "get"]);
+    assert_eq!(client.json(&["workspaces", "get", "Default"]), own);
+    assert_eq!(client.json(&["workspaces", "get", text(&own["id"])]), own);
+    assert_eq!(client.json(&["regions", "list"]).as_array().unwrap().len(), 6);
+    assert!(client.text(&["regions", "ls"]).contains("eu-central-1"));
+}
+
+#[tokio::test]
+async fn a_login_is_checked_saved_and_used_for_its_own_address_only() {
+    let howdah = Howdah::start().await;
+    let (url, token) = (howdah.url(), howdah.token());
+    let client = Client::new(&[]);
+    assert!(client.failure(3, &["projects", "list"]).contains("not logged in"));
+    assert_eq!(client.run_with(&["login", "--url", &url], "nonsense\n").code, 3);
+    assert!(client.failure(3, &["projects", "list"]).contains("not logged in"), "what is refused is not saved");
+
+    let login = client.run_with(&["login", "--url", &url], &format!("{token}\n"));
+    assert!(login.code == 0 && login.stdout.contains("Initial token"), "{login:?}");
+    let file = client.home.path().join("howdah/login.json");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let beside = std::fs::read_dir(file.parent().unwrap()).unwrap().count();
+    assert_eq!(beside, 1, "no draft is left");
+    assert_eq!(client.json(&["projects", "list"]), json!([]));
+    assert_eq!(client.json(&["whoami"])["credential"]["name"], "Initial token");
+    let shown = client.text(&["whoami"]);
+    assert!(shown.contains(&url) && shown.contains("login.json") && !shown.contains(&token), "{shown}");
+
+    // Another address hears nothing of the saved token.
+    let (other, requests) = serve(vec![Reply::json(200, json!({"data": [], "pagination": {}}))]);
+    assert!(client.failure(3, &["projects", "list", "--url", &other]).contains("not logged in to"));
+    let given = ["projects", "list", "--url", &other, "--token-file", "-"];
+    assert_eq!(client.run_with(&given, "another-token\n").code, 0);
+    assert!(requests.join().unwrap()[0].contains("authorization: Bearer another-token\r\n"));
+
+    client.text(&["logout"]);
+    assert!(client.failure(3, &["projects", "list"]).contains("not logged in"));
+    assert!(client.text(&["logout"]).contains("no saved login"));
+
+    // The Howdah of this machine, by its data directory.
+    let directory = howdah.directory().path().to_str().unwrap().to_owned();
+    let here = Client::new(&[("HOWDAH_DATA_DIR", &directory)]);
+    assert_eq!(here.json(&["projects", "list"]), json!([]));
+    assert_eq!(here.json(&["projects", "list", "--url", &url]), json!([]));
+    here.failure(3, &["projects", "list", "--url", "http://127.0.0.1:1"]);
+    client.text(&["login", "--data-dir", &directory]);
+    assert_eq!(client.json(&["projects", "list"]), json!([]));
+    assert!(client.failure(1, &["login", "--data-dir", "/nonexistent"]).contains("no Howdah runs"));
+}
+
+#[tokio::test]
+async fn exit_codes_and_errors_say_what_happened() {
+    let howdah = Howdah::start().await;
+    let client = Client::of(&howdah);
+    client.json(&["projects", "create", "shop", "--no-database", "--logical-id", "same"]);
+    client.failure(6, &["projects", "create", "--no-database", "--logical-id", "same"]);
+    let said = client.failure(7, &["projects", "create", "--region", "mars"]);
+    assert!(said.starts_with("howdah: ") && said.contains("mars") && said.contains("Request id: "), "{said}");
+    let said = client.failure(7, &["projects", "create", "--region", "mars", "--json"]);
+    let error = serde_json::from_str::<Value>(&said).unwrap()["error"].clone();
+    assert_eq!((&error["code"], &error["status"]), (&json!("validation-error"), &json!(422)));
+    assert!(error["requestId"].is_string() && error["hint"].is_string(), "{error}");
+    client.failure(2, &["projects", "nonsense"]);
+    client.failure(2, &["databases", "update", "shop"]);
+
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let lost = Client::new(&[("HOWDAH_URL", &format!("http://{nobody}")), ("HOWDAH_TOKEN", "x")]);
+    assert!(lost.failure(9, &["projects", "list"]).contains("refused"));
+    lost.failure(2, &["projects", "list", "--url", "localhost:8080"]);
+
+    for (reply, code) in [
+        (Reply::json(500, json!({"error": {"code": "internal-server-error", "message": "a fault"}})), 9),
+        (Reply::json(429, json!({"error": {"code": "x", "message": "slow down"}})).header("Retry-After: 3600"), 8),
+        (Reply::text(404, "<h1>nothing here</h1>"), 5),
+        (Reply::text(301, "").header("Location: https://example.com/"), 1),
+        (Reply::text(200, "<h1>hello</h1>"), 1),
+    ] {
+        let (url, requests) = serve(vec![reply]);
+        let stranger = Client::new(&[("HOWDAH_URL", &url), ("HOWDAH_TOKEN", "x")]);
+        stranger.failure(code, &["projects", "list"]);
+        assert_eq!(requests.join().unwrap().len(), 1, "it is not tried again");
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_made_again_with_the_same_key_until_it_is_answered() {
+    let made = json!({"data": {"id": "proj_x", "name": "shop", "createdAt": "2025-07-09T11:52:15.341Z",
+        "workspace": {"id": "wksp_x", "name": "Default"}, "database": null}});
+    let busy = json!({"error": {"code": "service-unavailable", "message": "busy"}});
+    let under_way = json!({"error": {"code": "client-error", "message": "being carried out"}});
+    let (url, requests) = serve(vec![
+        Reply::Lost,
+        Reply::json(503, busy).header("Retry-After: 1"),
+        Reply::json(409, under_way).header("Retry-After: 1"),
+        Reply::json(201, made.clone()),
+    ]);
+    let client = Client::new(&[("HOWDAH_URL", &url), ("HOWDAH_TOKEN", "x")]);
+    let done = client.run(&["projects", "create", "shop", "--no-database"]);
+    assert_eq!(done.stdout, "Made the project shop (proj_x).\n", "{done:?}");
+    assert!(done.stderr.contains("busy; trying again in 1 s"), "{done:?}");
+    let requests = requests.join().unwrap();
+    let keys: Vec<&str> = requests
+        .iter()
+        .map(|request| request.lines().find(|line| line.starts_with("idempotency-key: ")).unwrap())
+        .collect();
+    assert_eq!(keys.len(), 4);
+    assert!(keys.iter().all(|key| *key == keys[0] && key.len() > "idempotency-key: ".len() + 20), "{keys:?}");
+    assert!(requests.iter().all(|request| request.ends_with(r#"{"createDatabase":false,"name":"shop"}"#)));
+
+    let (url, requests) = serve(vec![Reply::json(201, made.clone()), Reply::json(201, made)]);
+    let client = Client::new(&[("HOWDAH_URL", &url), ("HOWDAH_TOKEN", "x")]);
+    for _ in 0..2 {
+        client.json(&["projects", "create", "shop", "--no-database"]);
+    }
+    let requests = requests.join().unwrap();
+    let key = |at: usize| requests[at].lines().find(|line| line.starts_with("idempotency-key: "));
+    assert_ne!(key(0), key(1), "another command is another change");
+}
+
+#[tokio::test]
+async fn lists_are_read_to_their_end_and_no_further_than_wanted() {
+    let page = |ids: &[&str], next: Option<&str>| {
+        let data: Vec<Value> = ids.iter().map(|id| json!({"id": id, "name": id})).collect();
+        Reply::json(200, json!({"data": data, "pagination": {"nextCursor": next, "hasMore": next.is_some()}}))
+    };
+    let (url, requests) = serve(vec![page(&["a", "b"], Some("x&y")), page(&["c"], Some("z")), page(&["d"], None)]);
+    let client = Client::new(&[("HOWDAH_URL", &url), ("HOWDAH_TOKEN", "x")]);
+    assert_eq!(names(&client.json(&["projects", "list"])), ["a", "b", "c", "d"]);
+    let requests = requests.join().unwrap();
+    assert!(requests[0].starts_with("GET /v1/projects?limit=1000 "), "{}", requests[0]);
+    assert!(requests[1].starts_with("GET /v1/projects?limit=1000&cursor=x%26y "), "{}", requests[1]);
+    assert!(requests.iter().all(|request| !request.contains("idempotency-key")));
+
+    let (url, requests) = serve(vec![page(&["a", "b"], Some("x")), page(&["c"], Some("y"))]);
+    let client = Client::new(&[("HOWDAH_URL", &url), ("HOWDAH_TOKEN", "x")]);
+    assert_eq!(names(&client.json(&["projects", "list", "--limit", "3"])), ["a", "b", "c"]);
+    assert!(requests.join().unwrap()[1].starts_with("GET /v1/projects?limit=1&"));
+}
+
+/// A database as an answer shows it.
+fn database(status: &str, reason: Option<&str>) -> Value {
+    json!({"data": {"id": "db_x", "name": "shop", "status": status, "statusReason": reason, "isDefault": true,
+    "createdAt": "2025-07-09T11:52:15.341Z", "connections": [
+        {"id": "con_x", "name": "Default", "endpoints": {"direct": {"host": "h", "port": 1, "connectionString": "postgres://secret"}}},
+    ]}})
+}
+
+#[tokio::test]
+async fn a_create_waits_until_the_database_is_ready_or_is_not_to_be() {
+    let create = ["databases", "create", "--project", "proj_00000000000000000000000000"];
+    let provisioning = || Reply::json(200, database("provisioning", Some("there is no room")));
+    let run = |replies: Vec<Reply>, more: &[&str]| {
+        let (url, requests) = serve(replies);
+        let client = Client::new(&[("HOWDAH_URL", &url), ("HOWDAH_TOKEN", "x")]);
+        let done = client.run(&[&create[..], more].concat());
+        requests.join().unwrap();
+        done
+    };
+    let ready = || Reply::json(200, database("ready", None));
+    let done = run(vec![provisioning(), provisioning(), ready()], &[]);
+    assert!(
+        done.code == 0 && done.stdout.contains("postgres://secret") && done.stdout.contains("It is ready."),
+        "{done:?}"
+    );
+    let done = run(vec![provisioning(), ready()], &["--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&done.stdout).unwrap()["status"], "ready");
+
+    let failed = || Reply::json(200, database("failure", Some("initdb failed")));
+    let done = run(vec![provisioning(), failed()], &["--json"]);
+    let shown: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!((done.code, &shown["status"], &shown["statusReason"]), (1, &json!("failure"), &json!("initdb failed")));
+    assert!(done.stderr.contains("initdb failed"), "{done:?}");
+
+    let done = run(vec![provisioning(), provisioning()], &["--timeout", "1ms"]);
+    assert!(
+        done.code == 1 && done.stderr.contains("there is no room") && done.stdout.contains("postgres://"),
+        "{done:?}"
+    );
+    let done = run(vec![provisioning()], &["--no-wait"]);
+    assert!(done.code == 0 && done.stdout.contains("a connect waits for it"), "{done:?}");
+}
+
+#[tokio::test]
+async fn who_does_not_want_to_wait_still_gets_the_secret() {
+    let (url, listener) = listener();
+    let client = Client::new(&[("HOWDAH_URL", &url), ("HOWDAH_TOKEN", "x")]);
+    let create = ["databases", "create", "--project", "proj_00000000000000000000000000", "--json"];
+    let mut command = client.command(&create);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for _ in 0..2 {
+        Reply::json(200, database("provisioning", None)).answer(&listener);
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let done = Done::from(child.wait_with_output().unwrap());
+    assert_eq!(done.code, 130, "{done:?}");
+    assert!(done.stdout.contains("postgres://secret"), "{done:?}");
+}
+
+#[tokio::test]
+async fn it_goes_on_when_nobody_reads_what_the_client_prints() {
+    let (url, requests) = serve(vec![Reply::json(200, json!({"data": [{"id": "a"}], "pagination": {}}))]);
+    let client = Client::new(&[("HOWDAH_URL", &url), ("HOWDAH_TOKEN", "x")]);
+    let mut child = client.command(&["projects", "list", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    requests.join().unwrap();
+}
+
+#[tokio::test]
+async fn tls_is_spoken_and_the_certificate_is_checked() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let config = std::sync::Arc::new(config);
+    let server = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let session = rustls::ServerConnection::new(config.clone()).unwrap();
+            let mut stream = rustls::StreamOwned::new(session, listener.accept().unwrap().0);
+            if let Some(request) = read_request(&mut stream) {
+                assert!(request.starts_with("GET /v1/projects"));
+                let _ = stream.write_all(&Reply::json(200, json!({"data": [], "pagination": {}})).bytes());
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        }
+    });
+    let client = Client::new(&[("HOWDAH_URL", &url), ("HOWDAH_TOKEN", "x")]);
+    let said = client.failure(9, &["projects", "list"]);
+    assert!(said.contains("certificate"), "{said}");
+    let authority = client.home.path().join("authority.pem");
+    std::fs::write(&authority, made.cert.pem()).unwrap();
+    let trusting =
+        Client::new(&[("HOWDAH_URL", &url), ("HOWDAH_TOKEN", "x"), ("SSL_CERT_FILE", authority.to_str().unwrap())]);
+    assert_eq!(trusting.json(&["projects", "list"]), json!([]));
+    server.join().unwrap();
+}
+
+#[tokio::test]
+async fn at_a_terminal_it_asks_and_shows_no_secret_that_is_typed() {
+    let howdah = Howdah::start().await;
+    let client = Client::of(&howdah);
+    client.json(&["projects", "create", "shop"]);
+    let mut terminal = Terminal::new();
+    let no = terminal.run(client.command(&["projects", "delete", "shop"]), "[y/N]", "n\n");
+    assert!(no.0 == 1 && no.1.contains("and its database, with all data?"), "{no:?}");
+    assert_eq!(names(&client.json(&["projects", "list"])), ["shop"]);
+    let table = terminal.run(client.command(&["databases", "list"]), "NAME", "");
+    assert!(table.1.contains('\u{1b}') && table.1.contains("ready"), "{table:?}");
+    let mut plain = client.command(&["databases", "list"]);
+    plain.env("NO_COLOR", "1");
+    assert!(!terminal.run(plain, "NAME", "").1.contains('\u{1b}'));
+    let yes = terminal.run(client.command(&["projects", "delete", "shop"]), "[y/N]", "y\n");
+    assert_eq!(yes.0, 0, "{yes:?}");
+    assert_eq!(client.json(&["projects", "list"]), json!([]));
+
+    let token = howdah.token();
+    let newcomer = Client::new(&[]);
+    let login = newcomer.command(&["login", "--url", &howdah.url()]);
+    let (code, shown) = terminal.run(login, "not shown", &format!("{token}\n"));
+    assert!(code == 0 && shown.contains("Logged in") && !shown.contains(&token), "{shown}");
+    assert_eq!(newcomer.json(&["projects", "list"]), json!([]));
+}
+
+#[test]
+fn completions_and_help_are_there_for_everything() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let client = Client::new(&[]);
+        let script = client.text(&["completions", shell]);
+        assert!(script.contains("databases") && script.contains("rotate"), "{shell}");
+    }
+    let help = Client::new(&[]).text(&["--help"]);
+    for command in ["serve", "projects", "databases", "connections", "tokens", "login", "completions", "Exit codes"] {
+        assert!(help.contains(command), "{help}");
+    }
+}
+
+/// A terminal of 80 columns.
+struct Terminal {
+    ours: File,
+    theirs: File,
+}
+
+impl Terminal {
+    fn new() -> Self {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let name = ptsname(&ours, Vec::new()).unwrap();
+        let theirs = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let size = rustix::termios::Winsize { ws_row: 25, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&theirs, size).unwrap();
+        Self { ours: File::from(ours), theirs }
+    }
+
+    /// Runs a command at it and types `answer` once `question` is there; answers the exit code and
+    /// what was to be seen.
+    fn run(&mut self, mut command: Command, question: &str, answer: &str) -> (i32, String) {
+        let end = || Stdio::from(self.theirs.try_clone().unwrap());
+        command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
+        let mut child = command.spawn().unwrap();
+        let mut seen = String::new();
+        let mut answered = false;
+        let mut buffer = [0; 4096];
+        loop {
+            if !answered && seen.contains(question) {
+                self.ours.write_all(answer.as_bytes()).unwrap();
+                answered = true;
+            }
+            // What it wrote before it ended is there to be read then.
+            let ended = child.try_wait().unwrap().is_some();
+            let mut ready = [rustix::event::PollFd::new(&self.ours, rustix::event::PollFlags::IN)];
+            let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+            if rustix::event::poll(&mut ready, Some(&wait)).unwrap() > 0 {
+                let count = self.ours.read(&mut buffer).unwrap();
+                seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+            } else if ended {
+                break;
+            }
+        }
+        (child.wait().unwrap().code().unwrap(), seen)
+    }
+}
+
+/// What a server answers that does as the test wants.
+enum Reply {
+    /// The request arrives and the connection ends.
+    Lost,
+    Answer {
+        status: u16,
+        headers: String,
+        body: String,
+    },
+}
+
+impl Reply {
+    fn json(status: u16, body: Value) -> Self {
+        Self::Answer { status, headers: String::new(), body: body.to_string() }
+    }
+
+    fn text(status: u16, body: &str) -> Self {
+        Self::Answer { status, headers: String::new(), body: body.to_owned() }
+    }
+
+    fn header(self, line: &str) -> Self {
+        match self {
+            Self::Lost => Self::Lost,
+            Self::Answer { status, headers, body } => {
+                Self::Answer { status, headers: format!("{headers}{line}\r\n"), body }
+            }
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Lost => Vec::new(),
+            Self::Answer { status, headers, body } => format!(
+                "HTTP/1.1 {status} Text\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+                body.len()
+            )
+            .into_bytes(),
+        }
+    }
+
+    /// Answers one request, and answers what it was.
+    fn answer(&self, listener: &TcpListener) -> String {
+        let (mut stream, _) = listener.accept().unwrap();
+        let request = read_request(&mut stream).unwrap();
+        stream.write_all(&self.bytes()).unwrap();
+        request
+    }
+}
+
+fn listener() -> (String, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    (format!("http://{}", listener.local_addr().unwrap()), listener)
+}
+
+/// A server that gives these replies, and then tells what it was asked.
+fn serve(replies: Vec<Reply>) -> (String, JoinHandle<Vec<String>>) {
+    let (url, listener) = listener();
+    let asked = std::thread::spawn(move || replies.iter().map(|reply| reply.answer(&listener)).collect());
+    (url, asked)
+}
+
+/// A whole request; none if the connection ends before.
+fn read_request(stream: &mut impl std::io::Read) -> Option<String> {
+    let mut request = String::new();
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some((head, body)) = request.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+                return Some(request);
+            }
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return None,
+            Ok(count) => request.push_str(std::str::from_utf8(&buffer[..count]).unwrap()),
+        }
+    }
+}
