@@ -25,12 +25,15 @@ const FILL: &str = "
       FROM generate_series(0, 1099) n, few, many;
     INSERT INTO branches (id, project_id, git_name, is_default, role, created_at, updated_at)
     SELECT id, id, 'main', true, 'production', now(), now() FROM projects;
-    INSERT INTO databases (id, project_id, branch_id, name, region, is_default, status, instance_id, created_at)
-    SELECT id('2', n), id('1', p), id('1', p), 'database ' || n, 'us-east-1', false, 'ready', id('3', n), now()
+    INSERT INTO databases
+           (id, project_id, workspace_id, branch_id, name, region, is_default, status, instance_id, created_at)
+    SELECT id('2', n), project.id, project.workspace_id, project.id, 'database ' || n, 'us-east-1', false, 'ready',
+           id('3', n), now()
       FROM generate_series(0, 10099) n,
-           LATERAL (SELECT CASE WHEN n % 101 = 0 THEN n / 101 * 11 ELSE n % 1000 / 10 * 11 + n % 10 + 1 END AS p) o;
-    INSERT INTO connections (id, database_id, name, user_name, verifier, created_at)
-    SELECT id('4', n), id('2', n), 'Default', 'user ' || n, 'none', now() FROM generate_series(0, 10099) n;
+           LATERAL (SELECT CASE WHEN n % 101 = 0 THEN n / 101 * 11 ELSE n % 1000 / 10 * 11 + n % 10 + 1 END AS p) o
+      JOIN projects project ON project.id = id('1', p);
+    INSERT INTO connections (id, database_id, workspace_id, name, user_name, verifier, created_at)
+    SELECT gen_random_uuid(), id, workspace_id, 'Default', 'user of ' || id, 'none', now() FROM databases;
     ANALYZE projects, branches, databases, connections";
 
 /// What is asked, over and over.
