@@ -256,8 +256,9 @@ async fn attach_connections(session: &Session, databases: &mut [Database]) -> Re
         return Ok(());
     }
     for connection in connections::of_databases(session, &ids).await? {
-        if let Some(owner) = databases.iter_mut().find(|database| database.id == connection.database) {
-            owner.connections.push(connection);
+        // Lists of databases are in the order of their ids.
+        if let Ok(place) = databases.binary_search_by_key(&connection.database, |database| database.id) {
+            databases[place].connections.push(connection);
         }
     }
     Ok(())
@@ -396,6 +397,8 @@ pub async fn mark_failed(tx: &Tx, id: DatabaseId, reason: &str) -> Result<()> {
 
 /// Removes the row of a database whose instance is gone, and its project's row if that waits for it.
 pub async fn forget(tx: &Tx, plan: &Plan) -> Result<()> {
+    // The project first, as when it moves to another workspace: two orders would be a deadlock.
+    projects::hold(tx, plan.project).await?;
     store::remove(tx, plan.id).await?;
     projects::forget_if_empty(tx, plan.project).await
 }

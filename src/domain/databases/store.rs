@@ -10,7 +10,7 @@ use crate::base::error::{Error, Result};
 use crate::base::id::{BranchId, ConnectionId, DatabaseId, InstanceId, ProjectId};
 use crate::base::name::{BranchName, DatabaseName, LogicalId};
 use crate::base::page::PageRequest;
-use crate::base::store::{Session, Tx};
+use crate::base::store::{Conditions, Session, Tx};
 
 const SELECT: &str = "SELECT d.id,
         d.name,
@@ -54,8 +54,11 @@ pub(super) async fn insert(
     let statement = tx
         .prepare_cached(
             "INSERT INTO databases
-                 (id, project_id, branch_id, logical_id, name, region, is_default, status, instance_id, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 'provisioning', $8, $9)",
+                 (id, project_id, workspace_id, branch_id, logical_id, name, region, is_default, status, instance_id,
+                  created_at)
+             SELECT $1, p.id, p.workspace_id, $3, $4, $5, $6, $7, 'provisioning', $8, $9
+               FROM projects p
+              WHERE p.id = $2",
         )
         .await?;
     let logical_id = new.logical_id.as_ref().map(LogicalId::as_str);
@@ -134,31 +137,25 @@ pub(super) async fn list(
     filter: &Filter,
     page: PageRequest<DatabaseId>,
 ) -> Result<Vec<Database>> {
+    let (after, limit) = (page.after.map_or(Uuid::nil(), |id| id.uuid()), i64::from(page.limit) + 1);
+    let project = filter.project.map(|id| id.uuid());
+    let branch = filter.branch.map(|id| id.uuid());
+    let git_name = filter.branch_git_name.as_ref().map(BranchName::as_str);
+    let logical_id = filter.logical_id.as_ref().map(LogicalId::as_str);
+    let mut wanted = Conditions::of([&scope.workspace, &after, &limit]);
+    wanted.add("d.project_id = ANY ($?)", scope.projects.as_ref());
+    wanted.add("d.project_id = $?", project.as_ref());
+    wanted.add("d.branch_id = $?", branch.as_ref());
+    wanted
+        .add("d.branch_id IN (SELECT id FROM branches WHERE git_name = $? AND deleted_at IS NULL)", git_name.as_ref());
+    wanted.add("d.logical_id = $?", logical_id.as_ref());
     let statement = session
         .prepare_cached(&format!(
-            "{SELECT}
-                AND p.workspace_id = $1
-                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))
-                AND ($3::uuid IS NULL OR d.project_id = $3)
-                AND ($4::uuid IS NULL OR d.branch_id = $4)
-                AND ($5::text IS NULL OR d.branch_id IN (SELECT id FROM branches WHERE git_name = $5 AND deleted_at IS NULL))
-                AND ($6::text IS NULL OR d.logical_id = $6)
-                AND ($7::uuid IS NULL OR d.id > $7)
-              ORDER BY d.id
-              LIMIT $8"
+            "{SELECT} AND d.workspace_id = $1 AND d.id > $2 {} ORDER BY d.id LIMIT $3",
+            wanted.sql()
         ))
         .await?;
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] = [
-        &scope.workspace,
-        &scope.projects,
-        &filter.project.map(|id| id.uuid()),
-        &filter.branch.map(|id| id.uuid()),
-        &filter.branch_git_name.as_ref().map(BranchName::as_str),
-        &filter.logical_id.as_ref().map(LogicalId::as_str),
-        &page.after.map(|id| id.uuid()),
-        &(i64::from(page.limit) + 1),
-    ];
-    session.query(&statement, &values).await?.iter().map(read).collect()
+    session.query(&statement, wanted.values()).await?.iter().map(read).collect()
 }
 
 pub(super) async fn live_in_project(tx: &Tx, project: ProjectId) -> Result<Vec<(DatabaseId, Status)>> {

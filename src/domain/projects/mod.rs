@@ -205,6 +205,11 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: ProjectId) -
     Ok(operations)
 }
 
+/// Keeps a project's row as it is until the transaction ends, if it is still there.
+pub async fn hold(tx: &Tx, id: ProjectId) -> Result<()> {
+    store::hold(tx, id).await
+}
+
 /// Removes a deleted project's row once its last database is gone.
 pub async fn forget_if_empty(tx: &Tx, id: ProjectId) -> Result<()> {
     store::remove_if_empty(tx, id).await

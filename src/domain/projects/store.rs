@@ -11,7 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::base::id::{ProjectId, WorkspaceId};
 use crate::base::name::{LogicalId, ProjectName};
 use crate::base::page::PageRequest;
-use crate::base::store::{Session, Tx};
+use crate::base::store::{Conditions, Session, Tx};
 
 const SELECT: &str = "SELECT p.id,
         p.name,
@@ -107,16 +107,13 @@ pub(super) async fn list(
     page: PageRequest<ProjectId>,
     logical_id: Option<&LogicalId>,
 ) -> Result<Vec<Project>> {
-    let statement = session
-        .prepare_cached(&format!(
-            "{SELECT} AND ($3::uuid IS NULL OR p.id > $3) AND ($4::text IS NULL OR p.logical_id = $4)
-              ORDER BY p.id
-              LIMIT $5"
-        ))
-        .await?;
-    let (after, logical_id) = (page.after.map(|id| id.uuid()), logical_id.map(LogicalId::as_str));
-    let limit = i64::from(page.limit) + 1;
-    let rows = session.query(&statement, &[&scope.workspace, &scope.projects, &after, &logical_id, &limit]).await?;
+    let (after, limit) = (page.after.map_or(Uuid::nil(), |id| id.uuid()), i64::from(page.limit) + 1);
+    let logical_id = logical_id.map(LogicalId::as_str);
+    let mut wanted = Conditions::of([&scope.workspace, &scope.projects, &after, &limit]);
+    wanted.add("p.logical_id = $?", logical_id.as_ref());
+    let statement =
+        session.prepare_cached(&format!("{SELECT} AND p.id > $3 {} ORDER BY p.id LIMIT $4", wanted.sql())).await?;
+    let rows = session.query(&statement, wanted.values()).await?;
     Ok(rows.iter().map(read).collect())
 }
 
@@ -131,10 +128,15 @@ pub(super) async fn mark_deleted(tx: &Tx, scope: &Scope, id: ProjectId, now: Tim
     Ok(tx.execute(&statement, &[&scope.workspace, &scope.projects, &id.uuid(), &now]).await? == 1)
 }
 
-/// The lock orders the deletes of a project's last two databases: the later one sees the earlier.
-pub(super) async fn remove_if_empty(tx: &Tx, id: ProjectId) -> Result<()> {
+pub(super) async fn hold(tx: &Tx, id: ProjectId) -> Result<()> {
     let lock = tx.prepare_cached("SELECT FROM projects WHERE id = $1 FOR UPDATE").await?;
     tx.execute(&lock, &[&id.uuid()]).await?;
+    Ok(())
+}
+
+/// The lock orders the deletes of a project's last two databases: the later one sees the earlier.
+pub(super) async fn remove_if_empty(tx: &Tx, id: ProjectId) -> Result<()> {
+    hold(tx, id).await?;
     let statement = tx
         .prepare_cached(
             "DELETE FROM projects p
