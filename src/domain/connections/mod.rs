@@ -5,7 +5,6 @@ pub mod credential;
 mod store;
 
 use jiff::Timestamp;
-use uuid::Uuid;
 
 use crate::auth::Principal;
 use crate::base::error::{Error, Result};
@@ -16,6 +15,7 @@ use crate::base::scram::Verifier;
 use crate::base::secret::{Secret, random_hex, random_text};
 use crate::base::store::{Channel, Session, Tx};
 use crate::domain::audit::{self, Change, Resource};
+use crate::domain::databases::Database;
 use crate::domain::limits::{self, Quotas};
 
 /// A connection, without its secret.
@@ -151,7 +151,7 @@ pub async fn list_all(
 }
 
 /// The connections of several databases, oldest first.
-pub async fn of_databases(session: &Session, databases: &[Uuid]) -> Result<Vec<Connection>> {
+pub async fn of_databases(session: &Session, databases: &[Database]) -> Result<Vec<Connection>> {
     store::of_databases(session, databases).await
 }
 

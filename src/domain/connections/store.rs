@@ -12,6 +12,7 @@ use crate::base::name::ConnectionName;
 use crate::base::page::PageRequest;
 use crate::base::scram::Verifier;
 use crate::base::store::{Conditions, Session, Tx};
+use crate::domain::databases::Database;
 
 const SELECT: &str = "SELECT c.id, c.name, c.created_at, c.database_id, d.name AS database_name, d.project_id
    FROM connections c
@@ -98,7 +99,7 @@ pub(super) async fn list(
     wanted.add("c.database_id = $?", database.as_ref());
     let statement = session
         .prepare_cached(&format!(
-            "{SELECT} WHERE c.workspace_id = $1 AND c.id > $2 {} ORDER BY c.id LIMIT $3",
+            "{SELECT} WHERE c.workspace_id = $1 AND (c.workspace_id, c.id) > ($1, $2) {} ORDER BY c.workspace_id, c.id LIMIT $3",
             wanted.sql()
         ))
         .await?;
@@ -106,9 +107,20 @@ pub(super) async fn list(
     Ok(rows.iter().map(read).collect())
 }
 
-pub(super) async fn of_databases(session: &Session, databases: &[Uuid]) -> Result<Vec<Connection>> {
-    let statement = session.prepare_cached(&format!("{SELECT} WHERE c.database_id = ANY ($1) ORDER BY c.id")).await?;
-    Ok(session.query(&statement, &[&databases]).await?.iter().map(read).collect())
+/// In order for each database: looked up one by one, whatever the planner thinks of so many.
+pub(super) async fn of_databases(session: &Session, databases: &[Database]) -> Result<Vec<Connection>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT c.id, c.name, c.created_at, d.id AS database_id, d.name AS database_name, d.project_id
+               FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS d (id, name, project_id)
+              CROSS JOIN LATERAL
+                    (SELECT id, name, created_at FROM connections WHERE database_id = d.id ORDER BY id) AS c",
+        )
+        .await?;
+    let ids: Vec<Uuid> = databases.iter().map(|database| database.id.uuid()).collect();
+    let names: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
+    let projects: Vec<Uuid> = databases.iter().map(|database| database.project.uuid()).collect();
+    Ok(session.query(&statement, &[&ids, &names, &projects]).await?.iter().map(read).collect())
 }
 
 /// False when the caller has no such connection.

@@ -4,7 +4,6 @@
 mod store;
 
 use jiff::Timestamp;
-use uuid::Uuid;
 
 use crate::auth::Principal;
 use crate::base::error::{Error, Result};
@@ -251,11 +250,10 @@ pub async fn list_all(
 }
 
 async fn attach_connections(session: &Session, databases: &mut [Database]) -> Result<()> {
-    let ids: Vec<Uuid> = databases.iter().map(|database| database.id.uuid()).collect();
-    if ids.is_empty() {
+    if databases.is_empty() {
         return Ok(());
     }
-    for connection in connections::of_databases(session, &ids).await? {
+    for connection in connections::of_databases(session, databases).await? {
         // Lists of databases are in the order of their ids.
         if let Ok(place) = databases.binary_search_by_key(&connection.database, |database| database.id) {
             databases[place].connections.push(connection);

@@ -149,9 +149,10 @@ pub(super) async fn list(
     wanted
         .add("d.branch_id IN (SELECT id FROM branches WHERE git_name = $? AND deleted_at IS NULL)", git_name.as_ref());
     wanted.add("d.logical_id = $?", logical_id.as_ref());
+    // As a pair, so that no other index looks good: one in the order of ids alone has those of others.
     let statement = session
         .prepare_cached(&format!(
-            "{SELECT} AND d.workspace_id = $1 AND d.id > $2 {} ORDER BY d.id LIMIT $3",
+            "{SELECT} AND d.workspace_id = $1 AND (d.workspace_id, d.id) > ($1, $2) {} ORDER BY d.workspace_id, d.id LIMIT $3",
             wanted.sql()
         ))
         .await?;
