@@ -109,7 +109,7 @@ enum Verb {
 #[command(after_help = "\
 Examples:
   howdah databases create reporting --project my_project
-  howdah databases create --project my_project --branch feature-1 --region inherit
+  howdah databases create --project my_project --branch feature-1
   howdah databases create reporting --project my_project --json --no-wait")]
 struct Create {
     /// Its name [default: two words]

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::output::{Output, Tone, plain};
+use super::output::{Output, Tone};
+use super::table::Cell;
 use crate::client;
 
 /// Why a command did not do what it was asked for.
@@ -78,11 +79,9 @@ impl Failure {
         if output.json() {
             output.complain(&format!("{:#}\n", self.json()));
         } else if !matches!(self, Self::Ended(_)) {
-            let mut text = format!("{} {}\n", output.on_stderr(Tone::Bad, "howdah:"), plain(&self.to_string()));
-            for line in self.advice() {
-                text.push_str(&format!("        {}\n", plain(&line)));
-            }
-            output.complain(&text);
+            let mut lines = vec![self.to_string()];
+            lines.extend(self.advice());
+            output.complain(&output.beside(Cell::new("howdah:").with(Tone::Bad), lines));
         }
         ExitCode::from(self.code())
     }

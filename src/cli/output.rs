@@ -1,10 +1,11 @@
 //! What is printed where: results on standard output, everything about them on standard error;
 //! for people, or with `--json` for programs.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write as _;
+use std::os::fd::AsFd;
 
-use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
+use rustix::termios::{isatty, tcgetwinsize};
 use serde_json::Value;
 
 use super::noun::Noun;
@@ -24,22 +25,6 @@ pub(super) enum Tone {
     Bad,
     /// What stands beside the matter.
     Faint,
-    /// What to look at.
-    Strong,
-}
-
-impl Tone {
-    fn style(self) -> Style {
-        let style = Style::new();
-        match self {
-            Self::Plain => style,
-            Self::Good => style.fg_color(Some(AnsiColor::Green.into())),
-            Self::Pending => style.fg_color(Some(AnsiColor::Yellow.into())),
-            Self::Bad => style.fg_color(Some(AnsiColor::Red.into())).bold(),
-            Self::Faint => style.dimmed(),
-            Self::Strong => style.bold(),
-        }
-    }
 }
 
 /// Where a command prints to, and how.
@@ -52,17 +37,13 @@ pub(super) struct Output {
 impl Output {
     /// As the terminal, or what stands in its place, can take it.
     pub(super) fn detect(json: bool) -> Self {
-        let plain = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let colours = !plain("NO_COLOR") && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb");
-        let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
-        Self {
-            json,
-            stdout: Look {
-                colours: colours && stdout.is_terminal(),
-                width: rustix::termios::tcgetwinsize(&stdout).ok().map(|size| size.ws_col).filter(|width| *width > 0),
-            },
-            stderr: Look { colours: colours && stderr.is_terminal(), width: None },
-        }
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let colours = !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb");
+        let look = |stream: &dyn AsFd| Look {
+            colours: colours && isatty(stream.as_fd()),
+            width: tcgetwinsize(stream.as_fd()).ok().map(|size| size.ws_col).filter(|width| *width > 0),
+        };
+        Self { json, stdout: look(&std::io::stdout()), stderr: look(&std::io::stderr()) }
     }
 
     /// Whether programs read it.
@@ -117,8 +98,8 @@ impl Output {
     /// its own and nothing around it, to be copied.
     pub(super) fn secret(&self, sentence: &str, secret: &str) {
         if !self.json {
-            let Look { colours, .. } = self.stdout;
-            print(&format!("\n{}\n\n{}\n\n", paint(colours, Tone::Strong, &plain(sentence)), plain(secret)));
+            let (bold, off) = if self.stdout.colours { ("\u{1b}[1m", "\u{1b}[0m") } else { ("", "") };
+            print(&format!("\n{bold}{}{off}\n\n{}\n\n", plain(sentence), plain(secret)));
         }
     }
 
@@ -134,9 +115,9 @@ impl Output {
         }
     }
 
-    /// A text for standard error as it looks there.
-    pub(super) fn on_stderr(&self, tone: Tone, text: &str) -> String {
-        paint(self.stderr.colours, tone, text)
+    /// Lines for standard error, beside what they are.
+    pub(super) fn beside(&self, title: Cell, lines: Vec<String>) -> String {
+        table::beside(title, lines, self.stderr)
     }
 }
 
@@ -151,12 +132,4 @@ pub(crate) fn print(text: &str) {
 /// would command the terminal.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
-}
-
-pub(super) fn paint(colours: bool, tone: Tone, text: &str) -> String {
-    if !colours {
-        return text.to_owned();
-    }
-    let style = tone.style();
-    format!("{style}{text}{style:#}")
 }
