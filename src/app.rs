@@ -1,6 +1,7 @@
 //! What a request may reach, and what a workflow step may reach.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use std::time::Duration;
@@ -11,8 +12,11 @@ use crate::auth::signing::Signer;
 use crate::base::clock::Clock;
 use crate::base::error::Result;
 use crate::base::id::WorkflowId;
+use crate::base::keyring::Keyring;
+use crate::base::network::Network;
 use crate::base::store::{Announcement, Channel, Store};
 use crate::base::tasks::Tasks;
+use crate::domain::limits::Quotas;
 use crate::domain::regions::Regions;
 use crate::engine::{Instances, TENANT_DATABASE};
 use crate::queue;
@@ -28,10 +32,18 @@ pub struct App {
     pub clock: Clock,
     /// Signs and checks tokens.
     pub signer: Signer,
+    /// Encrypts what must be read again.
+    pub keyring: Keyring,
     /// The regions of this installation.
     pub regions: Regions,
     /// The addresses that customers are given.
     pub public: PublicAddresses,
+    /// Proxies that are believed when they say where a request comes from.
+    pub trusted_proxies: Vec<Network>,
+    /// How fast requests may come.
+    pub rates: Rates,
+    /// How much a workspace may have, unless it has limits of its own.
+    pub quotas: Quotas,
     /// Background work that shutdown waits for.
     pub tasks: Tasks,
 }
@@ -65,6 +77,24 @@ impl App {
         };
         let _ = tokio::time::timeout(PATIENCE, heard).await;
     }
+}
+
+/// How fast requests may come; `None`: as fast as they can.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    /// With one token.
+    pub token: Option<Rate>,
+    /// From one address, whatever their tokens.
+    pub address: Option<Rate>,
+}
+
+/// A limit on how fast things may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// In the long run.
+    pub per_second: NonZeroU32,
+    /// At once, after a pause.
+    pub burst: NonZeroU32,
 }
 
 /// The addresses that customers are given.

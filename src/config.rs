@@ -1,12 +1,17 @@
 //! What can be set, by flag or by environment variable. There is no configuration file.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use jiff::SignedDuration;
+
+use crate::app::{Rate, Rates};
+use crate::base::network::Network;
+use crate::domain::limits::Quotas;
 
 /// Where things are kept and where PostgreSQL is.
 #[derive(Args, Clone, Debug)]
@@ -83,9 +88,45 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_SESSIONS", value_name = "N", default_value_t = 5000)]
     pub sessions: usize,
 
+    /// Requests a second with one token, in the long run; 0: no limit
+    #[arg(long, env = "HOWDAH_RATE_LIMIT", value_name = "N", default_value_t = 100)]
+    pub rate_limit: u32,
+
+    /// Requests with one token that may come at once
+    #[arg(long, env = "HOWDAH_RATE_BURST", value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate_burst: u32,
+
+    /// Requests a second from one address, in the long run; a tenth of it without a good token; 0: no limit
+    #[arg(long, env = "HOWDAH_ADDRESS_RATE_LIMIT", value_name = "N", default_value_t = 500)]
+    pub address_rate_limit: u32,
+
+    /// Requests from one address that may come at once; a tenth of it without a good token
+    #[arg(long, env = "HOWDAH_ADDRESS_RATE_BURST", value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub address_rate_burst: u32,
+
+    /// A proxy whose X-Forwarded-For is believed, as an address or a network; may be given several times
+    #[arg(long = "trusted-proxy", env = "HOWDAH_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',')]
+    pub trusted_proxies: Vec<Network>,
+
+    /// Projects of a workspace, unless its own limits say otherwise; 0: no limit
+    #[arg(long, env = "HOWDAH_MAX_PROJECTS", value_name = "N", default_value_t = 1000)]
+    pub max_projects: u32,
+
+    /// Databases of a workspace, unless its own limits say otherwise; 0: no limit
+    #[arg(long, env = "HOWDAH_MAX_DATABASES", value_name = "N", default_value_t = 1000)]
+    pub max_databases: u32,
+
+    /// Connections of a database, unless its workspace's own limits say otherwise; 0: no limit
+    #[arg(long, env = "HOWDAH_MAX_CONNECTIONS_PER_DATABASE", value_name = "N", default_value_t = 100)]
+    pub max_connections_per_database: u32,
+
     /// A region, instead of the built-in list; may be given several times
     #[arg(long = "region", env = "HOWDAH_REGIONS", value_name = "ID=NAME", value_delimiter = ';')]
     pub regions: Vec<String>,
+
+    /// Also write the audit log out, a line of JSON each entry: to a file, or to `syslog`
+    #[arg(long, env = "HOWDAH_AUDIT_STREAM", value_name = "FILE|syslog")]
+    pub audit_stream: Option<String>,
 }
 
 impl Place {
@@ -115,6 +156,26 @@ pub fn data_directory(chosen: Option<&Path>) -> Result<PathBuf, String> {
 }
 
 impl Serve {
+    /// How fast requests may come.
+    pub fn rates(&self) -> Rates {
+        let rate =
+            |per_second, burst| Some(Rate { per_second: NonZeroU32::new(per_second)?, burst: NonZeroU32::new(burst)? });
+        Rates {
+            token: rate(self.rate_limit, self.rate_burst),
+            address: rate(self.address_rate_limit, self.address_rate_burst),
+        }
+    }
+
+    /// How much a workspace may have.
+    pub fn quotas(&self) -> Quotas {
+        let limit = |number| Some(number).filter(|number| *number > 0);
+        Quotas {
+            projects: limit(self.max_projects),
+            databases: limit(self.max_databases),
+            connections_per_database: limit(self.max_connections_per_database),
+        }
+    }
+
     /// How many instances may run.
     pub fn max_running(&self) -> usize {
         const EACH: u64 = 64 << 20;

@@ -9,7 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use howdah::auth::signing::Signer;
+use howdah::auth::{Limits, service_tokens};
+use howdah::base::clock::Clock;
+use howdah::base::keyring::Keyring;
+use howdah::base::name::TokenName;
 use howdah::base::secret::random_hex;
+use howdah::base::store::Store;
+use howdah::base::tasks::Tasks;
+use howdah::domain::workspaces;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
@@ -122,6 +130,51 @@ impl Howdah {
         };
         howdah.restock().await;
         howdah
+    }
+
+    /// The token of the first workspace.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Where the API listens.
+    pub(crate) fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// The path of the first thing in a list.
+    pub(crate) async fn first(&self, token: &str, list: &str) -> String {
+        let answer = self.client.get(format!("{}{list}", self.url)).bearer_auth(token).send().await.unwrap();
+        let body: Value = answer.json().await.unwrap();
+        format!("{list}/{}", body["data"][0]["id"].as_str().unwrap_or_else(|| panic!("{body}")))
+    }
+
+    /// The connection string of a database of the metadata instance.
+    pub(crate) fn metadata(&self, database: &str) -> String {
+        let socket = self.directory.0.join("data/metadata/socket");
+        format!("host={} user=howdah dbname={database} sslmode=disable", socket.display())
+    }
+
+    /// Runs SQL in the metadata store.
+    pub(crate) async fn in_metadata(&self, sql: &str) {
+        execute(&self.metadata("howdah"), sql).await;
+    }
+
+    /// Makes another workspace; answers its token.
+    pub(crate) async fn another_workspace(&self, name: &str) -> String {
+        let tasks = Tasks::default();
+        let store = Store::open(self.metadata("howdah").parse().unwrap(), 1, &tasks).unwrap();
+        let key = std::fs::read(self.directory.0.join("data/keys/master.key")).unwrap();
+        let keyring = Keyring::new(key.as_slice().try_into().unwrap());
+        let now = Clock::system().now();
+        let tx = store.begin().await.unwrap();
+        let workspace = workspaces::create(&tx, name, now).await.unwrap();
+        let signer = Signer::load_or_create(&tx, &keyring, now).await.unwrap();
+        let name = TokenName::parse(name).unwrap();
+        let issued = service_tokens::issue(&tx, &signer, now, workspace.id, &name, &Limits::default()).await.unwrap();
+        tx.commit().await.unwrap();
+        tasks.stop();
+        issued.value.expose().to_owned()
     }
 
     /// How many prepared instances there are.
@@ -247,15 +300,19 @@ impl Plain {
 
     /// Runs SQL as the superuser.
     pub(crate) async fn execute(&self, sql: &str) {
-        let (client, connection) = tokio_postgres::connect(&self.local("postgres"), NoTls).await.unwrap();
-        let asked = async {
-            let result = client.batch_execute(sql).await;
-            drop(client);
-            result
-        };
-        let (result, _) = tokio::join!(asked, connection);
-        result.unwrap();
+        execute(&self.local("postgres"), sql).await;
     }
+}
+
+async fn execute(connection: &str, sql: &str) {
+    let (client, connection) = tokio_postgres::connect(connection, NoTls).await.unwrap();
+    let asked = async {
+        let result = client.batch_execute(sql).await;
+        drop(client);
+        result
+    };
+    let (result, _) = tokio::join!(asked, connection);
+    result.unwrap();
 }
 
 /// `PgBouncer` in session mode in front of a plain server, on its socket.

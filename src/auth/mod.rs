@@ -4,4 +4,4 @@ mod policy;
 pub mod service_tokens;
 pub mod signing;
 
-pub use policy::{Limits, Principal, Scope};
+pub use policy::{Limits, Origin, Principal, Scope};

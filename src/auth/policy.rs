@@ -4,11 +4,16 @@
 //! principal's reach. What it sees but may not do answers 403: the use case asks one of the `may_…`
 //! functions once it has found the thing.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::base::error::{Error, Result};
 use crate::base::id::{ProjectId, ServiceTokenId, WorkspaceId};
+
+/// What helps who is limited to projects.
+const WHOLE_WORKSPACE: &str = "Use a token of the whole workspace.";
 
 /// A caller whose credential was checked. Domain functions take it as proof of authority:
 /// what lies outside its scope does not exist for it.
@@ -18,6 +23,16 @@ pub struct Principal {
     token: ServiceTokenId,
     name: String,
     limits: Limits,
+    origin: Origin,
+}
+
+/// The request that a principal came with, for the audit log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The address that it came from.
+    pub address: Option<IpAddr>,
+    /// The request's id; empty for what Howdah does by itself.
+    pub request_id: String,
 }
 
 /// What a token may do less than everything in its workspace.
@@ -44,7 +59,17 @@ pub struct Scope {
 impl Principal {
     /// Whoever holds this token. Only for who has checked it.
     pub fn new(workspace: WorkspaceId, token: ServiceTokenId, name: String, limits: Limits) -> Self {
-        Self { workspace, token, name, limits }
+        Self { workspace, token, name, limits, origin: Origin::default() }
+    }
+
+    /// The same principal, with the request that it came with.
+    pub fn from_origin(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// The request that it came with.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// The one workspace that the credential reaches. Not all of it, perhaps: SQL uses
@@ -83,7 +108,7 @@ impl Principal {
     /// [`Error::Forbidden`] when it may not.
     pub fn may_change(&self) -> Result<()> {
         if self.limits.read_only {
-            return Err(Error::Forbidden("This token is read-only.".into()));
+            return Err(Error::forbidden("This token is read-only.", "Use a token that may change things."));
         }
         Ok(())
     }
@@ -95,7 +120,7 @@ impl Principal {
     pub fn may_create_projects(&self) -> Result<()> {
         self.may_change()?;
         if self.limits.projects.is_some() {
-            return Err(Error::Forbidden("This token is limited to projects and creates none.".into()));
+            return Err(Error::forbidden("This token is limited to projects and creates none.", WHOLE_WORKSPACE));
         }
         Ok(())
     }
@@ -107,12 +132,13 @@ impl Principal {
     pub fn may_grant(&self, wanted: &Limits) -> Result<()> {
         self.may_change()?;
         if self.limits.projects.is_some() {
-            return Err(Error::Forbidden("This token is limited to projects and creates no tokens.".into()));
+            return Err(Error::forbidden("This token is limited to projects and creates no tokens.", WHOLE_WORKSPACE));
         }
         match (self.limits.expires_at, wanted.expires_at) {
-            (Some(own), wanted) if wanted.is_none_or(|wanted| wanted > own) => Err(Error::Forbidden(format!(
-                "This token expires at {own} and creates none that is good for longer; set expiresAt."
-            ))),
+            (Some(own), wanted) if wanted.is_none_or(|wanted| wanted > own) => Err(Error::forbidden(
+                "This token expires, and creates none that is good for longer than itself.",
+                format!("Set expiresAt to {own} or earlier, or use a token that lasts longer."),
+            )),
             _ => Ok(()),
         }
     }

@@ -1,9 +1,13 @@
 //! The key that signs tokens: ES256, made at first start, kept in the metadata store under the
 //! master key. One fixed algorithm: a token that names another is refused (RFC 8725 §3.1).
 
+use std::sync::Arc;
+
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use quick_cache::sync::Cache;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::base::error::{Error, Result};
 use crate::base::id::WorkspaceId;
@@ -12,6 +16,8 @@ use crate::base::secret::{Secret, random_hex};
 use crate::base::store::Tx;
 
 const PURPOSE: &str = "token signing";
+/// How many tokens are remembered as good.
+const REMEMBERED: usize = 10_000;
 
 /// What a service token says. Nothing in it is secret; its row decides what it is worth.
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,6 +35,9 @@ pub struct Signer {
     key_id: String,
     encoding: EncodingKey,
     decoding: DecodingKey,
+    /// What good signatures say, by the hash of the whole token: checking one again would give the
+    /// same. What a token is worth is asked of its row each time.
+    known: Cache<[u8; 32], Arc<Claims>>,
 }
 
 impl Signer {
@@ -58,6 +67,7 @@ impl Signer {
             key_id,
             encoding: EncodingKey::from_ec_pem(private).map_err(Error::internal)?,
             decoding: DecodingKey::from_ec_pem(public).map_err(Error::internal)?,
+            known: Cache::new(REMEMBERED),
         })
     }
 
@@ -67,14 +77,33 @@ impl Signer {
         jsonwebtoken::encode(&header, claims, &self.encoding).map(Secret::new).map_err(Error::internal)
     }
 
-    /// The claims of a token whose signature is ours; `None` for anything else.
-    pub fn verify(&self, token: &str) -> Option<Claims> {
+    /// Whether this token was good when it came last, lately.
+    pub fn knows(&self, token: &str) -> bool {
+        self.known.peek(&digest(token)).is_some()
+    }
+
+    /// Forgets a token that turned out not to be good any more.
+    pub fn forget(&self, token: &str) {
+        self.known.remove(&digest(token));
+    }
+
+    /// The claims of a token whose signature is ours; `None` for anything else. It is known from
+    /// then on.
+    pub fn verify(&self, token: &str) -> Option<Arc<Claims>> {
+        self.known.get_or_insert_with(&digest(token), || self.check(token).map(Arc::new).ok_or(())).ok()
+    }
+
+    fn check(&self, token: &str) -> Option<Claims> {
         let mut validation = Validation::new(Algorithm::ES256);
         validation.required_spec_claims.clear();
         validation.validate_exp = false; // the row decides about expiry
         validation.validate_aud = false;
         Some(jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation).ok()?.claims)
     }
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
 }
 
 fn public_pem(pair: &KeyPair) -> String {

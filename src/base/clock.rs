@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use jiff::fmt::temporal::DateTimePrinter;
 use jiff::{SignedDuration, Timestamp};
 
 /// Where the time comes from. Cheap to clone; clones of a manual clock move together.
@@ -48,7 +49,8 @@ impl Clock {
 
 /// The API's form of a time: ISO 8601, UTC, milliseconds, `Z`.
 pub fn format_timestamp(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
+    PRINTER.timestamp_to_string(&time)
 }
 
 #[cfg(test)]

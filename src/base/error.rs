@@ -11,8 +11,13 @@ pub enum Error {
     #[error("{0}")]
     Unauthenticated(String),
     /// The caller may see the thing but not do this to it.
-    #[error("{0}")]
-    Forbidden(String),
+    #[error("{message}")]
+    Forbidden {
+        /// What it may not do.
+        message: String,
+        /// Who may.
+        hint: String,
+    },
     /// The thing does not exist, or the caller may not see it; the two look the same.
     #[error("{kind} with id {id} not found")]
     NotFound {
@@ -22,19 +27,37 @@ pub enum Error {
         id: String,
     },
     /// The request cannot be carried out as things stand.
-    #[error("{0}")]
-    Rejected(String),
+    #[error("{message}")]
+    Rejected {
+        /// Why not.
+        message: String,
+        /// What to ask for instead.
+        hint: String,
+    },
     /// A value does not fit.
     #[error("{message}")]
     Invalid {
         /// Which value, and what is wrong with it.
         message: String,
         /// What would fit.
-        hint: Option<String>,
+        hint: String,
     },
     /// It clashes with what exists.
-    #[error("{0}")]
-    Conflict(String),
+    #[error("{message}")]
+    Conflict {
+        /// With what.
+        message: String,
+        /// How to get around it.
+        hint: String,
+    },
+    /// The workspace has as much as it may have.
+    #[error("{message}")]
+    LimitReached {
+        /// Of what.
+        message: String,
+        /// Which limit it is, how much of it is used, and what to do.
+        hint: String,
+    },
     /// Try again later: a dependency does not answer.
     #[error("{message}")]
     Unavailable {
@@ -55,9 +78,24 @@ impl Error {
         Self::Internal(cause.into())
     }
 
+    /// Something that the caller may not do, and who may.
+    pub fn forbidden(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Forbidden { message: message.into(), hint: hint.into() }
+    }
+
+    /// Something that cannot be done as things stand, and what can.
+    pub fn rejected(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Rejected { message: message.into(), hint: hint.into() }
+    }
+
+    /// Something that clashes with what exists, and how to get around it.
+    pub fn conflict(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Conflict { message: message.into(), hint: hint.into() }
+    }
+
     /// A value that does not fit, with what would.
     pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Invalid { message: message.into(), hint: Some(hint.into()) }
+        Self::Invalid { message: message.into(), hint: hint.into() }
     }
 
     /// Something that is not there, or not for this caller.

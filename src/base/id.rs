@@ -103,12 +103,44 @@ ids! {
     ConnectionId = "con";
     /// A service token.
     ServiceTokenId = "itgr";
+    /// What a person lets an application do in a workspace.
+    IntegrationId = "itgr";
+    /// A person.
+    UserId = "usr";
     /// A PostgreSQL instance of an engine; a database has one at a time.
     InstanceId = "inst";
-    /// A workflow in the queue.
-    WorkflowId = "wf";
+    /// A workflow in the queue, which the API calls an operation.
+    WorkflowId = "op";
+    /// An entry of the audit log.
+    AuditEntryId = "aud";
     /// This installation: which data directory and which metadata store belong together.
     InstallationId = "hwdh";
+}
+
+/// An application that acts for people. Text, since some come with an id of their own, which
+/// clients have built in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OauthClientId(String);
+
+impl OauthClientId {
+    /// Reads an id with or without its prefix `itgr_`; `None` for what cannot be one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bare = text.strip_prefix("itgr_").unwrap_or(text);
+        let fits = (1..=64).contains(&bare.len())
+            && bare.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        fits.then(|| Self(bare.to_owned()))
+    }
+
+    /// The id without its prefix.
+    pub fn bare(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for OauthClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "itgr_{}", self.0)
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +167,20 @@ mod tests {
             if let Some(id) = ProjectId::parse(&text) {
                 prop_assert!(text == id.bare() || text == id.to_string());
             }
+        }
+    }
+
+    #[test]
+    fn applications_may_bring_their_own_id() {
+        for text in ["cmm3lndn701oo0uefvxzo0ivw", "itgr_cmm3lndn701oo0uefvxzo0ivw"] {
+            let id = OauthClientId::parse(text).unwrap();
+            assert_eq!(
+                (id.bare(), id.to_string().as_str()),
+                ("cmm3lndn701oo0uefvxzo0ivw", "itgr_cmm3lndn701oo0uefvxzo0ivw")
+            );
+        }
+        for text in ["", "itgr_", "itgr_itgr_x", "UPPER", "a b", "a\0b", &"x".repeat(65)] {
+            assert_eq!(OauthClientId::parse(text), None);
         }
     }
 

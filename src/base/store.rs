@@ -6,6 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::broadcast;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -26,10 +27,21 @@ pub enum Channel {
     DatabaseChanged,
     /// A connection's credential is no longer valid.
     ConnectionEnded,
+    /// A request with an idempotency key was answered, or given up.
+    AnswerStored,
+    /// Something was written to the audit log.
+    AuditRecorded,
 }
 
 impl Channel {
-    const ALL: [Self; 4] = [Self::WorkflowStarted, Self::WorkflowEnded, Self::DatabaseChanged, Self::ConnectionEnded];
+    const ALL: [Self; 6] = [
+        Self::WorkflowStarted,
+        Self::WorkflowEnded,
+        Self::DatabaseChanged,
+        Self::ConnectionEnded,
+        Self::AnswerStored,
+        Self::AuditRecorded,
+    ];
 
     /// Its name in PostgreSQL.
     pub fn name(self) -> &'static str {
@@ -38,6 +50,8 @@ impl Channel {
             Self::WorkflowEnded => "howdah_workflow_ended",
             Self::DatabaseChanged => "howdah_database_changed",
             Self::ConnectionEnded => "howdah_connection_ended",
+            Self::AnswerStored => "howdah_answer_stored",
+            Self::AuditRecorded => "howdah_audit_recorded",
         }
     }
 }
@@ -141,6 +155,40 @@ impl Drop for Tx {
             // which they are sent: whoever gets it out of the pool next comes after the rollback.
             let _ = session.batch_execute("ROLLBACK").now_or_never();
         }
+    }
+}
+
+/// The conditions of a list: those that are wanted, so that each statement is planned for what it
+/// asks, and the values of all parameters.
+pub struct Conditions<'a> {
+    sql: String,
+    values: Vec<&'a (dyn ToSql + Sync)>,
+}
+
+impl<'a> Conditions<'a> {
+    /// None yet, in a statement that has these parameters already.
+    pub fn of<const N: usize>(values: [&'a (dyn ToSql + Sync); N]) -> Self {
+        Self { sql: String::new(), values: values.to_vec() }
+    }
+
+    /// One with this value as its parameter, which it calls `$?`; nothing when there is no value.
+    pub fn add<T: ToSql + Sync>(&mut self, condition: &str, value: Option<&'a T>) {
+        if let Some(value) = value {
+            self.values.push(value);
+            let parameter = format!("${}", self.values.len());
+            self.sql.push_str(" AND ");
+            self.sql.push_str(&condition.replace("$?", &parameter));
+        }
+    }
+
+    /// What to add to the statement's `WHERE`.
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    /// The values of the statement's parameters.
+    pub fn values(&self) -> &[&'a (dyn ToSql + Sync)] {
+        &self.values
     }
 }
 

@@ -191,10 +191,10 @@ mod tests {
         {
           "error": {
             "code": "validation-error",
-            "hint": "Give a name of 1 to 256 characters.",
             "message": "name: the project's name is too short",
-            "requestId": "0123456789abcdef",
-            "status": 422
+            "hint": "Give a name of 1 to 256 characters.",
+            "status": 422,
+            "requestId": "0123456789abcdef"
           }
         }
         "#);

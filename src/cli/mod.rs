@@ -194,7 +194,7 @@ fn run(json: bool, work: impl AsyncFnOnce(Output) -> Result<(), Failure>) -> Exi
 
 /// The OpenAPI document as it is committed.
 pub fn openapi() -> String {
-    match http::document().to_pretty_json() {
+    match http::document().and_then(|document| serde_json::to_string_pretty(&document)) {
         Ok(text) => text + "\n",
         Err(error) => describe(&error),
     }

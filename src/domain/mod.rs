@@ -3,10 +3,16 @@
 //!
 //! Functions take the transaction first; they never begin or commit one. They never call the engine.
 
+pub mod audit;
 pub mod branches;
 pub mod connections;
 pub mod databases;
+pub mod idempotency;
+pub mod integrations;
+pub mod limits;
+pub mod operations;
 pub mod projects;
 pub mod regions;
 pub mod service_tokens;
+pub mod usage;
 pub mod workspaces;

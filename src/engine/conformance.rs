@@ -16,7 +16,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use super::fake::{FakeEngine, Verb};
 use super::instances::EndReason;
 use super::local::tests::{LocalSandbox, kill_server};
-use super::{Attachment, Endpoint, Engine, EngineError, InstanceFacts, Instances, Limits, Major};
+use super::{Attachment, Counters, Endpoint, Engine, EngineError, InstanceFacts, Instances, Limits, Major, Measured};
 use super::{TENANT_DATABASE, TENANT_ROLE};
 use crate::base::clock::Clock;
 use crate::base::id::InstanceId;
@@ -31,6 +31,8 @@ trait Meddler: Send + Sync {
     async fn occupy(&self, id: InstanceId, endpoint: &Endpoint);
     /// Ends that transaction.
     async fn release(&self, id: InstanceId);
+    /// Carries out so many transactions in a session that ends.
+    async fn work(&self, id: InstanceId, endpoint: &Endpoint, transactions: u64);
 }
 
 struct World {
@@ -70,6 +72,17 @@ impl World {
 
     async fn runs(&self, id: InstanceId) -> bool {
         self.facts(id).await.unwrap().running
+    }
+
+    /// A running instance's measurement, once its sessions have ended and reported.
+    async fn measured(&self, id: InstanceId) -> Measured {
+        loop {
+            let measured = self.engine.measure(id).await.unwrap().expect("it runs");
+            if measured.sessions == 0 {
+                return measured;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     fn instances(&self, max_running: usize) -> Arc<Instances> {
@@ -118,6 +131,8 @@ async fn run(world: &World) {
     at_the_cap_the_least_recently_used_makes_room(world).await;
     idle_instances_are_stopped_and_busy_ones_are_not(world).await;
     probes_are_no_activity(world).await;
+    what_clients_do_is_counted(world).await;
+    what_runs_is_measured_and_a_last_time_when_it_stops(world).await;
     an_exit_ends_attachments_and_is_repaired(world).await;
     running_instances_are_adopted(world).await;
     shutdown_stops_everything(world).await;
@@ -288,6 +303,82 @@ async fn probes_are_no_activity(world: &World) {
     assert!(!world.runs(id).await);
 }
 
+/// The counters of the databases that clients worked in.
+fn used(measured: &Measured) -> Vec<Counters> {
+    measured.databases.iter().filter(|counters| counters.active > 0).copied().collect()
+}
+
+async fn what_clients_do_is_counted(world: &World) {
+    let id = world.created().await;
+    assert_eq!(world.engine.measure(id).await.unwrap(), None, "it is stopped");
+    let endpoint = world.engine.ensure_started(id).await.unwrap();
+    let new = world.measured(id).await;
+    assert!(new.databases.iter().all(|counters| counters.transactions == 0 && counters.active == 0), "{new:?}");
+    assert!(new.storage_bytes > 1 << 20);
+
+    world.meddler.work(id, &endpoint, 5).await;
+    let worked = used(&world.measured(id).await);
+    assert_eq!(worked.iter().map(|counters| counters.transactions).collect::<Vec<_>>(), [5]);
+    for _ in 0..3 {
+        world.engine.is_busy(id).await.unwrap();
+        assert_eq!(used(&world.measured(id).await), worked, "the platform's own sessions do not count");
+    }
+
+    world.engine.ensure_stopped(id).await.unwrap();
+    assert_eq!(world.engine.measure(id).await.unwrap(), None);
+    let endpoint = world.engine.ensure_started(id).await.unwrap();
+    let kept = used(&world.measured(id).await);
+    assert_eq!(
+        (kept[0].database, kept[0].since, kept[0].active),
+        (worked[0].database, worked[0].since, worked[0].active)
+    );
+    world.meddler.work(id, &endpoint, 2).await;
+    let more = used(&world.measured(id).await);
+    assert!(more[0].transactions >= 7 && more[0].active > worked[0].active, "{more:?}");
+
+    world.meddler.crash(id).await;
+    world.engine.has_exited(id).await;
+    let endpoint = world.engine.ensure_started(id).await.unwrap();
+    assert!(used(&world.measured(id).await).is_empty());
+    world.meddler.work(id, &endpoint, 1).await;
+    assert!(used(&world.measured(id).await)[0].since != worked[0].since, "they began anew, and say so");
+    world.engine.ensure_destroyed(id).await.unwrap();
+    assert_eq!(world.engine.measure(id).await.unwrap(), None, "it is gone");
+}
+
+async fn what_runs_is_measured_and_a_last_time_when_it_stops(world: &World) {
+    let instances = world.instances(5);
+    let mut measurements = instances.measurements();
+    let id = world.created().await;
+    let attached = instances.attach(id).await.unwrap();
+    world.meddler.work(id, attached.endpoint(), 3).await;
+    world.measured(id).await;
+    instances.measure_running().await;
+    let first = measurements.try_recv().unwrap();
+    assert_eq!((first.instance, first.at, used(&first.measured)[0].transactions), (id, world.clock.now(), 3));
+
+    world.meddler.work(id, attached.endpoint(), 4).await;
+    attached.touch(false);
+    drop(attached);
+    world.pass(1000);
+    instances.stop_idle().await.unwrap();
+    assert!(!world.runs(id).await, "to be measured keeps nothing awake");
+    let mut last = measurements.try_recv().unwrap();
+    while let Ok(later) = measurements.try_recv() {
+        last = later;
+    }
+    assert!(used(&last.measured)[0].transactions >= 7, "{last:?}");
+    instances.measure_running().await;
+    assert!(!world.runs(id).await && measurements.is_empty(), "to be measured wakes nothing");
+
+    drop(instances.attach(id).await.unwrap());
+    instances.shutdown().await;
+    assert_eq!(measurements.recv().await.unwrap().instance, id);
+    while let Some(measurement) = measurements.recv().await {
+        assert_eq!(measurement.instance, id);
+    }
+}
+
 async fn an_exit_ends_attachments_and_is_repaired(world: &World) {
     let instances = world.instances(1);
     let id = world.created().await;
@@ -337,6 +428,9 @@ impl Meddler for FakeMeddler {
     async fn release(&self, id: InstanceId) {
         self.0.set_busy(id, false);
     }
+    async fn work(&self, id: InstanceId, _: &Endpoint, transactions: u64) {
+        self.0.work(id, transactions);
+    }
 }
 
 struct LocalMeddler {
@@ -357,6 +451,12 @@ impl Meddler for LocalMeddler {
     async fn release(&self, id: InstanceId) {
         let client = self.sessions.lock().await.remove(&id).unwrap();
         client.batch_execute("COMMIT").await.unwrap();
+    }
+    async fn work(&self, _: InstanceId, endpoint: &Endpoint, transactions: u64) {
+        let client = super::local::tests::tenant(endpoint, TENANT_DATABASE).await.unwrap();
+        for _ in 0..transactions {
+            client.batch_execute("SELECT 1").await.unwrap();
+        }
     }
 }
 
@@ -469,6 +569,70 @@ async fn an_instance_that_does_not_answer_keeps_no_other_awake() {
     assert!(engine.is_running(first) != engine.is_running(second));
     instances.stop_idle().await.unwrap();
     assert!(!engine.is_running(first) && !engine.is_running(second));
+}
+
+#[tokio::test]
+async fn what_was_measured_and_is_quiet_is_not_measured_again() {
+    let (engine, world) = fake_world();
+    let instances = world.instances(5);
+    let id = world.created().await;
+    let attached = instances.attach(id).await.unwrap();
+    instances.measure_running().await;
+    assert_eq!(engine.count(Verb::Measure), 0, "nobody takes measurements");
+    let mut measurements = instances.measurements();
+    attached.touch(false);
+    // The first time what the session did may not be reported yet.
+    for expected in [1, 2, 2] {
+        instances.measure_running().await;
+        assert_eq!(engine.count(Verb::Measure), expected);
+        world.pass(60);
+    }
+    attached.touch(true);
+    for expected in [3, 4] {
+        world.pass(60);
+        instances.measure_running().await;
+        assert_eq!(engine.count(Verb::Measure), expected, "a session is at work");
+    }
+    attached.touch(false);
+    world.pass(60);
+    instances.measure_running().await;
+    drop(attached);
+    world.pass(1000);
+    instances.stop_idle().await.unwrap();
+    assert_eq!((engine.count(Verb::Measure), engine.count(Verb::Stop)), (5, 1), "a stop need not measure it once more");
+    // One that is not idle is.
+    let attached = instances.attach(id).await.unwrap();
+    let (stopped, _) = tokio::join!(instances.ensure_stopped(id), leave_when_ended(attached));
+    stopped.unwrap();
+    assert_eq!(engine.calls()[engine.calls().len() - 2..], [(Verb::Measure, Some(id)), (Verb::Stop, Some(id))]);
+    for _ in 0..6 {
+        measurements.try_recv().unwrap();
+    }
+    assert!(measurements.is_empty());
+}
+
+#[tokio::test]
+async fn a_measurement_that_fails_or_waits_holds_up_nobody() {
+    let (engine, world) = fake_world();
+    let instances = world.instances(5);
+    let mut measurements = instances.measurements();
+    let id = world.created().await;
+    drop(instances.attach(id).await.unwrap());
+    engine.fail_next(Verb::Measure, 1);
+    world.pass(1000);
+    instances.stop_idle().await.unwrap();
+    assert!(!engine.is_running(id) && measurements.is_empty());
+
+    drop(instances.attach(id).await.unwrap());
+    let gate = engine.hold_up(Verb::Measure);
+    let (((), stopped), ()) =
+        tokio::join!(async { tokio::join!(instances.measure_running(), instances.ensure_destroyed(id)) }, async {
+            settle().await;
+            assert!(!engine.exists(id), "a destroy does not wait for it");
+            gate.open();
+        });
+    stopped.unwrap();
+    assert!(measurements.try_recv().is_err());
 }
 
 /// Lets everything go on that can.

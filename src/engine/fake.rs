@@ -15,10 +15,13 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Endpoint, Engine, EngineError, InstanceFacts, Major, StockLevel};
+use super::{Counters, Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
 use crate::base::id::InstanceId;
 use crate::base::secret::{random_bytes, random_hex};
 use crate::base::tasks::Tasks;
+
+/// How large each instance is.
+const EMPTY_BYTES: u64 = 22 << 20;
 
 /// What an engine can be asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +36,8 @@ pub enum Verb {
     Destroy,
     /// [`Engine::is_busy`].
     IsBusy,
+    /// [`Engine::measure`].
+    Measure,
     /// [`Engine::instances`].
     List,
     /// [`Engine::replenish_stock`].
@@ -69,6 +74,10 @@ struct FakeInstance {
     server: Option<CancellationToken>,
     busy: bool,
     outdated: bool,
+    /// Those of its one database; none while nothing was done in it.
+    counters: Option<Counters>,
+    /// How often it has crashed.
+    crashes: i64,
 }
 
 /// Holds up a verb until it is opened (or dropped).
@@ -133,6 +142,16 @@ impl FakeEngine {
         }
     }
 
+    /// Pretends that clients have done so many transactions in the instance.
+    pub fn work(&self, id: InstanceId, transactions: u64) {
+        if let Some(instance) = self.state().instances.get_mut(&id) {
+            let since = instance.crashes;
+            let counters = instance.counters.get_or_insert(Counters { database: 5, since, transactions: 0, active: 0 });
+            counters.transactions += transactions;
+            counters.active += transactions;
+        }
+    }
+
     /// Pretends that the instance's programs were replaced; a start takes the new ones.
     pub fn set_outdated(&self, id: InstanceId) {
         if let Some(instance) = self.state().instances.get_mut(&id) {
@@ -147,6 +166,14 @@ impl FakeEngine {
 
     /// Ends the server as a crash does.
     pub fn crash(&self, id: InstanceId) {
+        self.end(id);
+        if let Some(instance) = self.state().instances.get_mut(&id) {
+            instance.counters = None;
+            instance.crashes += 1;
+        }
+    }
+
+    fn end(&self, id: InstanceId) {
         if let Some(server) = self.state().instances.get_mut(&id).and_then(|instance| instance.server.take()) {
             server.cancel();
         }
@@ -256,7 +283,15 @@ impl Engine for FakeEngine {
         }
         state.stock.ready = state.stock.ready.saturating_sub(1);
         let system_identifier = u64::from_ne_bytes(random_bytes());
-        let instance = FakeInstance { major, system_identifier, server: None, busy: false, outdated: false };
+        let instance = FakeInstance {
+            major,
+            system_identifier,
+            server: None,
+            busy: false,
+            outdated: false,
+            counters: None,
+            crashes: 0,
+        };
         state.instances.insert(id, instance);
         Ok(())
     }
@@ -268,14 +303,14 @@ impl Engine for FakeEngine {
 
     async fn ensure_stopped(&self, id: InstanceId) -> Result<(), EngineError> {
         self.call(Verb::Stop, Some(id)).await?;
-        self.crash(id);
+        self.end(id);
         let _ = std::fs::remove_file(self.endpoint(id).socket());
         Ok(())
     }
 
     async fn ensure_destroyed(&self, id: InstanceId) -> Result<(), EngineError> {
         self.call(Verb::Destroy, Some(id)).await?;
-        self.crash(id);
+        self.end(id);
         self.state().instances.remove(&id);
         let _ = std::fs::remove_dir_all(self.endpoint(id).directory);
         Ok(())
@@ -284,6 +319,17 @@ impl Engine for FakeEngine {
     async fn is_busy(&self, id: InstanceId) -> Result<bool, EngineError> {
         self.call(Verb::IsBusy, Some(id)).await?;
         Ok(self.state().instances.get(&id).is_some_and(|instance| instance.busy && instance.server.is_some()))
+    }
+
+    async fn measure(&self, id: InstanceId) -> Result<Option<Measured>, EngineError> {
+        self.call(Verb::Measure, Some(id)).await?;
+        let state = self.state();
+        let running = state.instances.get(&id).filter(|instance| instance.server.is_some());
+        Ok(running.map(|instance| Measured {
+            databases: instance.counters.into_iter().collect(),
+            storage_bytes: EMPTY_BYTES,
+            sessions: 0,
+        }))
     }
 
     async fn has_exited(&self, id: InstanceId) {

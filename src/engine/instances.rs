@@ -4,6 +4,8 @@
 //! An instance is *idle* when no transaction is open in it and no byte has passed for the limit.
 //! Open sessions do not keep it awake, since pools never disconnect: they are ended with 57P01.
 
+mod measuring;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,8 +13,10 @@ use std::time::Duration;
 
 use futures_util::stream;
 use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::sync::{Notify, OwnedMutexGuard, oneshot, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, mpsc, oneshot, watch};
 use tokio::time::timeout;
+
+pub use self::measuring::Measurement;
 
 use super::{Endpoint, Engine, EngineError, InstanceFacts, Major, StockLevel};
 use crate::base::clock::Clock;
@@ -60,6 +64,8 @@ pub struct Instances {
     seats: Arc<Seats>,
     /// One attach at a time makes room.
     making_room: tokio::sync::Mutex<()>,
+    /// Who records measurements, if anybody does.
+    measurements: Mutex<Option<mpsc::UnboundedSender<Measurement>>>,
     shut: AtomicBool,
 }
 
@@ -68,6 +74,8 @@ pub struct Instances {
 struct Slot {
     /// Held by the verb under way.
     gate: Arc<tokio::sync::Mutex<()>>,
+    /// Held by the measurement under way, so that measurements are sent in their order.
+    measuring: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     /// An attachment was dropped.
     left: Notify,
@@ -88,6 +96,8 @@ struct Running {
     holds: Vec<Arc<Hold>>,
     /// Microseconds; of sessions that have left, and of the start.
     last_activity: i64,
+    /// Microseconds; when it was measured last.
+    measured: Option<i64>,
     _seat: Seat,
     /// Which start this is.
     start: u64,
@@ -147,6 +157,7 @@ impl Instances {
             slots: Mutex::default(),
             seats: Arc::default(),
             making_room: tokio::sync::Mutex::default(),
+            measurements: Mutex::default(),
             shut: AtomicBool::new(false),
         })
     }
@@ -305,7 +316,8 @@ impl Instances {
             state.failure = None;
             state.closing = false;
             let start = state.starts;
-            let mut running = Running { endpoint, holds: Vec::new(), last_activity: now, _seat: seat, start };
+            let mut running =
+                Running { endpoint, holds: Vec::new(), last_activity: now, measured: None, _seat: seat, start };
             let attachment = hold.map(|probe| self.add_hold(slot, &mut running, probe, now));
             state.running = Some(running);
             (start, attachment)
@@ -404,19 +416,25 @@ impl Instances {
         if slot.quiet_since(self.now()) != Some(last) || !slot.end_quiet_holds() {
             return Ok(false);
         }
-        self.finish_stop(id, slot, reopen).await.map(|()| true)
+        let measure = !slot.is_measured_after(last);
+        self.finish_stop(id, slot, reopen, measure).await.map(|()| true)
     }
 
-    /// Waits until the sessions, which have been told, are gone, and stops the server.
+    /// Waits until the sessions, which have been told, are gone, and stops the server. `measure`:
+    /// something may have been done that no measurement has seen.
     async fn finish_stop(
         self: &Arc<Self>,
         id: InstanceId,
         slot: &Arc<Slot>,
         reopen: Reopen,
+        measure: bool,
     ) -> Result<(), EngineError> {
         let (this, slot) = (self.clone(), slot.clone());
         self.to_the_end("stop the instance", async move {
             let _ = timeout(FAREWELL, slot.emptied()).await;
+            if measure {
+                this.measure_last(id, &slot).await;
+            }
             let stopped = this.engine.ensure_stopped(id).await;
             if stopped.is_ok() {
                 let ended = lock(&slot.state).running.take();
@@ -568,6 +586,7 @@ impl Instances {
                 }
             })
             .await;
+        self.end_measurements();
     }
 
     /// [`Engine::instances`].
@@ -583,7 +602,7 @@ impl Instances {
     /// Stops the instance whether it is idle or not.
     async fn end(self: &Arc<Self>, id: InstanceId, slot: &Arc<Slot>, reason: EndReason) -> Result<(), EngineError> {
         let reopen = self.close(slot, reason).await;
-        self.finish_stop(id, slot, reopen).await
+        self.finish_stop(id, slot, reopen, true).await
     }
 
     /// Waits for the verb under way, then lets nobody in and tells those who are.

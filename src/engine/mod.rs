@@ -1,7 +1,8 @@
 //! Instances: one PostgreSQL server for each database.
 //!
 //! [`Engine`] is what a driver can do; [`Instances`] is what the gateway and the workflows use:
-//! it gives every instance one verb at a time, counts who is using it, and stops the idle ones.
+//! it gives every instance one verb at a time, counts who is using it, measures what runs, and
+//! stops the idle ones.
 //! Nothing here knows of projects, connections or the API.
 
 pub mod conformance;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-pub use instances::{Attachment, Instances, Limits};
+pub use instances::{Attachment, Instances, Limits, Measurement};
 
 use crate::base::id::InstanceId;
 
@@ -68,6 +69,32 @@ pub struct InstanceFacts {
     pub outdated: bool,
     /// PostgreSQL's own identifier of the cluster; no two instances share one.
     pub system_identifier: u64,
+}
+
+/// What a running instance has done and how large it is, from its own statistics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// The counters of the databases in it; without the platform's own.
+    pub databases: Vec<Counters>,
+    /// What these databases take on the disk, in bytes; without write-ahead log.
+    pub storage_bytes: u64,
+    /// How many sessions of the tenant are open in it.
+    pub sessions: u64,
+}
+
+/// The counters of one database inside an instance. They only grow, as long as `since` stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// PostgreSQL's own number of the database; not used again for another one.
+    pub database: u32,
+    /// When they were zero, in microseconds since 1970: a crash begins them anew, a stop does not.
+    pub since: i64,
+    /// Transactions that were committed or rolled back, without those that open sessions. The
+    /// server's own maintenance is among them.
+    pub transactions: u64,
+    /// Microseconds for which sessions were at work. While this stands still, no client has done
+    /// anything.
+    pub active: u64,
 }
 
 /// How full the stock is.
@@ -128,6 +155,9 @@ pub enum EngineError {
 ///   afterwards gives a new, empty one.
 /// * `is_busy` tells whether a tenant's transaction or statement is open in it now; false when
 ///   it is stopped.
+/// * `measure` reads the statistics of a running instance; `None` when it is stopped. What a
+///   session has done is in them ten seconds later, and when the session has ended. It counts
+///   nothing of its own. It may be called while another verb is under way.
 /// * `has_exited` waits until the server of a running instance ends by itself or is stopped;
 ///   returns at once for one that does not run.
 #[async_trait]
@@ -144,6 +174,8 @@ pub trait Engine: Send + Sync + 'static {
     async fn ensure_destroyed(&self, id: InstanceId) -> Result<(), EngineError>;
     /// See the contract above.
     async fn is_busy(&self, id: InstanceId) -> Result<bool, EngineError>;
+    /// See the contract above.
+    async fn measure(&self, id: InstanceId) -> Result<Option<Measured>, EngineError>;
     /// See the contract above.
     async fn has_exited(&self, id: InstanceId);
     /// Every instance that exists, running or not; not the stock.

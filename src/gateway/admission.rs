@@ -130,10 +130,7 @@ impl Admission {
                         self.end(connection);
                     }
                 }
-                Ok(Announcement::Of(
-                    Channel::WorkflowStarted | Channel::WorkflowEnded | Channel::DatabaseChanged,
-                    _,
-                )) => {}
+                Ok(Announcement::Of(_, _)) => {}
                 Ok(Announcement::Missed) | Err(RecvError::Lagged(_)) => self.check_all(&lookup).await,
                 Err(RecvError::Closed) => return,
             }

@@ -21,7 +21,7 @@ use crate::base::scram::Verifier;
 use crate::base::secret::Secret;
 use crate::base::store::{Announcement, Channel};
 use crate::domain::connections::credential::{Credential, Readiness};
-use crate::engine::{self, Endpoint, Engine, EngineError, InstanceFacts, Major, StockLevel};
+use crate::engine::{self, Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
 
 /// An engine with one instance that always runs.
 struct OneInstance {
@@ -49,6 +49,9 @@ impl Engine for OneInstance {
     }
     async fn is_busy(&self, _: InstanceId) -> Result<bool, EngineError> {
         Ok(false)
+    }
+    async fn measure(&self, _: InstanceId) -> Result<Option<Measured>, EngineError> {
+        Ok(None)
     }
     async fn has_exited(&self, _: InstanceId) {
         std::future::pending().await

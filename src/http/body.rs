@@ -1,20 +1,23 @@
-//! JSON bodies: 408, 413, 415, 400 for what does not parse, 422 for what does not fit.
+//! JSON bodies: 408, 413, 415, 400 for what does not parse, 422 for what does not fit or is nested
+//! too deep.
 
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, Request};
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::failure::Failure;
+use super::failure::{Failure, Kind};
 use crate::base::error::Error;
 
 /// The largest body: names and ids need far less.
 pub(super) const LARGEST: usize = 256 * 1024;
-/// How long a body may take to arrive.
+/// How many arrays and objects may stand in each other.
+const DEEPEST: usize = 32;
+/// How long a body may take to arrive, all of it: one that trickles is not given more.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A parsed JSON body. A missing one counts as `{}`, as in the original.
@@ -32,8 +35,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         if let Some(media) = media {
             let media = media.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
             if !media.eq_ignore_ascii_case("application/json") {
-                return Err(Failure::client(
-                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                return Err(Failure::new(
+                    Kind::UnsupportedMediaType,
                     format!("The body's type is {media:?}."),
                     "Send JSON with the header Content-Type: application/json.",
                 ));
@@ -43,27 +46,32 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Failure> {
+/// The whole body.
+pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Failure> {
     let Ok(read) = tokio::time::timeout(LIMIT, Bytes::from_request(request, state)).await else {
-        return Err(Failure::client(
-            StatusCode::REQUEST_TIMEOUT,
+        return Err(Failure::new(
+            Kind::BodyTooSlow,
             format!("The body did not arrive within {} seconds.", LIMIT.as_secs()),
             "Send the request again.",
         ));
     };
     read.map_err(|rejection| match rejection {
-        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => Failure::client(
-            StatusCode::PAYLOAD_TOO_LARGE,
+        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => Failure::new(
+            Kind::BodyTooLarge,
             format!("The body is larger than {LARGEST} bytes."),
             "Send a smaller body.",
         ),
-        _ => Failure::client(StatusCode::BAD_REQUEST, "The body broke off.", "Send the request again."),
+        _ => Failure::new(Kind::BadRequest, "The body broke off.", "Send the request again."),
     })
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    if depth(bytes) > DEEPEST {
+        let message = format!("the body is nested deeper than {DEEPEST} levels");
+        return Err(Error::invalid(message, "Send a flatter object.").into());
+    }
     let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-        Failure::client(StatusCode::BAD_REQUEST, format!("The body is not JSON: {error}."), "Send one JSON object.")
+        Failure::new(Kind::BadRequest, format!("The body is not JSON: {error}."), "Send one JSON object.")
     })?;
     if !value.is_object() {
         return Err(Error::invalid("the body is not a JSON object", "Send one JSON object.").into());
@@ -73,4 +81,43 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
         let field = if path == "." { String::new() } else { format!("{path}: ") };
         Error::invalid(format!("{field}{}", error.inner()), "See the request's schema at /v1/doc.").into()
     })
+}
+
+/// How deep arrays and objects are nested, in text that may be JSON.
+fn depth(text: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_string) = (0_usize, 0, false);
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' if in_string => drop(bytes.next()),
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_is_that_of_arrays_and_objects_outside_of_strings() {
+        for (text, expected) in [
+            ("", 0),
+            ("5", 0),
+            ("{}", 1),
+            (r#"{"a":[{"b":1},[2]]}"#, 3),
+            (r#"{"a":"[[[[{{{"}"#, 1),
+            (r#"{"a":"\"[[["}"#, 1),
+            (r#"{"a":"\\","b":[]}"#, 2),
+            ("]]][", 1),
+            ("[[[", 3),
+        ] {
+            assert_eq!(depth(text.as_bytes()), expected, "{text}");
+        }
+    }
 }

@@ -9,6 +9,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::failure::Failure;
+use super::origin;
+use super::rate::Meter;
 use crate::app::App;
 use crate::auth::{Principal, service_tokens};
 use crate::base::error::{Error, describe};
@@ -18,29 +20,37 @@ use crate::base::id::ServiceTokenId;
 #[derive(Clone)]
 pub(super) struct Caller(pub(super) Principal);
 
-/// Lets through who has a good token; the row of the token is asked each time.
+/// Lets through who has a good token and does not come too fast with it; the row of the token is
+/// asked each time.
 pub(super) async fn identify(
     State(app): State<Arc<App>>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Failure> {
-    let token = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim())
-        .ok_or_else(missing)?;
+    let meter: Meter =
+        request.extensions().get().cloned().ok_or_else(|| Error::internal("a request is not measured"))?;
+    let token = bearer(&request);
+    if !token.is_some_and(|token| app.signer.knows(token)) {
+        meter.attempt()?;
+    }
+    let token = token.ok_or_else(missing)?;
     let session = app.store.session().await?;
     let accepted = service_tokens::authenticate(&session, &app.signer, token, app.clock.now()).await?;
     drop(session);
+    meter.token(accepted.principal.token())?;
     if accepted.use_is_stale {
         let token = accepted.principal.token();
         app.tasks.spawn(record_use(app.clone(), token));
     }
-    request.extensions_mut().insert(Caller(accepted.principal));
+    let principal = accepted.principal.from_origin(origin::of(request.extensions()));
+    request.extensions_mut().insert(Caller(principal));
     Ok(next.run(request).await)
+}
+
+fn bearer(request: &Request) -> Option<&str> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 /// Beside the request, which need not wait for it.

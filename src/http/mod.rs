@@ -1,12 +1,19 @@
 //! HTTP: routes, the envelope, request ids. Handlers begin and commit; rules are the domain's.
 
+mod answer;
 pub mod api;
 mod body;
 mod caller;
+mod docs;
 pub(crate) mod failure;
+mod head;
+mod origin;
 mod path;
 mod query;
+mod rate;
+mod refusal;
 mod request_id;
+mod retry;
 mod server;
 
 use std::sync::Arc;
@@ -18,14 +25,18 @@ use axum::http::{HeaderName, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use serde_json::Value;
 use tokio::net::TcpListener;
+use tower::{Layer as _, ServiceExt as _};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
-use utoipa::openapi::{OpenApi, Server};
+use utoipa::openapi::Server;
 
 use crate::app::App;
-use crate::base::error::Error;
+use crate::domain::regions::Regions;
 pub use failure::Failure;
+use failure::Kind;
+use rate::RateLimits;
 
 /// How long a request may take. Each wait inside of it is shorter; this is for a metadata store
 /// that hangs.
@@ -39,44 +50,79 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
 
 /// Everything that the HTTP address serves.
 fn router(app: Arc<App>) -> Router {
-    let (routes, mut document) = api::routes();
+    let (routes, mut document, actions) = api::routes(&app.regions);
     document.servers = Some(vec![Server::new(&app.public.api)]);
-    let document = Arc::new(document);
     // Named by the request: `*` does not stand for Authorization in browsers.
     let cors = CorsLayer::new()
         .allow_origin(Any)
         .allow_headers(AllowHeaders::mirror_request())
         .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-        .expose_headers([HeaderName::from_static("x-request-id"), header::RETRY_AFTER])
+        .expose_headers([
+            HeaderName::from_static("x-request-id"),
+            HeaderName::from_static(answer::OPERATION),
+            HeaderName::from_static(answer::REPLAYED),
+            header::RETRY_AFTER,
+            rate::LIMIT,
+            rate::REMAINING,
+            rate::RESET,
+        ])
         .max_age(Duration::from_secs(3600));
-    routes
+    let rates = Arc::new(RateLimits::new(&app.rates));
+    let api = routes
+        .route_layer(middleware::from_fn_with_state(app.clone(), retry::once))
+        .route_layer(middleware::from_fn_with_state((app.clone(), Arc::new(actions)), refusal::record))
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::identify))
-        .route("/v1/doc", get(move || async move { axum::Json(document.as_ref().clone()) }))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readiness))
-        .fallback(failure::unknown_route)
+        .merge(docs::routes(&app, &document))
+        .fallback(failure::unknown_route);
+    // Whoever watches over the process must not be kept away by those who share its address.
+    let health = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readiness));
+    guarded(api)
+        .layer(middleware::from_fn_with_state(rates, rate::limit))
+        .merge(guarded(health))
+        .layer(middleware::from_fn_with_state(Arc::new(cors), for_browsers))
+        .layer(middleware::from_fn(request_id::trace))
+        .layer(middleware::from_fn_with_state(app.clone(), origin::find))
+        .with_state(app)
+}
+
+/// Routes whose every answer is one: what is too large, too slow or goes wrong has one too.
+fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes
         .method_not_allowed_fallback(failure::method_not_allowed)
         .layer(DefaultBodyLimit::max(body::LARGEST))
         .layer(CatchPanicLayer::custom(failure::panicked))
         .layer(middleware::from_fn(in_time))
-        .layer(cors)
-        .layer(middleware::from_fn(request_id::trace))
-        .with_state(app)
+        .layer(middleware::from_fn(head::check))
 }
 
 /// The OpenAPI document, made from the same declarations as the routes.
-pub fn document() -> OpenApi {
-    api::routes().1
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn document() -> serde_json::Result<Value> {
+    api::document::to_json(&api::routes(&Regions::default()).1)
 }
 
 async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(LONGEST, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let message = "the request took too long; look whether it was carried out before you repeat it";
-            Failure::from(Error::Unavailable { message: message.into(), cause: None }).into_response()
+            tracing::warn!("answered 503: the request took too long");
+            let message = "the request took too long";
+            let hint = "Look whether it was carried out before you send it again.";
+            Failure::new(Kind::Unavailable, message, hint).into_response()
         }
     }
+}
+
+/// Adds what browsers want, and answers their preflights. Any other OPTIONS is a method like others.
+async fn for_browsers(State(cors): State<Arc<CorsLayer>>, request: Request, next: Next) -> Response {
+    let is_preflight = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    if request.method() == Method::OPTIONS && !is_preflight {
+        return next.run(request).await;
+    }
+    let Ok(response) = cors.layer(next).oneshot(request).await;
+    response
 }
 
 /// 200 while requests can be served: the metadata store answers and no shutdown is under way.
@@ -91,5 +137,67 @@ async fn readiness(State(app): State<Arc<App>>) -> impl IntoResponse {
         Err(_) => {
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "the metadata store does not answer\n")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use std::io::Write;
+    use std::sync::Mutex;
+    use tracing_subscriber::fmt::MakeWriter;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Lines {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_with_the_request_id_and_logged_once() {
+        let logged = Lines::default();
+        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(logged.clone()).finish();
+        let _logging = tracing::subscriber::set_default(subscriber);
+        let usual = std::panic::take_hook();
+        crate::base::panics::log();
+        let panicking = get(|| async {
+            if true {
+                panic!("the roof is on fire")
+            }
+        });
+        let router = guarded(Router::new().route("/", panicking)).layer(middleware::from_fn(request_id::trace));
+        let request = Request::get("/").header("x-request-id", "mine-1").body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        std::panic::set_hook(usual);
+
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()["x-request-id"], "mine-1");
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["error"]["code"], "internal-server-error");
+        assert!(body["error"]["hint"].as_str().unwrap().contains("mine-1"), "{body}");
+        assert!(!body.to_string().contains("roof"), "{body}");
+        let logged = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+        let errors: Vec<&str> = logged.lines().filter(|line| line.contains("ERROR") || line.contains("roof")).collect();
+        assert_eq!(errors.len(), 1, "{logged}");
+        assert!(errors[0].contains("the roof is on fire") && errors[0].contains("mine-1"), "{logged}");
+        assert!(errors[0].contains("src/http/mod.rs"), "{logged}");
     }
 }

@@ -10,6 +10,15 @@ use crate::base::secret::random_hex;
 
 const HEADER: &str = "x-request-id";
 
+tokio::task_local! {
+    static CURRENT: String;
+}
+
+/// The id of the request that this task serves.
+pub(super) fn current() -> Option<String> {
+    CURRENT.try_with(String::clone).ok()
+}
+
 /// Takes the caller's id when it is a plain one, or makes one; logs the answer.
 pub(super) async fn trace(request: Request, next: Next) -> Response {
     let given = request.headers().get(HEADER).and_then(|value| value.to_str().ok()).filter(|id| is_plain(id));
@@ -18,7 +27,7 @@ pub(super) async fn trace(request: Request, next: Next) -> Response {
     let span = tracing::info_span!("request", request.id = id);
     async move {
         let begun = tokio::time::Instant::now();
-        let mut response = next.run(request).await;
+        let mut response = CURRENT.scope(id.clone(), next.run(request)).await;
         let (status, elapsed_ms) = (response.status().as_u16(), begun.elapsed().as_millis() as u64);
         tracing::info!(status, elapsed_ms, "{method} {path} answered {status}");
         if let Ok(value) = HeaderValue::from_str(&id) {

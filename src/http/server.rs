@@ -1,15 +1,18 @@
-//! The listener: how many connections there may be, and how long each may take to ask.
+//! The listener: how many connections there may be, and how much and how long each may ask.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tower::ServiceExt as _;
 
+use super::origin::Peer;
 use crate::base::tasks::Tasks;
 
 /// How much the listener takes, and for how long.
@@ -22,6 +25,11 @@ struct Limits {
     unread: Duration,
 }
 
+/// What is read of a head before it is refused with a bare 431; `head` refuses much earlier.
+const LARGEST_HEAD: usize = 64 * 1024;
+/// The same for the number of its fields.
+const MOST_FIELDS: usize = 128;
+
 const LIMITS: Limits = Limits { connections: 1024, head: Duration::from_secs(30), unread: Duration::from_secs(30) };
 
 /// Serves until the tasks stop, and then the requests that are under way.
@@ -32,6 +40,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, tasks: &Tasks) 
 async fn serve_within(limits: &Limits, listener: TcpListener, router: Router, tasks: &Tasks) {
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(limits.head);
+    protocol.max_buf_size(LARGEST_HEAD).max_headers(MOST_FIELDS);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -40,9 +49,9 @@ async fn serve_within(limits: &Limits, listener: TcpListener, router: Router, ta
             () = tasks.stopping() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 prepare(&stream, limits);
-                connections.spawn(converse(protocol.clone(), stream, router.clone(), tasks.clone()));
+                connections.spawn(converse(protocol.clone(), stream, Peer(peer), router.clone(), tasks.clone()));
             }
             Err(cause) => {
                 // Mostly too many open files: it passes when connections end.
@@ -62,8 +71,11 @@ fn prepare(stream: &TcpStream, limits: &Limits) {
     let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(limits.unread));
 }
 
-async fn converse(protocol: http1::Builder, stream: TcpStream, router: Router, tasks: Tasks) {
-    let service = TowerToHyperService::new(router);
+async fn converse(protocol: http1::Builder, stream: TcpStream, peer: Peer, router: Router, tasks: Tasks) {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.clone().oneshot(request)
+    });
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -10,16 +10,19 @@ use crate::base::error::{Result, describe};
 use crate::domain::connections::credential::issue_probe;
 use crate::domain::databases::{self, Plan};
 use crate::engine::{EngineError, Major, TENANT_DATABASE};
-use crate::queue::{Job, StepError};
+use crate::queue::{Job, Reason, StepError};
 
 /// One probe's limit: a start after a crash may take this long.
 const PROBE_LIMIT: Duration = Duration::from_secs(45);
 
-/// What the owner of a database reads while its provision waits, and when it was given up. The
-/// workflow's own reason is for the operator: it may name what is no business of a tenant's.
-const WAITING: &str =
-    "the server has no room for it, or lacks its version of PostgreSQL; it is made as soon as that has changed";
-pub(super) const GIVEN_UP: &str = "it could not be made in time; delete it and create another one";
+/// What the owner of a database reads; the operator reads the engine's own words, which may name
+/// what is no business of a tenant's.
+const NO_PROGRAMS: &str =
+    "its version of PostgreSQL is not installed on the server; it is made as soon as the operator has installed it";
+const NO_SLOT: &str = "the server runs as many databases as it may; it is made as soon as one of them is idle";
+const NO_ROOM: &str = "the server's disk is full; it is made as soon as there is room";
+const NOT_STARTED: &str = "its PostgreSQL server could not be made or started; the server's log says why";
+const NO_ANSWER: &str = "it does not answer through the gateway; the server's log says more";
 
 /// The steps of `provision_database`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +78,10 @@ pub async fn provision(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepEr
         return Ok(tx.commit().await?);
     };
     let done = make(ctx, job, &plan, step).await;
-    let reason = matches!(done, Err(StepError::Wait(_))).then_some(WAITING);
+    let reason = match &done {
+        Err(StepError::Wait(reason)) => Some(reason.explanation()),
+        Err(StepError::Retry(_) | StepError::Fail(_)) | Ok(()) => None,
+    };
     if plan.status_reason.as_deref() != reason {
         databases::explain(&store.session().await?, plan.id, reason).await?;
     }
@@ -135,7 +141,8 @@ async fn major(ctx: &JobCtx, plan: &Plan) -> Result<Major, StepError> {
         return Ok(Major(major));
     }
     let newest = ctx.instances.majors().await.first().copied().ok_or_else(|| {
-        StepError::Wait("PostgreSQL 15 or newer is not installed on this machine; install its server package".into())
+        let cause = "PostgreSQL 15 or newer is not installed on this machine; install its server package";
+        StepError::Wait(Reason::new(cause, NO_PROGRAMS))
     })?;
     let session = ctx.app.store.session().await?;
     Ok(Major(databases::choose_major(&session, plan.id, newest.0).await?))
@@ -169,19 +176,24 @@ async fn prove(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
     match tokio::time::timeout(PROBE_LIMIT, asked).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
-            Err(StepError::Retry(format!("the database does not answer through the gateway yet: {}", describe(&error))))
+            let cause = format!("the database does not answer through the gateway yet: {}", describe(&error));
+            Err(StepError::Retry(Reason::new(cause, NO_ANSWER)))
         }
-        Err(_) => Err(StepError::Retry("the database did not answer through the gateway in time".into())),
+        Err(_) => {
+            let cause = "the database did not answer through the gateway in time";
+            Err(StepError::Retry(Reason::new(cause, NO_ANSWER)))
+        }
     }
 }
 
 /// Every fault of an engine may pass. What an operator installs, or room, may take long to come.
 fn from_engine(error: EngineError) -> StepError {
+    let reason = |explanation| Reason::new(error.to_string(), explanation);
     match error {
-        EngineError::MajorMissing(_) | EngineError::Full { .. } | EngineError::NoSpace { .. } => {
-            StepError::Wait(error.to_string())
-        }
-        EngineError::Missing(_) | EngineError::Failed { .. } => StepError::Retry(error.to_string()),
+        EngineError::MajorMissing(_) => StepError::Wait(reason(NO_PROGRAMS)),
+        EngineError::Full { .. } => StepError::Wait(reason(NO_SLOT)),
+        EngineError::NoSpace { .. } => StepError::Wait(reason(NO_ROOM)),
+        EngineError::Missing(_) | EngineError::Failed { .. } => StepError::Retry(reason(NOT_STARTED)),
     }
 }
 

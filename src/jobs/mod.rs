@@ -1,7 +1,9 @@
 //! Workflows and reconcilers: with the gateway the only callers of the engine.
 
+pub mod audit;
 pub mod database;
 pub mod reconcile;
+pub mod usage;
 
 use std::sync::Arc;
 
@@ -11,7 +13,7 @@ use crate::app::JobCtx;
 use crate::base::error::Result;
 use crate::base::store::Tx;
 use crate::domain::databases;
-use crate::queue::{Handler, Job, StepError};
+use crate::queue::{Handler, Job, Reason, StepError};
 
 /// The table of all workflows.
 pub struct Workflows(pub Arc<JobCtx>);
@@ -31,9 +33,9 @@ impl Handler for Workflows {
         kind != databases::DELETE.name
     }
 
-    async fn failed(&self, tx: &Tx, job: &Job, kind: &str) -> Result<()> {
+    async fn failed(&self, tx: &Tx, job: &Job, kind: &str, reason: &Reason) -> Result<()> {
         if kind == databases::PROVISION.name {
-            databases::mark_failed(tx, job.subject.into(), database::GIVEN_UP).await?;
+            databases::mark_failed(tx, job.subject.into(), reason.explanation()).await?;
         }
         Ok(())
     }
@@ -41,5 +43,5 @@ impl Handler for Workflows {
 
 /// An older or newer Howdah wrote it; one that knows it may still come.
 fn unknown(what: &str, name: &str) -> StepError {
-    StepError::Retry(format!("this version of Howdah does not know the {what} {name}"))
+    StepError::Retry(format!("this version of Howdah does not know the {what} {name}").into())
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tokio::sync::broadcast;
 
 use crate::app::JobCtx;
 use crate::base::error::{Error, Result, describe};
 use crate::base::store::{Announcement, Channel};
 use crate::domain::connections::credential::forget_expired_probes;
-use crate::domain::databases;
+use crate::domain::{audit, databases, idempotency, usage};
 use crate::queue::Runner;
 
 /// How often instances are looked at for idleness.
@@ -22,6 +23,8 @@ const STOCK_PAUSE: Duration = Duration::from_secs(5);
 const LULL: Duration = Duration::from_millis(500);
 /// How often old rows are forgotten and instances compared with rows.
 const HOUSEKEEPING_ROUND: Duration = Duration::from_secs(3600);
+/// How long entries of the audit log are kept: a year.
+const AUDIT_RETENTION: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 /// Keeps the stock full: after every change of a database, and on a timer. Preparing an instance
 /// is work for processor and disk that creates in a burst would wait for, so while the stock is
@@ -79,13 +82,18 @@ pub async fn idle_stop(ctx: Arc<JobCtx>) {
     }
 }
 
-/// Forgets old workflows and probes, and says which instances no database owns.
+/// Forgets old workflows, probes and usage, and says which instances no database owns.
 pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
     let tasks = ctx.app.tasks.clone();
     while !tasks.is_stopping() {
         let round = async {
             runner.forget().await?;
-            forget_expired_probes(&ctx.app.store.session().await?).await?;
+            let session = ctx.app.store.session().await?;
+            forget_expired_probes(&session).await?;
+            idempotency::forget_expired(&session).await?;
+            audit::forget_before(&session, ctx.app.clock.now() - AUDIT_RETENTION).await?;
+            usage::forget_old(&session, ctx.app.clock.now()).await?;
+            drop(session);
             report_orphans(&ctx).await
         };
         if let Err(error) = round.await {

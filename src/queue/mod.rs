@@ -23,20 +23,60 @@ use uuid::Uuid;
 pub enum StepError {
     /// It may work later: try again with back-off, until the step's deadline.
     #[error("{0}")]
-    Retry(String),
+    Retry(Reason),
     /// It lacks something that somebody has to bring, such as room: try again with back-off, for
     /// as long as it takes.
     #[error("{0}")]
-    Wait(String),
+    Wait(Reason),
     /// It never will. The workflow fails with this reason.
     #[error("{0}")]
-    Fail(String),
+    Fail(Reason),
+}
+
+/// A reason in two halves: what the operator reads in the log, and what the owner of the workflow's
+/// subject may know of it, who is a tenant.
+#[derive(Clone, Debug)]
+pub struct Reason {
+    cause: String,
+    explanation: &'static str,
+}
+
+impl Reason {
+    /// A cause for the operator, and a sentence for the owner.
+    pub fn new(cause: impl Into<String>, explanation: &'static str) -> Self {
+        Self { cause: cause.into(), explanation }
+    }
+
+    /// The sentence for the owner.
+    pub fn explanation(&self) -> &'static str {
+        self.explanation
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.cause)
+    }
+}
+
+impl<Cause: Into<String>> From<Cause> for Reason {
+    fn from(cause: Cause) -> Self {
+        Self::new(cause, "something on the server did not work; its log says what, under this operation's id")
+    }
+}
+
+impl StepError {
+    fn reason(&self) -> &Reason {
+        match self {
+            Self::Retry(reason) | Self::Wait(reason) | Self::Fail(reason) => reason,
+        }
+    }
 }
 
 impl From<Error> for StepError {
     /// Unknown means retry: only a proven dead end fails.
     fn from(error: Error) -> Self {
-        Self::Retry(crate::base::error::describe(&error))
+        Self::Retry(crate::base::error::describe(&error).into())
     }
 }
 
@@ -53,25 +93,43 @@ pub enum State {
     Failed,
     /// Another workflow of the same subject made it pointless.
     Superseded,
+    /// Somebody called it off.
+    Cancelled,
 }
 
 impl State {
-    fn parse(text: &str) -> Result<Self> {
-        Ok(match text {
-            "waiting" => Self::Waiting,
-            "running" => Self::Running,
-            "succeeded" => Self::Succeeded,
-            "failed" => Self::Failed,
-            "superseded" => Self::Superseded,
-            other => return Err(Error::internal(format!("a workflow has the unknown state {other}"))),
-        })
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Waiting, Self::Running, Self::Succeeded, Self::Failed, Self::Superseded, Self::Cancelled];
+
+    /// Its word in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Superseded => "superseded",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads its word in the store.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for any other word.
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| Error::internal(format!("a workflow has the unknown state {text}")))
     }
 
     /// Whether nothing more will happen.
     pub fn has_ended(self) -> bool {
         match self {
             Self::Waiting | Self::Running => false,
-            Self::Succeeded | Self::Failed | Self::Superseded => true,
+            Self::Succeeded | Self::Failed | Self::Superseded | Self::Cancelled => true,
         }
     }
 }
@@ -150,6 +208,27 @@ pub async fn start(tx: &Tx, id: WorkflowId, kind: Kind, subject: Uuid) -> Result
 /// a long back-off.
 pub async fn hurry(tx: &Tx, subject: Uuid) -> Result<()> {
     store::hurry(tx, subject).await
+}
+
+/// Calls a workflow off, whoever works on it: a step that is under way can no longer write its result.
+/// False when it has ended already.
+pub async fn cancel(tx: &Tx, id: WorkflowId, explanation: &str) -> Result<bool> {
+    if !store::cancel(tx, id, explanation).await? {
+        return Ok(false);
+    }
+    tx.announce(Channel::WorkflowEnded, &id.bare()).await?;
+    tx.announce(Channel::WorkflowStarted, &id.bare()).await?;
+    Ok(true)
+}
+
+/// Starts a workflow that failed or was called off again, at the step where it was. False when it is
+/// in any other state.
+pub async fn retry(tx: &Tx, id: WorkflowId) -> Result<bool> {
+    if !store::restart(tx, id).await? {
+        return Ok(false);
+    }
+    tx.announce(Channel::WorkflowStarted, &id.bare()).await?;
+    Ok(true)
 }
 
 /// How a workflow ended, or `None` when it has not within `limit`. Holds no transaction meanwhile.

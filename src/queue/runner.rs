@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use tokio::sync::Semaphore;
 
-use super::{Job, State, StepError, store};
+use super::{Job, Reason, State, StepError, store};
 use crate::base::error::{Result, describe};
 use crate::base::id::WorkflowId;
 use crate::base::store::{Announcement, Channel, Store, Tx};
@@ -35,7 +35,7 @@ pub trait Handler: Send + Sync + 'static {
     fn may_give_up(&self, kind: &str) -> bool;
 
     /// The workflow gives up: makes that visible on its subject, in the transaction that ends it.
-    async fn failed(&self, tx: &Tx, job: &Job, kind: &str) -> Result<()>;
+    async fn failed(&self, tx: &Tx, job: &Job, kind: &str, reason: &Reason) -> Result<()>;
 }
 
 /// Something that the test helper makes go wrong at a step.
@@ -148,7 +148,8 @@ impl Runner {
                 Err(StepError::Fail(reason)) => return self.give_up(&job, &reason).await,
                 Err(_) if self.tasks.is_stopping() => return self.release(&job, Duration::ZERO, None).await,
                 Err(StepError::Retry(reason)) if job.overdue && self.handler.may_give_up(&job.kind) => {
-                    return self.give_up(&job, &format!("it did not get further within 15 minutes: {reason}")).await;
+                    let cause = format!("it did not get further within 15 minutes: {reason}");
+                    return self.give_up(&job, &Reason::new(cause, reason.explanation())).await;
                 }
                 Err(error) => {
                     tracing::warn!(
@@ -227,16 +228,17 @@ impl Runner {
 
     /// Ends the workflow and tells its subject, both or neither: a worker that lost its lease
     /// must not fail what another one is finishing.
-    async fn give_up(&self, job: &Job, reason: &str) {
+    async fn give_up(&self, job: &Job, reason: &Reason) {
         let ended = async {
             let tx = self.store.begin().await?;
+            // The subject's row first, as in every step that writes its result.
+            self.handler.failed(&tx, job, &job.kind, reason).await?;
             store::end(&tx, job, State::Failed, Some(reason)).await?;
-            self.handler.failed(&tx, job, &job.kind).await?;
             tx.commit().await
         };
         match ended.await {
             Ok(()) => tracing::error!(
-                workflow.id = %job.id, workflow.kind = job.kind, workflow.step = job.step, reason,
+                workflow.id = %job.id, workflow.kind = job.kind, workflow.step = job.step, %reason,
                 "a workflow has failed"
             ),
             Err(error) => {

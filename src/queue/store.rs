@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::{Job, State, StepError};
+use super::{Job, Reason, State, StepError};
 use crate::base::error::{Error, Result};
 use crate::base::id::WorkflowId;
 use crate::base::store::{Channel, Session, Store, Tx};
@@ -101,6 +101,7 @@ pub(super) async fn advance(tx: &Tx, job: &Job, step: &str) -> Result<()> {
                 SET step = $3,
                     attempts = 0,
                     reason = NULL,
+                    explanation = NULL,
                     step_deadline = NULL,
                     lease_expires_at = now() + make_interval(secs => $4),
                     updated_at = now()
@@ -110,21 +111,26 @@ pub(super) async fn advance(tx: &Tx, job: &Job, step: &str) -> Result<()> {
     held(tx.execute(&statement, &[&job.id.uuid(), &job.fence, &step, &LEASE.as_secs_f64()]).await?)
 }
 
-pub(super) async fn end(tx: &Tx, job: &Job, state: State, reason: Option<&str>) -> Result<()> {
-    let state = match state {
-        State::Succeeded => "succeeded",
-        State::Failed => "failed",
-        State::Superseded => "superseded",
-        State::Waiting | State::Running => return Err(Error::internal("a workflow cannot end unfinished")),
-    };
+pub(super) async fn end(tx: &Tx, job: &Job, state: State, reason: Option<&Reason>) -> Result<()> {
+    if !state.has_ended() {
+        return Err(Error::internal("a workflow cannot end unfinished"));
+    }
+    let (cause, explanation) = (reason.map(ToString::to_string), reason.map(Reason::explanation));
     let statement = tx
         .prepare_cached(
             "UPDATE workflows
-                SET state = $3, reason = $4, lease_expires_at = NULL, ended_at = now(), updated_at = now()
+                SET state = $3,
+                    reason = $4,
+                    explanation = $5,
+                    lease_expires_at = NULL,
+                    ended_at = now(),
+                    updated_at = now()
               WHERE id = $1 AND fence = $2 AND state = 'running'",
         )
         .await?;
-    held(tx.execute(&statement, &[&job.id.uuid(), &job.fence, &state, &reason]).await?)?;
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+        [&job.id.uuid(), &job.fence, &state.as_str(), &cause, &explanation];
+    held(tx.execute(&statement, &values).await?)?;
     tx.announce(Channel::WorkflowEnded, &job.id.bare()).await?;
     // A workflow of the same subject may have been waiting for this one.
     tx.announce(Channel::WorkflowStarted, &job.id.bare()).await
@@ -141,6 +147,7 @@ fn held(rows: u64) -> Result<()> {
 /// towards the step's deadline.
 pub(super) async fn release(store: &Store, job: &Job, delay: Duration, why: Option<&StepError>) -> Result<()> {
     let reason = why.map(ToString::to_string);
+    let explanation = why.map(|why| why.reason().explanation());
     let waits = matches!(why, Some(StepError::Wait(_)));
     let session = store.session().await?;
     let statement = session
@@ -149,6 +156,7 @@ pub(super) async fn release(store: &Store, job: &Job, delay: Duration, why: Opti
                 SET state = 'waiting',
                     attempts = attempts + CASE WHEN $4::text IS NULL THEN 0 ELSE 1 END,
                     reason = coalesce($4, reason),
+                    explanation = coalesce($6, explanation),
                     run_after = now() + make_interval(secs => $3),
                     step_deadline = CASE WHEN NOT $5 THEN step_deadline END,
                     lease_expires_at = NULL,
@@ -156,10 +164,48 @@ pub(super) async fn release(store: &Store, job: &Job, delay: Duration, why: Opti
               WHERE id = $1 AND fence = $2 AND state = 'running'",
         )
         .await?;
-    session.execute(&statement, &[&job.id.uuid(), &job.fence, &delay.as_secs_f64(), &reason, &waits]).await?;
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [&job.id.uuid(), &job.fence, &delay.as_secs_f64(), &reason, &waits, &explanation];
+    session.execute(&statement, &values).await?;
     // Another workflow of the same subject, a delete, may go first now.
     session.execute("SELECT pg_notify($1, '')", &[&Channel::WorkflowStarted.name()]).await?;
     Ok(())
+}
+
+/// The fence grows, so that a step that is under way loses its lease. False when it has ended.
+pub(super) async fn cancel(tx: &Tx, id: WorkflowId, explanation: &str) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE workflows
+                SET state = 'cancelled',
+                    explanation = $2,
+                    fence = fence + 1,
+                    lease_expires_at = NULL,
+                    ended_at = now(),
+                    updated_at = now()
+              WHERE id = $1 AND state IN ('waiting', 'running')",
+        )
+        .await?;
+    Ok(tx.execute(&statement, &[&id.uuid(), &explanation]).await? == 1)
+}
+
+/// False when it neither failed nor was cancelled.
+pub(super) async fn restart(tx: &Tx, id: WorkflowId) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE workflows
+                SET state = 'waiting',
+                    attempts = 0,
+                    reason = NULL,
+                    explanation = NULL,
+                    step_deadline = NULL,
+                    run_after = now(),
+                    ended_at = NULL,
+                    updated_at = now()
+              WHERE id = $1 AND state IN ('failed', 'cancelled')",
+        )
+        .await?;
+    Ok(tx.execute(&statement, &[&id.uuid()]).await? == 1)
 }
 
 /// The step that the workflow is at now, while this job's lease holds.

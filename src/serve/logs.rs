@@ -4,6 +4,8 @@ use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::base::panics;
+
 /// Starts logging; `RUST_LOG` chooses what.
 pub(super) fn start() {
     let filter = EnvFilter::try_from_default_env()
@@ -17,4 +19,5 @@ pub(super) fn start() {
     } else {
         builder.json().flatten_event(true).with_target(false).try_init()
     };
+    panics::log();
 }

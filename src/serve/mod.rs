@@ -28,7 +28,7 @@ use crate::domain::regions::Regions;
 use crate::engine::local::{LocalConfig, LocalEngine, MetadataInstance};
 use crate::engine::{Instances, Limits};
 use crate::gateway::{self, Gateway};
-use crate::jobs::{Workflows, reconcile};
+use crate::jobs::{self, Workflows, reconcile, usage};
 use crate::queue::Runner;
 use crate::{http, metadata};
 
@@ -53,6 +53,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
     let local = LocalConfig { stock_target: config.stock, ..local };
     local.check()?;
     let regions = Regions::parse(&config.regions)?;
+    config.audit_stream.as_deref().map(|target| jobs::audit::Target::parse(target).check()).transpose()?;
     let directory = DataDirectory::lock_existing(&local.data_directory)?;
     let http_listener = listen(config.http, "--http").await?;
     drop(listen(config.gateway, "--gateway").await?);
@@ -219,6 +220,7 @@ async fn start(
         max_running: config.max_running(),
     };
     let instances = Instances::new(engine, limits, clock.clone(), tasks.clone());
+    let measurements = instances.measurements();
     started.instances = Some(instances.clone());
     instances.adopt().await.map_err(|error| error.to_string())?;
 
@@ -253,8 +255,12 @@ async fn start(
         store: store.clone(),
         clock,
         signer: first.signer,
+        keyring,
         regions,
         public: public(config, http_address, gateway_address),
+        trusted_proxies: config.trusted_proxies.clone(),
+        rates: config.rates(),
+        quotas: config.quotas(),
         tasks: tasks.clone(),
     });
     let ctx = Arc::new(JobCtx { app: app.clone(), instances: instances.clone(), gateway: gateway_address });
@@ -266,7 +272,12 @@ async fn start(
     });
     tasks.spawn(reconcile::stock(ctx.clone()));
     tasks.spawn(reconcile::idle_stop(ctx.clone()));
-    tasks.spawn(reconcile::housekeeping(ctx, runner));
+    tasks.spawn(usage::measure(ctx.clone()));
+    tasks.spawn(usage::record(ctx.clone(), measurements));
+    tasks.spawn(reconcile::housekeeping(ctx.clone(), runner));
+    if let Some(target) = &config.audit_stream {
+        tasks.spawn(jobs::audit::stream(ctx, jobs::audit::Target::parse(target)));
+    }
     started.http = Some(serve_http(http_listener, app));
 
     let addresses = Addresses { http: http_address, gateway: gateway_address };

@@ -1,5 +1,7 @@
 //! The envelope, the lists, and everything that is refused.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -38,7 +40,7 @@ async fn bad_input_gets_a_clear_error_and_changes_nothing() {
     };
     raw("{\"name\":".into(), "application/json").await.assert_error(400, "client-error");
     raw("{} {}".into(), "application/json").await.assert_error(400, "client-error");
-    raw("[".repeat(100_000), "application/json").await.assert_error(400, "client-error");
+    raw("[".repeat(100_000), "application/json").await.assert_error(422, "validation-error");
     raw("name=x".into(), "application/x-www-form-urlencoded").await.assert_error(415, "client-error");
     raw(format!("{{\"name\":\"{}\"}}", "x".repeat(300_000)), "application/json")
         .await
@@ -135,6 +137,42 @@ async fn lists_have_pages_whose_cursor_survives_deletes() {
 }
 
 #[tokio::test]
+async fn what_stays_is_on_one_page_while_things_come_and_go() {
+    let howdah = Howdah::start().await;
+    let owner = howdah.owner();
+    let create = async || {
+        let made = owner.post("/v1/projects", json!({"createDatabase": false})).await;
+        made.data(201)["id"].as_str().unwrap().to_owned()
+    };
+    let (mut stay, mut go) = (Vec::new(), Vec::new());
+    for _ in 0..12 {
+        stay.push(create().await);
+        go.push(create().await);
+    }
+    stay.sort();
+    let paged = async {
+        let (mut seen, mut query) = (Vec::new(), "limit=2".to_owned());
+        loop {
+            let page = owner.get(&format!("/v1/projects?{query}")).await;
+            seen.extend(page.data(200).as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()));
+            let Some(cursor) = page.body["pagination"]["nextCursor"].as_str() else { return seen };
+            query = format!("limit=2&cursor={cursor}");
+        }
+    };
+    let changed = async {
+        for id in &go {
+            let path = format!("/v1/projects/{id}");
+            let (gone, _) = tokio::join!(owner.delete(&path), create());
+            gone.data(204);
+        }
+    };
+    let (seen, ()) = tokio::join!(paged, changed);
+    assert!(seen.is_sorted_by(|one, next| one < next), "in one order, and nothing twice: {seen:?}");
+    let stayed: Vec<_> = seen.iter().filter(|id| stay.contains(id)).collect();
+    assert_eq!(stayed, stay.iter().collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn default_databases_have_rules() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
@@ -161,7 +199,10 @@ async fn regions_are_listed_and_requests_have_ids() {
     assert_eq!(regions.data(200).as_array().unwrap().len(), 6);
     assert_eq!(regions.body["data"][0]["product"], "postgres");
     assert_eq!(owner.get("/v1/regions/postgres").await.data(200)[0]["status"], "available");
+    assert_eq!(owner.get("/v1/regions?product=postgres").await.data(200), regions.data(200));
     assert_eq!(owner.get("/v1/regions?product=accelerate").await.data(200), &json!([]));
+    assert_eq!(owner.get("/v1/regions/accelerate").await.data(200), &json!([]));
+    owner.get("/v1/regions?product=moon").await.assert_error(422, "validation-error");
     let request = owner.request(Method::GET, "/v1/regions").header("x-request-id", "mine-1");
     assert_eq!(request.send().await.unwrap().headers()["x-request-id"], "mine-1");
     let document = howdah.anonymous().get("/v1/doc").await;
@@ -180,18 +221,34 @@ async fn a_body_that_does_not_arrive_is_answered_too() {
         howdah.token()
     );
     let address = howdah.url().trim_start_matches("http://").to_owned();
-    let send = async |breaks_off: bool| {
-        let mut stream = TcpStream::connect(&address).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
+    let send = async |breaks_off: bool, trickles: bool| {
+        let (mut reading, mut writing) = TcpStream::connect(&address).await.unwrap().into_split();
+        writing.write_all(head.as_bytes()).await.unwrap();
         if breaks_off {
-            stream.shutdown().await.unwrap();
+            writing.shutdown().await.unwrap();
         }
+        let trickle = async {
+            // Until the server does not take any more.
+            while trickles && writing.write_all(b" ").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            std::future::pending::<()>().await;
+        };
         let mut answer = String::new();
-        tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer)).await.expect("it is answered").unwrap();
+        let answered = async {
+            tokio::select! {
+                read = reading.read_to_string(&mut answer) => read,
+                () = trickle => unreachable!("it never ends by itself"),
+            }
+        };
+        tokio::time::timeout(LIMIT, answered).await.expect("it is answered").unwrap();
         answer
     };
-    let (slow, broken) = tokio::join!(send(false), send(true));
-    assert!(slow.starts_with("HTTP/1.1 408") && slow.contains(r#""code":"client-error""#), "{slow}");
+    let (slow, trickling, broken) = tokio::join!(send(false, false), send(false, true), send(true, false));
+    for slow in [slow, trickling] {
+        assert!(slow.starts_with("HTTP/1.1 408") && slow.contains(r#""code":"client-error""#), "{slow}");
+        assert!(slow.contains("x-request-id: ") && slow.contains("connection: close"), "{slow}");
+    }
     assert!(broken.is_empty() || broken.starts_with("HTTP/1.1 400"), "{broken}");
 }
 

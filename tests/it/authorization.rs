@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::Howdah;
+use crate::integrations::consent;
 
 /// A call of an operation, and what each caller gets.
 struct Call {
@@ -25,7 +26,14 @@ impl Call {
     fn narrow(&self) -> u16 {
         match (self.operation, self.method.as_str()) {
             // It sees its workspace, but adds nothing to it.
-            ("/v1/workspaces/{id}" | "/v1/workspaces/{id}/subscription", _) => 200,
+            (
+                "/v1/workspaces/{id}"
+                | "/v1/workspaces/{id}/subscription"
+                | "/v1/workspaces/{id}/limits"
+                | "/v1/workspaces/{id}/audit-log"
+                | "/v1/workspaces/{workspaceId}/integrations",
+                _,
+            ) => 200,
             ("/v1/projects" | "/v1/workspaces/{workspaceId}/service-tokens", "POST") => 403,
             _ => match self.stranger {
                 Stranger::NotFound => 404,
@@ -56,6 +64,7 @@ async fn every_operation_checks_who_is_calling() {
     let id = |value: &Value| value["id"].as_str().unwrap().to_owned();
     let (project_id, default, second_id) = (id(&project), id(&project["database"]), id(&second));
     let connection = id(&second["connections"][0]);
+    let operation_id = second["operationId"].as_str().unwrap().to_owned();
     let workspace_id = id(&owner.get("/v1/workspaces").await.data(200)[0]);
     let tokens = format!("/v1/workspaces/{workspace_id}/service-tokens");
     let empty = owner.post("/v1/projects", json!({"name": "empty", "createDatabase": false})).await.data(201).clone();
@@ -65,6 +74,8 @@ async fn every_operation_checks_who_is_calling() {
     let revoked = owner.create_token(json!({"name": "secret_revoked"})).await;
     owner.delete(&format!("{tokens}/{}", revoked.id)).await.data(204);
     let token = owner.create_token(json!({"name": "secret_token"})).await;
+    let integration = consent(&howdah, &workspace_id, "secretone").await;
+    consent(&howdah, &workspace_id, "secrettwo").await;
 
     let call = |method, operation, path: String, body, stranger, owner| Call {
         method,
@@ -88,7 +99,7 @@ async fn every_operation_checks_who_is_calling() {
     let (second, connection) = (format!("/v1/databases/{second_id}"), format!("/v1/connections/{connection}"));
     let workspace = format!("/v1/workspaces/{workspace_id}");
     let databases = format!("{project}/databases");
-    let connections = format!("{database}/connections");
+    let (connections, used) = (format!("{database}/connections"), format!("{database}/usage"));
     let to_owner = json!({"recipientAccessToken": howdah.token()});
     let of_owner = json!({"projectId": project_id, "name": "secret_flat"});
     let (branches, of_project_branches) = (format!("{project}/branches"), "/v1/projects/{projectId}/branches");
@@ -99,17 +110,34 @@ async fn every_operation_checks_who_is_calling() {
     let of_project = "/v1/projects/{projectId}/databases";
     let of_workspace_tokens = "/v1/workspaces/{workspaceId}/service-tokens";
     let of_database = "/v1/databases/{databaseId}/connections";
+    let operation = format!("/v1/operations/{operation_id}");
+    let (cancel, retry) = ("/v1/operations/{operationId}/cancel", "/v1/operations/{operationId}/retry");
+    let of_client = "/v1/workspaces/{workspaceId}/integrations/{clientId}";
     // In an order in which the owner's calls work one after the other.
     let table = vec![
         get("/v1/workspaces", "/v1/workspaces".into(), Stranger::OwnOnly(200)),
         post("/v1/workspaces", "/v1/workspaces".into(), json!({"displayName": "mine"}), Stranger::Forbidden, 403),
         get("/v1/workspaces/{id}", workspace.clone(), Stranger::NotFound),
         get("/v1/workspaces/{id}/subscription", format!("{workspace}/subscription"), Stranger::NotFound),
+        get("/v1/workspaces/{id}/limits", format!("{workspace}/limits"), Stranger::NotFound),
+        get("/v1/workspaces/{id}/audit-log", format!("{workspace}/audit-log"), Stranger::NotFound),
+        get("/v1/operations", "/v1/operations".into(), Stranger::OwnOnly(200)),
+        get("/v1/operations/{operationId}", operation.clone(), Stranger::NotFound),
+        // One that has ended well: a conflict, and so the owner's next calls find it as it is.
+        post(cancel, format!("{operation}/cancel"), json!({}), Stranger::NotFound, 409),
+        post(retry, format!("{operation}/retry"), json!({}), Stranger::NotFound, 409),
+        get("/v1/databases/{databaseId}/operations", format!("{database}/operations"), Stranger::NotFound),
         get("/v1/me", "/v1/me".into(), Stranger::OwnOnly(200)),
         get(of_workspace_tokens, tokens.clone(), Stranger::OwnOnly(200)),
         post(of_workspace_tokens, tokens.clone(), json!({"name": "secret_later"}), Stranger::NotFound, 201),
         delete("/v1/workspaces/{workspaceId}/service-tokens/{serviceTokenId}", format!("{tokens}/{}", token.id), 204),
+        get("/v1/integrations", format!("/v1/integrations?workspaceId={workspace_id}"), Stranger::OwnOnly(200)),
+        get("/v1/integrations/{id}", format!("/v1/integrations/{integration}"), Stranger::NotFound),
+        delete("/v1/integrations/{id}", format!("/v1/integrations/{integration}"), 204),
+        get("/v1/workspaces/{workspaceId}/integrations", format!("{workspace}/integrations"), Stranger::NotFound),
+        delete(of_client, format!("{workspace}/integrations/secrettwo"), 204),
         get("/v1/regions", "/v1/regions".into(), Stranger::OwnOnly(200)),
+        get("/v1/regions/accelerate", "/v1/regions/accelerate".into(), Stranger::OwnOnly(200)),
         get("/v1/regions/postgres", "/v1/regions/postgres".into(), Stranger::OwnOnly(200)),
         get("/v1/projects", "/v1/projects".into(), Stranger::OwnOnly(200)),
         post("/v1/projects", "/v1/projects".into(), none, Stranger::OwnOnly(201), 201),
@@ -128,6 +156,7 @@ async fn every_operation_checks_who_is_calling() {
         post("/v1/databases", "/v1/databases".into(), of_owner, Stranger::NotFound, 201),
         get("/v1/databases/{databaseId}", database.clone(), Stranger::NotFound),
         patch("/v1/databases/{databaseId}", database, json!({"name": "secret_renamed"}), 200),
+        get("/v1/databases/{databaseId}/usage", used, Stranger::NotFound),
         get(of_database, connections.clone(), Stranger::NotFound),
         post(of_database, connections, json!({"name": "web"}), Stranger::NotFound, 200),
         get("/v1/connections/{id}", connection.clone(), Stranger::NotFound),

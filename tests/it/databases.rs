@@ -157,9 +157,10 @@ async fn databases_that_cannot_be_leave_nothing() {
     assert_eq!(owner.get("/v1/databases").await.data(200).as_array().unwrap().len(), 1);
     let branches = owner.get(&format!("/v1/projects/{}/branches", text(id))).await;
     assert_eq!(branches.data(200).as_array().unwrap().len(), 1, "a request that is refused makes no branch");
-    owner
-        .post("/v1/databases", json!({"projectId": elsewhere, "source": {"type": "empty"}, "isDefault": true}))
-        .await
-        .data(201);
+    let default = json!({"projectId": elsewhere, "source": {"type": "empty"}, "isDefault": true});
+    let default = owner.post("/v1/databases", default).await.data(201).clone();
+    assert_eq!(default["name"], default["project"]["name"], "a default database is called like its project");
+    let other = owner.post("/v1/databases", json!({"projectId": elsewhere})).await.data(201).clone();
+    assert_ne!(other["name"], other["project"]["name"]);
     howdah.assert_tidy().await;
 }

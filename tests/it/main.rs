@@ -9,19 +9,27 @@
 
 mod api;
 mod architecture;
+mod audit;
 mod authorization;
 mod branches;
 mod cli;
 mod connections;
 mod crash;
 mod databases;
+mod docs;
+mod document;
 mod gateway;
 mod harness;
+mod idempotency;
+mod integrations;
+mod limits;
 mod main_job;
 mod migrations;
 mod openapi;
+mod operations;
 mod projects;
 mod sdk;
 mod service_tokens;
 mod start;
+mod usage;
 mod workflows;

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use howdah::app::{App, JobCtx, PublicAddresses};
+use howdah::app::{App, JobCtx, PublicAddresses, Rates};
 use howdah::auth::signing::Signer;
 use howdah::auth::{Limits, Principal};
 use howdah::base::clock::Clock;
 use howdah::base::error::Error;
-use howdah::base::id::{DatabaseId, ServiceTokenId, WorkflowId};
+use howdah::base::id::{DatabaseId, InstanceId, ServiceTokenId, WorkflowId};
 use howdah::base::keyring::Keyring;
 use howdah::base::name::{DatabaseName, ProjectName};
 use howdah::base::store::Store;
@@ -18,8 +18,10 @@ use howdah::base::tasks::Tasks;
 use howdah::domain::branches::Placement;
 use howdah::domain::connections::credential;
 use howdah::domain::databases::{self, NewDatabase};
+use howdah::domain::limits::Quotas;
 use howdah::domain::projects::{self, NewProject};
 use howdah::domain::regions::Regions;
+use howdah::domain::usage::{self, Period, Sample, Usage};
 use howdah::domain::workspaces;
 use howdah::engine::fake::{FakeEngine, Verb};
 use howdah::engine::local::{LocalConfig, MetadataInstance};
@@ -29,6 +31,7 @@ use howdah::jobs::Workflows;
 use howdah::jobs::database::{DeleteStep, ProvisionStep};
 use howdah::metadata;
 use howdah::queue::{Fault, Runner, State};
+use jiff::SignedDuration;
 
 use crate::harness::{Directory, eventually};
 
@@ -83,7 +86,19 @@ impl World {
             gateway_host: address.ip().to_string(),
             gateway_port: address.port(),
         };
-        let app = Arc::new(App { store, clock, signer, regions: Regions::default(), public, tasks: tasks.clone() });
+        let keyring = Keyring::new(&[0; 32]);
+        let app = Arc::new(App {
+            store,
+            clock,
+            signer,
+            keyring,
+            regions: Regions::default(),
+            public,
+            trusted_proxies: Vec::new(),
+            rates: Rates::default(),
+            quotas: Quotas::default(),
+            tasks: tasks.clone(),
+        });
         Self {
             ctx: Arc::new(JobCtx { app, instances, gateway: address }),
             engine,
@@ -103,7 +118,7 @@ impl World {
         let now = self.ctx.app.clock.now();
         let tx = self.ctx.app.store.begin().await.unwrap();
         let new = NewProject { name: Some(ProjectName::parse("p").unwrap()), region: None, logical_id: None };
-        let project = projects::create(&tx, &self.actor, now, new).await.unwrap();
+        let project = projects::create(&tx, &self.actor, now, &self.ctx.app.quotas, new).await.unwrap();
         let new = NewDatabase {
             name: DatabaseName::parse("d").unwrap(),
             region: "us-east-1".into(),
@@ -111,7 +126,7 @@ impl World {
             placement: Placement::Default,
             logical_id: None,
         };
-        let created = databases::create(&tx, &self.actor, now, project.id, new).await.unwrap();
+        let created = databases::create(&tx, &self.actor, now, &self.ctx.app.quotas, project.id, new).await.unwrap();
         tx.commit().await.unwrap();
         (project, created.database, created.workflow)
     }
@@ -398,6 +413,61 @@ async fn probes_that_a_crash_left_are_forgotten() {
     }
     credential::forget_expired_probes(&session).await.unwrap();
     assert_eq!(world.count("probes").await, 0);
+    drop(session);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_runs_is_measured_and_recorded_until_the_last_stop() {
+    let world = World::new().await;
+    let (project, database, workflow) = world.create().await;
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    let session = world.ctx.app.store.session().await.unwrap();
+    let instance = databases::plan(&session, database).await.unwrap().unwrap().instance;
+    let now = || world.ctx.app.clock.now();
+    let used = async || {
+        let period = Period::parse(None, None, now()).unwrap();
+        usage::get(&session, &world.actor, database, &period).await.unwrap()
+    };
+    assert_eq!(used().await, Usage { operations: 0, storage_bytes: 0, measured_at: None });
+
+    // The first one is the question that proved it.
+    world.engine.work(instance, 11);
+    let measurements = world.ctx.instances.measurements();
+    world.tasks.spawn(howdah::jobs::usage::record(world.ctx.clone(), measurements));
+    world.tasks.spawn(howdah::jobs::usage::measure(world.ctx.clone()));
+    eventually("the timer's measurement", async || (used().await.operations == 10).then_some(())).await;
+    let measured = used().await;
+    assert!(measured.storage_bytes > 0 && measured.measured_at.unwrap() <= now());
+
+    // What another instance did, and a database that is still being made, change nothing.
+    let stray = Sample { instance: InstanceId::generate(now()), at: now(), counters: Vec::new(), storage_bytes: 1 };
+    let tx = world.ctx.app.store.begin().await.unwrap();
+    usage::record(&tx, &stray).await.unwrap();
+    tx.execute("UPDATE databases SET status = 'provisioning'", &[]).await.unwrap();
+    usage::record(&tx, &Sample { instance, ..stray.clone() }).await.unwrap();
+    drop(tx);
+    assert_eq!(used().await, measured);
+
+    // Old hours go, but not the one that holds the size.
+    let later = now() + SignedDuration::from_hours(24 * 500);
+    session
+        .execute(
+            "INSERT INTO usage_hours SELECT database_id, hour - interval '1 hour', 1, 1, measured_at FROM usage_hours",
+            &[],
+        )
+        .await
+        .unwrap();
+    usage::forget_old(&session, later).await.unwrap();
+    assert_eq!((used().await, world.count("usage_hours").await), (measured, 1));
+
+    // Shutdown measures it a last time, and what records that has ended when the tasks have.
+    world.engine.work(instance, 5);
+    world.ctx.instances.shutdown().await;
+    eventually("the last measurement", async || (used().await.operations == 15).then_some(())).await;
+    world.delete(&project, database).await;
+    session.execute("DELETE FROM databases", &[]).await.unwrap();
+    assert_eq!((world.count("usage_hours").await, world.count("usage_counters").await), (0, 0));
     drop(session);
     world.end().await;
 }

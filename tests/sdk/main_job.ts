@@ -1,13 +1,14 @@
 // The main job, done with the official SDK and node-postgres: workspaces and regions, a project
 // with a database, connections, SQL, a migration tool, and everything deleted again.
 //
-// HOWDAH_URL and HOWDAH_TOKEN say where. It ends with status 0, or with the first thing that is wrong.
+// HOWDAH_URL is the API's address, HOWDAH_TOKEN the token.
 
 import assert from "node:assert/strict";
 
 import { createManagementApiClient } from "@prisma/management-api-sdk";
 
 import { migrateWithShadowDatabase, migrateWithTool } from "./migrations.js";
+import { done, ok, refused, required } from "./program.js";
 import { countRows, isRefused, query, withChannelBinding, withTls } from "./sql.js";
 
 const baseUrl = required("HOWDAH_URL");
@@ -16,13 +17,7 @@ const api = createManagementApiClient({ token: required("HOWDAH_TOKEN"), baseUrl
 /** A project's name that no other run has. */
 const name = `sdk-${process.pid}-${Date.now()}`;
 
-try {
-  await run();
-  console.log("main job: done");
-} catch (error) {
-  console.error(`main job: failed\n${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
-  process.exitCode = 1;
-}
+await done("main job", run);
 
 async function run(): Promise<void> {
   const workspaces = await ok("list workspaces", 200, api.GET("/v1/workspaces"));
@@ -185,32 +180,4 @@ async function useSecondDatabase(projectId: string, defaultDatabaseId: string): 
     "resource-not-found",
     api.GET("/v1/databases/{databaseId}", { params: { path: { databaseId: id } } }),
   );
-}
-
-type Answer<T> = { data?: T; error?: unknown; response: Response };
-
-/** The body of an answer that must have this status. */
-async function ok<T>(what: string, status: number, request: Promise<Answer<T>>): Promise<T> {
-  const { data, error, response } = await request;
-  assert.equal(response.status, status, `${what}: ${response.status} ${JSON.stringify(error ?? data)}`);
-  return data as T;
-}
-
-/** Checks that a request is refused in the API's envelope, with this status and code. */
-async function refused(what: string, status: number, code: string, request: Promise<Answer<unknown>>): Promise<void> {
-  const { data, error, response } = await request;
-  const shown = JSON.stringify(error ?? data);
-  assert.equal(response.status, status, `${what}: ${response.status} ${shown}`);
-  const envelope = error as { error?: { code?: unknown; message?: unknown } } | undefined;
-  assert.equal(envelope?.error?.code, code, `${what}: ${shown}`);
-  assert.equal(typeof envelope?.error?.message, "string", `${what}: ${shown}`);
-}
-
-function required(variable: string): string {
-  const value = process.env[variable];
-  if (!value) {
-    console.error(`main job: set ${variable}`);
-    process.exit(2);
-  }
-  return value;
 }

@@ -55,11 +55,11 @@ pub struct Accepted {
 pub async fn authenticate(session: &Session, signer: &Signer, token: &str, now: Timestamp) -> Result<Accepted> {
     let refused = || Error::Unauthenticated("Missing or invalid authorization token.".into());
     let claims = signer.verify(token).ok_or_else(refused)?;
-    let accepted = store::find_valid(session, &hash(&claims.jti), now).await?.ok_or_else(refused)?;
-    if claims.sub != workspace_subject(accepted.principal.workspace()) {
-        return Err(refused());
-    }
-    Ok(accepted)
+    let accepted = store::find_valid(session, &hash(&claims.jti), now).await?;
+    accepted.filter(|accepted| claims.sub == workspace_subject(accepted.principal.workspace())).ok_or_else(|| {
+        signer.forget(token);
+        refused()
+    })
 }
 
 /// Records that a token was used, once a minute at most however often it is.

@@ -11,6 +11,7 @@ use crate::base::id::{BranchId, ProjectId};
 use crate::base::name::BranchName;
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Session, Tx};
+use crate::domain::audit::{self, Change, Resource};
 use crate::domain::projects;
 
 /// The git name of a project's first branch.
@@ -63,6 +64,23 @@ pub struct Branch {
     pub project_name: String,
 }
 
+impl Branch {
+    /// What the audit log says of it.
+    fn audited(&self) -> serde_json::Value {
+        serde_json::json!({"gitName": self.git_name, "isDefault": self.is_default, "role": self.role.as_str()})
+    }
+
+    fn change(&self, action: &'static str, before: Option<&Self>, after: Option<&Self>) -> Change {
+        Change {
+            action,
+            resource: Resource::new("branch", self.id, &self.git_name),
+            project: Some(self.project),
+            before: before.map(Self::audited),
+            after: after.map(Self::audited),
+        }
+    }
+}
+
 /// Which branch a database is to stand on.
 #[derive(Clone, Debug)]
 pub enum Placement {
@@ -112,13 +130,17 @@ pub async fn create(
     actor.may_change()?;
     let id = BranchId::generate(now);
     if !store::insert(tx, project, id, git_name, Role::Preview, now).await? {
-        let name = git_name.as_str();
-        return Err(Error::Conflict(format!("gitName: another branch of this project has the name {name:?}")));
+        return Err(Error::conflict(
+            format!("gitName: another branch of this project has the name {:?}", git_name.as_str()),
+            "List the project's branches with gitName to find it: use it, or choose another name.",
+        ));
     }
     if is_default {
         store::make_default(tx, project, id, now).await?;
     }
-    get(tx, actor, id).await
+    let branch = get(tx, actor, id).await?;
+    audit::record(tx, actor, now, branch.change("create_branch", None, Some(&branch))).await?;
+    Ok(branch)
 }
 
 /// The branch with this id.
@@ -160,16 +182,18 @@ pub async fn update(
 ) -> Result<Branch> {
     let branch = lock(tx, actor, id).await?;
     match (branch.is_default, is_default) {
-        (true, Some(false)) => Err(Error::invalid(
-            "isDefault: a project always has a default branch",
-            "Make another branch the default one instead.",
-        )),
-        (false, Some(true)) => {
-            store::make_default(tx, branch.project, id, now).await?;
-            get(tx, actor, id).await
+        (true, Some(false)) => {
+            return Err(Error::invalid(
+                "isDefault: a project always has a default branch",
+                "Make another branch the default one instead.",
+            ));
         }
-        (true, Some(true)) | (false, Some(false)) | (_, None) => Ok(branch),
+        (false, Some(true)) => store::make_default(tx, branch.project, id, now).await?,
+        (true, Some(true)) | (false, Some(false)) | (_, None) => {}
     }
+    let after = get(tx, actor, id).await?;
+    audit::record(tx, actor, now, after.change("update_branch", Some(&branch), Some(&after))).await?;
+    Ok(after)
 }
 
 /// Deletes a branch on which no database stands. Its name is free from the commit on.
@@ -190,12 +214,13 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: BranchId) ->
     }
     let databases = store::count_databases(tx, id).await?;
     if databases > 0 {
-        return Err(Error::Conflict(format!(
-            "the branch {:?} has databases ({databases}): delete them or move them to another branch first",
-            branch.git_name
-        )));
+        return Err(Error::conflict(
+            format!("the branch {:?} has databases ({databases})", branch.git_name),
+            "Delete its databases or move them to another branch first.",
+        ));
     }
-    store::mark_deleted(tx, id, now).await
+    store::mark_deleted(tx, id, now).await?;
+    audit::record(tx, actor, now, branch.change("delete_branch", Some(&branch), None)).await
 }
 
 /// The branch that a database of a project is to stand on. The caller has checked whose project

@@ -9,12 +9,14 @@ use uuid::Uuid;
 
 use crate::auth::Principal;
 use crate::base::error::{Error, Result};
-use crate::base::id::{ConnectionId, DatabaseId};
+use crate::base::id::{ConnectionId, DatabaseId, ProjectId};
 use crate::base::name::ConnectionName;
 use crate::base::page::{Page, PageRequest};
 use crate::base::scram::Verifier;
 use crate::base::secret::{Secret, random_hex, random_text};
 use crate::base::store::{Channel, Session, Tx};
+use crate::domain::audit::{self, Change, Resource};
+use crate::domain::limits::{self, Quotas};
 
 /// A connection, without its secret.
 #[derive(Clone, Debug)]
@@ -29,6 +31,23 @@ pub struct Connection {
     pub database: DatabaseId,
     /// Its database's name.
     pub database_name: String,
+    /// Its database's project.
+    pub project: ProjectId,
+}
+
+impl Connection {
+    /// What the audit log says of a change of it; its credential is no part of that.
+    async fn record(&self, tx: &Tx, actor: &Principal, now: Timestamp, action: &'static str) -> Result<()> {
+        let shown = || Some(serde_json::json!({"name": self.name, "databaseId": self.database.to_string()}));
+        let change = Change {
+            action,
+            resource: Resource::new("connection", self.id, &self.name),
+            project: Some(self.project),
+            before: shown().filter(|_| action != "create_connection"),
+            after: shown().filter(|_| action != "delete_connection"),
+        };
+        audit::record(tx, actor, now, change).await
+    }
 }
 
 /// A connection as it is when it is made: the one time that its secret is known.
@@ -53,11 +72,12 @@ impl NewCredential {
 /// Makes a connection of a database that the caller has.
 ///
 /// # Errors
-/// [`Error::NotFound`] for any other database.
+/// [`Error::NotFound`] for any other database; [`Error::LimitReached`].
 pub async fn create(
     tx: &Tx,
     actor: &Principal,
     now: Timestamp,
+    quotas: &Quotas,
     database: DatabaseId,
     name: &ConnectionName,
 ) -> Result<NewCredential> {
@@ -65,7 +85,10 @@ pub async fn create(
         return Err(Error::not_found("database", database));
     }
     actor.may_change()?;
-    issue(tx, now, database, name).await
+    let credential = issue(tx, now, database, name).await?;
+    limits::check_connections(tx, quotas, actor.workspace(), database).await?;
+    get(tx, actor, credential.id).await?.record(tx, actor, now, "create_connection").await?;
+    Ok(credential)
 }
 
 /// Makes a connection; the caller has checked whose database it is.
@@ -80,13 +103,14 @@ pub async fn issue(tx: &Tx, now: Timestamp, database: DatabaseId, name: &Connect
 ///
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such connection.
-pub async fn rotate(tx: &Tx, actor: &Principal, id: ConnectionId) -> Result<NewCredential> {
-    get(tx, actor, id).await?;
+pub async fn rotate(tx: &Tx, actor: &Principal, now: Timestamp, id: ConnectionId) -> Result<NewCredential> {
+    let connection = get(tx, actor, id).await?;
     actor.may_change()?;
     let (credential, verifier) = NewCredential::generate(id);
     if !store::replace(tx, &actor.scope(), &credential, &verifier).await? {
         return Err(Error::not_found("connection", id));
     }
+    connection.record(tx, actor, now, "rotate_connection").await?;
     tx.announce(Channel::ConnectionEnded, &id.bare()).await?;
     Ok(credential)
 }
@@ -135,12 +159,13 @@ pub async fn of_databases(session: &Session, databases: &[Uuid]) -> Result<Vec<C
 ///
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such connection.
-pub async fn delete(tx: &Tx, actor: &Principal, id: ConnectionId) -> Result<()> {
-    get(tx, actor, id).await?;
+pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: ConnectionId) -> Result<()> {
+    let connection = get(tx, actor, id).await?;
     actor.may_change()?;
     if !store::remove(tx, &actor.scope(), id).await? {
         return Err(Error::not_found("connection", id));
     }
+    connection.record(tx, actor, now, "delete_connection").await?;
     tx.announce(Channel::ConnectionEnded, &id.bare()).await
 }
 

@@ -11,13 +11,14 @@ use crate::base::id::{ConnectionId, DatabaseId};
 use crate::base::name::ConnectionName;
 use crate::base::page::PageRequest;
 use crate::base::scram::Verifier;
-use crate::base::store::{Session, Tx};
+use crate::base::store::{Conditions, Session, Tx};
 
-const SELECT: &str = "SELECT c.id, c.name, c.created_at, c.database_id, d.name AS database_name
+const SELECT: &str = "SELECT c.id, c.name, c.created_at, c.database_id, d.name AS database_name, d.project_id
    FROM connections c
    JOIN databases d ON d.id = c.database_id AND d.deleted_at IS NULL";
 
-/// Makes a concurrent delete of the database wait. False when the caller has no such database.
+/// Makes a concurrent delete of the database wait, and whoever else adds to it. False when the caller
+/// has no such database.
 pub(super) async fn lock_database(tx: &Tx, scope: &Scope, database: DatabaseId) -> Result<bool> {
     let statement = tx
         .prepare_cached(
@@ -28,7 +29,7 @@ pub(super) async fn lock_database(tx: &Tx, scope: &Scope, database: DatabaseId) 
                 AND ($2::uuid[] IS NULL OR p.id = ANY ($2))
                 AND d.id = $3
                 AND d.deleted_at IS NULL
-                FOR SHARE OF d",
+                FOR NO KEY UPDATE OF d",
         )
         .await?;
     Ok(tx.query_opt(&statement, &[&scope.workspace, &scope.projects, &database.uuid()]).await?.is_some())
@@ -59,8 +60,10 @@ pub(super) async fn insert(
 ) -> Result<()> {
     let statement = tx
         .prepare_cached(
-            "INSERT INTO connections (id, database_id, name, user_name, verifier, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO connections (id, database_id, workspace_id, name, user_name, verifier, created_at)
+             SELECT $1, d.id, d.workspace_id, $3, $4, $5, $6
+               FROM databases d
+              WHERE d.id = $2",
         )
         .await?;
     tx.execute(
@@ -88,20 +91,18 @@ pub(super) async fn list(
     database: Option<DatabaseId>,
     page: PageRequest<ConnectionId>,
 ) -> Result<Vec<Connection>> {
+    let (after, limit) = (page.after.map_or(Uuid::nil(), |id| id.uuid()), i64::from(page.limit) + 1);
+    let database = database.map(|id| id.uuid());
+    let mut wanted = Conditions::of([&scope.workspace, &after, &limit]);
+    wanted.add("d.project_id = ANY ($?)", scope.projects.as_ref());
+    wanted.add("c.database_id = $?", database.as_ref());
     let statement = session
         .prepare_cached(&format!(
-            "{SELECT} JOIN projects p ON p.id = d.project_id
-              WHERE p.workspace_id = $1
-                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))
-                AND ($3::uuid IS NULL OR c.database_id = $3)
-                AND ($4::uuid IS NULL OR c.id > $4)
-              ORDER BY c.id
-              LIMIT $5"
+            "{SELECT} WHERE c.workspace_id = $1 AND c.id > $2 {} ORDER BY c.id LIMIT $3",
+            wanted.sql()
         ))
         .await?;
-    let (database, after) = (database.map(|id| id.uuid()), page.after.map(|id| id.uuid()));
-    let limit = i64::from(page.limit) + 1;
-    let rows = session.query(&statement, &[&scope.workspace, &scope.projects, &database, &after, &limit]).await?;
+    let rows = session.query(&statement, wanted.values()).await?;
     Ok(rows.iter().map(read).collect())
 }
 
@@ -165,5 +166,6 @@ fn read(row: &Row) -> Connection {
         created_at: row.get("created_at"),
         database: row.get::<_, Uuid>("database_id").into(),
         database_name: row.get("database_name"),
+        project: row.get::<_, Uuid>("project_id").into(),
     }
 }

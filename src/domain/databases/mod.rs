@@ -12,8 +12,11 @@ use crate::base::id::{BranchId, ConnectionId, DatabaseId, InstanceId, ProjectId,
 use crate::base::name::{BranchName, ConnectionName, DatabaseName, LogicalId};
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Channel, Session, Tx};
+use crate::domain::audit::{self, Change, Resource};
 use crate::domain::branches::{self, Placement};
 use crate::domain::connections::{self, Connection, NewCredential};
+use crate::domain::limits::{self, Quotas};
+use crate::domain::operations;
 use crate::domain::projects;
 use crate::queue;
 
@@ -83,6 +86,32 @@ pub struct Database {
     pub branch: BranchId,
     /// The identity that an external tool gave it; unique on its branch.
     pub logical_id: Option<String>,
+    /// The operation that is changing it, or changed it last.
+    pub operation: Option<WorkflowId>,
+}
+
+impl Database {
+    /// What the audit log says of it.
+    fn audited(&self) -> serde_json::Value {
+        serde_json::json!({
+            "name": self.name,
+            "status": self.status.as_str(),
+            "region": self.region,
+            "isDefault": self.is_default,
+            "branchId": self.branch.to_string(),
+            "logicalId": self.logical_id,
+        })
+    }
+
+    fn change(&self, action: &'static str, before: Option<&Self>, after: Option<&Self>) -> Change {
+        Change {
+            action,
+            resource: Resource::new("database", self.id, &self.name),
+            project: Some(self.project),
+            before: before.map(Self::audited),
+            after: after.map(Self::audited),
+        }
+    }
 }
 
 /// A database to be made.
@@ -157,11 +186,13 @@ pub struct Plan {
 /// # Errors
 /// [`Error::NotFound`] for a project that the caller does not have, or a branch that the project
 /// does not have; [`Error::Rejected`] when it is to be the default and the project has one;
-/// [`Error::Conflict`] when a live database of the branch has the same `logical_id`.
+/// [`Error::Conflict`] when a live database of the branch has the same `logical_id`;
+/// [`Error::LimitReached`].
 pub async fn create(
     tx: &Tx,
     actor: &Principal,
     now: Timestamp,
+    quotas: &Quotas,
     project: ProjectId,
     new: NewDatabase,
 ) -> Result<Created> {
@@ -175,8 +206,10 @@ pub async fn create(
     let name = ConnectionName::parse("Default")?;
     let credential = connections::issue(tx, now, id, &name).await?;
     store::set_default_connection(tx, id, credential.id).await?;
-    let workflow = WorkflowId::generate(now);
-    queue::start(tx, workflow, PROVISION, id.uuid()).await?;
+    let workflow = operations::start(tx, now, PROVISION, id).await?;
+    limits::check_databases(tx, quotas, actor.workspace(), 1).await?;
+    let made = get(tx, actor, id).await?;
+    audit::record(tx, actor, now, made.change("create_database", None, Some(&made))).await?;
     Ok(Created { database: id, credential, workflow })
 }
 
@@ -223,8 +256,9 @@ async fn attach_connections(session: &Session, databases: &mut [Database]) -> Re
         return Ok(());
     }
     for connection in connections::of_databases(session, &ids).await? {
-        if let Some(owner) = databases.iter_mut().find(|database| database.id == connection.database) {
-            owner.connections.push(connection);
+        // Lists of databases are in the order of their ids.
+        if let Ok(place) = databases.binary_search_by_key(&connection.database, |database| database.id) {
+            databases[place].connections.push(connection);
         }
     }
     Ok(())
@@ -255,47 +289,74 @@ pub async fn update(
     if !store::update(tx, &database, branch, change).await? {
         return Err(Error::not_found("database", id));
     }
-    get(tx, actor, id).await
+    let after = get(tx, actor, id).await?;
+    audit::record(tx, actor, now, after.change("update_database", Some(&database), Some(&after))).await?;
+    Ok(after)
 }
 
-/// Deletes a database and answers what it was. From the commit on it does not exist for anybody,
+/// Deletes a database and answers what it was, and the operation that takes it away. From the commit on it does not exist for anybody,
 /// no credential of it is good, and a workflow takes its instance away.
 ///
 /// # Errors
-/// [`Error::NotFound`], or [`Error::Forbidden`] for a project's default database.
+/// [`Error::NotFound`], or [`Error::Forbidden`] for a project's default database, and for every
+/// database of a project with delete protection.
 pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: DatabaseId) -> Result<Database> {
     let database = get(tx, actor, id).await?;
     actor.may_change()?;
-    if database.is_default {
-        return Err(Error::Forbidden(
-            "Cannot delete the default database of a project by itself; delete the project.".into(),
+    if projects::get(tx, actor, database.project).await?.delete_protection {
+        return Err(Error::forbidden(
+            format!("Delete protection is on for the project {}.", database.project),
+            "Turn it off first: PATCH /v1/projects/{id} with deleteProtection: false.",
         ));
     }
-    if !mark_deleted(tx, now, id).await? {
-        return Err(Error::not_found("database", id));
+    if database.is_default {
+        return Err(Error::forbidden(
+            "Cannot delete the default database of a project by itself.",
+            "Delete the project: its databases go with it.",
+        ));
     }
-    Ok(database)
+    let Some(operation) = mark_deleted(tx, now, id).await? else {
+        return Err(Error::not_found("database", id));
+    };
+    audit::record(tx, actor, now, database.change("delete_database", Some(&database), None)).await?;
+    Ok(Database { operation: Some(operation), ..database })
 }
 
-/// Deletes whatever databases a project still has; part of deleting the project.
-pub async fn delete_all(tx: &Tx, now: Timestamp, project: ProjectId) -> Result<()> {
-    for id in store::live_in_project(tx, project).await? {
-        mark_deleted(tx, now, id).await?;
+/// How many databases a project has.
+pub async fn count_in_project(tx: &Tx, project: ProjectId) -> Result<u32> {
+    Ok(store::live_in_project(tx, project).await?.len().try_into().unwrap_or(u32::MAX))
+}
+
+/// Deletes whatever databases a project still has, and answers the operations that take them away;
+/// part of deleting the project.
+///
+/// # Errors
+/// [`Error::Rejected`] while one of them is being restored.
+pub async fn delete_all(tx: &Tx, now: Timestamp, project: ProjectId) -> Result<Vec<WorkflowId>> {
+    let mut operations = Vec::new();
+    for (id, status) in store::live_in_project(tx, project).await? {
+        if status == Status::Recovering {
+            return Err(Error::rejected(
+                format!("the project has a database that is being restored ({id})"),
+                "Wait until that has ended, and delete the project then.",
+            ));
+        }
+        operations.extend(mark_deleted(tx, now, id).await?);
     }
-    Ok(())
+    Ok(operations)
 }
 
 /// Intent first: credentials end with this transaction, and the delete goes before any retry
 /// that the database's other workflows may be waiting for.
-async fn mark_deleted(tx: &Tx, now: Timestamp, id: DatabaseId) -> Result<bool> {
+async fn mark_deleted(tx: &Tx, now: Timestamp, id: DatabaseId) -> Result<Option<WorkflowId>> {
     if !store::mark_deleted(tx, id, now).await? {
-        return Ok(false);
+        return Ok(None);
     }
     connections::end_all(tx, id).await?;
     queue::hurry(tx, id.uuid()).await?;
-    queue::start(tx, WorkflowId::generate(now), DELETE, id.uuid()).await?;
+    let operation = operations::start(tx, now, DELETE, id).await?;
     tx.announce(Channel::DatabaseChanged, &id.bare()).await?;
-    Ok(true)
+    Ok(Some(operation))
 }
 
 /// What a workflow step has to know; `None` when the row is gone.
@@ -320,6 +381,13 @@ pub async fn mark_ready(tx: &Tx, id: DatabaseId) -> Result<()> {
     tx.announce(Channel::DatabaseChanged, &id.bare()).await
 }
 
+/// It is to be made after all. False when it did not stand at `failure`.
+pub async fn mark_provisioning(tx: &Tx, id: DatabaseId) -> Result<bool> {
+    let changed = store::mark_provisioning(tx, id).await?;
+    tx.announce(Channel::DatabaseChanged, &id.bare()).await?;
+    Ok(changed)
+}
+
 /// Its workflow has given up. The reason is a sentence for its owner.
 pub async fn mark_failed(tx: &Tx, id: DatabaseId, reason: &str) -> Result<()> {
     connections::credential::end_probes(tx, id).await?;
@@ -329,6 +397,8 @@ pub async fn mark_failed(tx: &Tx, id: DatabaseId, reason: &str) -> Result<()> {
 
 /// Removes the row of a database whose instance is gone, and its project's row if that waits for it.
 pub async fn forget(tx: &Tx, plan: &Plan) -> Result<()> {
+    // The project first, as when it moves to another workspace: two orders would be a deadlock.
+    projects::hold(tx, plan.project).await?;
     store::remove(tx, plan.id).await?;
     projects::forget_if_empty(tx, plan.project).await
 }

@@ -10,7 +10,7 @@ use crate::base::error::{Error, Result};
 use crate::base::id::{BranchId, ConnectionId, DatabaseId, InstanceId, ProjectId};
 use crate::base::name::{BranchName, DatabaseName, LogicalId};
 use crate::base::page::PageRequest;
-use crate::base::store::{Session, Tx};
+use crate::base::store::{Conditions, Session, Tx};
 
 const SELECT: &str = "SELECT d.id,
         d.name,
@@ -23,6 +23,7 @@ const SELECT: &str = "SELECT d.id,
         d.project_id,
         d.branch_id,
         d.logical_id,
+        d.operation_id,
         p.name AS project_name
    FROM databases d
    JOIN projects p ON p.id = d.project_id
@@ -53,8 +54,11 @@ pub(super) async fn insert(
     let statement = tx
         .prepare_cached(
             "INSERT INTO databases
-                 (id, project_id, branch_id, logical_id, name, region, is_default, status, instance_id, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 'provisioning', $8, $9)",
+                 (id, project_id, workspace_id, branch_id, logical_id, name, region, is_default, status, instance_id,
+                  created_at)
+             SELECT $1, p.id, p.workspace_id, $3, $4, $5, $6, $7, 'provisioning', $8, $9
+               FROM projects p
+              WHERE p.id = $2",
         )
         .await?;
     let logical_id = new.logical_id.as_ref().map(LogicalId::as_str);
@@ -98,12 +102,15 @@ pub(super) async fn update(
 fn clash(error: tokio_postgres::Error, logical_id: Option<&str>) -> Error {
     match error.as_db_error().and_then(|error| error.constraint()) {
         Some("databases_project_id_default_key") => {
-            Error::Rejected("Default database already exists: leave out isDefault to add another database.".into())
+            Error::rejected("Default database already exists.", "Leave out isDefault to add another database.")
         }
-        Some("databases_branch_id_logical_id_key") => Error::Conflict(format!(
-            "logicalId: another database of the branch has the logical id {:?}",
-            logical_id.unwrap_or_default()
-        )),
+        Some("databases_branch_id_logical_id_key") => {
+            let logical_id = logical_id.unwrap_or_default();
+            Error::conflict(
+                format!("logicalId: another database of the branch has the logical id {logical_id:?}"),
+                format!("GET /v1/databases?logicalId={logical_id} finds it: use it, or choose another logical id."),
+            )
+        }
         _ => error.into(),
     }
 }
@@ -130,38 +137,35 @@ pub(super) async fn list(
     filter: &Filter,
     page: PageRequest<DatabaseId>,
 ) -> Result<Vec<Database>> {
+    let (after, limit) = (page.after.map_or(Uuid::nil(), |id| id.uuid()), i64::from(page.limit) + 1);
+    let project = filter.project.map(|id| id.uuid());
+    let branch = filter.branch.map(|id| id.uuid());
+    let git_name = filter.branch_git_name.as_ref().map(BranchName::as_str);
+    let logical_id = filter.logical_id.as_ref().map(LogicalId::as_str);
+    let mut wanted = Conditions::of([&scope.workspace, &after, &limit]);
+    wanted.add("d.project_id = ANY ($?)", scope.projects.as_ref());
+    wanted.add("d.project_id = $?", project.as_ref());
+    wanted.add("d.branch_id = $?", branch.as_ref());
+    wanted
+        .add("d.branch_id IN (SELECT id FROM branches WHERE git_name = $? AND deleted_at IS NULL)", git_name.as_ref());
+    wanted.add("d.logical_id = $?", logical_id.as_ref());
     let statement = session
         .prepare_cached(&format!(
-            "{SELECT}
-                AND p.workspace_id = $1
-                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))
-                AND ($3::uuid IS NULL OR d.project_id = $3)
-                AND ($4::uuid IS NULL OR d.branch_id = $4)
-                AND ($5::text IS NULL OR d.branch_id IN (SELECT id FROM branches WHERE git_name = $5 AND deleted_at IS NULL))
-                AND ($6::text IS NULL OR d.logical_id = $6)
-                AND ($7::uuid IS NULL OR d.id > $7)
-              ORDER BY d.id
-              LIMIT $8"
+            "{SELECT} AND d.workspace_id = $1 AND d.id > $2 {} ORDER BY d.id LIMIT $3",
+            wanted.sql()
         ))
         .await?;
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] = [
-        &scope.workspace,
-        &scope.projects,
-        &filter.project.map(|id| id.uuid()),
-        &filter.branch.map(|id| id.uuid()),
-        &filter.branch_git_name.as_ref().map(BranchName::as_str),
-        &filter.logical_id.as_ref().map(LogicalId::as_str),
-        &page.after.map(|id| id.uuid()),
-        &(i64::from(page.limit) + 1),
-    ];
-    session.query(&statement, &values).await?.iter().map(read).collect()
+    session.query(&statement, wanted.values()).await?.iter().map(read).collect()
 }
 
-pub(super) async fn live_in_project(tx: &Tx, project: ProjectId) -> Result<Vec<DatabaseId>> {
-    let statement =
-        tx.prepare_cached("SELECT id FROM databases WHERE project_id = $1 AND deleted_at IS NULL ORDER BY id").await?;
+pub(super) async fn live_in_project(tx: &Tx, project: ProjectId) -> Result<Vec<(DatabaseId, Status)>> {
+    let statement = tx
+        .prepare_cached(
+            "SELECT id, status FROM databases WHERE project_id = $1 AND deleted_at IS NULL ORDER BY id FOR UPDATE",
+        )
+        .await?;
     let rows = tx.query(&statement, &[&project.uuid()]).await?;
-    Ok(rows.iter().map(|row| row.get::<_, Uuid>("id").into()).collect())
+    rows.iter().map(|row| Ok((row.get::<_, Uuid>("id").into(), Status::parse(row.get("status"))?))).collect()
 }
 
 pub(super) async fn mark_deleted(tx: &Tx, id: DatabaseId, now: Timestamp) -> Result<bool> {
@@ -217,6 +221,18 @@ pub(super) async fn mark_ready(tx: &Tx, id: DatabaseId) -> Result<()> {
     Ok(())
 }
 
+/// False when it does not stand at `failure`, or is deleted.
+pub(super) async fn mark_provisioning(tx: &Tx, id: DatabaseId) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE databases
+                SET status = 'provisioning', status_reason = NULL
+              WHERE id = $1 AND status = 'failure' AND deleted_at IS NULL",
+        )
+        .await?;
+    Ok(tx.execute(&statement, &[&id.uuid()]).await? == 1)
+}
+
 /// Only what is still being made can fail to be made.
 pub(super) async fn mark_failed(tx: &Tx, id: DatabaseId, reason: &str) -> Result<()> {
     let statement = tx
@@ -256,5 +272,6 @@ fn read(row: &Row) -> Result<Database> {
         project_name: row.get("project_name"),
         branch: row.get::<_, Uuid>("branch_id").into(),
         logical_id: row.get("logical_id"),
+        operation: row.get::<_, Option<Uuid>>("operation_id").map(Into::into),
     })
 }

@@ -6,11 +6,13 @@ use jiff::Timestamp;
 
 use crate::auth::Principal;
 use crate::base::error::{Error, Result};
-use crate::base::id::{ProjectId, WorkspaceId};
+use crate::base::id::{ProjectId, WorkflowId, WorkspaceId};
 use crate::base::name::{LogicalId, ProjectName};
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Session, Tx};
-use crate::domain::{branches, databases};
+use crate::domain::audit::{self, Change, Resource};
+use crate::domain::limits::{self, Quotas};
+use crate::domain::{branches, databases, operations};
 
 /// A project.
 #[derive(Clone, Debug)]
@@ -29,6 +31,31 @@ pub struct Project {
     pub workspace: WorkspaceId,
     /// Its workspace's name.
     pub workspace_name: String,
+    /// Whether it and its databases can't be deleted.
+    pub delete_protection: bool,
+}
+
+impl Project {
+    /// What the audit log says of it.
+    fn audited(&self) -> serde_json::Value {
+        serde_json::json!({
+            "name": self.name,
+            "logicalId": self.logical_id,
+            "defaultRegion": self.default_region,
+            "workspaceId": self.workspace.to_string(),
+            "deleteProtection": self.delete_protection,
+        })
+    }
+
+    fn change(&self, action: &'static str, before: Option<&Self>, after: Option<&Self>) -> Change {
+        Change {
+            action,
+            resource: Resource::new("project", self.id, &self.name),
+            project: Some(self.id),
+            before: before.map(Self::audited),
+            after: after.map(Self::audited),
+        }
+    }
 }
 
 /// A project to be made.
@@ -49,20 +76,25 @@ pub struct ProjectChange {
     pub name: Option<ProjectName>,
     /// A JSON object that is kept for the one who wrote it, and never shown.
     pub settings: Option<String>,
+    /// See [`Project::delete_protection`].
+    pub delete_protection: Option<bool>,
 }
 
 /// Makes a project with its first branch, without databases.
 ///
 /// # Errors
 /// [`Error::Forbidden`] when the caller may not; [`Error::Conflict`] when a live project of the
-/// workspace has the same `logical_id`.
-pub async fn create(tx: &Tx, actor: &Principal, now: Timestamp, new: NewProject) -> Result<Project> {
+/// workspace has the same `logical_id`; [`Error::LimitReached`].
+pub async fn create(tx: &Tx, actor: &Principal, now: Timestamp, quotas: &Quotas, new: NewProject) -> Result<Project> {
     actor.may_create_projects()?;
     let id = ProjectId::generate(now);
     let name = new.name.unwrap_or_else(ProjectName::generate);
     store::insert(tx, actor.workspace(), id, &name, new.logical_id.as_ref(), new.region.as_deref(), now).await?;
     branches::create_first(tx, now, id).await?;
-    get(tx, actor, id).await
+    limits::check_projects(tx, quotas, actor.workspace()).await?;
+    let project = get(tx, actor, id).await?;
+    audit::record(tx, actor, now, project.change("create_project", None, Some(&project))).await?;
+    Ok(project)
 }
 
 /// The project with this id.
@@ -88,11 +120,19 @@ pub async fn list(
 ///
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when it may not.
-pub async fn update(tx: &Tx, actor: &Principal, id: ProjectId, change: &ProjectChange) -> Result<Project> {
-    get(tx, actor, id).await?;
+pub async fn update(
+    tx: &Tx,
+    actor: &Principal,
+    now: Timestamp,
+    id: ProjectId,
+    change: &ProjectChange,
+) -> Result<Project> {
+    let before = get(tx, actor, id).await?;
     actor.may_change()?;
     store::update(tx, &actor.scope(), id, change).await?;
-    get(tx, actor, id).await
+    let after = get(tx, actor, id).await?;
+    audit::record(tx, actor, now, after.change("update_project", Some(&before), Some(&after))).await?;
+    Ok(after)
 }
 
 /// Gives a project with its databases to another workspace, which `recipient` speaks for. Ids,
@@ -101,34 +141,73 @@ pub async fn update(tx: &Tx, actor: &Principal, id: ProjectId, change: &ProjectC
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when the giver
 /// may not change it; [`Error::Rejected`] when the recipient may not take it; [`Error::Conflict`]
-/// when the recipient has it already, or has another one with its `logical_id`.
-pub async fn transfer(tx: &Tx, actor: &Principal, recipient: &Principal, id: ProjectId) -> Result<Project> {
+/// when the recipient has it already, or has another one with its `logical_id`;
+/// [`Error::LimitReached`] when the recipient's workspace would have too much.
+pub async fn transfer(
+    tx: &Tx,
+    actor: &Principal,
+    recipient: &Principal,
+    now: Timestamp,
+    quotas: &Quotas,
+    id: ProjectId,
+) -> Result<Project> {
     let project = get(tx, actor, id).await?;
     actor.may_change()?;
-    recipient.may_create_projects().map_err(|reason| Error::Rejected(format!("recipientAccessToken: {reason}")))?;
+    recipient.may_create_projects().map_err(|reason| {
+        Error::rejected(
+            format!("recipientAccessToken: {reason}"),
+            "Ask the recipient for a token that may create projects in the workspace.",
+        )
+    })?;
     if recipient.workspace() == actor.workspace() {
-        return Err(Error::Conflict("the project is in the recipient's workspace already".into()));
+        return Err(Error::conflict(
+            "the project is in the recipient's workspace already",
+            "Nothing is left to do, unless recipientAccessToken was meant to be a token of another workspace.",
+        ));
     }
     if !store::set_workspace(tx, &project, recipient.workspace()).await? {
         return Err(Error::not_found("project", id));
     }
-    get(tx, recipient, id).await
+    limits::check_projects(tx, quotas, recipient.workspace()).await?;
+    let brought = databases::count_in_project(tx, id).await?;
+    limits::check_databases(tx, quotas, recipient.workspace(), brought).await?;
+    operations::follow_project(tx, id).await?;
+    let taken = get(tx, recipient, id).await?;
+    for workspace in [actor.workspace(), recipient.workspace()] {
+        let change = taken.change("transfer_project", Some(&project), Some(&taken));
+        audit::record_in(tx, actor, now, workspace, change).await?;
+    }
+    Ok(taken)
 }
 
 /// Deletes a project with all its databases. From the commit on it does not exist for anybody;
-/// workflows take its instances away.
+/// the operations that are answered take its instances away.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when it may not.
-pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: ProjectId) -> Result<()> {
-    get(tx, actor, id).await?;
+/// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when it may
+/// not; [`Error::Rejected`] while delete protection is on or one of its databases is being restored.
+pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: ProjectId) -> Result<Vec<WorkflowId>> {
+    let project = get(tx, actor, id).await?;
     actor.may_change()?;
+    if project.delete_protection {
+        return Err(Error::rejected(
+            format!("delete protection is on for the project {id}"),
+            "Turn it off first: PATCH /v1/projects/{id} with deleteProtection: false.",
+        ));
+    }
     // The lock makes a create in this project wait, and find the project gone.
     if !store::mark_deleted(tx, &actor.scope(), id, now).await? {
         return Err(Error::not_found("project", id));
     }
-    databases::delete_all(tx, now, id).await?;
-    forget_if_empty(tx, id).await
+    let operations = databases::delete_all(tx, now, id).await?;
+    audit::record(tx, actor, now, project.change("delete_project", Some(&project), None)).await?;
+    forget_if_empty(tx, id).await?;
+    Ok(operations)
+}
+
+/// Keeps a project's row as it is until the transaction ends, if it is still there.
+pub async fn hold(tx: &Tx, id: ProjectId) -> Result<()> {
+    store::hold(tx, id).await
 }
 
 /// Removes a deleted project's row once its last database is gone.

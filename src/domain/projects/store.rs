@@ -11,7 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::base::id::{ProjectId, WorkspaceId};
 use crate::base::name::{LogicalId, ProjectName};
 use crate::base::page::PageRequest;
-use crate::base::store::{Session, Tx};
+use crate::base::store::{Conditions, Session, Tx};
 
 const SELECT: &str = "SELECT p.id,
         p.name,
@@ -21,7 +21,8 @@ const SELECT: &str = "SELECT p.id,
                    WHERE d.project_id = p.id AND d.is_default AND d.deleted_at IS NULL), p.region) AS region,
         p.created_at,
         p.workspace_id,
-        w.name AS workspace_name
+        w.name AS workspace_name,
+        p.delete_protection
    FROM projects p
    JOIN workspaces w ON w.id = p.workspace_id
   WHERE p.workspace_id = $1 AND ($2::uuid[] IS NULL OR p.id = ANY ($2)) AND p.deleted_at IS NULL";
@@ -46,10 +47,13 @@ pub(super) async fn insert(
         [&id.uuid(), &workspace.uuid(), &name.as_str(), &logical_id, &region, &now];
     match tx.execute(&statement, &values).await {
         Ok(_) => Ok(()),
-        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::Conflict(format!(
-            "logicalId: another project of this workspace has the logical id {:?}",
-            logical_id.unwrap_or_default()
-        ))),
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            let logical_id = logical_id.unwrap_or_default();
+            Err(Error::conflict(
+                format!("logicalId: another project of this workspace has the logical id {logical_id:?}"),
+                format!("GET /v1/projects?logicalId={logical_id} finds it: use it, or choose another logical id."),
+            ))
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -59,12 +63,16 @@ pub(super) async fn update(tx: &Tx, scope: &Scope, id: ProjectId, change: &Proje
     let statement = tx
         .prepare_cached(
             "UPDATE projects
-                SET name = coalesce($4, name), settings = coalesce($5::text::json, settings)
+                SET name = coalesce($4, name),
+                    settings = coalesce($5::text::json, settings),
+                    delete_protection = coalesce($6, delete_protection)
               WHERE workspace_id = $1 AND ($2::uuid[] IS NULL OR id = ANY ($2)) AND id = $3 AND deleted_at IS NULL",
         )
         .await?;
     let name = change.name.as_ref().map(ProjectName::as_str);
-    tx.execute(&statement, &[&scope.workspace, &scope.projects, &id.uuid(), &name, &change.settings]).await?;
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [&scope.workspace, &scope.projects, &id.uuid(), &name, &change.settings, &change.delete_protection];
+    tx.execute(&statement, &values).await?;
     Ok(())
 }
 
@@ -77,10 +85,13 @@ pub(super) async fn set_workspace(tx: &Tx, project: &Project, recipient: Workspa
         .await?;
     match tx.execute(&statement, &[&project.workspace.uuid(), &project.id.uuid(), &recipient.uuid()]).await {
         Ok(count) => Ok(count == 1),
-        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::Conflict(format!(
-            "logicalId: another project of the recipient's workspace has the logical id {:?}",
-            project.logical_id.as_deref().unwrap_or_default()
-        ))),
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::conflict(
+            format!(
+                "logicalId: another project of the recipient's workspace has the logical id {:?}",
+                project.logical_id.as_deref().unwrap_or_default()
+            ),
+            "The recipient has to delete that project first.",
+        )),
         Err(error) => Err(error.into()),
     }
 }
@@ -96,16 +107,13 @@ pub(super) async fn list(
     page: PageRequest<ProjectId>,
     logical_id: Option<&LogicalId>,
 ) -> Result<Vec<Project>> {
-    let statement = session
-        .prepare_cached(&format!(
-            "{SELECT} AND ($3::uuid IS NULL OR p.id > $3) AND ($4::text IS NULL OR p.logical_id = $4)
-              ORDER BY p.id
-              LIMIT $5"
-        ))
-        .await?;
-    let (after, logical_id) = (page.after.map(|id| id.uuid()), logical_id.map(LogicalId::as_str));
-    let limit = i64::from(page.limit) + 1;
-    let rows = session.query(&statement, &[&scope.workspace, &scope.projects, &after, &logical_id, &limit]).await?;
+    let (after, limit) = (page.after.map_or(Uuid::nil(), |id| id.uuid()), i64::from(page.limit) + 1);
+    let logical_id = logical_id.map(LogicalId::as_str);
+    let mut wanted = Conditions::of([&scope.workspace, &scope.projects, &after, &limit]);
+    wanted.add("p.logical_id = $?", logical_id.as_ref());
+    let statement =
+        session.prepare_cached(&format!("{SELECT} AND p.id > $3 {} ORDER BY p.id LIMIT $4", wanted.sql())).await?;
+    let rows = session.query(&statement, wanted.values()).await?;
     Ok(rows.iter().map(read).collect())
 }
 
@@ -120,10 +128,15 @@ pub(super) async fn mark_deleted(tx: &Tx, scope: &Scope, id: ProjectId, now: Tim
     Ok(tx.execute(&statement, &[&scope.workspace, &scope.projects, &id.uuid(), &now]).await? == 1)
 }
 
-/// The lock orders the deletes of a project's last two databases: the later one sees the earlier.
-pub(super) async fn remove_if_empty(tx: &Tx, id: ProjectId) -> Result<()> {
+pub(super) async fn hold(tx: &Tx, id: ProjectId) -> Result<()> {
     let lock = tx.prepare_cached("SELECT FROM projects WHERE id = $1 FOR UPDATE").await?;
     tx.execute(&lock, &[&id.uuid()]).await?;
+    Ok(())
+}
+
+/// The lock orders the deletes of a project's last two databases: the later one sees the earlier.
+pub(super) async fn remove_if_empty(tx: &Tx, id: ProjectId) -> Result<()> {
+    hold(tx, id).await?;
     let statement = tx
         .prepare_cached(
             "DELETE FROM projects p
@@ -145,5 +158,6 @@ fn read(row: &Row) -> Project {
         created_at: row.get("created_at"),
         workspace: row.get::<_, Uuid>("workspace_id").into(),
         workspace_name: row.get("workspace_name"),
+        delete_protection: row.get("delete_protection"),
     }
 }

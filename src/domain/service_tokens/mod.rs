@@ -7,11 +7,13 @@ use jiff::Timestamp;
 use crate::auth::service_tokens::{Issued, issue};
 use crate::auth::signing::Signer;
 use crate::auth::{Limits, Principal};
+use crate::base::clock::format_timestamp;
 use crate::base::error::{Error, Result};
 use crate::base::id::{ServiceTokenId, WorkspaceId};
 use crate::base::name::TokenName;
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Session, Tx};
+use crate::domain::audit::{self, Change, Resource};
 use crate::domain::projects;
 
 /// The most projects that one token may be limited to.
@@ -32,6 +34,23 @@ pub struct ServiceToken {
     pub last_used_at: Option<Timestamp>,
     /// What it may do less than everything.
     pub limits: Limits,
+}
+
+impl ServiceToken {
+    /// What the audit log says of a change of it; its value is no part of that.
+    async fn record(&self, tx: &Tx, actor: &Principal, now: Timestamp, action: &'static str) -> Result<()> {
+        let projects = self.limits.projects.as_ref();
+        let shown = serde_json::json!({
+            "name": self.name,
+            "valueHint": self.value_hint,
+            "readOnly": self.limits.read_only,
+            "projectIds": projects.map(|ids| ids.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            "expiresAt": self.limits.expires_at.map(format_timestamp),
+        });
+        let (before, after) = if action == "create_service_token" { (None, Some(shown)) } else { (Some(shown), None) };
+        let resource = Resource::new("serviceToken", self.id, &self.name);
+        audit::record(tx, actor, now, Change { action, resource, project: None, before, after }).await
+    }
 }
 
 /// Makes a token of the caller's workspace.
@@ -67,7 +86,9 @@ pub async fn create(
         projects::get(tx, actor, *project).await?;
     }
     let issued = issue(tx, signer, now, workspace, name, &limits).await?;
-    Ok((get(tx, actor, issued.id).await?, issued))
+    let token = get(tx, actor, issued.id).await?;
+    token.record(tx, actor, now, "create_service_token").await?;
+    Ok((token, issued))
 }
 
 /// A workspace's tokens that were not revoked, newest first; none of another workspace.
@@ -98,12 +119,12 @@ pub async fn delete(
     if workspace != actor.workspace() {
         return Err(Error::not_found("service token", id));
     }
-    get(tx, actor, id).await?;
+    let token = get(tx, actor, id).await?;
     actor.may_change()?;
     if !store::revoke(tx, id, now).await? {
         return Err(Error::not_found("service token", id));
     }
-    Ok(())
+    token.record(tx, actor, now, "delete_service_token").await
 }
 
 async fn get(session: &Session, actor: &Principal, id: ServiceTokenId) -> Result<ServiceToken> {

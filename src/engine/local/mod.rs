@@ -15,6 +15,7 @@
 
 mod configuration;
 mod control_file;
+mod measure;
 mod metadata;
 mod place;
 mod process;
@@ -44,10 +45,10 @@ use self::configuration::{Access, Purpose};
 use self::place::{Manifest, Place, make_directory};
 use self::process::Server;
 use self::programs::{Finder, Programs};
-use self::session::{Unanswered, ask};
+use self::session::ask;
 use self::template::failed;
 use self::users::Users;
-use super::{Endpoint, Engine, EngineError, InstanceFacts, Major, StockLevel};
+use super::{Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
 use crate::base::id::InstanceId;
 use crate::base::secret::random_hex;
 
@@ -443,10 +444,16 @@ impl Engine for LocalEngine {
         match ask(&self.place(id), question).await {
             Ok(busy) => Ok(busy),
             Err(_) if !server.is_alive() => Ok(false),
-            Err(Unanswered::NoSpace) => Err(EngineError::NoSpace { doing: "ask the instance what it does" }),
-            Err(Unanswered::NotYet(reason)) => {
-                Err(EngineError::Failed { doing: "ask the instance what it does", reason })
-            }
+            Err(unanswered) => Err(unanswered.while_doing("ask the instance what it does")),
+        }
+    }
+
+    async fn measure(&self, id: InstanceId) -> Result<Option<Measured>, EngineError> {
+        let Some(server) = self.known(id) else { return Ok(None) };
+        match measure::ask(&self.place(id)).await {
+            Ok(measured) => Ok(Some(measured)),
+            Err(_) if !server.is_alive() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -8,10 +8,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::place::Place;
-use crate::engine::{Endpoint, PLATFORM_DATABASE, PLATFORM_ROLE};
+use crate::engine::{Endpoint, EngineError, PLATFORM_DATABASE, PLATFORM_ROLE};
 
 /// How long one question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,8 +41,23 @@ pub(super) enum Unanswered {
     NoSpace,
 }
 
+impl Unanswered {
+    /// What it means to who was `doing` something.
+    pub(super) fn while_doing(self, doing: &'static str) -> EngineError {
+        match self {
+            Self::NoSpace => EngineError::NoSpace { doing },
+            Self::NotYet(reason) => EngineError::Failed { doing, reason },
+        }
+    }
+}
+
 /// Asks a question whose answer is true or false.
 pub(super) async fn ask(place: &Place, question: &'static str) -> Result<bool, Unanswered> {
+    Ok(rows(place, question).await?.first().is_some_and(|row| row.get(0) == Some("t")))
+}
+
+/// Asks a question whose answer is rows.
+pub(super) async fn rows(place: &Place, question: &'static str) -> Result<Vec<SimpleQueryRow>, Unanswered> {
     let asking = async {
         let stream = place.endpoint().connect().await.map_err(|error| Unanswered::NotYet(error.to_string()))?;
         let mut config = Config::new();
@@ -55,13 +70,17 @@ pub(super) async fn ask(place: &Place, question: &'static str) -> Result<bool, U
             config.password(secret.expose());
         }
         let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(explain)?;
-        let rows = tokio::select! {
-            rows = client.simple_query(question) => rows.map_err(explain)?,
+        let answer = tokio::select! {
+            answer = client.simple_query(question) => answer.map_err(explain)?,
             ended = connection => {
                 return Err(ended.map_or_else(explain, |()| Unanswered::NotYet("the session was closed".into())));
             }
         };
-        Ok(rows.iter().any(|row| matches!(row, SimpleQueryMessage::Row(row) if row.get(0) == Some("t"))))
+        let rows = answer.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        Ok(rows.collect())
     };
     match tokio::time::timeout(PATIENCE, asking).await {
         Ok(answer) => answer,

@@ -73,6 +73,11 @@ fn fill(
         single.args(configuration::arguments(place, purpose, programs.major)).arg("postgres");
         run(single, &format!("ALTER ROLE howdah PASSWORD '{}';\n\n", Verifier::of(&secret).to_text()), DOING)?;
     }
+    // What PostgreSQL has counted so far is not what a tenant did.
+    match fs::remove_file(place.data().join("pg_stat/pgstat.stat")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(DOING)(error)),
+        _ => {}
+    }
     let manifest = Manifest { major: programs.major.0, uid, system_identifier };
     place.write_manifest(&manifest).and_then(|()| sync_tree(&place.root)).map_err(failed(DOING))?;
     Ok(manifest)

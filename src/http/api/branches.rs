@@ -8,32 +8,58 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Data, List, PageQuery, Reference, url};
+use super::{Data, List, PageQuery, ProjectReference, sample_url, url};
 use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::{BranchId, ProjectId};
 use crate::base::name::BranchName;
-use crate::domain::branches::{self, Branch, Filter};
+use crate::domain::branches::{self, Branch, Filter, Role};
 use crate::http::Failure;
+use crate::http::answer::Answer;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
+use crate::http::retry::Repeatable;
+
+/// What a branch is: always `branch`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum BranchType {
+    Branch,
+}
+
+/// What a branch is for.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum BranchRole {
+    Production,
+    Preview,
+}
+
+impl From<Role> for BranchRole {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Production => Self::Production,
+            Role::Preview => Self::Preview,
+        }
+    }
+}
 
 /// A branch.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Branch)]
 pub(super) struct BranchWire {
     /// Its id.
-    #[schema(example = "br_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = BranchId)]
     id: String,
     /// Always `branch`.
-    #[schema(example = "branch")]
-    r#type: &'static str,
+    r#type: BranchType,
     /// Its address in this API.
-    #[schema(format = "uri")]
+    #[schema(format = "uri", example = json!(sample_url("branches", "br")))]
     url: String,
     /// Its name.
     #[schema(example = "main")]
@@ -41,16 +67,15 @@ pub(super) struct BranchWire {
     /// Whether databases go here when nobody says where; true for one branch of each project.
     is_default: bool,
     /// `production` for a project's first branch, `preview` for every other one.
-    #[schema(example = "production")]
-    role: &'static str,
+    role: BranchRole,
     /// When it was made.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// When it was changed last.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     updated_at: String,
     /// Its project.
-    project: Reference,
+    project: ProjectReference,
 }
 
 /// What a new branch needs. Nothing else may be in it.
@@ -82,8 +107,10 @@ pub(super) struct UpdateBranch {
 #[into_params(parameter_in = Query)]
 pub(super) struct BranchQuery {
     /// Only the branch of this name.
+    #[param(min_length = 1, max_length = 256)]
     git_name: Option<String>,
     /// Only branches whose name has this in it; capitals and small letters differ.
+    #[param(min_length = 1, max_length = 256)]
     git_name_contains: Option<String>,
 }
 
@@ -105,13 +132,13 @@ fn wire(app: &App, branch: Branch) -> BranchWire {
     BranchWire {
         url: url(app, "branches", &id),
         id,
-        r#type: "branch",
+        r#type: BranchType::Branch,
         git_name: branch.git_name,
         is_default: branch.is_default,
-        role: branch.role.as_str(),
+        role: branch.role.into(),
         created_at: format_timestamp(branch.created_at),
         updated_at: format_timestamp(branch.updated_at),
-        project: Reference::new(app, "projects", branch.project.to_string(), branch.project_name),
+        project: ProjectReference::new(app, branch.project, branch.project_name),
     }
 }
 
@@ -164,15 +191,16 @@ pub(super) async fn list_branches(
 pub(super) async fn create_branch(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(project): Path<String>,
     body::Json(new): body::Json<CreateBranch>,
-) -> Result<(StatusCode, Json<Data<BranchWire>>), Failure> {
+) -> Result<Answer, Failure> {
     let project = parse_project(&project)?;
     let name = BranchName::parse(&new.git_name)?;
     let tx = app.store.begin().await?;
     let branch = branches::create(&tx, &actor, app.clock.now(), project, &name, new.is_default).await?;
-    tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(Data { data: wire(&app, branch) })))
+    let answer = Answer::of(StatusCode::CREATED, &Data { data: wire(&app, branch) })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Get a branch
@@ -207,14 +235,15 @@ pub(super) async fn get_branch(
 pub(super) async fn update_branch(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
     body::Json(change): body::Json<UpdateBranch>,
-) -> Result<Json<Data<BranchWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let tx = app.store.begin().await?;
     let branch = branches::update(&tx, &actor, app.clock.now(), id, change.is_default).await?;
-    tx.commit().await?;
-    Ok(Json(Data { data: wire(&app, branch) }))
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, branch) })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Delete a branch
@@ -233,10 +262,10 @@ pub(super) async fn update_branch(
 pub(super) async fn delete_branch(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Answer, Failure> {
     let tx = app.store.begin().await?;
     branches::delete(&tx, &actor, app.clock.now(), parse(&id)?).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(repeatable.commit(&app, tx, Answer::empty()).await?)
 }

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Data, List, PageQuery, Reference, filter_id, url};
+use super::{Data, DatabaseReference, List, PageQuery, filter_id, sample_url, url};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::base::clock::format_timestamp;
@@ -18,11 +18,13 @@ use crate::base::name::ConnectionName;
 use crate::base::store::Channel;
 use crate::domain::connections::{self, Connection, NewCredential};
 use crate::http::Failure;
+use crate::http::answer::Answer;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
+use crate::http::retry::Repeatable;
 
 /// Where a connection leads.
 #[derive(Debug, Serialize, ToSchema)]
@@ -36,70 +38,134 @@ pub(super) struct Endpoints {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Endpoint {
     /// The host, without the port.
+    #[schema(example = "db.example.com")]
     host: String,
     /// The port.
+    #[schema(example = 5432)]
     port: u16,
-    /// The whole connection string. Only in the answer that creates the connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    connection_string: Option<String>,
+}
+
+/// Where a new connection leads.
+#[derive(Debug, Serialize, ToSchema)]
+struct SecretEndpoints {
+    /// Straight to the database.
+    direct: SecretEndpoint,
+}
+
+/// A host and a port, and how to get in.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct SecretEndpoint {
+    /// The host, without the port.
+    #[schema(example = "db.example.com")]
+    host: String,
+    /// The port.
+    #[schema(example = 5432)]
+    port: u16,
+    /// The whole connection string.
+    #[schema(example = sample_string)]
+    connection_string: String,
 }
 
 /// Deprecated: the parts of the direct endpoint. Use `endpoints.direct`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct DirectConnection {
+    /// The host, without the port.
+    #[schema(example = "db.example.com")]
     host: String,
+    /// The password.
+    #[schema(example = json!(SAMPLE_PASSWORD))]
     pass: String,
+    /// The user name.
+    #[schema(example = json!(SAMPLE_USER))]
     user: String,
+}
+
+/// What a connection is: always `connection`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum ConnectionType {
+    Connection,
+}
+
+/// What a connection speaks: always `postgres`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum ConnectionKind {
+    Postgres,
+}
+
+/// What every answer says about a connection.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ConnectionFields {
+    /// Its id.
+    #[schema(value_type = ConnectionId)]
+    id: String,
+    /// Always `connection`.
+    r#type: ConnectionType,
+    /// Its address in this API.
+    #[schema(format = "uri", example = json!(sample_url("connections", "con")))]
+    url: String,
+    /// Its name.
+    #[schema(example = "web")]
+    name: String,
+    /// When it was made.
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
+    created_at: String,
+    /// Always `postgres`.
+    kind: ConnectionKind,
+    /// Its database.
+    database: DatabaseReference,
 }
 
 /// A connection.
 #[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[schema(as = Connection)]
 pub(super) struct ConnectionWire {
-    /// Its id.
-    #[schema(example = "con_01jzq6w3c4e5f6g7h8j9k0m1n2")]
-    id: String,
-    /// Always `connection`.
-    #[schema(example = "connection")]
-    r#type: &'static str,
-    /// Its address in this API.
-    #[schema(format = "uri")]
-    url: String,
-    /// Its name.
-    name: String,
-    /// When it was made.
-    #[schema(format = "date-time")]
-    created_at: String,
-    /// Always `postgres`.
-    #[schema(example = "postgres")]
-    kind: &'static str,
+    #[serde(flatten)]
+    fields: ConnectionFields,
     /// Where it leads.
     endpoints: Endpoints,
-    /// Deprecated. Null wherever the secret is not shown.
+}
+
+/// The connection that is made with a database, with its secret, which is shown this once.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = FirstConnection)]
+pub(super) struct FirstConnectionWire {
+    #[serde(flatten)]
+    fields: ConnectionFields,
+    /// Where it leads, and how to get in.
+    endpoints: SecretEndpoints,
+    /// Deprecated: use `endpoints.direct`.
     #[schema(deprecated)]
-    direct_connection: Option<DirectConnection>,
-    /// Its database.
-    database: Reference,
+    direct_connection: DirectConnection,
 }
 
 /// A connection with its secret, which is shown this once.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = NewConnection)]
 pub(super) struct NewConnectionWire {
     #[serde(flatten)]
-    connection: ConnectionWire,
-    /// Deprecated: use `endpoints.direct.connectionString`.
+    fields: ConnectionFields,
+    /// Where it leads, and how to get in.
+    endpoints: SecretEndpoints,
+    /// Deprecated: use `endpoints.direct`.
     #[schema(deprecated)]
+    direct_connection: DirectConnection,
+    /// Deprecated: use `endpoints.direct.connectionString`.
+    #[schema(deprecated, example = sample_string)]
     connection_string: String,
     /// Deprecated: use `endpoints.direct.host`.
-    #[schema(deprecated)]
+    #[schema(deprecated, example = "db.example.com")]
     host: Option<String>,
     /// Deprecated: it is part of the connection string.
-    #[schema(deprecated)]
+    #[schema(deprecated, example = json!(SAMPLE_PASSWORD))]
     pass: Option<String>,
     /// Deprecated: it is part of the connection string.
-    #[schema(deprecated)]
+    #[schema(deprecated, example = json!(SAMPLE_USER))]
     user: Option<String>,
 }
 
@@ -107,17 +173,29 @@ pub(super) struct NewConnectionWire {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ApiKey {
+    /// The connection's id.
+    #[schema(value_type = ConnectionId)]
     id: String,
-    r#type: &'static str,
-    #[schema(format = "uri")]
+    /// Always `connection`.
+    r#type: ConnectionType,
+    /// The connection's address in this API.
+    #[schema(format = "uri", example = json!(sample_url("connections", "con")))]
     url: String,
+    /// The connection's name.
+    #[schema(example = "Default")]
     name: String,
-    #[schema(format = "date-time")]
+    /// When it was made.
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
-    kind: &'static str,
+    /// Always `postgres`.
+    kind: ConnectionKind,
+    /// Where it leads.
     endpoints: Endpoints,
+    /// The whole connection string.
+    #[schema(example = sample_string)]
     connection_string: String,
-    direct_connection: Option<DirectConnection>,
+    /// The parts of the direct endpoint.
+    direct_connection: DirectConnection,
 }
 
 /// What a new connection needs.
@@ -155,12 +233,24 @@ pub(super) fn connection_string(app: &App, credential: &NewCredential) -> String
     app.public.connection_string(&credential.user, credential.password.expose())
 }
 
-fn endpoints(app: &App, credential: Option<&NewCredential>) -> Endpoints {
-    Endpoints {
-        direct: Endpoint {
+const SAMPLE_USER: &str = "4f6c1d2e8a7b9035c1d2e3f405162738495a6b7c8d9eafb0c1d2e3f405162738";
+const SAMPLE_PASSWORD: &str = "sk_example-password-xyz";
+
+/// A connection string for examples.
+pub(super) fn sample_string() -> String {
+    format!("postgres://{SAMPLE_USER}:{SAMPLE_PASSWORD}@db.example.com:5432/postgres?sslmode=require")
+}
+
+fn endpoints(app: &App) -> Endpoints {
+    Endpoints { direct: Endpoint { host: app.public.gateway_host.clone(), port: app.public.gateway_port } }
+}
+
+fn secret_endpoints(app: &App, credential: &NewCredential) -> SecretEndpoints {
+    SecretEndpoints {
+        direct: SecretEndpoint {
             host: app.public.gateway_host.clone(),
             port: app.public.gateway_port,
-            connection_string: credential.map(|credential| connection_string(app, credential)),
+            connection_string: connection_string(app, credential),
         },
     }
 }
@@ -174,28 +264,41 @@ pub(super) fn direct_connection(app: &App, credential: &NewCredential) -> Direct
     }
 }
 
-/// A connection; with the secret when `credential` is its own, just made.
-pub(super) fn wire(app: &App, connection: &Connection, credential: Option<&NewCredential>) -> ConnectionWire {
+fn fields(app: &App, connection: &Connection) -> ConnectionFields {
     let id = connection.id.to_string();
-    let credential = credential.filter(|credential| credential.id == connection.id);
-    ConnectionWire {
+    ConnectionFields {
         url: url(app, "connections", &id),
         id,
-        r#type: "connection",
+        r#type: ConnectionType::Connection,
         name: connection.name.clone(),
         created_at: format_timestamp(connection.created_at),
-        kind: "postgres",
-        endpoints: endpoints(app, credential),
-        direct_connection: credential.map(|credential| direct_connection(app, credential)),
-        database: Reference::new(app, "databases", connection.database.to_string(), connection.database_name.clone()),
+        kind: ConnectionKind::Postgres,
+        database: DatabaseReference::new(app, connection.database, connection.database_name.clone()),
+    }
+}
+
+/// A connection without its secret.
+pub(super) fn wire(app: &App, connection: &Connection) -> ConnectionWire {
+    ConnectionWire { fields: fields(app, connection), endpoints: endpoints(app) }
+}
+
+/// The connection of a database that was just made, with the secret.
+pub(super) fn wire_first(app: &App, connection: &Connection, credential: &NewCredential) -> FirstConnectionWire {
+    FirstConnectionWire {
+        fields: fields(app, connection),
+        endpoints: secret_endpoints(app, credential),
+        direct_connection: direct_connection(app, credential),
     }
 }
 
 /// A connection with the secret that it was just given.
 fn wire_new(app: &App, connection: &Connection, credential: &NewCredential) -> NewConnectionWire {
-    let DirectConnection { host, pass, user } = direct_connection(app, credential);
+    let direct_connection = direct_connection(app, credential);
+    let DirectConnection { host, pass, user } = direct_connection.clone();
     NewConnectionWire {
-        connection: wire(app, connection, Some(credential)),
+        fields: fields(app, connection),
+        endpoints: secret_endpoints(app, credential),
+        direct_connection,
         connection_string: connection_string(app, credential),
         host: Some(host),
         pass: Some(pass),
@@ -205,7 +308,7 @@ fn wire_new(app: &App, connection: &Connection, credential: &NewCredential) -> N
 
 /// The deprecated form of the connection that was made with a database.
 pub(super) fn api_key(app: &App, connection: &Connection, credential: &NewCredential) -> ApiKey {
-    let ConnectionWire { id, r#type, url, name, created_at, kind, .. } = wire(app, connection, None);
+    let ConnectionFields { id, r#type, url, name, created_at, kind, .. } = fields(app, connection);
     ApiKey {
         id,
         r#type,
@@ -213,9 +316,9 @@ pub(super) fn api_key(app: &App, connection: &Connection, credential: &NewCreden
         name,
         created_at,
         kind,
-        endpoints: endpoints(app, None),
+        endpoints: endpoints(app),
         connection_string: connection_string(app, credential),
-        direct_connection: Some(direct_connection(app, credential)),
+        direct_connection: direct_connection(app, credential),
     }
 }
 
@@ -246,7 +349,7 @@ pub(super) async fn list_connections(
     let database = parse_database(&database)?;
     let page = page.parse(ConnectionId::parse)?;
     let found = connections::list(&app.store.session().await?, &actor, database, page).await?;
-    Ok(Json(List::of(found, |connection| wire(&app, &connection, None))))
+    Ok(Json(List::of(found, |connection| wire(&app, &connection))))
 }
 
 /// Create a connection
@@ -261,26 +364,34 @@ pub(super) async fn list_connections(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such database.", body = ErrorBody),
+    (status = 409, description = "The database has reached its limit of connections (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_connection(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(database): Path<String>,
     body::Json(new): body::Json<CreateConnection>,
-) -> Result<Json<Data<NewConnectionWire>>, Failure> {
-    let data = create(&app, &actor, &database, &new.name).await?;
-    Ok(Json(Data { data }))
+) -> Result<Answer, Failure> {
+    create(&app, &actor, &repeatable, StatusCode::OK, &database, &new.name).await
 }
 
-async fn create(app: &App, actor: &Principal, database: &str, name: &str) -> Result<NewConnectionWire, Failure> {
+async fn create(
+    app: &App,
+    actor: &Principal,
+    repeatable: &Repeatable,
+    status: StatusCode,
+    database: &str,
+    name: &str,
+) -> Result<Answer, Failure> {
     let database = parse_database(database)?;
     let name = ConnectionName::parse(name)?;
     let tx = app.store.begin().await?;
-    let credential = connections::create(&tx, actor, app.clock.now(), database, &name).await?;
+    let credential = connections::create(&tx, actor, app.clock.now(), &app.quotas, database, &name).await?;
     let connection = connections::get(&tx, actor, credential.id).await?;
-    tx.commit().await?;
-    Ok(wire_new(app, &connection, &credential))
+    let answer = Answer::of(status, &Data { data: wire_new(app, &connection, &credential) })?;
+    Ok(repeatable.commit(app, tx, answer).await?)
 }
 
 /// List connections
@@ -301,7 +412,7 @@ pub(super) async fn list_all_connections(
     let page = page.parse(ConnectionId::parse)?;
     let database = filter_id(filter.database_id.as_deref(), DatabaseId::parse);
     let found = connections::list_all(&app.store.session().await?, &actor, database, page).await?;
-    Ok(Json(List::of(found, |connection| wire(&app, &connection, None))))
+    Ok(Json(List::of(found, |connection| wire(&app, &connection))))
 }
 
 /// Create a connection of a database
@@ -314,15 +425,16 @@ pub(super) async fn list_all_connections(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such database.", body = ErrorBody),
+    (status = 409, description = "The database has reached its limit of connections (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_connection_of(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     body::Json(new): body::Json<CreateConnectionOf>,
-) -> Result<(StatusCode, Json<Data<NewConnectionWire>>), Failure> {
-    let data = create(&app, &actor, &new.database_id, &new.name).await?;
-    Ok((StatusCode::CREATED, Json(Data { data })))
+) -> Result<Answer, Failure> {
+    create(&app, &actor, &repeatable, StatusCode::CREATED, &new.database_id, &new.name).await
 }
 
 /// Get a connection
@@ -340,7 +452,7 @@ pub(super) async fn get_connection(
     Path(id): Path<String>,
 ) -> Result<Json<Data<ConnectionWire>>, Failure> {
     let connection = connections::get(&app.store.session().await?, &actor, parse(&id)?).await?;
-    Ok(Json(Data { data: wire(&app, &connection, None) }))
+    Ok(Json(Data { data: wire(&app, &connection) }))
 }
 
 /// Rotate a connection's credential
@@ -358,18 +470,20 @@ pub(super) async fn get_connection(
 pub(super) async fn rotate_connection(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
-) -> Result<Json<Data<NewConnectionWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;
-    let credential = connections::rotate(&tx, &actor, id).await?;
+    let credential = connections::rotate(&tx, &actor, app.clock.now(), id).await?;
     let connection = connections::get(&tx, &actor, id).await?;
-    tx.commit().await?;
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire_new(&app, &connection, &credential) })?;
+    let answer = repeatable.commit(&app, tx, answer).await?;
     // Sessions end by the connection's id: one that is opened with the new credential must not
     // come before the gateway has heard of it.
     app.hear(&mut announcements, Channel::ConnectionEnded, &id.bare()).await;
-    Ok(Json(Data { data: wire_new(&app, &connection, &credential) }))
+    Ok(answer)
 }
 
 /// Delete a connection
@@ -385,10 +499,10 @@ pub(super) async fn rotate_connection(
 pub(super) async fn delete_connection(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Answer, Failure> {
     let tx = app.store.begin().await?;
-    connections::delete(&tx, &actor, parse(&id)?).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    connections::delete(&tx, &actor, app.clock.now(), parse(&id)?).await?;
+    Ok(repeatable.commit(&app, tx, Answer::empty()).await?)
 }

@@ -8,24 +8,26 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::connections::{ApiKey, ConnectionWire, DirectConnection};
-use super::{Data, List, PageQuery, Reference, connections, filter_id, given, url};
+use super::connections::{ApiKey, ConnectionWire, DirectConnection, FirstConnectionWire};
+use super::{Data, List, PageQuery, ProjectReference, connections, filter_id, given, sample_url, url};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
-use crate::base::id::{BranchId, DatabaseId, ProjectId};
+use crate::base::id::{BranchId, ConnectionId, DatabaseId, ProjectId, WorkflowId};
 use crate::base::name::{BranchName, DatabaseName, LogicalId, ProjectName};
 use crate::domain::branches::Placement;
-use crate::domain::connections::NewCredential;
-use crate::domain::databases::{self, Database, DatabaseChange, Filter, NewDatabase};
+use crate::domain::connections::{Connection, NewCredential};
+use crate::domain::databases::{self, Database, DatabaseChange, Filter, NewDatabase, Status};
 use crate::domain::projects::{self, Project};
 use crate::http::Failure;
+use crate::http::answer::Answer;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
+use crate::http::retry::Repeatable;
 
 /// Where a database is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -34,65 +36,143 @@ pub(super) struct RegionReference {
     #[schema(example = "us-east-1")]
     id: String,
     /// The region's name.
+    #[schema(example = "US East (N. Virginia)")]
     name: String,
+}
+
+/// What a database is: always `database`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum DatabaseType {
+    Database,
+}
+
+/// How a database stands. `ready` means that SQL has worked through the address of its connection
+/// strings.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = "ready")]
+enum DatabaseStatus {
+    Provisioning,
+    Ready,
+    Recovering,
+    Failure,
+}
+
+impl From<Status> for DatabaseStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Provisioning => Self::Provisioning,
+            Status::Ready => Self::Ready,
+            Status::Recovering => Self::Recovering,
+            Status::Failure => Self::Failure,
+        }
+    }
+}
+
+/// How a database stands in the answer that creates it. A connect waits for one that is still
+/// `provisioning`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = "ready")]
+enum NewDatabaseStatus {
+    Provisioning,
+    Ready,
+}
+
+impl From<Status> for NewDatabaseStatus {
+    /// Clients know two statuses here; whether a database could be made is said by the next request.
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Ready => Self::Ready,
+            Status::Provisioning | Status::Recovering | Status::Failure => Self::Provisioning,
+        }
+    }
+}
+
+/// What a database can be made from.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum SourceType {
+    Empty,
 }
 
 /// What a database was made from.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DatabaseSource)]
 pub(super) struct SourceWire {
-    /// `empty`.
-    #[schema(example = "empty")]
-    r#type: &'static str,
+    /// Always `empty`.
+    r#type: SourceType,
 }
 
-/// A database without its project.
+/// What every answer says about a database.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DatabaseFields {
     /// Its id.
-    #[schema(example = "db_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = DatabaseId)]
     id: String,
     /// Always `database`.
-    #[schema(example = "database")]
-    r#type: &'static str,
+    r#type: DatabaseType,
     /// Its address in this API.
-    #[schema(format = "uri")]
+    #[schema(format = "uri", example = json!(sample_url("databases", "db")))]
     url: String,
     /// Its name. Inside PostgreSQL the database is always called `postgres`.
+    #[schema(example = "my_project")]
     name: String,
-    /// `provisioning`, `ready`, `recovering` or `failure`. `ready` means that SQL has worked
-    /// through the address of its connection strings.
-    #[schema(example = "ready")]
-    status: &'static str,
     /// Why it stands at `failure`, or what keeps it at `provisioning`; null otherwise.
+    #[schema(example = json!(null))]
     status_reason: Option<String>,
     /// When it was made.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// Whether it is its project's default database.
+    #[schema(example = true)]
     is_default: bool,
     /// The connection that was made with it, while that exists.
+    #[schema(value_type = Option<ConnectionId>)]
     default_connection_id: Option<String>,
-    /// Its connections. Secrets are only in the answer that creates them.
-    connections: Vec<ConnectionWire>,
     /// Its region.
-    region: Option<RegionReference>,
+    region: RegionReference,
     /// What it was made from.
-    source: Option<SourceWire>,
+    source: SourceWire,
     /// The branch that it stands on.
-    #[schema(example = "br_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = BranchId)]
     branch_id: String,
     /// The identity that an external tool gave it.
+    #[schema(example = json!(null))]
     logical_id: Option<String>,
+    /// The operation that is changing it, or changed it last; null when that is forgotten.
+    #[schema(value_type = Option<WorkflowId>)]
+    operation_id: Option<String>,
 }
 
 /// A database.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Database)]
 pub(super) struct DatabaseWire {
     #[serde(flatten)]
     fields: DatabaseFields,
+    /// How it stands.
+    status: DatabaseStatus,
+    /// Its connections. Their secrets were in the answers that created them.
+    connections: Vec<ConnectionWire>,
     /// Its project.
-    project: Reference,
+    project: ProjectReference,
+}
+
+/// A database that was just made, with the secret of its first connection.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CreatedDatabase)]
+pub(super) struct CreatedDatabaseWire {
+    #[serde(flatten)]
+    fields: DatabaseFields,
+    /// How it stands: normally it is `ready`.
+    status: DatabaseStatus,
+    /// Its first connection, with the secret that is not shown again.
+    connections: Vec<FirstConnectionWire>,
+    /// Its project.
+    project: ProjectReference,
 }
 
 /// A database as the answer that creates it shows it, with the secrets of its first connection.
@@ -101,11 +181,15 @@ pub(super) struct DatabaseWire {
 pub(super) struct NewDatabaseFields {
     #[serde(flatten)]
     fields: DatabaseFields,
+    /// How it stands: normally it is `ready`.
+    status: NewDatabaseStatus,
+    /// Its first connection, with the secret that is not shown again.
+    connections: Vec<FirstConnectionWire>,
     /// Deprecated: use `connections`.
     #[schema(deprecated)]
     api_keys: Vec<ApiKey>,
     /// Deprecated: use `connections[0].endpoints.direct.connectionString`.
-    #[schema(deprecated)]
+    #[schema(deprecated, example = connections::sample_string)]
     connection_string: Option<String>,
     /// Deprecated: use `connections[0].endpoints.direct`.
     #[schema(deprecated)]
@@ -114,11 +198,12 @@ pub(super) struct NewDatabaseFields {
 
 /// A new database.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewDatabase)]
 pub(super) struct NewDatabaseWire {
     #[serde(flatten)]
     database: NewDatabaseFields,
     /// Its project.
-    project: Reference,
+    project: ProjectReference,
 }
 
 /// What a new database needs; all of it may be left out.
@@ -126,7 +211,8 @@ pub(super) struct NewDatabaseWire {
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"name": "reporting", "region": "us-east-1"}))]
 pub(super) struct CreateDatabase {
-    /// Its name, 1 to 256 characters; a made-up one when there is none.
+    /// Its name, 1 to 256 characters. Without one a default database is called like its project,
+    /// and any other gets a made-up name.
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// A region's id, or `inherit` for the project's.
@@ -140,15 +226,15 @@ pub(super) struct CreateDatabase {
     #[schema(nullable = false)]
     source: Option<CreateSource>,
     /// Deprecated, and not taken: what `source` was called before.
-    #[schema(deprecated, nullable = false, value_type = Object)]
+    #[schema(ignore)]
     from_database: Option<serde_json::Value>,
 }
 
 /// What to make a database from.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct CreateSource {
-    /// `empty`.
-    #[schema(example = "empty")]
+    /// Only `empty`.
+    #[schema(value_type = SourceType)]
     r#type: String,
 }
 
@@ -159,7 +245,8 @@ pub(super) struct CreateSource {
 pub(super) struct CreateDatabaseOf {
     /// The project's id.
     project_id: String,
-    /// Its name, 1 to 256 characters; a made-up one when there is none.
+    /// Its name, 1 to 256 characters. Without one a default database is called like its project,
+    /// and any other gets a made-up name.
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// A region's id, or `inherit` for the project's.
@@ -181,7 +268,7 @@ pub(super) struct CreateDatabaseOf {
     #[schema(nullable = false, value_type = String, required = false, min_length = 1, max_length = 256)]
     branch_git_name: Option<Option<String>>,
     /// An external tool's own name for it; unique on the branch. Not with `branchGitName`.
-    #[schema(nullable = false, pattern = "^[a-z0-9][-_a-z0-9]*$")]
+    #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
 }
 
@@ -202,7 +289,7 @@ pub(super) struct UpdateDatabase {
     #[schema(nullable = false, value_type = String, required = false, min_length = 1, max_length = 256)]
     branch_git_name: Option<Option<String>>,
     /// An external tool's own name for it; unique on the branch. Not together with a move.
-    #[schema(nullable = false, pattern = "^[a-z0-9][-_a-z0-9]*$")]
+    #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
 }
 
@@ -218,6 +305,7 @@ pub(super) struct DatabaseQuery {
     /// Only the databases on this branch. Every database is on one, so `unassigned` finds none.
     branch_id: Option<String>,
     /// Only the databases on branches of this name.
+    #[param(min_length = 1, max_length = 256)]
     branch_git_name: Option<String>,
 }
 
@@ -236,13 +324,17 @@ impl DatabaseQuery {
 fn placement(
     id: Option<Option<String>>,
     git_name: Option<Option<String>>,
-    refuse: impl Fn(&str) -> Error,
+    refuse: impl Fn(&str, &str) -> Error,
 ) -> Result<Option<Placement>, Error> {
     match (id, git_name) {
         (None, None) => Ok(None),
-        (Some(None), _) => Err(refuse("branchId: every database is on a branch, so it cannot be null")),
-        (_, Some(None)) => Err(refuse("branchGitName: every database is on a branch, so it cannot be null")),
-        (Some(_), Some(_)) => Err(refuse("branchId and branchGitName exclude each other")),
+        (Some(None), _) => {
+            Err(refuse("branchId: every database is on a branch, so it cannot be null", "Leave it out."))
+        }
+        (_, Some(None)) => {
+            Err(refuse("branchGitName: every database is on a branch, so it cannot be null", "Leave it out."))
+        }
+        (Some(_), Some(_)) => Err(refuse("branchId and branchGitName exclude each other", "Use one of them.")),
         (Some(Some(id)), None) => {
             BranchId::parse(&id).map(Placement::Branch).map(Some).ok_or_else(|| Error::not_found("branch", id))
         }
@@ -266,45 +358,54 @@ fn check_source(source: &CreateSource) -> Result<(), Error> {
     Err(Error::invalid(message, hint))
 }
 
-fn fields(app: &App, database: &Database, credential: Option<&NewCredential>) -> DatabaseFields {
+fn fields(app: &App, database: &Database) -> DatabaseFields {
     let id = database.id.to_string();
     let region = app.regions.describe(&database.region);
     DatabaseFields {
         url: url(app, "databases", &id),
         id,
-        r#type: "database",
+        r#type: DatabaseType::Database,
         name: database.name.clone(),
-        status: database.status.as_str(),
         status_reason: database.status_reason.clone(),
         created_at: format_timestamp(database.created_at),
         is_default: database.is_default,
         default_connection_id: database.default_connection.map(|id| id.to_string()),
-        connections: database
-            .connections
-            .iter()
-            .map(|connection| connections::wire(app, connection, credential))
-            .collect(),
-        region: Some(RegionReference { id: region.id, name: region.name }),
-        source: Some(SourceWire { r#type: "empty" }),
+        region: RegionReference { id: region.id, name: region.name },
+        source: SourceWire { r#type: SourceType::Empty },
         branch_id: database.branch.to_string(),
         logical_id: database.logical_id.clone(),
+        operation_id: database.operation.map(|id| id.to_string()),
     }
 }
 
-fn project_reference(app: &App, database: &Database) -> Reference {
-    Reference::new(app, "projects", database.project.to_string(), database.project_name.clone())
+fn project_reference(app: &App, database: &Database) -> ProjectReference {
+    ProjectReference::new(app, database.project, database.project_name.clone())
 }
 
 fn wire(app: &App, database: &Database) -> DatabaseWire {
-    DatabaseWire { fields: fields(app, database, None), project: project_reference(app, database) }
+    DatabaseWire {
+        fields: fields(app, database),
+        status: database.status.into(),
+        connections: database.connections.iter().map(|connection| connections::wire(app, connection)).collect(),
+        project: project_reference(app, database),
+    }
+}
+
+/// The connection that was just made with a database.
+fn first<'a>(database: &'a Database, credential: &NewCredential) -> impl Iterator<Item = &'a Connection> {
+    let id = credential.id;
+    database.connections.iter().filter(move |connection| connection.id == id)
 }
 
 /// A database with the secrets of the connection that was just made with it.
 pub(super) fn wire_new(app: &App, database: &Database, credential: &NewCredential) -> NewDatabaseFields {
-    let own = database.connections.iter().filter(|connection| connection.id == credential.id);
     NewDatabaseFields {
-        fields: fields(app, database, Some(credential)),
-        api_keys: own.map(|connection| connections::api_key(app, connection, credential)).collect(),
+        fields: fields(app, database),
+        status: database.status.into(),
+        connections: first(database, credential).map(|own| connections::wire_first(app, own, credential)).collect(),
+        api_keys: first(database, credential)
+            .map(|connection| connections::api_key(app, connection, credential))
+            .collect(),
         connection_string: Some(connections::connection_string(app, credential)),
         direct_connection: Some(connections::direct_connection(app, credential)),
     }
@@ -364,14 +465,16 @@ pub(super) async fn list_databases(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not do this.", body = ErrorBody),
     (status = 404, description = "There is no such project.", body = ErrorBody),
+    (status = 409, description = "The workspace has reached its limit of databases (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_database(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(project): Path<String>,
     body::Json(new): body::Json<CreateDatabase>,
-) -> Result<(StatusCode, Json<Data<NewDatabaseWire>>), Failure> {
+) -> Result<Answer, Failure> {
     let project = parse_project(&project)?;
     // Left unread, it would give an empty database to somebody who wants a copy.
     if new.from_database.is_some() {
@@ -380,12 +483,14 @@ pub(super) async fn create_database(
     }
     let CreateDatabase { name, region, is_default, source, .. } = new;
     let wanted = Wanted { name, region, is_default, source, placement: Placement::Default, logical_id: None };
-    let (database, credential) = create(&app, &actor, project, wanted).await?;
-    let data = NewDatabaseWire {
-        database: wire_new(&app, &database, &credential),
-        project: project_reference(&app, &database),
-    };
-    Ok((StatusCode::CREATED, Json(Data { data })))
+    create(&app, &actor, &repeatable, project, wanted, |database, credential| {
+        let data = NewDatabaseWire {
+            database: wire_new(&app, database, credential),
+            project: project_reference(&app, database),
+        };
+        Answer::of(StatusCode::CREATED, &Data { data })
+    })
+    .await
 }
 
 /// What a create asks for, whichever way it came.
@@ -401,25 +506,32 @@ struct Wanted {
 async fn create(
     app: &App,
     actor: &Principal,
+    repeatable: &Repeatable,
     project: ProjectId,
     wanted: Wanted,
-) -> Result<(Database, NewCredential), Failure> {
-    let name = match wanted.name.as_deref() {
-        Some(name) => DatabaseName::parse(name)?,
-        None => ProjectName::generate().into(),
-    };
+    answer: impl Fn(&Database, &NewCredential) -> Result<Answer, Error>,
+) -> Result<Answer, Failure> {
+    let name = wanted.name.as_deref().map(DatabaseName::parse).transpose()?;
     wanted.source.as_ref().map(check_source).transpose()?;
     let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;
     let owner = projects::get(&tx, actor, project).await?;
     let region = region(app, wanted.region.as_deref(), &owner)?;
     let Wanted { is_default, placement, logical_id, .. } = wanted;
+    let name = match name {
+        Some(name) => name,
+        None if is_default => DatabaseName::parse(&owner.name)?,
+        None => ProjectName::generate().into(),
+    };
     let new = NewDatabase { name, region, is_default, placement, logical_id };
-    let created = databases::create(&tx, actor, app.clock.now(), project, new).await?;
-    tx.commit().await?;
+    let created = databases::create(&tx, actor, app.clock.now(), &app.quotas, project, new).await?;
+    let database = databases::get(&tx, actor, created.database).await?;
+    let so_far = answer(&database, &created.credential)?.naming([created.workflow]);
+    repeatable.commit_unsettled(app, tx, &so_far).await?;
     app.settle(&mut announcements, created.workflow).await?;
     let database = databases::get(&app.store.session().await?, actor, created.database).await?;
-    Ok((database, created.credential))
+    let answer = answer(&database, &created.credential)?.naming([created.workflow]);
+    Ok(repeatable.settle(app, answer).await?)
 }
 
 /// List databases
@@ -429,7 +541,6 @@ async fn create(
 #[utoipa::path(get, path = "/v1/databases", tag = "Databases", params(PageQuery, DatabaseQuery), responses(
     (status = 200, description = "The databases.", body = List<DatabaseWire>),
     (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not do this.", body = ErrorBody),
     (status = 422, description = "A parameter does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn list_all_databases(
@@ -450,34 +561,42 @@ pub(super) async fn list_all_databases(
 /// connection, which is not shown again. It is normally `ready`; when it is still `provisioning`, a
 /// connect waits for it.
 #[utoipa::path(post, path = "/v1/databases", tag = "Databases", request_body = CreateDatabaseOf, responses(
-    (status = 201, description = "The database, with the secrets of its first connection.", body = Data<DatabaseWire>),
+    (status = 201, description = "The database, with the secrets of its first connection.", body = Data<CreatedDatabaseWire>),
     (status = 400, description = "The project has a default database already, the branch is null or named twice, `logicalId` comes with `branchGitName`, or the body is not JSON.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not do this.", body = ErrorBody),
     (status = 404, description = "There is no such project, or the project has no such branch.", body = ErrorBody),
-    (status = 409, description = "Another database of the branch has the logical id.", body = ErrorBody),
+    (status = 409, description = "Another database of the branch has the logical id, or the workspace has reached its limit of databases (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_database_of(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     body::Json(new): body::Json<CreateDatabaseOf>,
-) -> Result<(StatusCode, Json<Data<DatabaseWire>>), Failure> {
+) -> Result<Answer, Failure> {
     let project = parse_project(&new.project_id)?;
-    let refused = |message: &str| Error::Rejected(message.to_owned());
-    let placement = placement(new.branch_id, new.branch_git_name, refused)?.unwrap_or(Placement::Default);
+    let placement = placement(new.branch_id, new.branch_git_name, |message, hint| Error::rejected(message, hint))?
+        .unwrap_or(Placement::Default);
     if matches!(placement, Placement::GitName(_)) && new.logical_id.is_some() {
-        return Err(refused("logicalId cannot be combined with branchGitName: give branchId instead").into());
+        let message = "logicalId cannot be combined with branchGitName";
+        return Err(Error::rejected(message, "Name the branch by branchId instead.").into());
     }
     let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
     let CreateDatabaseOf { name, region, is_default, source, .. } = new;
     let wanted = Wanted { name, region, is_default, source, placement, logical_id };
-    let (database, credential) = create(&app, &actor, project, wanted).await?;
-    let data = DatabaseWire {
-        fields: fields(&app, &database, Some(&credential)),
-        project: project_reference(&app, &database),
-    };
-    Ok((StatusCode::CREATED, Json(Data { data })))
+    create(&app, &actor, &repeatable, project, wanted, |database, credential| {
+        let data = CreatedDatabaseWire {
+            fields: fields(&app, database),
+            status: database.status.into(),
+            connections: first(database, credential)
+                .map(|own| connections::wire_first(&app, own, credential))
+                .collect(),
+            project: project_reference(&app, database),
+        };
+        Answer::of(StatusCode::CREATED, &Data { data })
+    })
+    .await
 }
 
 /// Get a database
@@ -514,14 +633,15 @@ pub(super) async fn get_database(
 pub(super) async fn update_database(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
     body::Json(change): body::Json<UpdateDatabase>,
-) -> Result<Json<Data<DatabaseWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
-    let misfit = |message: &str| Error::invalid(message, "See the request's schema at /v1/doc.");
-    let placement = placement(change.branch_id, change.branch_git_name, misfit)?;
+    let placement = placement(change.branch_id, change.branch_git_name, |message, hint| Error::invalid(message, hint))?;
     if placement.is_some() && change.logical_id.is_some() {
-        return Err(misfit("logicalId cannot be combined with another branch: move the database first").into());
+        let message = "logicalId cannot be combined with another branch";
+        return Err(Error::invalid(message, "Move the database first, and give it the logical id then.").into());
     }
     let change = DatabaseChange {
         name: change.name.as_deref().map(DatabaseName::parse).transpose()?,
@@ -530,8 +650,8 @@ pub(super) async fn update_database(
     };
     let tx = app.store.begin().await?;
     let database = databases::update(&tx, &actor, app.clock.now(), id, &change).await?;
-    tx.commit().await?;
-    Ok(Json(Data { data: wire(&app, &database) }))
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, &database) })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Delete a database
@@ -542,17 +662,18 @@ pub(super) async fn update_database(
     params(("databaseId" = String, Path, description = "The database's id.")), responses(
     (status = 200, description = "The database as it was.", body = Data<DatabaseWire>),
     (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "It is its project's default database.", body = ErrorBody),
+    (status = 403, description = "It is its project's default database, the project has delete protection, or the token may not.", body = ErrorBody),
     (status = 404, description = "There is no such database.", body = ErrorBody),
 ))]
 pub(super) async fn delete_database(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
-) -> Result<Json<Data<DatabaseWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let tx = app.store.begin().await?;
     let database = databases::delete(&tx, &actor, app.clock.now(), id).await?;
-    tx.commit().await?;
-    Ok(Json(Data { data: wire(&app, &database) }))
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, &database) })?.naming(database.operation);
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::Data;
 use crate::app::App;
+use crate::base::id::{ServiceTokenId, WorkspaceId};
 use crate::domain::workspaces;
 use crate::http::Failure;
 use crate::http::caller::Caller;
@@ -16,6 +17,11 @@ use crate::http::failure::ErrorBody;
 
 /// Who is calling.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Me, example = json!({
+    "user": null,
+    "workspace": {"id": "wksp_01jzq6w3c4e5f6g7h8j9k0m1n2", "name": "Personal"},
+    "credential": {"type": "service_token", "id": "itgr_01jzq6w3c4e5f6g7h8j9k0m1n2", "name": "continuous integration"},
+}))]
 pub(super) struct MeWire {
     /// The person, if the credential stands for one: null for a service token.
     user: Option<UserWire>,
@@ -27,33 +33,49 @@ pub(super) struct MeWire {
 
 /// A person.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = User)]
 struct UserWire {
     /// The person's id.
+    #[schema(example = "usr_01jzq6w3c4e5f6g7h8j9k0m1n2")]
     id: String,
     /// The person's address.
+    #[schema(format = "email", example = "ada@example.com")]
     email: String,
     /// The person's name.
+    #[schema(example = "Ada Lovelace")]
     name: Option<String>,
 }
 
-/// A thing and its name.
+/// A workspace and its name.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NamedWorkspace)]
 struct NamedWire {
     /// Its id.
+    #[schema(value_type = WorkspaceId)]
     id: String,
     /// Its name.
+    #[schema(example = "Personal")]
     name: String,
+}
+
+/// What kind of credential a request carries.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum CredentialType {
+    ServiceToken,
 }
 
 /// What a request carries to say who it comes from.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Credential)]
 struct CredentialWire {
-    /// What kind it is: `service_token`.
-    #[schema(example = "service_token")]
-    r#type: &'static str,
+    /// What kind it is.
+    r#type: CredentialType,
     /// Its id.
+    #[schema(value_type = Option<ServiceTokenId>)]
     id: Option<String>,
     /// Its name.
+    #[schema(example = "continuous integration")]
     name: Option<String>,
 }
 
@@ -70,7 +92,7 @@ pub(super) async fn get_me(State(app): State<Arc<App>>, Caller(actor): Caller) -
         user: None,
         workspace: Some(NamedWire { id: workspace.id.to_string(), name: workspace.name }),
         credential: CredentialWire {
-            r#type: "service_token",
+            r#type: CredentialType::ServiceToken,
             id: Some(actor.token().to_string()),
             name: Some(actor.name().to_owned()),
         },

@@ -1,107 +1,71 @@
 //! The JSON API below `/v1`: one file a noun, wire types beside their handlers.
 
+mod audit;
 mod branches;
 mod connections;
 mod databases;
+pub(super) mod document;
+mod ids;
+mod integrations;
+mod limits;
 mod me;
+mod operations;
 mod projects;
 mod regions;
 mod service_tokens;
+mod usage;
 mod workspaces;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::Method;
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Content, Ref, ResponseBuilder};
-use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
+use crate::base::id::{DatabaseId, ProjectId, WorkspaceId};
 use crate::base::page::{Page, PageRequest};
+use crate::domain::regions::Regions;
+use crate::http::refusal::Actions;
 
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "Howdah Management API",
-        version = "v1",
-        description = "REST API for managing workspaces, projects, branches, databases and connections. \
-                       Every database is a PostgreSQL instance of its own."
-    ),
-    modifiers(&Bearer),
-    security(("Bearer" = [])),
-    tags(
-        (name = "Projects", description = "A project groups databases."),
-        (name = "Databases", description = "A database is a PostgreSQL instance of its own."),
-        (name = "Databases Connections", description = "The credentials of one database."),
-        (name = "Connections", description = "A connection is a credential of one database."),
-        (name = "Branches", description = "A branch is where databases of a project stand."),
-        (name = "Service Tokens", description = "A service token is what a program calls this API with."),
-        (name = "Workspaces", description = "A workspace owns projects."),
-        (name = "Regions", description = "Where databases are made."),
-        (name = "Misc", description = "What belongs to no other group."),
-    )
-)]
-struct Document;
-
-struct Bearer;
-
-impl Modify for Bearer {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let mut scheme = Http::new(HttpAuthScheme::Bearer);
-        scheme.bearer_format = Some("JWT".into());
-        scheme.description = Some("A service token.".into());
-        document.components.get_or_insert_default().add_security_scheme("Bearer", SecurityScheme::Http(scheme));
-    }
+/// Every operation of the API, the document about them, and what they are called in the audit log.
+pub(super) fn routes(regions: &Regions) -> (Router<Arc<App>>, utoipa::openapi::OpenApi, Actions) {
+    let (router, mut document) = operations().split_for_parts();
+    let actions = actions(&document);
+    document::complete(&mut document, regions);
+    (router, document, actions)
 }
 
-/// What may happen to every operation, and to every one that takes a body.
-struct Failures;
-
-impl Modify for Failures {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        const ANY: [(&str, &str); 2] = [
-            ("500", "A fault of the server."),
-            ("503", "The server cannot do it right now; Retry-After says when to try again."),
-        ];
-        const WITH_BODY: [(&str, &str); 3] = [
-            ("408", "The body did not arrive in time."),
-            ("413", "The body is too large."),
-            ("415", "The body is not of type application/json."),
-        ];
-        let body = || Content::new(Some(Ref::from_schema_name("ErrorBody")));
-        for path in document.paths.paths.values_mut() {
-            let operations = [&mut path.get, &mut path.post, &mut path.patch, &mut path.delete];
-            for operation in operations.into_iter().flatten() {
-                let with_body = WITH_BODY.iter().filter(|_| operation.request_body.is_some());
-                for (status, description) in ANY.iter().chain(with_body) {
-                    let response = ResponseBuilder::new().description(*description).content("application/json", body());
-                    operation.responses.responses.insert((*status).into(), response.build().into());
-                }
+/// The handlers' names, which are verb and noun.
+fn actions(document: &utoipa::openapi::OpenApi) -> Actions {
+    let mut actions = HashMap::new();
+    for (path, item) in &document.paths.paths {
+        let changes = [(Method::POST, &item.post), (Method::PATCH, &item.patch), (Method::DELETE, &item.delete)];
+        for (method, operation) in changes {
+            if let Some(name) = operation.as_ref().and_then(|operation| operation.operation_id.clone()) {
+                actions.insert((method, path.clone()), name);
             }
         }
     }
-}
-
-/// Every operation of the API, and the document about them.
-pub(super) fn routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
-    let (router, mut document) = operations().split_for_parts();
-    Failures.modify(&mut document);
-    (router, document)
+    Actions(actions)
 }
 
 fn operations() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    OpenApiRouter::with_openapi(document::begin())
         .routes(routes!(projects::list_projects, projects::create_project))
         .routes(routes!(projects::get_project, projects::update_project, projects::delete_project))
         .routes(routes!(projects::transfer_project))
         .routes(routes!(databases::list_databases, databases::create_database))
         .routes(routes!(databases::list_all_databases, databases::create_database_of))
         .routes(routes!(databases::get_database, databases::update_database, databases::delete_database))
+        .routes(routes!(usage::get_usage))
         .routes(routes!(connections::list_connections, connections::create_connection))
         .routes(routes!(connections::list_all_connections, connections::create_connection_of))
         .routes(routes!(connections::get_connection, connections::delete_connection))
@@ -111,11 +75,23 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(workspaces::list_workspaces, workspaces::create_workspace))
         .routes(routes!(workspaces::get_workspace))
         .routes(routes!(workspaces::get_subscription))
+        .routes(routes!(limits::get_limits))
+        .routes(routes!(audit::list_audit_log))
+        .routes(routes!(operations::list_operations))
+        .routes(routes!(operations::list_database_operations))
+        .routes(routes!(operations::get_operation))
+        .routes(routes!(operations::cancel_operation))
+        .routes(routes!(operations::retry_operation))
+        .routes(routes!(integrations::list_all_integrations))
+        .routes(routes!(integrations::get_integration, integrations::delete_integration))
+        .routes(routes!(integrations::list_integrations))
+        .routes(routes!(integrations::delete_integrations_of_client))
         .routes(routes!(service_tokens::list_service_tokens, service_tokens::create_service_token))
         .routes(routes!(service_tokens::delete_service_token))
         .routes(routes!(me::get_me))
         .routes(routes!(regions::list_regions))
         .routes(routes!(regions::list_postgres_regions))
+        .routes(routes!(regions::list_accelerate_regions))
 }
 
 /// One thing.
@@ -136,6 +112,7 @@ struct List<T> {
 #[serde(rename_all = "camelCase")]
 struct Pagination {
     /// Give this as `cursor` to get the next page; null on the last one.
+    #[schema(example = json!(null))]
     next_cursor: Option<String>,
     /// Whether there is a next page.
     has_more: bool,
@@ -163,6 +140,16 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
     T::deserialize(deserializer).map(Some)
 }
 
+/// A moment that a caller named.
+fn moment(field: &str, text: &str) -> Result<Timestamp> {
+    text.parse().map_err(|_| {
+        Error::invalid(
+            format!("{field}: not a moment"),
+            "Give a date and time with its offset, such as 2030-01-31T12:00:00Z.",
+        )
+    })
+}
+
 /// An id to filter a list by. What is no id names nothing, and nothing has the nil id: the list is
 /// empty then, as it is for the id of something that is not there.
 fn filter_id<Id: From<Uuid>>(text: Option<&str>, parse: impl Fn(&str) -> Option<Id>) -> Option<Id> {
@@ -177,25 +164,48 @@ impl<T> List<T> {
     }
 }
 
-/// Another resource, as it is named inside an answer.
-#[derive(Debug, Serialize, ToSchema)]
-struct Reference {
-    /// Its id.
-    id: String,
-    /// Its address in this API.
-    #[schema(format = "uri")]
-    url: String,
-    /// Its name.
-    name: String,
+/// Other resources, as they are named inside an answer: type, id, what its address is made of, and
+/// a name for examples.
+macro_rules! references {
+    ($($(#[$doc:meta])* $name:ident($id:ident, $collection:literal, $sample:literal);)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Serialize, ToSchema)]
+        struct $name {
+            /// Its id.
+            #[schema(value_type = $id)]
+            id: String,
+            /// Its address in this API.
+            #[schema(format = "uri", example = json!(sample_url($collection, $id::PREFIX)))]
+            url: String,
+            /// Its name.
+            #[schema(example = $sample)]
+            name: String,
+        }
+
+        impl $name {
+            fn new(app: &App, id: $id, name: String) -> Self {
+                let id = id.to_string();
+                Self { url: url(app, $collection, &id), id, name }
+            }
+        }
+    )*};
 }
 
-impl Reference {
-    fn new(app: &App, collection: &str, id: String, name: String) -> Self {
-        Self { url: url(app, collection, &id), id, name }
-    }
+references! {
+    /// The workspace that owns something.
+    WorkspaceReference(WorkspaceId, "workspaces", "Personal");
+    /// The project that something belongs to.
+    ProjectReference(ProjectId, "projects", "my_project");
+    /// The database that something belongs to.
+    DatabaseReference(DatabaseId, "databases", "my_project");
 }
 
 /// The address of a resource in this API.
 fn url(app: &App, collection: &str, id: &str) -> String {
     format!("{}/v1/{collection}/{id}", app.public.api)
+}
+
+/// Such an address in examples.
+fn sample_url(collection: &str, prefix: &str) -> String {
+    format!("https://howdah.example.com/v1/{collection}/{prefix}_{}", ids::SAMPLE)
 }

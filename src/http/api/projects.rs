@@ -9,54 +9,67 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::databases::NewDatabaseFields;
-use super::{Data, List, PageQuery, Reference, databases as database_wire, url};
+use super::{Data, List, PageQuery, WorkspaceReference, databases as database_wire, sample_url, url};
 use crate::app::App;
 use crate::auth::{Principal, service_tokens};
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::ProjectId;
 use crate::base::name::{DatabaseName, LogicalId, ProjectName};
-use crate::base::store::Tx;
+use crate::base::store::{Session, Tx};
 use crate::domain::branches::Placement;
 use crate::domain::databases::{self, NewDatabase};
 use crate::domain::projects::{self, NewProject, Project, ProjectChange};
 use crate::http::Failure;
+use crate::http::answer::Answer;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
+use crate::http::retry::Repeatable;
+
+/// What a project is: always `project`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum ProjectType {
+    Project,
+}
 
 /// A project.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Project)]
 pub(super) struct ProjectWire {
     /// Its id.
-    #[schema(example = "proj_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = ProjectId)]
     id: String,
     /// Always `project`.
-    #[schema(example = "project")]
-    r#type: &'static str,
+    r#type: ProjectType,
     /// Its address in this API.
-    #[schema(format = "uri")]
+    #[schema(format = "uri", example = json!(sample_url("projects", "proj")))]
     url: String,
     /// Its name.
     #[schema(example = "my_project")]
     name: String,
     /// The identity that an external tool gave it.
+    #[schema(example = json!(null))]
     logical_id: Option<String>,
     /// When it was made.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// The region of its default database, or the one that it was made with.
     #[schema(example = "us-east-1")]
     default_region: Option<String>,
     /// Its workspace.
-    workspace: Reference,
+    workspace: WorkspaceReference,
+    /// Whether it and its databases cannot be deleted.
+    delete_protection: bool,
 }
 
 /// A new project, with its default database unless none was wanted.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewProject)]
 pub(super) struct NewProjectWire {
     #[serde(flatten)]
     project: ProjectWire,
@@ -80,7 +93,7 @@ pub(super) struct CreateProject {
     #[schema(nullable = false)]
     region: Option<String>,
     /// An external tool's own name for it; unique in the workspace.
-    #[schema(nullable = false, pattern = "^[a-z0-9][-_a-z0-9]*$")]
+    #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
     /// The workspace; the token's own.
     #[schema(nullable = false)]
@@ -89,19 +102,24 @@ pub(super) struct CreateProject {
 
 /// What to change about a project; what is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 #[schema(example = json!({"name": "another_name"}))]
 pub(super) struct UpdateProject {
     /// Another name, 1 to 256 characters.
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// Any object. It is kept and never shown.
-    #[schema(nullable = false, value_type = Object)]
+    #[schema(nullable = false, value_type = HashMap<String, Value>, required = false)]
     settings: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Whether it and its databases cannot be deleted.
+    #[schema(nullable = false)]
+    delete_protection: Option<bool>,
 }
 
 /// Who gets a project.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({"recipientAccessToken": "eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ3b3Jrc3BhY2U6MDFqenE2dzNjNGU1In0.c2lnbmF0dXJl"}))]
 pub(super) struct TransferProject {
     /// A token of the workspace that gets the project. It names that workspace and proves its consent.
     recipient_access_token: String,
@@ -125,12 +143,13 @@ fn wire(app: &App, project: Project) -> ProjectWire {
     ProjectWire {
         url: url(app, "projects", &id),
         id,
-        r#type: "project",
+        r#type: ProjectType::Project,
         name: project.name,
         logical_id: project.logical_id,
         created_at: format_timestamp(project.created_at),
         default_region: project.default_region,
-        workspace: Reference::new(app, "workspaces", project.workspace.to_string(), project.workspace_name),
+        workspace: WorkspaceReference::new(app, project.workspace, project.workspace_name),
+        delete_protection: project.delete_protection,
     }
 }
 
@@ -170,14 +189,15 @@ pub(super) async fn list_projects(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such workspace.", body = ErrorBody),
-    (status = 409, description = "Another project has the logical id.", body = ErrorBody),
+    (status = 409, description = "Another project has the logical id, or the workspace has reached a limit (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_project(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     body::Json(new): body::Json<CreateProject>,
-) -> Result<(StatusCode, Json<Data<NewProjectWire>>), Failure> {
+) -> Result<Answer, Failure> {
     let name = new.name.as_deref().map(ProjectName::parse).transpose()?;
     new.region.as_deref().map(|region| app.regions.check(region)).transpose()?;
     let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
@@ -190,25 +210,45 @@ pub(super) async fn create_project(
     let now = app.clock.now();
     let tx = app.store.begin().await?;
     let wanted = NewProject { name, region: new.region.clone(), logical_id };
-    let project = projects::create(&tx, &actor, now, wanted).await?;
+    let project = projects::create(&tx, &actor, now, &app.quotas, wanted).await?;
     let created = if new.create_database {
         let region = new.region.unwrap_or_else(|| app.regions.default_id().to_owned());
         let name = DatabaseName::parse(&project.name)?;
         let placement = Placement::Default;
         let first = NewDatabase { name, region, is_default: true, placement, logical_id: None };
-        Some(databases::create(&tx, &actor, now, project.id, first).await?)
+        Some(databases::create(&tx, &actor, now, &app.quotas, project.id, first).await?)
     } else {
         None
     };
-    tx.commit().await?;
-    let mut database = None;
-    if let Some(created) = created {
-        app.settle(&mut announcements, created.workflow).await?;
-        let found = databases::get(&app.store.session().await?, &actor, created.database).await?;
-        database = Some(database_wire::wire_new(&app, &found, &created.credential));
-    }
-    let project = projects::get(&app.store.session().await?, &actor, project.id).await?;
-    Ok((StatusCode::CREATED, Json(Data { data: NewProjectWire { project: wire(&app, project), database } })))
+    let Some(created) = created else {
+        let answer = made(&app, &tx, &actor, project.id, None).await?;
+        return Ok(repeatable.commit(&app, tx, answer).await?);
+    };
+    let so_far = made(&app, &tx, &actor, project.id, Some(&created)).await?;
+    repeatable.commit_unsettled(&app, tx, &so_far).await?;
+    app.settle(&mut announcements, created.workflow).await?;
+    let answer = made(&app, &app.store.session().await?, &actor, project.id, Some(&created)).await?;
+    Ok(repeatable.settle(&app, answer).await?)
+}
+
+/// The answer to a create, as things are now.
+async fn made(
+    app: &App,
+    session: &Session,
+    actor: &Principal,
+    project: ProjectId,
+    created: Option<&databases::Created>,
+) -> Result<Answer, Error> {
+    let project = wire(app, projects::get(session, actor, project).await?);
+    let database = match created {
+        None => None,
+        Some(created) => {
+            let found = databases::get(session, actor, created.database).await?;
+            Some(database_wire::wire_new(app, &found, &created.credential))
+        }
+    };
+    let answer = Answer::of(StatusCode::CREATED, &Data { data: NewProjectWire { project, database } })?;
+    Ok(answer.naming(created.map(|created| created.workflow)))
 }
 
 /// Get a project
@@ -241,18 +281,20 @@ pub(super) async fn get_project(
 pub(super) async fn update_project(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
     body::Json(change): body::Json<UpdateProject>,
-) -> Result<Json<Data<ProjectWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let change = ProjectChange {
         name: change.name.as_deref().map(ProjectName::parse).transpose()?,
         settings: change.settings.map(|settings| serde_json::Value::Object(settings).to_string()),
+        delete_protection: change.delete_protection,
     };
     let tx = app.store.begin().await?;
-    let project = projects::update(&tx, &actor, id, &change).await?;
-    tx.commit().await?;
-    Ok(Json(Data { data: wire(&app, project) }))
+    let project = projects::update(&tx, &actor, app.clock.now(), id, &change).await?;
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, project) })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Transfer a project
@@ -267,23 +309,24 @@ pub(super) async fn update_project(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such project.", body = ErrorBody),
-    (status = 409, description = "It is in that workspace already, or another project there has its logical id.", body = ErrorBody),
+    (status = 409, description = "It is in that workspace already, another project there has its logical id, or it would have more than it may (`planLimitReached`).", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn transfer_project(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
     body::Json(transfer): body::Json<TransferProject>,
-) -> Result<Json<Data<ProjectWire>>, Failure> {
+) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let tx = app.store.begin().await?;
     // Whoever does not have the project learns nothing from the recipient's token.
     projects::get(&tx, &actor, id).await?;
     let recipient = recipient(&app, &tx, &transfer.recipient_access_token).await?;
-    let project = projects::transfer(&tx, &actor, &recipient, id).await?;
-    tx.commit().await?;
-    Ok(Json(Data { data: wire(&app, project) }))
+    let project = projects::transfer(&tx, &actor, &recipient, app.clock.now(), &app.quotas, id).await?;
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, project) })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Whom the recipient's token stands for. That it is not good is the request's fault, not that of
@@ -291,10 +334,9 @@ pub(super) async fn transfer_project(
 async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> {
     let accepted = service_tokens::authenticate(tx, &app.signer, token, app.clock.now()).await;
     accepted.map(|accepted| accepted.principal).map_err(|error| match error {
-        Error::Unauthenticated(_) => Error::Rejected(
-            "recipientAccessToken: the recipient's access token is invalid, expired or revoked; the recipient has to \
-             give a new one"
-                .into(),
+        Error::Unauthenticated(_) => Error::rejected(
+            "recipientAccessToken: the recipient's access token is invalid, expired or revoked",
+            "The recipient has to give a new one.",
         ),
         other => other,
     })
@@ -307,6 +349,7 @@ async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> 
 #[utoipa::path(delete, path = "/v1/projects/{id}", tag = "Projects",
     params(("id" = String, Path, description = "The project's id.")), responses(
     (status = 204, description = "It is gone."),
+    (status = 400, description = "Delete protection is on, or one of its databases is being restored.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such project.", body = ErrorBody),
@@ -314,10 +357,10 @@ async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> 
 pub(super) async fn delete_project(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(id): Path<String>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Answer, Failure> {
     let tx = app.store.begin().await?;
-    projects::delete(&tx, &actor, app.clock.now(), parse(&id)?).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    let operations = projects::delete(&tx, &actor, app.clock.now(), parse(&id)?).await?;
+    Ok(repeatable.commit(&app, tx, Answer::empty().naming(operations)).await?)
 }

@@ -9,52 +9,74 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Data;
 use crate::app::App;
-use crate::base::error::Error;
-use crate::http::Failure;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::query::Query;
 
-/// A region.
+/// What a region is: always `region`.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct RegionWire {
+#[serde(rename_all = "camelCase")]
+enum RegionType {
+    Region,
+}
+
+/// What is made in a region. There is no Accelerate here, so no region has it.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum Product {
+    Postgres,
+    Accelerate,
+}
+
+/// Whether a region takes new databases.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum RegionStatus {
+    Available,
+}
+
+/// A region in which databases can be made.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PostgresRegion)]
+pub(super) struct PostgresRegionWire {
     /// Its id.
     #[schema(example = "us-east-1")]
     id: String,
     /// Always `region`.
-    #[schema(example = "region")]
-    r#type: &'static str,
+    r#type: RegionType,
     /// Its name.
     #[schema(example = "US East (N. Virginia)")]
     name: String,
-    /// What is made there; `postgres`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, example = "postgres")]
-    product: Option<&'static str>,
-    /// `available` or `unavailable`.
-    #[schema(example = "available")]
-    status: &'static str,
+    /// Always `available`.
+    status: RegionStatus,
+}
+
+/// A region.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Region)]
+pub(super) struct RegionWire {
+    #[serde(flatten)]
+    region: PostgresRegionWire,
+    /// What is made there.
+    product: Product,
 }
 
 /// Which regions.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RegionQuery {
-    /// `postgres`, or `accelerate`, of which there is none here.
-    product: Option<String>,
+    /// Only regions in which this is made.
+    #[param(inline)]
+    product: Option<Product>,
 }
 
-fn all(app: &App, product: Option<&'static str>) -> Vec<RegionWire> {
-    let regions = app.regions.list().iter();
-    regions
-        .map(|region| RegionWire {
-            id: region.id.clone(),
-            r#type: "region",
-            name: region.name.clone(),
-            product,
-            status: "available",
-        })
-        .collect()
+fn all(app: &App) -> impl Iterator<Item = PostgresRegionWire> {
+    app.regions.list().iter().map(|region| PostgresRegionWire {
+        id: region.id.clone(),
+        r#type: RegionType::Region,
+        name: region.name.clone(),
+        status: RegionStatus::Available,
+    })
 }
 
 /// List regions
@@ -69,28 +91,37 @@ pub(super) async fn list_regions(
     State(app): State<Arc<App>>,
     _caller: Caller,
     Query(query): Query<RegionQuery>,
-) -> Result<Json<Data<Vec<RegionWire>>>, Failure> {
-    let data = match query.product.as_deref() {
-        None | Some("postgres") => all(&app, Some("postgres")),
-        Some("accelerate") => Vec::new(),
-        Some(other) => {
-            return Err(Error::invalid(
-                format!("product: there is no product {other:?}"),
-                "Use postgres, or leave it out.",
-            )
-            .into());
+) -> Json<Data<Vec<RegionWire>>> {
+    let data = match query.product {
+        None | Some(Product::Postgres) => {
+            all(&app).map(|region| RegionWire { region, product: Product::Postgres }).collect()
         }
+        Some(Product::Accelerate) => Vec::new(),
     };
-    Ok(Json(Data { data }))
+    Json(Data { data })
 }
 
 /// List PostgreSQL regions
 ///
 /// The regions in which databases can be made, with whether they take new ones now.
 #[utoipa::path(get, path = "/v1/regions/postgres", tag = "Regions", responses(
-    (status = 200, description = "The regions.", body = Data<Vec<RegionWire>>),
+    (status = 200, description = "The regions.", body = Data<Vec<PostgresRegionWire>>),
     (status = 401, description = "No valid token.", body = ErrorBody),
 ))]
-pub(super) async fn list_postgres_regions(State(app): State<Arc<App>>, _caller: Caller) -> Json<Data<Vec<RegionWire>>> {
-    Json(Data { data: all(&app, None) })
+pub(super) async fn list_postgres_regions(
+    State(app): State<Arc<App>>,
+    _caller: Caller,
+) -> Json<Data<Vec<PostgresRegionWire>>> {
+    Json(Data { data: all(&app).collect() })
+}
+
+/// List Accelerate regions
+///
+/// There is no Accelerate here, so the list is empty.
+#[utoipa::path(get, path = "/v1/regions/accelerate", tag = "Regions", responses(
+    (status = 200, description = "The regions: none.", body = Data<Vec<RegionWire>>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+))]
+pub(super) async fn list_accelerate_regions(_caller: Caller) -> Json<Data<Vec<RegionWire>>> {
+    Json(Data { data: Vec::new() })
 }

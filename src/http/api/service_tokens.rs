@@ -5,11 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Data, List};
+use super::{Data, List, moment};
 use crate::app::App;
 use crate::auth::Limits;
 use crate::base::clock::format_timestamp;
@@ -19,25 +18,34 @@ use crate::base::name::TokenName;
 use crate::base::page::PageRequest;
 use crate::domain::service_tokens::{self, ServiceToken};
 use crate::http::Failure;
+use crate::http::answer::Answer;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
+use crate::http::retry::Repeatable;
 
 /// The largest page of this list, smaller than that of others.
 const LARGEST_PAGE: u32 = 100;
 
+/// What a service token is: always `serviceToken`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum ServiceTokenType {
+    ServiceToken,
+}
+
 /// A service token, without its value.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ServiceToken)]
 pub(super) struct ServiceTokenWire {
     /// Its id.
-    #[schema(example = "itgr_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = ServiceTokenId)]
     id: String,
     /// Always `serviceToken`.
-    #[schema(example = "serviceToken")]
-    r#type: &'static str,
+    r#type: ServiceTokenType,
     /// Its name.
     #[schema(example = "continuous integration")]
     name: String,
@@ -45,26 +53,31 @@ pub(super) struct ServiceTokenWire {
     #[schema(example = "eyJ0eX…k3Zg")]
     value_hint: String,
     /// When it was made.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// Until when it is good; null when it does not expire.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = json!(null))]
     expires_at: Option<String>,
     /// When it was used last, to the minute; null when it never was.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T12:04:00.000Z")]
     last_used_at: Option<String>,
     /// Whether it changes nothing.
     read_only: bool,
     /// The only projects that it sees; null when it sees all of its workspace.
+    #[schema(value_type = Option<Vec<ProjectId>>, example = json!(null))]
     project_ids: Option<Vec<String>>,
 }
 
 /// A new service token, with the value that is not shown again.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NewServiceToken)]
 pub(super) struct NewServiceTokenWire {
     #[serde(flatten)]
     token: ServiceTokenWire,
     /// What requests carry as `Authorization: Bearer`. It is not shown again.
+    #[schema(
+        example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ3b3Jrc3BhY2U6MDFqenE2dzNjNGU1In0.c2lnbmF0dXJl"
+    )]
     value: String,
 }
 
@@ -84,7 +97,7 @@ pub(super) struct CreateServiceToken {
     #[schema(default = false)]
     read_only: bool,
     /// The only projects that it sees, with what is in them: 1 to 100; all when this is left out.
-    #[schema(nullable = false, min_items = 1, max_items = 100)]
+    #[schema(nullable = false, value_type = Option<Vec<ProjectId>>, min_items = 1, max_items = 100)]
     project_ids: Option<Vec<String>>,
 }
 
@@ -103,7 +116,7 @@ fn wire(token: ServiceToken) -> ServiceTokenWire {
     let Limits { read_only, projects, expires_at } = token.limits;
     ServiceTokenWire {
         id: token.id.to_string(),
-        r#type: "serviceToken",
+        r#type: ServiceTokenType::ServiceToken,
         name: token.name,
         value_hint: token.value_hint,
         created_at: format_timestamp(token.created_at),
@@ -118,15 +131,9 @@ impl CreateServiceToken {
     fn limits(&self) -> Result<Limits, Error> {
         let project = |id: &String| ProjectId::parse(id).ok_or_else(|| Error::not_found("project", id));
         let projects = self.project_ids.as_ref().map(|ids| ids.iter().map(project).collect()).transpose()?;
-        let expires_at = self.expires_at.as_deref().map(parse_time).transpose()?;
+        let expires_at = self.expires_at.as_deref().map(|text| moment("expiresAt", text)).transpose()?;
         Ok(Limits { read_only: self.read_only, projects, expires_at })
     }
-}
-
-fn parse_time(text: &str) -> Result<Timestamp, Error> {
-    text.parse().map_err(|_| {
-        Error::invalid("expiresAt: not a moment", "Give a date and time with its offset, such as 2030-01-31T12:00:00Z.")
-    })
 }
 
 /// List service tokens
@@ -168,16 +175,17 @@ pub(super) async fn list_service_tokens(
 pub(super) async fn create_service_token(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path(workspace): Path<String>,
     body::Json(new): body::Json<CreateServiceToken>,
-) -> Result<(StatusCode, Json<Data<NewServiceTokenWire>>), Failure> {
+) -> Result<Answer, Failure> {
     let id = WorkspaceId::parse(&workspace).ok_or_else(|| Error::not_found("workspace", &workspace))?;
     let (name, limits) = (TokenName::parse(&new.name)?, new.limits()?);
     let tx = app.store.begin().await?;
     let (token, issued) = service_tokens::create(&tx, &app.signer, &actor, app.clock.now(), id, &name, limits).await?;
-    tx.commit().await?;
     let data = NewServiceTokenWire { token: wire(token), value: issued.value.expose().to_owned() };
-    Ok((StatusCode::CREATED, Json(Data { data })))
+    let answer = Answer::of(StatusCode::CREATED, &Data { data })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Revoke a service token
@@ -194,13 +202,13 @@ pub(super) async fn create_service_token(
 pub(super) async fn delete_service_token(
     State(app): State<Arc<App>>,
     Caller(actor): Caller,
+    repeatable: Repeatable,
     Path((workspace, token)): Path<(String, String)>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Answer, Failure> {
     let missing = || Error::not_found("service token", &token);
     let workspace = WorkspaceId::parse(&workspace).ok_or_else(missing)?;
     let id = ServiceTokenId::parse(&token).ok_or_else(missing)?;
     let tx = app.store.begin().await?;
     service_tokens::delete(&tx, &actor, app.clock.now(), workspace, id).await?;
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(repeatable.commit(&app, tx, Answer::empty()).await?)
 }

@@ -8,11 +8,12 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Data, List, PageQuery, url};
+use super::{Data, List, PageQuery, sample_url, url};
 use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::WorkspaceId;
+use crate::domain::limits;
 use crate::domain::workspaces::{self, Workspace};
 use crate::http::Failure;
 use crate::http::body;
@@ -21,43 +22,54 @@ use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
 
+/// What a workspace is: always `workspace`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum WorkspaceType {
+    Workspace,
+}
+
 /// A workspace.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Workspace)]
 pub(super) struct WorkspaceWire {
     /// Its id.
-    #[schema(example = "wksp_01jzq6w3c4e5f6g7h8j9k0m1n2")]
+    #[schema(value_type = WorkspaceId)]
     id: String,
     /// Always `workspace`.
-    #[schema(example = "workspace")]
-    r#type: &'static str,
+    r#type: WorkspaceType,
     /// Its address in this API.
-    #[schema(format = "uri")]
+    #[schema(format = "uri", example = json!(sample_url("workspaces", "wksp")))]
     url: String,
     /// Its name.
+    #[schema(example = "Personal")]
     name: String,
     /// When it was made.
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
 }
 
 /// What a workspace may use.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Subscription)]
 pub(super) struct SubscriptionWire {
     /// The plan's name.
     #[schema(example = "Self-hosted")]
     plan_name: &'static str,
-    /// Whether databases are refused because a limit of the plan is reached.
+    /// Whether the workspace has reached its limit of projects or databases, so that no more can
+    /// be made; `GET /v1/workspaces/{id}/limits` has the numbers.
     usage_blocked: bool,
     /// Where to get another plan: this server's own address, since there is nothing to buy.
-    #[schema(format = "uri")]
+    #[schema(format = "uri", example = "https://howdah.example.com")]
     upgrade_url: String,
 }
 
 /// What a new workspace needs; all of it may be left out.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({"displayName": "Research"}))]
 pub(super) struct CreateWorkspace {
     /// Its name.
     #[expect(dead_code, reason = "nobody can make a workspace yet: that takes a person who has signed in")]
@@ -70,13 +82,13 @@ fn wire(app: &App, workspace: Workspace) -> WorkspaceWire {
     WorkspaceWire {
         url: url(app, "workspaces", &id),
         id,
-        r#type: "workspace",
+        r#type: WorkspaceType::Workspace,
         name: workspace.name,
         created_at: format_timestamp(workspace.created_at),
     }
 }
 
-fn parse(id: &str) -> Result<WorkspaceId, Error> {
+pub(super) fn parse(id: &str) -> Result<WorkspaceId, Error> {
     WorkspaceId::parse(id).ok_or_else(|| Error::not_found("workspace", id))
 }
 
@@ -111,13 +123,17 @@ pub(super) async fn create_workspace(
     Caller(_caller): Caller,
     body::Json(_new): body::Json<CreateWorkspace>,
 ) -> Result<StatusCode, Failure> {
-    let reason = "A service token cannot create a workspace: that takes a person who has signed in.";
-    Err(Error::Forbidden(reason.into()).into())
+    Err(Error::forbidden(
+        "A service token cannot create a workspace: that takes a person who has signed in.",
+        "Use the workspace of this token: GET /v1/workspaces names it.",
+    )
+    .into())
 }
 
 /// Get a workspace's subscription
 ///
-/// What clients look at when a limit is reached. This server has no plans and blocks nobody.
+/// What clients look at when a limit is reached. This server has one plan, whose limits its
+/// operator sets.
 #[utoipa::path(get, path = "/v1/workspaces/{id}/subscription", tag = "Workspaces",
     params(("id" = String, Path, description = "The workspace's id.")), responses(
     (status = 200, description = "The subscription.", body = Data<SubscriptionWire>),
@@ -129,9 +145,12 @@ pub(super) async fn get_subscription(
     Caller(actor): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Data<SubscriptionWire>>, Failure> {
-    workspaces::get(&app.store.session().await?, &actor, parse(&id)?).await?;
-    let subscription =
-        SubscriptionWire { plan_name: "Self-hosted", usage_blocked: false, upgrade_url: app.public.api.clone() };
+    let standing = limits::get(&app.store.session().await?, &actor, &app.quotas, parse(&id)?).await?;
+    let subscription = SubscriptionWire {
+        plan_name: "Self-hosted",
+        usage_blocked: standing.projects.is_reached() || standing.databases.is_reached(),
+        upgrade_url: app.public.api.clone(),
+    };
     Ok(Json(Data { data: subscription }))
 }
 

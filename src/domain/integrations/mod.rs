@@ -1,0 +1,142 @@
+//! Integrations: what people let applications do in a workspace for them. A person makes one by
+//! consenting, which nobody can do yet; here they are looked at and ended.
+
+mod store;
+
+use jiff::Timestamp;
+
+use crate::auth::Principal;
+use crate::base::error::{Error, Result};
+use crate::base::id::{IntegrationId, OauthClientId, UserId, WorkspaceId};
+use crate::base::page::{Page, PageRequest};
+use crate::base::store::{Session, Tx};
+use crate::domain::audit::{self, Change, Resource};
+use crate::domain::workspaces;
+
+/// What one person lets one application do in a workspace.
+#[derive(Clone, Debug)]
+pub struct Integration {
+    /// Its id.
+    pub id: IntegrationId,
+    /// When the person consented.
+    pub created_at: Timestamp,
+    /// What to, in the words of OAuth.
+    pub scopes: Vec<String>,
+    /// The application.
+    pub client: OauthClient,
+    /// The person.
+    pub user: User,
+}
+
+impl Integration {
+    /// Removes it, and records that.
+    async fn end(&self, tx: &Tx, actor: &Principal, now: Timestamp) -> Result<bool> {
+        let change = Change {
+            action: "delete_integration",
+            resource: Resource::new("integration", self.id, &self.client.name),
+            project: None,
+            before: Some(serde_json::json!({
+                "clientId": self.client.id.to_string(),
+                "userId": self.user.id.to_string(),
+                "scopes": self.scopes,
+            })),
+            after: None,
+        };
+        audit::record(tx, actor, now, change).await?;
+        store::remove(tx, &actor.scope(), self.id).await
+    }
+}
+
+/// An application.
+#[derive(Clone, Debug)]
+pub struct OauthClient {
+    /// Its id.
+    pub id: OauthClientId,
+    /// Its name.
+    pub name: String,
+    /// When it was registered.
+    pub created_at: Timestamp,
+}
+
+/// A person.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// Their id.
+    pub id: UserId,
+    /// Their address.
+    pub email: String,
+    /// What they are called, if they said.
+    pub display_name: Option<String>,
+}
+
+/// A workspace's integrations, oldest first.
+///
+/// # Errors
+/// [`Error::NotFound`] for a workspace that is not the caller's.
+pub async fn list(
+    session: &Session,
+    actor: &Principal,
+    workspace: WorkspaceId,
+    page: PageRequest<IntegrationId>,
+) -> Result<Page<Integration>> {
+    workspaces::get(session, actor, workspace).await?;
+    list_all(session, actor, Some(workspace), page).await
+}
+
+/// The same, empty for a workspace that is not the caller's.
+pub async fn list_all(
+    session: &Session,
+    actor: &Principal,
+    workspace: Option<WorkspaceId>,
+    page: PageRequest<IntegrationId>,
+) -> Result<Page<Integration>> {
+    let rows = match workspace {
+        Some(workspace) => store::list(session, &actor.scope(), workspace, page).await?,
+        None => Vec::new(),
+    };
+    Ok(Page::cut(rows, page.limit, |integration| integration.id.bare()))
+}
+
+/// The integration with this id.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller has no such integration.
+pub async fn get(session: &Session, actor: &Principal, id: IntegrationId) -> Result<Integration> {
+    store::get(session, &actor.scope(), id).await?.ok_or_else(|| Error::not_found("integration", id))
+}
+
+/// Ends an integration, and with it what was given out for it.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller has no such integration; [`Error::Forbidden`] when it may not.
+pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: IntegrationId) -> Result<()> {
+    let integration = get(tx, actor, id).await?;
+    actor.may_change()?;
+    if !integration.end(tx, actor, now).await? {
+        return Err(Error::not_found("integration", id));
+    }
+    Ok(())
+}
+
+/// Ends every integration of an application in a workspace, whoever consented to it.
+///
+/// # Errors
+/// [`Error::NotFound`] when the workspace is not the caller's, or the application has none there;
+/// [`Error::Forbidden`] when the caller may not.
+pub async fn delete_of_client(
+    tx: &Tx,
+    actor: &Principal,
+    now: Timestamp,
+    workspace: WorkspaceId,
+    client: &OauthClientId,
+) -> Result<()> {
+    let found = store::of_client(tx, &actor.scope(), workspace, client).await?;
+    if found.is_empty() {
+        return Err(Error::not_found("integration of the client", client));
+    }
+    actor.may_change()?;
+    for id in found {
+        get(tx, actor, id).await?.end(tx, actor, now).await?;
+    }
+    Ok(())
+}

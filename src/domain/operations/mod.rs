@@ -1,0 +1,194 @@
+//! Operations: workflows as the owners of what they work on see them. How a workflow runs is the
+//! queue's; here is who may see it, call it off, and have it tried again.
+
+mod store;
+
+use jiff::Timestamp;
+
+use crate::auth::Principal;
+use crate::base::error::{Error, Result};
+use crate::base::id::{DatabaseId, ProjectId, WorkflowId};
+use crate::base::page::{Page, PageRequest};
+use crate::base::store::{Session, Tx};
+use crate::domain::audit::{self, Change, Resource};
+use crate::domain::databases;
+use crate::queue;
+pub use crate::queue::State;
+
+/// What the owner of a database reads after its making was called off.
+const CALLED_OFF: &str = "its making was cancelled; retry the operation, or delete the database";
+
+/// An operation.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Its id.
+    pub id: WorkflowId,
+    /// What it does: a verb and a noun, such as `provision_database`.
+    pub kind: String,
+    /// How it stands.
+    pub state: State,
+    /// The step that it is at, or ended at.
+    pub step: String,
+    /// How often this step was tried without success.
+    pub attempts: i32,
+    /// Why it has not got further; why it ended, if not well.
+    pub reason: Option<String>,
+    /// What it works on.
+    pub database: DatabaseId,
+    /// The database's name when the operation began.
+    pub database_name: String,
+    /// The database's project.
+    pub project: ProjectId,
+    /// When it began.
+    pub created_at: Timestamp,
+    /// When something happened to it last.
+    pub updated_at: Timestamp,
+    /// When its step is tried again, while it waits for that.
+    pub next_attempt_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Whether it is the last one of a database that is still there.
+    is_current: bool,
+}
+
+impl Operation {
+    /// Whether it can be called off now: it has not ended, and what it does may be left undone. A
+    /// delete goes through, whatever happens.
+    pub fn can_cancel(&self) -> bool {
+        !self.state.has_ended() && self.kind == databases::PROVISION.name
+    }
+
+    /// Whether it can be tried again: it failed or was cancelled, and nothing came after it.
+    pub fn can_retry(&self) -> bool {
+        let ended_badly = match self.state {
+            State::Failed | State::Cancelled => true,
+            State::Waiting | State::Running | State::Succeeded | State::Superseded => false,
+        };
+        ended_badly && self.is_current && self.kind == databases::PROVISION.name
+    }
+}
+
+/// Which operations to list; those that fit all that is given.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Those on one database, which may be gone.
+    pub database: Option<DatabaseId>,
+    /// Those on the databases of one project.
+    pub project: Option<ProjectId>,
+    /// Those in one of these states; in any, when it is empty.
+    pub states: Vec<State>,
+}
+
+/// Starts a workflow on a database, and with it the operation that its owner sees.
+pub async fn start(tx: &Tx, now: Timestamp, kind: queue::Kind, database: DatabaseId) -> Result<WorkflowId> {
+    let id = WorkflowId::generate(now);
+    queue::start(tx, id, kind, database.uuid()).await?;
+    store::insert(tx, id, database).await?;
+    Ok(id)
+}
+
+/// The operation with this id.
+///
+/// # Errors
+/// [`Error::NotFound`] when it is none of the caller's.
+pub async fn get(session: &Session, actor: &Principal, id: WorkflowId) -> Result<Operation> {
+    store::get(session, &actor.scope(), id).await?.ok_or_else(|| Error::not_found("operation", id))
+}
+
+/// The caller's operations, newest first. Those that ended more than 30 days ago are forgotten.
+pub async fn list(
+    session: &Session,
+    actor: &Principal,
+    filter: &Filter,
+    page: PageRequest<WorkflowId>,
+) -> Result<Page<Operation>> {
+    let rows = store::list(session, &actor.scope(), filter, page).await?;
+    Ok(Page::cut(rows, page.limit, |operation| operation.id.bare()))
+}
+
+/// The operations on a database of the caller's, newest first.
+///
+/// # Errors
+/// [`Error::NotFound`] for a database that the caller does not have.
+pub async fn list_of_database(
+    session: &Session,
+    actor: &Principal,
+    database: DatabaseId,
+    page: PageRequest<WorkflowId>,
+) -> Result<Page<Operation>> {
+    databases::get(session, actor, database).await?;
+    list(session, actor, &Filter { database: Some(database), ..Filter::default() }, page).await
+}
+
+/// Calls an operation off. Its database stands at `failure` then, to be retried or deleted.
+///
+/// # Errors
+/// [`Error::NotFound`] when it is none of the caller's; [`Error::Conflict`] when it has ended or
+/// goes through whatever happens.
+pub async fn cancel(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) -> Result<Operation> {
+    let before = lock(tx, actor, id).await?;
+    let called_off = before.can_cancel() && queue::cancel(tx, id, CALLED_OFF).await?;
+    if !called_off {
+        let state = before.state.as_str();
+        return Err(match before.state.has_ended() {
+            true => Error::conflict(
+                format!("the operation {id} has ended already ({state})"),
+                "Nothing is left to cancel: look at its database, or delete that.",
+            ),
+            false => Error::conflict(
+                format!("the operation {id} is a {} and cannot be cancelled", before.kind),
+                "Wait for its end: it goes through whatever happens.",
+            ),
+        });
+    }
+    databases::mark_failed(tx, before.database, CALLED_OFF).await?;
+    changed(tx, actor, now, "cancel_operation", &before).await
+}
+
+/// Tries an operation again that failed or was cancelled. It goes on at the step where it was.
+///
+/// # Errors
+/// [`Error::NotFound`] when it is none of the caller's; [`Error::Conflict`] when it is in another
+/// state, or not the last one of its database.
+pub async fn retry(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) -> Result<Operation> {
+    let before = lock(tx, actor, id).await?;
+    let restarted =
+        before.can_retry() && databases::mark_provisioning(tx, before.database).await? && queue::retry(tx, id).await?;
+    if !restarted {
+        return Err(Error::conflict(
+            format!("the operation {id} cannot be retried: it is {}", before.state.as_str()),
+            "Only the last operation of a database that is still there can be retried, once it has failed or was \
+             cancelled.",
+        ));
+    }
+    changed(tx, actor, now, "retry_operation", &before).await
+}
+
+/// The database's row first, as everywhere: a step that writes its result locks it before the workflow.
+async fn lock(tx: &Tx, actor: &Principal, id: WorkflowId) -> Result<Operation> {
+    let operation = get(tx, actor, id).await?;
+    actor.may_change()?;
+    store::lock_database(tx, operation.database).await?;
+    get(tx, actor, id).await
+}
+
+async fn changed(
+    tx: &Tx,
+    actor: &Principal,
+    now: Timestamp,
+    action: &'static str,
+    before: &Operation,
+) -> Result<Operation> {
+    let after = get(tx, actor, before.id).await?;
+    let resource = Resource::new("operation", before.id, &before.kind);
+    let state = |operation: &Operation| serde_json::json!({"state": operation.state.as_str()});
+    let change = Change { action, resource, project: Some(before.project), before: None, after: None };
+    let change = Change { before: Some(state(before)), after: Some(state(&after)), ..change };
+    audit::record(tx, actor, now, change).await?;
+    Ok(after)
+}
+
+/// The operations of a project follow it into another workspace.
+pub async fn follow_project(tx: &Tx, project: ProjectId) -> Result<()> {
+    store::follow_project(tx, project).await
+}

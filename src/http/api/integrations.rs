@@ -1,0 +1,220 @@
+//! Integrations on the wire.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Data, List, PageQuery, sample_url, url};
+use crate::app::App;
+use crate::base::clock::format_timestamp;
+use crate::base::error::Error;
+use crate::base::id::{IntegrationId, OauthClientId, WorkspaceId};
+use crate::domain::integrations::{self, Integration};
+use crate::http::Failure;
+use crate::http::answer::Answer;
+use crate::http::caller::Caller;
+use crate::http::failure::ErrorBody;
+use crate::http::path::Path;
+use crate::http::query::Query;
+use crate::http::retry::Repeatable;
+
+/// What a person lets an application do in a workspace.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Integration)]
+pub(super) struct IntegrationWire {
+    /// Its id.
+    #[schema(value_type = IntegrationId)]
+    id: String,
+    /// Its address in this API.
+    #[schema(format = "uri", example = json!(sample_url("integrations", "itgr")))]
+    url: String,
+    /// When the person consented.
+    #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
+    created_at: String,
+    /// What to.
+    #[schema(example = json!(["workspace:admin", "offline_access"]))]
+    scopes: Vec<String>,
+    /// The application.
+    client: IntegrationClient,
+    /// The person.
+    created_by_user: IntegrationUser,
+}
+
+/// An application that acts for people.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct IntegrationClient {
+    /// Its id.
+    #[schema(example = "itgr_cmm3lndn701oo0uefvxzo0ivw")]
+    id: String,
+    /// Its name.
+    #[schema(example = "Prisma CLI")]
+    name: String,
+    /// When it was registered.
+    #[schema(format = "date-time", example = "2026-07-01T08:00:00.000Z")]
+    created_at: String,
+}
+
+/// A person who lets an application act for them.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct IntegrationUser {
+    /// Their id.
+    #[schema(example = "usr_01jzq6w3c4e5f6g7h8j9k0m1n4")]
+    id: String,
+    /// Their address.
+    #[schema(format = "email", example = "ada@example.com")]
+    email: String,
+    /// What they are called, if they said.
+    #[schema(example = "Ada Lovelace")]
+    display_name: Option<String>,
+}
+
+/// Whose integrations.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub(super) struct IntegrationQuery {
+    /// The workspace's id.
+    workspace_id: String,
+}
+
+fn wire(app: &App, integration: Integration) -> IntegrationWire {
+    let Integration { id, created_at, scopes, client, user } = integration;
+    let id = id.to_string();
+    IntegrationWire {
+        url: url(app, "integrations", &id),
+        id,
+        created_at: format_timestamp(created_at),
+        scopes,
+        client: IntegrationClient {
+            id: client.id.to_string(),
+            name: client.name,
+            created_at: format_timestamp(client.created_at),
+        },
+        created_by_user: IntegrationUser {
+            id: user.id.to_string(),
+            email: user.email,
+            display_name: user.display_name,
+        },
+    }
+}
+
+fn parse(id: &str) -> Result<IntegrationId, Error> {
+    IntegrationId::parse(id).ok_or_else(|| Error::not_found("integration", id))
+}
+
+fn parse_workspace(id: &str) -> Result<WorkspaceId, Error> {
+    WorkspaceId::parse(id).ok_or_else(|| Error::not_found("workspace", id))
+}
+
+/// List integrations
+///
+/// The applications that people let act for them in a workspace, oldest first. Empty for a
+/// workspace that is not the token's own, and for a token that is limited to projects.
+#[utoipa::path(get, path = "/v1/integrations", tag = "Integrations", params(IntegrationQuery, PageQuery), responses(
+    (status = 200, description = "The integrations.", body = List<IntegrationWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 422, description = "`workspaceId` is missing, or a parameter does not fit.", body = ErrorBody),
+))]
+pub(super) async fn list_all_integrations(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Query(filter): Query<IntegrationQuery>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<List<IntegrationWire>>, Failure> {
+    let page = page.parse(IntegrationId::parse)?;
+    let workspace = WorkspaceId::parse(&filter.workspace_id);
+    let found = integrations::list_all(&app.store.session().await?, &actor, workspace, page).await?;
+    Ok(Json(List::of(found, |integration| wire(&app, integration))))
+}
+
+/// Get an integration
+#[utoipa::path(get, path = "/v1/integrations/{id}", tag = "Integrations",
+    params(("id" = String, Path, description = "The integration's id.")), responses(
+    (status = 200, description = "The integration.", body = Data<IntegrationWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 404, description = "There is no such integration.", body = ErrorBody),
+))]
+pub(super) async fn get_integration(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Data<IntegrationWire>>, Failure> {
+    let integration = integrations::get(&app.store.session().await?, &actor, parse(&id)?).await?;
+    Ok(Json(Data { data: wire(&app, integration) }))
+}
+
+/// Delete an integration
+///
+/// The application may no longer act for the person who consented: its tokens are refused from the
+/// moment of this answer on.
+#[utoipa::path(delete, path = "/v1/integrations/{id}", tag = "Integrations",
+    params(("id" = String, Path, description = "The integration's id.")), responses(
+    (status = 204, description = "It is gone."),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token is read-only.", body = ErrorBody),
+    (status = 404, description = "There is no such integration.", body = ErrorBody),
+))]
+pub(super) async fn delete_integration(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    repeatable: Repeatable,
+    Path(id): Path<String>,
+) -> Result<Answer, Failure> {
+    let tx = app.store.begin().await?;
+    integrations::delete(&tx, &actor, app.clock.now(), parse(&id)?).await?;
+    Ok(repeatable.commit(&app, tx, Answer::empty()).await?)
+}
+
+/// List integrations of a workspace
+///
+/// The applications that people let act for them in it, oldest first. A token that is limited to
+/// projects sees none.
+#[utoipa::path(get, path = "/v1/workspaces/{workspaceId}/integrations", tag = "Integrations",
+    params(("workspaceId" = String, Path, description = "The workspace's id."), PageQuery), responses(
+    (status = 200, description = "The integrations.", body = List<IntegrationWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 404, description = "There is no such workspace.", body = ErrorBody),
+    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+))]
+pub(super) async fn list_integrations(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    Path(workspace): Path<String>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<List<IntegrationWire>>, Failure> {
+    let workspace = parse_workspace(&workspace)?;
+    let page = page.parse(IntegrationId::parse)?;
+    let found = integrations::list(&app.store.session().await?, &actor, workspace, page).await?;
+    Ok(Json(List::of(found, |integration| wire(&app, integration))))
+}
+
+/// Delete an application's integrations
+///
+/// The application may no longer act for anybody in the workspace: its tokens for it are refused
+/// from the moment of this answer on.
+#[utoipa::path(delete, path = "/v1/workspaces/{workspaceId}/integrations/{clientId}", tag = "Integrations",
+    params(("workspaceId" = String, Path, description = "The workspace's id."),
+        ("clientId" = String, Path, description = "The application's id.")), responses(
+    (status = 204, description = "They are gone."),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token is read-only.", body = ErrorBody),
+    (status = 404, description = "There is no such workspace, or the application has no integration in it.", body = ErrorBody),
+))]
+pub(super) async fn delete_integrations_of_client(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    repeatable: Repeatable,
+    Path((workspace, client)): Path<(String, String)>,
+) -> Result<Answer, Failure> {
+    let workspace = parse_workspace(&workspace)?;
+    let client = OauthClientId::parse(&client).ok_or_else(|| Error::not_found("integration of the client", &client))?;
+    let tx = app.store.begin().await?;
+    integrations::delete_of_client(&tx, &actor, app.clock.now(), workspace, &client).await?;
+    Ok(repeatable.commit(&app, tx, Answer::empty()).await?)
+}

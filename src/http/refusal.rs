@@ -1,0 +1,56 @@
+//! Changes that were refused are in the audit log too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::caller::Caller;
+use super::failure::Said;
+use crate::app::App;
+use crate::auth::Principal;
+use crate::base::error::{Result, describe};
+use crate::domain::audit::{self, Refusal};
+
+/// The longest reason that is kept; the answer has the whole.
+const LONGEST: usize = 500;
+
+/// What each operation of the API is called, by method and path template.
+#[derive(Debug)]
+pub(super) struct Actions(pub(super) HashMap<(Method, String), String>);
+
+/// Records a change that is answered with an error of the client's. Requests without a good token have
+/// no workspace whose log they could be in, and those over a rate limit would fill it.
+pub(super) async fn record(
+    State((app, actions)): State<(Arc<App>, Arc<Actions>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let caller = request.extensions().get::<Caller>().cloned();
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let action = path.and_then(|path| actions.0.get(&(request.method().clone(), path)).cloned());
+    let changes = !request.method().is_safe();
+    let response = next.run(request).await;
+    let refused = response.status().is_client_error() && response.status() != StatusCode::TOO_MANY_REQUESTS;
+    if let (true, true, Some(Caller(actor)), Some(action)) = (changes, refused, caller, action) {
+        // What the caller wrote may stand in it, and the store takes no zero bytes.
+        let reason = response
+            .extensions()
+            .get::<Said>()
+            .map(|said| said.0.chars().filter(|letter| *letter != '\0').take(LONGEST).collect());
+        let refusal = Refusal { action, status: response.status().as_u16(), reason: reason.unwrap_or_default() };
+        if let Err(error) = write(&app, &actor, refusal).await {
+            tracing::error!(error = %describe(&error), "could not record a refused change in the audit log");
+        }
+    }
+    response
+}
+
+async fn write(app: &App, actor: &Principal, refusal: Refusal) -> Result<()> {
+    let tx = app.store.begin().await?;
+    audit::record_refusal(&tx, actor, app.clock.now(), refusal).await?;
+    tx.commit().await
+}
