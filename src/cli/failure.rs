@@ -44,9 +44,9 @@ pub(super) const EXIT_CODES: &str = "  0  done
   3  not logged in, or the token is not valid (401)
   4  the token may not do this (403)
   5  not found (404)
-  6  it clashes with how things stand (409)
+  6  it clashes with how things stand, or a quota is used up (409)
   7  the server does not take it for another reason (other 4xx)
-  8  too many requests, or a limit is reached (429)
+  8  too many requests (429)
   9  the server cannot be reached, or has a fault (5xx)";
 
 impl Failure {

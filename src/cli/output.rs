@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use rustix::termios::{isatty, tcgetwinsize};
 use serde_json::Value;
 
-use super::noun::Noun;
+use super::failure::Failure;
+use super::noun::{Listed, Shown, read};
 use super::table::{self, Cell, Look};
 
 /// How something looks, where there are colours.
@@ -57,12 +58,12 @@ impl Output {
     }
 
     /// A list of things.
-    pub(super) fn list<N: Noun>(&self, values: &[Value], now: Timestamp) -> Result<(), super::failure::Failure> {
+    pub(super) fn list<N: Listed>(&self, values: &[Value], now: Timestamp) -> Result<(), Failure> {
         if self.json {
             print(&format!("{:#}\n", Value::from(values.to_vec())));
             return Ok(());
         }
-        let things = values.iter().map(super::noun::read::<N>).collect::<Result<Vec<N>, _>>()?;
+        let things = values.iter().map(read::<N>).collect::<Result<Vec<N>, _>>()?;
         if things.is_empty() {
             self.complain(&format!("There are no {}.\n", N::PLURAL));
             return Ok(());
@@ -73,12 +74,12 @@ impl Output {
     }
 
     /// One thing.
-    pub(super) fn one<N: Noun>(&self, value: &Value, now: Timestamp) -> Result<(), super::failure::Failure> {
+    pub(super) fn one<N: Shown>(&self, value: &Value, now: Timestamp) -> Result<(), Failure> {
         if self.json {
             self.value(value);
             return Ok(());
         }
-        self.details(super::noun::read::<N>(value)?.details(now));
+        self.details(read::<N>(value)?.details(now));
         Ok(())
     }
 
