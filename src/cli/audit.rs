@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::failure::Failure;
-use super::noun::{Noun, Rows};
+use super::noun::{Listed, Noun, Rows};
 use super::output::Tone;
 use super::projects::find_project;
 use super::session::{Options, Session};
@@ -44,6 +44,9 @@ enum Verb {
         /// Only what was about this project: its id or name
         #[arg(long)]
         project: Option<String>,
+        /// Only what was done to the thing with this id
+        #[arg(long, value_name = "ID")]
+        resource: Option<String>,
         /// Only what happened then or later, such as 2030-01-31T00:00:00Z
         #[arg(long, value_name = "TIME")]
         since: Option<Timestamp>,
@@ -60,7 +63,7 @@ struct Entry {
     at: Timestamp,
     action: String,
     outcome: String,
-    status: u16,
+    status: Option<u16>,
     actor: Who,
     resource: Option<Who>,
 }
@@ -80,6 +83,9 @@ impl Who {
 
 impl Noun for Entry {
     const SINGULAR: &'static str = "audit entry";
+}
+
+impl Listed for Entry {
     const PLURAL: &'static str = "audit entries";
     const COLUMNS: &'static [&'static str] = &["AT (UTC)", "WHO", "ACTION", "WHAT", "OUTCOME"];
 
@@ -90,19 +96,18 @@ impl Noun for Entry {
             self.actor.cell(),
             Cell::new(&self.action),
             self.resource.as_ref().map_or_else(|| Cell::maybe(None::<&str>), Who::cell),
-            Cell::new(format!("{} {}", self.outcome, self.status)).with(tone),
+            Cell::new(match self.status {
+                Some(status) => format!("{} ({status})", self.outcome),
+                None => self.outcome.clone(),
+            })
+            .with(tone),
         ]
-    }
-
-    fn details(&self, _now: Timestamp) -> Vec<(&'static str, Cell)> {
-        // Entries are listed only.
-        Vec::new()
     }
 }
 
 impl Audit {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
-        let Verb::List { action, outcome, token, project, since, until, rows } = self.verb;
+        let Verb::List { action, outcome, token, project, resource, since, until, rows } = self.verb;
         let mut query = Vec::new();
         if let Some(project) = project {
             query.push(("projectId", find_project(session, &project).await?));
@@ -111,6 +116,7 @@ impl Audit {
             ("action", action),
             ("outcome", outcome),
             ("tokenId", token),
+            ("resourceId", resource),
             ("since", since.map(|time| time.to_string())),
             ("until", until.map(|time| time.to_string())),
         ];

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::failure::Failure;
-use super::noun::{Named, Noun, Reference, Rows, all, find, read};
+use super::noun::{Listed, Named, Noun, Reference, Rows, Shown, all, find, read};
 use super::output::Tone;
 use super::projects::find_project;
 use super::prompt;
@@ -104,6 +104,9 @@ impl Branch {
 
 impl Noun for Branch {
     const SINGULAR: &'static str = "branch";
+}
+
+impl Listed for Branch {
     const PLURAL: &'static str = "branches";
     const COLUMNS: &'static [&'static str] = &["NAME", "ID", "ROLE", "DEFAULT", "CREATED"];
 
@@ -116,7 +119,9 @@ impl Noun for Branch {
             Cell::age(self.created_at, now),
         ]
     }
+}
 
+impl Shown for Branch {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
         vec![
             ("Name", Cell::new(&self.git_name)),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::databases::find_database;
 use super::failure::Failure;
-use super::noun::{Named, Noun, Reference, Rows, all, find, read};
+use super::noun::{Listed, Named, Noun, Reference, Rows, Shown, all, find, read, text};
 use super::prompt;
 use super::session::{Options, Session};
 use super::table::Cell;
@@ -124,13 +124,18 @@ impl fmt::Display for Endpoints {
 
 impl Noun for Connection {
     const SINGULAR: &'static str = "connection";
+}
+
+impl Listed for Connection {
     const PLURAL: &'static str = "connections";
     const COLUMNS: &'static [&'static str] = &["NAME", "ID", "DATABASE", "CREATED"];
 
     fn cells(&self, now: Timestamp) -> Vec<Cell> {
         vec![Cell::new(&self.name), Cell::id(&self.id), Cell::new(&self.database.name), Cell::age(self.created_at, now)]
     }
+}
 
+impl Shown for Connection {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
         vec![
             ("Name", Cell::new(&self.name)),
@@ -226,12 +231,9 @@ fn present(session: &Session, what: &str, made: &Value) -> Result<(), Failure> {
         session.output.value(made);
         return Ok(());
     }
-    let connection: Connection = read(made)?;
-    session.output.say(&format!(
-        "{what} the connection {} ({}) of the database {}.",
-        connection.name, connection.id, connection.database.name
-    ));
-    show_secret(session, &connection.database.id, made);
+    let (name, id, database) = (text(made, "name"), text(made, "id"), &made["database"]);
+    session.output.say(&format!("{what} the connection {name} ({id}) of the database {}.", text(database, "name")));
+    show_secret(session, text(database, "id"), made);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::connections::{Endpoints, show_secret};
 use super::failure::Failure;
-use super::noun::{Named, Noun, Reference, Rows, all, find, read};
+use super::noun::{Listed, Named, Noun, Reference, Rows, Shown, all, find, read, text};
 use super::output::Tone;
 use super::projects::find_project;
 use super::session::{Options, Session};
@@ -109,7 +109,7 @@ enum Verb {
 #[command(after_help = "\
 Examples:
   howdah databases create reporting --project my_project
-  howdah databases create --project my_project --branch feature-1 --region inherit
+  howdah databases create --project my_project --branch feature-1
   howdah databases create reporting --project my_project --json --no-wait")]
 struct Create {
     /// Its name [default: two words]
@@ -170,6 +170,9 @@ impl Database {
 
 impl Noun for Database {
     const SINGULAR: &'static str = "database";
+}
+
+impl Listed for Database {
     const PLURAL: &'static str = "databases";
     const COLUMNS: &'static [&'static str] = &["NAME", "ID", "STATUS", "PROJECT", "CREATED"];
 
@@ -182,7 +185,9 @@ impl Noun for Database {
             Cell::age(self.created_at, now),
         ]
     }
+}
 
+impl Shown for Database {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
         let mut facts = vec![("Name", Cell::new(&self.name)), ("Id", Cell::id(&self.id)), ("Status", self.status())];
         facts.extend(self.status_reason.as_ref().map(|reason| ("Reason", Cell::new(reason))));
@@ -296,12 +301,12 @@ impl Create {
     }
 }
 
-/// For people: a new database with its secret, which must not wait for anything; then waits until it
-/// is ready.
+/// For people: a new database with its secret, which depends on nothing and waits for nothing; then
+/// waits until it is ready.
 pub(super) async fn present(session: &Session, made: &mut Value, patience: &Patience) -> Result<(), Failure> {
-    let database: Database = read(made)?;
-    session.output.say(&format!("Made the database {} ({}).", database.name, database.id));
-    show_secret(session, &database.id, &made["connections"][0]);
+    let id = text(made, "id");
+    session.output.say(&format!("Made the database {} ({id}).", text(made, "name")));
+    show_secret(session, id, &made["connections"][0]);
     patience.until_ready(session, made).await?;
     match made["status"].as_str() {
         Some("ready") => session.output.say("It is ready."),

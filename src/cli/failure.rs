@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::output::{Output, Tone, plain};
+use super::output::{Output, Tone};
+use super::table::Cell;
 use crate::client;
 
 /// Why a command did not do what it was asked for.
@@ -43,9 +44,9 @@ pub(super) const EXIT_CODES: &str = "  0  done
   3  not logged in, or the token is not valid (401)
   4  the token may not do this (403)
   5  not found (404)
-  6  it clashes with how things stand (409)
+  6  it clashes with how things stand, or a quota is used up (409)
   7  the server does not take it for another reason (other 4xx)
-  8  too many requests, or a limit is reached (429)
+  8  too many requests (429)
   9  the server cannot be reached, or has a fault (5xx)";
 
 impl Failure {
@@ -78,11 +79,9 @@ impl Failure {
         if output.json() {
             output.complain(&format!("{:#}\n", self.json()));
         } else if !matches!(self, Self::Ended(_)) {
-            let mut text = format!("{} {}\n", output.on_stderr(Tone::Bad, "howdah:"), plain(&self.to_string()));
-            for line in self.advice() {
-                text.push_str(&format!("        {}\n", plain(&line)));
-            }
-            output.complain(&text);
+            let mut lines = vec![self.to_string()];
+            lines.extend(self.advice());
+            output.complain(&output.beside(Cell::new("howdah:").with(Tone::Bad), lines));
         }
         ExitCode::from(self.code())
     }

@@ -17,14 +17,15 @@ const GROUPS: [(&str, &[&str]); 4] = [
 
 const EXAMPLES: &str = "\
 Examples:
-  howdah serve                                    run the platform on this machine
-  howdah projects create my_project               make a project with a database
-  howdah databases psql my_project                open psql on it
-  howdah login --url https://howdah.example.com   use a Howdah somewhere else
+  howdah serve                              run the platform on this machine
+  howdah projects create my_project         make a project with a database
+  howdah databases psql my_project          open psql on it
+  howdah login --url https://howdah.example.com
+                                            use a Howdah somewhere else
 
-Where a name is given in place of an id, it is the exact name of one thing. Lists are read to their
-end. With --json, results and errors are JSON. `howdah login --help` says where the address and the
-token come from.
+Where a name is given in place of an id, it is the exact name of one thing.
+Lists are read to their end. With --json, results and errors are JSON.
+`howdah login --help` says where address and token come from.
 
 Exit codes of the client's commands:";
 
@@ -50,6 +51,30 @@ pub(super) fn arrange(command: Command) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every command below this one, each with its own name in front.
+    fn walk(command: &Command, path: &str, visit: &mut impl FnMut(&str, &Command)) {
+        let path = format!("{path} {}", command.get_name());
+        visit(&path, command);
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            walk(verb, &path, visit);
+        }
+    }
+
+    #[test]
+    fn everything_is_explained_in_lines_that_a_terminal_has() {
+        let command = arrange(<super::super::Cli as clap::CommandFactory>::command());
+        walk(&command, "", &mut |path, command| {
+            assert!(command.get_about().is_some(), "{path} has no description");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} of {path} has no description", argument.get_id());
+            }
+            // Examples of the platform's commands are longer than a line, as those commands are.
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let long = after.lines().find(|line| line.chars().count() > 80 && !line.contains("howdah serve"));
+            assert_eq!(long, None, "the help of {path} breaks a line of its own");
+        });
+    }
 
     #[test]
     fn every_command_that_is_grouped_exists() {

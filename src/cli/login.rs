@@ -27,9 +27,11 @@ Examples:
 Where a command takes address and token from, in this order:
   1. --url and --token-file
   2. HOWDAH_URL and HOWDAH_TOKEN
-  3. the saved login: $XDG_CONFIG_HOME/howdah/login.json (~/.config/howdah/login.json)
-  4. a Howdah that runs on this machine, if you can read its data directory (HOWDAH_DATA_DIR, or
-     the default of `howdah serve`): its address and its initial token
+  3. the saved login: $XDG_CONFIG_HOME/howdah/login.json
+     (~/.config/howdah/login.json)
+  4. a Howdah that runs on this machine, if you can read its data directory
+     (HOWDAH_DATA_DIR, or the default of `howdah serve`): its address and its
+     initial token
 A saved or initial token goes only to the address that it belongs to.")]
 pub(super) struct Login {
     /// Take address and initial token of the Howdah that serves from this directory

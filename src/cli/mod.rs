@@ -9,6 +9,7 @@ mod connections;
 mod databases;
 mod failure;
 mod help;
+mod limits;
 mod login;
 mod noun;
 mod operations;

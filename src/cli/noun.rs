@@ -13,24 +13,31 @@ use super::session::Session;
 use super::table::Cell;
 use crate::client::{self, LARGE_PAGE, Listing};
 
-/// A noun of the API as people see it.
+/// A noun of the API.
 pub(super) trait Noun: DeserializeOwned {
     /// One of them.
     const SINGULAR: &'static str;
+}
+
+/// A noun that is shown in lists.
+pub(super) trait Listed: Noun {
     /// Many of them.
     const PLURAL: &'static str;
-    /// The headings of a list.
+    /// The headings.
     const COLUMNS: &'static [&'static str];
 
-    /// A line of a list, under [`Noun::COLUMNS`].
+    /// A line, under [`Listed::COLUMNS`].
     fn cells(&self, now: Timestamp) -> Vec<Cell>;
+}
 
-    /// Everything about it.
+/// A noun that is shown by itself.
+pub(super) trait Shown: Noun {
+    /// Everything about it, each fact behind its title.
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)>;
 }
 
 /// A noun whose things have names that people give in place of ids.
-pub(super) trait Named: Noun {
+pub(super) trait Named: Listed {
     /// Whether a text is an id of this noun, and not a name.
     fn is_id(text: &str) -> bool;
     /// Its id.
@@ -74,6 +81,11 @@ pub(super) fn read<N: Noun>(value: &Value) -> Result<N, Failure> {
         let sentence = format!("the server's {} is not of the form that this program knows: {error}", N::SINGULAR);
         client::Failure::Foreign(sentence).into()
     })
+}
+
+/// A text of an answer that must be shown whatever else is in it, because it holds a secret.
+pub(super) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or("-")
 }
 
 /// The id that a text means: it is one, or the exact name of one thing among those listed.

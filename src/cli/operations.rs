@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::databases::find_database;
 use super::failure::Failure;
-use super::noun::{Noun, Reference, Rows, read};
+use super::noun::{Listed, Noun, Reference, Rows, Shown, read};
 use super::output::Tone;
 use super::projects::find_project;
 use super::session::{Options, Session};
@@ -46,8 +46,8 @@ enum Verb {
         /// Only those of this project: its id or name
         #[arg(long)]
         project: Option<String>,
-        /// Only those in this state: waiting, running, succeeded, failed, cancelled
-        #[arg(long)]
+        /// Only those in this state
+        #[arg(long, value_parser = ["waiting", "running", "succeeded", "failed", "cancelled"])]
         state: Option<String>,
         #[command(flatten)]
         rows: Rows,
@@ -91,7 +91,6 @@ pub(super) struct Operation {
     attempts: u64,
     reason: Option<String>,
     database: Option<Reference>,
-    project: Option<Reference>,
     project_id: Option<String>,
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -131,6 +130,9 @@ impl Operation {
 
 impl Noun for Operation {
     const SINGULAR: &'static str = "operation";
+}
+
+impl Listed for Operation {
     const PLURAL: &'static str = "operations";
     const COLUMNS: &'static [&'static str] = &["ID", "KIND", "STATE", "DATABASE", "BEGUN"];
 
@@ -143,7 +145,9 @@ impl Noun for Operation {
             Cell::age(self.created_at, now),
         ]
     }
+}
 
+impl Shown for Operation {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
         let named = |reference: &Reference| Cell::new(format!("{} ({})", reference.name, reference.id));
         let mut facts = vec![("Id", Cell::id(&self.id)), ("Kind", Cell::new(self.kind())), ("State", self.state())];
@@ -151,8 +155,7 @@ impl Noun for Operation {
         facts.push(("Attempts", Cell::new(self.attempts.to_string())));
         facts.extend(self.reason.as_ref().map(|reason| ("Reason", Cell::new(reason))));
         facts.extend(self.database.as_ref().map(|database| ("Database", named(database))));
-        let project = self.project.as_ref().map(named).or_else(|| self.project_id.as_ref().map(Cell::id));
-        facts.extend(project.map(|project| ("Project", project)));
+        facts.extend(self.project_id.as_ref().map(|id| ("Project", Cell::id(id))));
         facts.push(("Begun", Cell::time(self.created_at, now)));
         facts.push(("Changed", Cell::time(self.updated_at, now)));
         facts.extend(self.next_attempt_at.map(|time| ("Next attempt", Cell::time(time, now))));

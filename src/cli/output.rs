@@ -1,13 +1,15 @@
 //! What is printed where: results on standard output, everything about them on standard error;
 //! for people, or with `--json` for programs.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write as _;
+use std::os::fd::AsFd;
 
-use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
+use rustix::termios::{isatty, tcgetwinsize};
 use serde_json::Value;
 
-use super::noun::Noun;
+use super::failure::Failure;
+use super::noun::{Listed, Shown, read};
 use super::table::{self, Cell, Look};
 
 /// How something looks, where there are colours.
@@ -24,22 +26,6 @@ pub(super) enum Tone {
     Bad,
     /// What stands beside the matter.
     Faint,
-    /// What to look at.
-    Strong,
-}
-
-impl Tone {
-    fn style(self) -> Style {
-        let style = Style::new();
-        match self {
-            Self::Plain => style,
-            Self::Good => style.fg_color(Some(AnsiColor::Green.into())),
-            Self::Pending => style.fg_color(Some(AnsiColor::Yellow.into())),
-            Self::Bad => style.fg_color(Some(AnsiColor::Red.into())).bold(),
-            Self::Faint => style.dimmed(),
-            Self::Strong => style.bold(),
-        }
-    }
 }
 
 /// Where a command prints to, and how.
@@ -52,17 +38,13 @@ pub(super) struct Output {
 impl Output {
     /// As the terminal, or what stands in its place, can take it.
     pub(super) fn detect(json: bool) -> Self {
-        let plain = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let colours = !plain("NO_COLOR") && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb");
-        let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
-        Self {
-            json,
-            stdout: Look {
-                colours: colours && stdout.is_terminal(),
-                width: rustix::termios::tcgetwinsize(&stdout).ok().map(|size| size.ws_col).filter(|width| *width > 0),
-            },
-            stderr: Look { colours: colours && stderr.is_terminal(), width: None },
-        }
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let colours = !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb");
+        let look = |stream: &dyn AsFd| Look {
+            colours: colours && isatty(stream.as_fd()),
+            width: tcgetwinsize(stream.as_fd()).ok().map(|size| size.ws_col).filter(|width| *width > 0),
+        };
+        Self { json, stdout: look(&std::io::stdout()), stderr: look(&std::io::stderr()) }
     }
 
     /// Whether programs read it.
@@ -76,12 +58,12 @@ impl Output {
     }
 
     /// A list of things.
-    pub(super) fn list<N: Noun>(&self, values: &[Value], now: Timestamp) -> Result<(), super::failure::Failure> {
+    pub(super) fn list<N: Listed>(&self, values: &[Value], now: Timestamp) -> Result<(), Failure> {
         if self.json {
             print(&format!("{:#}\n", Value::from(values.to_vec())));
             return Ok(());
         }
-        let things = values.iter().map(super::noun::read::<N>).collect::<Result<Vec<N>, _>>()?;
+        let things = values.iter().map(read::<N>).collect::<Result<Vec<N>, _>>()?;
         if things.is_empty() {
             self.complain(&format!("There are no {}.\n", N::PLURAL));
             return Ok(());
@@ -92,12 +74,12 @@ impl Output {
     }
 
     /// One thing.
-    pub(super) fn one<N: Noun>(&self, value: &Value, now: Timestamp) -> Result<(), super::failure::Failure> {
+    pub(super) fn one<N: Shown>(&self, value: &Value, now: Timestamp) -> Result<(), Failure> {
         if self.json {
             self.value(value);
             return Ok(());
         }
-        self.details(super::noun::read::<N>(value)?.details(now));
+        self.details(read::<N>(value)?.details(now));
         Ok(())
     }
 
@@ -117,8 +99,8 @@ impl Output {
     /// its own and nothing around it, to be copied.
     pub(super) fn secret(&self, sentence: &str, secret: &str) {
         if !self.json {
-            let Look { colours, .. } = self.stdout;
-            print(&format!("\n{}\n\n{}\n\n", paint(colours, Tone::Strong, &plain(sentence)), plain(secret)));
+            let (bold, off) = if self.stdout.colours { ("\u{1b}[1m", "\u{1b}[0m") } else { ("", "") };
+            print(&format!("\n{bold}{}{off}\n\n{}\n\n", plain(sentence), plain(secret)));
         }
     }
 
@@ -134,9 +116,9 @@ impl Output {
         }
     }
 
-    /// A text for standard error as it looks there.
-    pub(super) fn on_stderr(&self, tone: Tone, text: &str) -> String {
-        paint(self.stderr.colours, tone, text)
+    /// Lines for standard error, beside what they are.
+    pub(super) fn beside(&self, title: Cell, lines: Vec<String>) -> String {
+        table::beside(title, lines, self.stderr)
     }
 }
 
@@ -151,12 +133,4 @@ pub(crate) fn print(text: &str) {
 /// would command the terminal.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
-}
-
-pub(super) fn paint(colours: bool, tone: Tone, text: &str) -> String {
-    if !colours {
-        return text.to_owned();
-    }
-    let style = tone.style();
-    format!("{style}{text}{style:#}")
 }

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::noun::{Named, Noun, Reference, Rows, all, find, read};
+use super::noun::{Listed, Named, Noun, Reference, Rows, Shown, all, find, read, text};
 use super::session::{Options, Session, read_token};
 use super::table::Cell;
 use super::wait::Patience;
@@ -58,14 +58,17 @@ enum Verb {
         project: String,
     },
 
-    /// Change a project
-    #[command(visible_alias = "rename")]
+    /// Change a project: its name, its delete protection
+    #[command(visible_alias = "rename", group = ArgGroup::new("change").required(true).multiple(true))]
     Update {
         /// Its id or name
         project: String,
         /// Its new name
-        #[arg(long)]
-        name: String,
+        #[arg(long, group = "change")]
+        name: Option<String>,
+        /// Whether it and its databases cannot be deleted
+        #[arg(long, group = "change", value_name = "ON|OFF", value_parser = on_or_off)]
+        delete_protection: Option<bool>,
     },
 
     /// Delete a project, and all its databases with their data
@@ -123,10 +126,15 @@ pub(super) struct Project {
     default_region: Option<String>,
     created_at: Timestamp,
     workspace: Reference,
+    #[serde(default)]
+    delete_protection: bool,
 }
 
 impl Noun for Project {
     const SINGULAR: &'static str = "project";
+}
+
+impl Listed for Project {
     const PLURAL: &'static str = "projects";
     const COLUMNS: &'static [&'static str] = &["NAME", "ID", "REGION", "CREATED"];
 
@@ -138,13 +146,16 @@ impl Noun for Project {
             Cell::age(self.created_at, now),
         ]
     }
+}
 
+impl Shown for Project {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
         vec![
             ("Name", Cell::new(&self.name)),
             ("Id", Cell::id(&self.id)),
             ("Region", Cell::maybe(self.default_region.as_deref())),
             ("Logical id", Cell::maybe(self.logical_id.as_deref())),
+            ("Protected", Cell::new(if self.delete_protection { "yes, from being deleted" } else { "no" })),
             ("Workspace", Cell::new(format!("{} ({})", self.workspace.name, self.workspace.id))),
             ("Created", Cell::time(self.created_at, now)),
         ]
@@ -169,6 +180,14 @@ impl Named for Project {
     }
 }
 
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it is on or off".into()),
+    }
+}
+
 /// The id of the project that a text means.
 pub(super) async fn find_project(session: &Session, text: &str) -> Result<String, Failure> {
     find::<Project>(session, text, all(&["projects"], &[])).await
@@ -188,9 +207,16 @@ impl Projects {
                 let id = find_project(session, &project).await?;
                 output.one::<Project>(&client.get(&["projects", &id]).await?, session.now())
             }
-            Verb::Update { project, name } => {
+            Verb::Update { project, name, delete_protection } => {
                 let id = find_project(session, &project).await?;
-                let changed = client.patch(&["projects", &id], &json!({"name": name})).await?;
+                let mut body = json!({});
+                if let Some(name) = name {
+                    body["name"] = name.into();
+                }
+                if let Some(protected) = delete_protection {
+                    body["deleteProtection"] = protected.into();
+                }
+                let changed = client.patch(&["projects", &id], &body).await?;
                 output.one::<Project>(&changed, session.now())
             }
             Verb::Delete { project, yes } => delete(session, &project, yes).await,
@@ -233,8 +259,7 @@ impl Create {
             session.output.value(&made);
             return outcome;
         }
-        let project: Project = read(&made)?;
-        session.output.say(&format!("Made the project {} ({}).", project.name, project.id));
+        session.output.say(&format!("Made the project {} ({}).", text(&made, "name"), text(&made, "id")));
         match &mut made["database"] {
             Value::Null => Ok(()),
             database => databases::present(session, database, &self.patience).await,

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::failure::Failure;
-use super::noun::{Noun, all};
+use super::noun::{Listed, Noun, all};
 use super::output::Tone;
 use super::session::{Options, Session};
 use super::table::Cell;
@@ -36,16 +36,15 @@ struct Region {
 
 impl Noun for Region {
     const SINGULAR: &'static str = "region";
+}
+
+impl Listed for Region {
     const PLURAL: &'static str = "regions";
     const COLUMNS: &'static [&'static str] = &["ID", "NAME", "STATUS"];
 
     fn cells(&self, _now: Timestamp) -> Vec<Cell> {
         let tone = if self.status == "available" { Tone::Good } else { Tone::Bad };
         vec![Cell::id(&self.id), Cell::new(&self.name), Cell::new(&self.status).with(tone)]
-    }
-
-    fn details(&self, _now: Timestamp) -> Vec<(&'static str, Cell)> {
-        vec![("Id", Cell::id(&self.id)), ("Name", Cell::new(&self.name)), ("Status", Cell::new(&self.status))]
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::failure::Failure;
-use super::noun::{Named, Noun, Rows, find, read};
+use super::noun::{Listed, Named, Noun, Rows, Shown, find, read};
 use super::projects::find_project;
 use super::prompt;
 use super::session::{Options, Session};
@@ -101,6 +101,9 @@ impl Token {
 
 impl Noun for Token {
     const SINGULAR: &'static str = "service token";
+}
+
+impl Listed for Token {
     const PLURAL: &'static str = "service tokens";
     const COLUMNS: &'static [&'static str] = &["NAME", "ID", "MAY", "EXPIRES", "USED"];
 
@@ -108,7 +111,9 @@ impl Noun for Token {
         let age = |time: Option<Timestamp>| time.map_or_else(|| Cell::maybe(None::<&str>), |time| Cell::age(time, now));
         vec![Cell::new(&self.name), Cell::id(&self.id), self.access(), age(self.expires_at), age(self.last_used_at)]
     }
+}
 
+impl Shown for Token {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
         let time =
             |time: Option<Timestamp>, none: &str| time.map_or_else(|| Cell::new(none), |time| Cell::time(time, now));

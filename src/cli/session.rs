@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::failure::Failure;
 use super::output::{Output, Tone};
 use super::saved;
+use super::table::Cell;
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::client::{self, Address, Client};
@@ -198,11 +199,9 @@ fn local_address(directory: &Path) -> Result<Option<Address>, String> {
 
 /// Beside the result: that a token can be read on its way.
 pub(super) fn warn_if_exposed(address: &Address, output: &Output) {
-    if address.is_exposed() {
-        output.note(&format!(
-            "{} {address} is not encrypted: who is on the way reads the token. Put TLS in front of it.",
-            output.on_stderr(Tone::Plain, "warning:")
-        ));
+    if address.is_exposed() && !output.json() {
+        let warning = format!("{address} is not encrypted: who is on the way reads the token; put TLS in front of it");
+        output.complain(&output.beside(Cell::new("warning:").with(Tone::Pending), vec![warning]));
     }
 }
 

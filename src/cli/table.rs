@@ -76,6 +76,19 @@ pub(super) fn facts(facts: Vec<(&'static str, Cell)>, look: Look) -> String {
     finish(table, &[0])
 }
 
+/// Lines of text beside a title, which stands at the first.
+pub(super) fn beside(title: Cell, lines: Vec<String>, look: Look) -> String {
+    let mut table = bare(look);
+    let mut title = Some(title);
+    for line in lines {
+        table.add_row([styled(title.take().unwrap_or_else(|| Cell::new(""))), styled(Cell::new(line))]);
+    }
+    for (column, padding) in table.column_iter_mut().zip([1, 0]) {
+        column.set_padding((0, padding));
+    }
+    table.trim_fmt() + "\n"
+}
+
 /// The text, with columns two blanks apart, and those whose lines are not to be broken as wide as they are.
 fn finish(mut table: Table, whole: &[usize]) -> String {
     for column in table.column_iter_mut() {
@@ -112,7 +125,6 @@ fn styled(cell: Cell) -> comfy_table::Cell {
         Tone::Pending => shown.fg(Color::DarkYellow),
         Tone::Bad => shown.fg(Color::DarkRed),
         Tone::Faint => shown.add_attribute(Attribute::Dim),
-        Tone::Strong => shown.add_attribute(Attribute::Bold),
     }
 }
 

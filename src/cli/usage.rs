@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::databases::find_database;
 use super::failure::Failure;
-use super::noun::Noun;
+use super::noun::{Noun, Shown};
 use super::session::Session;
 use super::table::Cell;
 
@@ -27,7 +27,7 @@ pub(super) struct Usage {
 struct Used {
     period: Period,
     metrics: Metrics,
-    generated_at: Timestamp,
+    measured_at: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
@@ -58,20 +58,16 @@ impl Metric {
 
 impl Noun for Used {
     const SINGULAR: &'static str = "usage";
-    const PLURAL: &'static str = "usages";
-    const COLUMNS: &'static [&'static str] = &["FROM", "TO", "OPERATIONS", "STORAGE"];
+}
 
-    fn cells(&self, now: Timestamp) -> Vec<Cell> {
-        self.details(now).into_iter().map(|(_, cell)| cell).collect()
-    }
-
+impl Shown for Used {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
         vec![
             ("From", Cell::time(self.period.start, now)),
             ("To", Cell::time(self.period.end, now)),
             ("Operations", self.metrics.operations.cell()),
             ("Storage", self.metrics.storage.cell()),
-            ("Measured", Cell::time(self.generated_at, now)),
+            ("Measured", self.measured_at.map_or_else(|| Cell::new("never"), |time| Cell::time(time, now))),
         ]
     }
 }

@@ -63,13 +63,15 @@ impl Patience {
 }
 
 fn ended(database: &Value, id: &str) -> Result<(), Failure> {
-    match database["status"].as_str() {
-        Some("failure") => Err(Failure::Failed(format!(
-            "the database {id} could not be made: {}",
-            database["statusReason"].as_str().unwrap_or("the server does not say why")
-        ))),
-        _ => Ok(()),
+    if database["status"] != "failure" {
+        return Ok(());
     }
+    let reason = database["statusReason"].as_str().unwrap_or("the server does not say why");
+    let cure = match database["operationId"].as_str() {
+        Some(operation) => format!("`howdah operations retry {operation}` tries again"),
+        None => format!("`howdah databases delete {id}` clears it away"),
+    };
+    Err(Failure::Failed(format!("the database {id} could not be made: {reason}; {cure}")))
 }
 
 /// A wait came to its end.

@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::failure::Failure;
-use super::noun::{Named, Noun, Rows, all, find};
+use super::limits::Limits;
+use super::noun::{Listed, Named, Noun, Rows, Shown, all, find};
 use super::session::{Options, Session};
 use super::table::Cell;
 use crate::base::id::WorkspaceId;
@@ -34,6 +35,12 @@ enum Verb {
         /// Its id (wksp_…) or name [default: the token's own]
         workspace: Option<String>,
     },
+
+    /// Show what a workspace may have and has
+    Limits {
+        /// Its id (wksp_…) or name [default: the token's own]
+        workspace: Option<String>,
+    },
 }
 
 #[derive(Deserialize)]
@@ -46,13 +53,18 @@ struct Workspace {
 
 impl Noun for Workspace {
     const SINGULAR: &'static str = "workspace";
+}
+
+impl Listed for Workspace {
     const PLURAL: &'static str = "workspaces";
     const COLUMNS: &'static [&'static str] = &["NAME", "ID", "CREATED"];
 
     fn cells(&self, now: Timestamp) -> Vec<Cell> {
         vec![Cell::new(&self.name), Cell::id(&self.id), Cell::age(self.created_at, now)]
     }
+}
 
+impl Shown for Workspace {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
         vec![("Name", Cell::new(&self.name)), ("Id", Cell::id(&self.id)), ("Created", Cell::time(self.created_at, now))]
     }
@@ -76,6 +88,14 @@ impl Named for Workspace {
     }
 }
 
+/// The id of the workspace that a text means; without one, of the token's own.
+async fn find_workspace(session: &Session, text: Option<String>) -> Result<String, Failure> {
+    match text {
+        Some(text) => find::<Workspace>(session, &text, all(&["workspaces"], &[])).await,
+        None => session.workspace().await,
+    }
+}
+
 impl Workspaces {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
         let (client, output) = (&session.client, &session.output);
@@ -85,11 +105,12 @@ impl Workspaces {
                 output.list::<Workspace>(&workspaces, session.now())
             }
             Verb::Get { workspace } => {
-                let id = match workspace {
-                    Some(text) => find::<Workspace>(session, &text, all(&["workspaces"], &[])).await?,
-                    None => session.workspace().await?,
-                };
+                let id = find_workspace(session, workspace).await?;
                 output.one::<Workspace>(&client.get(&["workspaces", &id]).await?, session.now())
+            }
+            Verb::Limits { workspace } => {
+                let id = find_workspace(session, workspace).await?;
+                output.one::<Limits>(&client.get(&["workspaces", &id, "limits"]).await?, session.now())
             }
         }
     }

@@ -26,7 +26,7 @@ impl Retry {
         let asked = match failure {
             // A server that was there a moment ago comes back; one that never was is not waited for.
             Failure::Unreachable { connected, .. } if *connected || self.tries > 1 => None,
-            Failure::Refused(refusal) if matches!(refusal.status, 429 | 502 | 503 | 504) => refusal.retry_after,
+            Failure::Refused(refusal) if matches!(refusal.status, 408 | 429 | 502 | 503 | 504) => refusal.retry_after,
             // The try before is still being carried out; any other conflict has no time at which it ends.
             Failure::Refused(refusal) if refusal.status == 409 && refusal.retry_after.is_some() => refusal.retry_after,
             Failure::Unreachable { .. } | Failure::Refused(_) | Failure::Foreign(_) => return None,
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn only_what_may_pass_by_itself_is_tried_again() {
         let again = |failure: &Failure| Retry::default().after(failure, 0).is_some();
-        for status in [429, 502, 503, 504] {
+        for status in [408, 429, 502, 503, 504] {
             assert!(again(&refused(status, None)), "{status}");
         }
         for status in [301, 400, 401, 403, 404, 413, 422, 500] {
