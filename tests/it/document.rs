@@ -61,14 +61,19 @@ pub(crate) fn check_sent(method: &Method, path: &str, body: &Value) {
     }
 }
 
-/// What the document says about a path: that of its own, or else that of the template that fits.
+/// What the document says about a path.
 fn item(path: &str) -> Option<&'static Value> {
+    template(path).map(|template| &DOCUMENT["paths"][template])
+}
+
+/// The document's own path that this one is: the same, or else a template that fits.
+pub(crate) fn template(path: &str) -> Option<&'static String> {
     let fits = |template: &str| {
         template.split('/').count() == path.split('/').count()
             && template.split('/').zip(path.split('/')).all(|(part, given)| part.starts_with('{') || part == given)
     };
     let paths = DOCUMENT["paths"].as_object().unwrap();
-    paths.get(path).or_else(|| paths.iter().find(|(template, _)| fits(template)).map(|(_, item)| item))
+    paths.get_key_value(path).map(|(same, _)| same).or_else(|| paths.keys().find(|template| fits(template)))
 }
 
 /// Every header is declared, unless it is one of transport, and fits its schema.

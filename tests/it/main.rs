@@ -28,6 +28,7 @@ mod migrations;
 mod openapi;
 mod operations;
 mod projects;
+mod schemathesis;
 mod sdk;
 mod service_tokens;
 mod start;

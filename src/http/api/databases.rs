@@ -213,9 +213,11 @@ pub(super) struct NewDatabaseWire {
 pub(super) struct CreateDatabase {
     /// Its name, 1 to 256 characters. Without one a default database is called like its project,
     /// and any other gets a made-up name.
+    #[serde(default, deserialize_with = "given")]
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// A region's id, or `inherit` for the project's.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, default = "us-east-1")]
     region: Option<String>,
     /// Whether it becomes the project's default database; a project has at most one.
@@ -223,6 +225,7 @@ pub(super) struct CreateDatabase {
     #[schema(default = false)]
     is_default: bool,
     /// What to make it from; only `empty`.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     source: Option<CreateSource>,
     /// Deprecated, and not taken: what `source` was called before.
@@ -247,9 +250,11 @@ pub(super) struct CreateDatabaseOf {
     project_id: String,
     /// Its name, 1 to 256 characters. Without one a default database is called like its project,
     /// and any other gets a made-up name.
+    #[serde(default, deserialize_with = "given")]
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// A region's id, or `inherit` for the project's.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, default = "us-east-1")]
     region: Option<String>,
     /// Whether it becomes the project's default database; a project has at most one.
@@ -257,6 +262,7 @@ pub(super) struct CreateDatabaseOf {
     #[schema(default = false)]
     is_default: bool,
     /// What to make it from; only `empty`.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     source: Option<CreateSource>,
     /// The branch that it stands on; the project's default one when no branch is named.
@@ -268,6 +274,7 @@ pub(super) struct CreateDatabaseOf {
     #[schema(nullable = false, value_type = String, required = false, min_length = 1, max_length = 256)]
     branch_git_name: Option<Option<String>>,
     /// An external tool's own name for it; unique on the branch. Not with `branchGitName`.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
 }
@@ -278,6 +285,7 @@ pub(super) struct CreateDatabaseOf {
 #[schema(example = json!({"name": "analytics"}))]
 pub(super) struct UpdateDatabase {
     /// Another name, 1 to 256 characters.
+    #[serde(default, deserialize_with = "given")]
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// The branch to move it to.
@@ -289,6 +297,7 @@ pub(super) struct UpdateDatabase {
     #[schema(nullable = false, value_type = String, required = false, min_length = 1, max_length = 256)]
     branch_git_name: Option<Option<String>>,
     /// An external tool's own name for it; unique on the branch. Not together with a move.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
 }

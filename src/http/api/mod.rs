@@ -135,7 +135,8 @@ impl PageQuery {
     }
 }
 
-/// Tells a null (`Some(None)`) from what was left out (`None`), for a field with a default.
+/// For a field that may be left out but not be null: a null would be read as one thing by some and as
+/// another by others. (`T` itself can be an option; null is `Some(None)` then.)
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::databases::NewDatabaseFields;
-use super::{Data, List, PageQuery, WorkspaceReference, databases as database_wire, sample_url, url};
+use super::{Data, List, PageQuery, WorkspaceReference, databases as database_wire, given, sample_url, url};
 use crate::app::App;
 use crate::auth::{Principal, service_tokens};
 use crate::base::clock::format_timestamp;
@@ -87,15 +87,19 @@ pub(super) struct CreateProject {
     #[schema(default = true)]
     create_database: bool,
     /// Its name, 1 to 256 characters; a made-up one when there is none.
+    #[serde(default, deserialize_with = "given")]
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// The region of its default database.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     region: Option<String>,
     /// An external tool's own name for it; unique in the workspace.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
     /// The workspace; the token's own.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     workspace_id: Option<String>,
 }
@@ -106,12 +110,15 @@ pub(super) struct CreateProject {
 #[schema(example = json!({"name": "another_name"}))]
 pub(super) struct UpdateProject {
     /// Another name, 1 to 256 characters.
+    #[serde(default, deserialize_with = "given")]
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
     /// Any object. It is kept and never shown.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, value_type = HashMap<String, Value>, required = false)]
     settings: Option<serde_json::Map<String, serde_json::Value>>,
     /// Whether it and its databases cannot be deleted.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     delete_protection: Option<bool>,
 }

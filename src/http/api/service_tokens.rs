@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Data, List, moment};
+use super::{Data, List, given, moment};
 use crate::app::App;
 use crate::auth::Limits;
 use crate::base::clock::format_timestamp;
@@ -90,6 +90,7 @@ pub(super) struct CreateServiceToken {
     #[schema(min_length = 1, max_length = 256)]
     name: String,
     /// Until when it is good; it does not expire when this is left out.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, format = "date-time")]
     expires_at: Option<String>,
     /// Whether it changes nothing.
@@ -97,6 +98,7 @@ pub(super) struct CreateServiceToken {
     #[schema(default = false)]
     read_only: bool,
     /// The only projects that it sees, with what is in them: 1 to 100; all when this is left out.
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, value_type = Option<Vec<ProjectId>>, min_items = 1, max_items = 100)]
     project_ids: Option<Vec<String>>,
 }

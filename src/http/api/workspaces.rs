@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Data, List, PageQuery, sample_url, url};
+use super::{Data, List, PageQuery, given, sample_url, url};
 use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
@@ -73,6 +73,7 @@ pub(super) struct SubscriptionWire {
 pub(super) struct CreateWorkspace {
     /// Its name.
     #[expect(dead_code, reason = "nobody can make a workspace yet: that takes a person who has signed in")]
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     display_name: Option<String>,
 }

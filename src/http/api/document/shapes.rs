@@ -136,14 +136,17 @@ pub(super) fn describe_texts(operation: &mut Operation) {
     }
 }
 
-/// Says how the ids in a path look.
+/// Says how the ids in a path look, where others are refused.
 pub(super) fn describe_ids(operation: &mut Operation, path: &str) {
+    let refuses = operation.responses.responses.contains_key("404");
     for parameter in operation.parameters.iter_mut().flatten() {
         let RefOr::T(parameter) = parameter else { continue };
         if parameter.parameter_in == ParameterIn::Path
             && let Some(named) = ids::named_by(path, &parameter.name)
         {
-            parameter.schema = Some(ids::given_id(named.prefix).into());
+            let mut schema = ids::given_id(named.prefix);
+            schema.pattern = schema.pattern.filter(|_| refuses);
+            parameter.schema = Some(schema.into());
         }
     }
 }
