@@ -65,7 +65,11 @@ async fn things(howdah: &Howdah) -> BTreeMap<&'static str, String> {
     let project = id(&owner.create_project("fuzzed").await);
     let databases = format!("/v1/projects/{project}/databases");
     let database = id(owner.post(&databases, json!({"name": "spare"})).await.data(201));
-    let branches = format!("/v1/projects/{project}/branches");
+    // In a project that is not deleted before the branch is.
+    let other = owner.post("/v1/projects", json!({"name": "branched", "createDatabase": false})).await;
+    let other = format!("/v1/projects/{}", id(other.data(201)));
+    owner.patch(&other, json!({"deleteProtection": true})).await.data(200);
+    let branches = format!("{other}/branches");
     let branch = id(owner.post(&branches, json!({"gitName": "spare"})).await.data(201));
     let workspace = owner.workspace_id().await;
     let client = "cmm3lndn701oo0uefvxzo0ivw";

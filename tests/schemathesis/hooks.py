@@ -1,4 +1,5 @@
-"""What schemathesis cannot know: a key stands for one change, and a token must not end itself."""
+"""What schemathesis cannot know: a key stands for one change, a token must not end itself, and a
+default branch is not deleted."""
 
 import itertools
 import os
@@ -18,3 +19,6 @@ def before_call(context, case, kwargs):
     token = str((case.path_parameters or {}).get("serviceTokenId"))
     if case.method == "DELETE" and any(kept.endswith(token) for kept in KEPT):
         case.path_parameters["serviceTokenId"] = os.environ["HOWDAH_SPARE_TOKEN"]
+    # It remembers the branch that lists begin with, which is the default one.
+    if case.method == "DELETE" and str((case.path_parameters or {}).get("branchId")).startswith("br_"):
+        case.path_parameters["branchId"] = os.environ["HOWDAH_BRANCH"]
