@@ -23,7 +23,7 @@ async fn every_answer_to_made_up_requests_is_documented() {
     let things = things(&howdah).await;
     let configuration =
         things.iter().fold(include_str!("../schemathesis/schemathesis.toml").to_owned(), |text, thing| {
-            text.replace(&format!("${{{}}}", thing.0), &thing.1)
+            text.replace(&format!("${{{}}}", thing.0), thing.1)
         });
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("schemathesis.toml");
