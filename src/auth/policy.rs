@@ -102,6 +102,20 @@ impl Principal {
         self.limits.projects.is_some().then_some(self.token)
     }
 
+    /// Whether it may see what is counted in the whole workspace.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] when it may not.
+    pub fn may_see_all(&self) -> Result<()> {
+        if self.limits.projects.is_some() {
+            return Err(Error::forbidden(
+                "This token is limited to projects and does not see the whole workspace.",
+                "Use a token that is not limited to projects.",
+            ));
+        }
+        Ok(())
+    }
+
     /// Whether it may change what it sees.
     ///
     /// # Errors

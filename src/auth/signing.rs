@@ -1,6 +1,7 @@
 //! The key that signs tokens: ES256, made at first start, kept in the metadata store under the
 //! master key. One fixed algorithm: a token that names another is refused (RFC 8725 §3.1).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -34,7 +35,8 @@ pub struct Claims {
 pub struct Signer {
     key_id: String,
     encoding: EncodingKey,
-    decoding: DecodingKey,
+    /// By key id: tokens that an earlier key has signed stay good.
+    decoding: HashMap<String, DecodingKey>,
     /// What good signatures say, by the hash of the whole token: checking one again would give the
     /// same. What a token is worth is asked of its row each time.
     known: Cache<[u8; 32], Arc<Claims>>,
@@ -46,10 +48,12 @@ impl Signer {
     /// # Errors
     /// When the stored key does not open under this master key.
     pub async fn load_or_create(tx: &Tx, keyring: &Keyring, now: jiff::Timestamp) -> Result<Self> {
-        let select = "SELECT key_id, sealed, public FROM keys WHERE purpose = $1 ORDER BY created_at DESC LIMIT 1";
-        if let Some(row) = tx.query_opt(select, &[&PURPOSE]).await? {
-            let pem = keyring.open(PURPOSE, row.get("sealed"))?;
-            return Self::from_pem(row.get("key_id"), &pem, row.get::<_, &str>("public").as_bytes());
+        let select = "SELECT key_id, sealed, public FROM keys WHERE purpose = $1 ORDER BY created_at DESC, key_id";
+        let rows = tx.query(select, &[&PURPOSE]).await?;
+        if let Some(newest) = rows.first() {
+            let private = keyring.open(PURPOSE, newest.get("sealed"))?;
+            let public = rows.iter().map(|row| (row.get("key_id"), row.get("public")));
+            return Self::from_pem(newest.get("key_id"), &private, public);
         }
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Error::internal)?;
         let (private, public) = (Secret::new(pair.serialize_pem()), public_pem(&pair));
@@ -59,14 +63,16 @@ impl Signer {
             &[&PURPOSE, &key_id, &keyring.seal(PURPOSE, private.expose().as_bytes())?, &public, &now],
         )
         .await?;
-        Self::from_pem(key_id, private.expose().as_bytes(), public.as_bytes())
+        Self::from_pem(key_id.clone(), private.expose().as_bytes(), [(key_id, public)])
     }
 
-    fn from_pem(key_id: String, private: &[u8], public: &[u8]) -> Result<Self> {
+    fn from_pem(key_id: String, private: &[u8], public: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+        let decoding = public.into_iter().map(|(id, pem)| Ok((id, DecodingKey::from_ec_pem(pem.as_bytes())?)));
+        let decoding: Result<_, jsonwebtoken::errors::Error> = decoding.collect();
         Ok(Self {
             key_id,
             encoding: EncodingKey::from_ec_pem(private).map_err(Error::internal)?,
-            decoding: DecodingKey::from_ec_pem(public).map_err(Error::internal)?,
+            decoding: decoding.map_err(Error::internal)?,
             known: Cache::new(REMEMBERED),
         })
     }
@@ -98,7 +104,8 @@ impl Signer {
         validation.required_spec_claims.clear();
         validation.validate_exp = false; // the row decides about expiry
         validation.validate_aud = false;
-        Some(jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation).ok()?.claims)
+        let key = self.decoding.get(&jsonwebtoken::decode_header(token).ok()?.kid?)?;
+        Some(jsonwebtoken::decode::<Claims>(token, key, &validation).ok()?.claims)
     }
 }
 

@@ -113,6 +113,10 @@ impl From<tokio_postgres::Error> for Error {
             }
             // A deadlock, no room, a shutdown, a fault of the disk: not what was asked is wrong.
             Some(code) if !["40", "53", "57", "58"].contains(&&code[..2]) => Self::Internal(Box::new(cause)),
+            Some(code) if code.starts_with("40") => Self::Unavailable {
+                message: "another change of the same thing got in the way, and nothing was changed".into(),
+                cause: Some(Box::new(cause)),
+            },
             _ => Self::Unavailable {
                 message: "the metadata store does not answer; try again in a moment".into(),
                 cause: Some(Box::new(cause)),

@@ -65,6 +65,12 @@ enum Command {
     /// `howdah serve` does this at each start; this is for those who want to do it before.
     Migrate(config::Place),
 
+    /// Make a token that may do everything in the first workspace, and print it
+    ///
+    /// For whoever has lost every token: on the machine itself, as the user that Howdah runs as,
+    /// while it serves.
+    IssueToken(config::Place),
+
     /// Print the OpenAPI document of the API
     Openapi,
 
@@ -123,6 +129,7 @@ pub fn main() -> ExitCode {
     match command {
         Command::Serve(config) => platform(serve::run(*config)),
         Command::Migrate(place) => platform(serve::migrate(place)),
+        Command::IssueToken(place) => platform(serve::issue_token(place)),
         Command::Openapi => {
             print(&openapi());
             ExitCode::SUCCESS

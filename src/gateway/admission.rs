@@ -25,10 +25,17 @@ struct Counts {
     sessions: usize,
     sessions_of: HashMap<DatabaseId, usize>,
     /// Open sessions by credential, each with what ends it.
-    of_connection: HashMap<ConnectionId, HashMap<u64, CancellationToken>>,
+    of_connection: HashMap<ConnectionId, HashMap<u64, Open>>,
     next: u64,
     /// Grows whenever credentials ended: a lookup from before may be out of date.
     generation: u64,
+}
+
+/// An open session.
+struct Open {
+    /// The user name that it logged in with: a connection that was rotated has another one.
+    user: String,
+    kick: CancellationToken,
 }
 
 /// A place among the connections that have not logged in.
@@ -98,14 +105,20 @@ impl Admission {
 
     /// Enters a session under its credential, so that `kick` is cancelled when that ends. `None`
     /// when credentials ended since `generation`: look it up again.
-    pub(crate) fn enter(&self, connection: ConnectionId, kick: CancellationToken, generation: u64) -> Option<Entry> {
+    pub(crate) fn enter(
+        &self,
+        connection: ConnectionId,
+        user: &str,
+        kick: CancellationToken,
+        generation: u64,
+    ) -> Option<Entry> {
         let mut counts = self.counts();
         if counts.generation != generation {
             return None;
         }
         counts.next += 1;
         let id = counts.next;
-        counts.of_connection.entry(connection).or_default().insert(id, kick);
+        counts.of_connection.entry(connection).or_default().insert(id, Open { user: user.to_owned(), kick });
         Some(Entry(self.clone(), connection, id))
     }
 
@@ -115,8 +128,8 @@ impl Admission {
             counts.generation += 1;
             counts.of_connection.remove(&connection)
         };
-        for kick in sessions.into_iter().flat_map(HashMap::into_values) {
-            kick.cancel();
+        for session in sessions.into_iter().flat_map(HashMap::into_values) {
+            session.kick.cancel();
         }
     }
 
@@ -139,10 +152,10 @@ impl Admission {
 
     /// After announcements were missed: asks about every credential in use, until there is an answer.
     async fn check_all(&self, lookup: &Lookup) {
-        let in_use: Vec<ConnectionId> = {
+        let in_use: Vec<String> = {
             let mut counts = self.counts();
             counts.generation += 1;
-            counts.of_connection.keys().copied().collect()
+            counts.sessions().map(|session| session.user.clone()).collect()
         };
         if in_use.is_empty() {
             return;
@@ -156,9 +169,19 @@ impl Admission {
                 }
             }
         };
-        for connection in in_use.into_iter().filter(|connection| !valid.contains(connection)) {
-            self.end(connection);
+        let counts = self.counts();
+        for session in counts.sessions() {
+            // One that began since then was looked up since then.
+            if in_use.contains(&session.user) && !valid.contains(&session.user) {
+                session.kick.cancel();
+            }
         }
+    }
+}
+
+impl Counts {
+    fn sessions(&self) -> impl Iterator<Item = &Open> {
+        self.of_connection.values().flat_map(HashMap::values)
     }
 }
 
@@ -231,10 +254,10 @@ mod tests {
         let connection = ConnectionId::generate(Clock::system().now());
         let before = admission.generation();
         let kick = CancellationToken::new();
-        let entry = admission.enter(connection, kick.clone(), before).unwrap();
+        let entry = admission.enter(connection, "u", kick.clone(), before).unwrap();
         admission.end(connection);
         assert!(kick.is_cancelled());
-        assert!(admission.enter(connection, CancellationToken::new(), before).is_none());
+        assert!(admission.enter(connection, "u", CancellationToken::new(), before).is_none());
         drop(entry);
         assert!(admission.counts().of_connection.is_empty());
     }

@@ -3,7 +3,6 @@
 use tokio::sync::broadcast;
 
 use crate::base::error::Result;
-use crate::base::id::ConnectionId;
 use crate::base::store::{Announcement, Store};
 use crate::domain::connections::credential::{self, Credential};
 
@@ -27,12 +26,12 @@ impl Lookup {
         }
     }
 
-    /// Which of these connections are still valid.
-    pub(crate) async fn still_valid(&self, connections: &[ConnectionId]) -> Result<Vec<ConnectionId>> {
+    /// Which of these user names still open a connection.
+    pub(crate) async fn still_valid(&self, users: &[String]) -> Result<Vec<String>> {
         match self {
-            Self::Store(store) => credential::still_valid(store, connections).await,
+            Self::Store(store) => credential::still_valid(store, users).await,
             #[cfg(test)]
-            Self::Table(table) => Ok(table.still_valid(connections)),
+            Self::Table(table) => Ok(table.still_valid(users)),
         }
     }
 
@@ -68,10 +67,9 @@ pub(crate) mod table {
             self.rows.lock().unwrap().get(user).cloned()
         }
 
-        pub(super) fn still_valid(&self, connections: &[ConnectionId]) -> Vec<ConnectionId> {
+        pub(super) fn still_valid(&self, users: &[String]) -> Vec<String> {
             let rows = self.rows.lock().unwrap();
-            let valid = |id: &&ConnectionId| rows.values().any(|row| row.connection == Some(**id));
-            connections.iter().filter(valid).copied().collect()
+            users.iter().filter(|user| rows.contains_key(*user)).cloned().collect()
         }
     }
 }

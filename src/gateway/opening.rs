@@ -174,7 +174,7 @@ async fn wait_until_ready(
             (Readiness::Failed(reason), _) => return Err(Refusal::Failed { reason: reason.clone() }),
             (Readiness::Ready | Readiness::Provisioning, None) => return Ok((credential, None)),
             (Readiness::Ready, Some(connection)) => {
-                if let Some(entry) = shared.admission.enter(connection, kick.clone(), generation) {
+                if let Some(entry) = shared.admission.enter(connection, &user, kick.clone(), generation) {
                     return Ok((credential, Some(entry)));
                 }
             }

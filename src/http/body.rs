@@ -77,9 +77,16 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
         return Err(Error::invalid("the body is not a JSON object", "Send one JSON object.").into());
     }
     serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let field = if path == "." { String::new() } else { format!("{path}: ") };
-        Error::invalid(format!("{field}{}", error.inner()), "See the request's schema at /v1/doc.").into()
+        let (path, cause) = (error.path().to_string(), error.inner().to_string());
+        // Serde does not say where a field is missing, but which one it is.
+        let missing = cause.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+        let within = if path == "." { String::new() } else { format!("{path}.") };
+        match missing {
+            Some(field) => Error::invalid(format!("{within}{field}: it is missing"), "Give it; the request needs it."),
+            None if path == "." => Error::invalid(cause, "See the request's schema at /v1/doc."),
+            None => Error::invalid(format!("{path}: {cause}"), "See the request's schema at /v1/doc."),
+        }
+        .into()
     })
 }
 

@@ -145,7 +145,11 @@ impl From<Error> for Failure {
             Error::Unavailable { ref cause, .. } => {
                 let cause = cause.as_ref().map(|cause| describe(cause.as_ref()));
                 tracing::warn!(cause, "answered 503: {message}");
-                Self::new(Kind::Unavailable, message, "Send the request again; Retry-After says when.")
+                Self::new(
+                    Kind::Unavailable,
+                    message,
+                    "Send the request again, a change under its Idempotency-Key; Retry-After says when.",
+                )
             }
             Error::Internal(cause) => {
                 tracing::error!(cause = %describe(cause.as_ref()), "answered 500");

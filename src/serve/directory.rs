@@ -14,6 +14,7 @@ use crate::base::secret::{Secret, random_bytes};
 
 /// The file whose lock says who has the directory open; where it is, the directory is Howdah's.
 const LOCK: &str = "lock";
+const MASTER_KEY: &str = "keys/master.key";
 
 /// An open data directory. One process has it at a time; a lock says who.
 pub(super) struct DataDirectory {
@@ -21,6 +22,18 @@ pub(super) struct DataDirectory {
     /// Never closed, so held until the process ends: work that outlives the value is still
     /// nobody else's.
     _lock: ManuallyDrop<File>,
+}
+
+/// The master key of a data directory that has one.
+///
+/// # Errors
+/// A sentence when it cannot be read.
+pub(super) fn read_master_key(directory: &Path) -> Result<Zeroizing<[u8; 32]>, String> {
+    let path = directory.join(MASTER_KEY);
+    let bytes = fs::read(&path).map(Zeroizing::new).map_err(|error| unusable(&path, &error))?;
+    <[u8; 32]>::try_from(bytes.as_slice())
+        .map(Zeroizing::new)
+        .map_err(|_| format!("{} is damaged: it must be 32 bytes long; restore it from a copy", path.display()))
 }
 
 impl DataDirectory {
@@ -99,18 +112,12 @@ impl DataDirectory {
     /// # Errors
     /// A sentence when it cannot be read or written.
     pub(super) fn master_key(&self) -> Result<Zeroizing<[u8; 32]>, String> {
-        let path = self.path.join("keys/master.key");
-        match fs::read(&path).map(Zeroizing::new) {
-            Ok(bytes) => <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| {
-                format!("{} is damaged: it must be 32 bytes long; restore it from a copy", path.display())
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key = Zeroizing::new(random_bytes::<32>());
-                self.write("keys/master.key", key.as_slice(), 0o600)?;
-                Ok(key)
-            }
-            Err(error) => Err(unusable(&path, &error)),
+        if self.path.join(MASTER_KEY).exists() {
+            return read_master_key(&self.path);
         }
+        let key = Zeroizing::new(random_bytes::<32>());
+        self.write(MASTER_KEY, key.as_slice(), 0o600)?;
+        Ok(key)
     }
 
     /// Which installation the directory belongs to, once it was used.

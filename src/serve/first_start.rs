@@ -9,7 +9,7 @@ use crate::base::error::{Error, Result, describe};
 use crate::base::id::InstallationId;
 use crate::base::keyring::Keyring;
 use crate::base::name::TokenName;
-use crate::base::secret::random_hex;
+use crate::base::secret::{Secret, random_hex};
 use crate::base::store::Store;
 use crate::domain::workspaces;
 use crate::engine::Instances;
@@ -75,6 +75,18 @@ pub(super) async fn ensure(
     }
     tx.commit().await.map_err(failed)?;
     Ok(First { signer, is_first })
+}
+
+/// Another token that may do everything in the oldest workspace.
+pub(super) async fn issue_token(store: &Store, keyring: &Keyring, clock: &Clock) -> Result<Secret> {
+    let tx = store.begin().await?;
+    let now = clock.now();
+    let signer = Signer::load_or_create(&tx, keyring, now).await?;
+    let workspace = workspaces::first(&tx).await?;
+    let name = TokenName::parse("Issued on the server")?;
+    let issued = service_tokens::issue(&tx, &signer, now, workspace, &name, &Limits::default()).await?;
+    tx.commit().await?;
+    Ok(issued.value)
 }
 
 const CERTIFICATE: &str = "gateway certificate";

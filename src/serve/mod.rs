@@ -173,6 +173,31 @@ pub async fn migrate(place: Place) -> Result<(), String> {
     Ok(())
 }
 
+/// Makes a token in the first workspace and prints it, past the API: the way back in for whoever reads the
+/// data directory.
+pub async fn issue_token(place: Place) -> Result<(), String> {
+    let path = place.data_directory()?;
+    let keyring = Keyring::new(&*directory::read_master_key(&path)?);
+    let config = match external_store(&place).await? {
+        Some(config) => config,
+        None => {
+            let mut config = tokio_postgres::Config::new();
+            config.host_path(path.join("metadata/socket")).user("howdah").dbname("howdah");
+            metadata::check(&config).await.map_err(|error| {
+                let shown = path.display();
+                format!("the Howdah of {shown} does not run: {}; start it with `howdah serve`", describe(&error))
+            })?;
+            config
+        }
+    };
+    let tasks = Tasks::default();
+    let store = Store::open(config, 1, &tasks).map_err(|error| describe(&error))?;
+    let issued = first_start::issue_token(&store, &keyring, &Clock::system()).await;
+    tasks.stop();
+    print(&format!("{}\n", issued.map_err(|error| describe(&error))?.expose()));
+    Ok(())
+}
+
 /// The addresses in use.
 struct Addresses {
     http: SocketAddr,

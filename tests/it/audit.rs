@@ -90,6 +90,9 @@ async fn what_was_refused_is_in_the_log_too() {
     assert_eq!((&refused[0]["status"], &refused[1]["status"]), (&json!(422), &json!(403)));
     assert_eq!(refused[1]["reason"], "This token is read-only.");
     assert_eq!(refused[1]["actor"]["id"], reader.id);
+    assert_eq!(refused[1]["resource"], json!({"type": "project", "id": project["id"], "name": null}));
+    let about = format!("?outcome=refused&projectId={}", project["id"].as_str().unwrap());
+    assert_eq!(actions(&log(&owner, &about).await), ["delete_project"]);
     assert_eq!(actions(&log(&stranger, "").await), ["delete_project"], "in the log of the one who tried");
 
     // A transfer is in both logs.
@@ -100,6 +103,8 @@ async fn what_was_refused_is_in_the_log_too() {
         assert_eq!(entries.len(), 1);
         assert!(!entries[0].to_string().contains(&token));
         assert_ne!(entries[0]["before"]["workspaceId"], entries[0]["after"]["workspaceId"]);
+        let own = person.get("/v1/me").await.data(200)["credential"]["id"].clone();
+        assert_eq!(entries[0]["actor"]["id"], own, "each side sees its own token");
     }
     stranger.delete(&path).await.data(204);
     howdah.assert_tidy().await;

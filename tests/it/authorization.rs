@@ -29,11 +29,11 @@ impl Call {
             (
                 "/v1/workspaces/{id}"
                 | "/v1/workspaces/{id}/subscription"
-                | "/v1/workspaces/{id}/limits"
                 | "/v1/workspaces/{id}/audit-log"
                 | "/v1/workspaces/{workspaceId}/integrations",
                 _,
             ) => 200,
+            ("/v1/workspaces/{id}/limits", _) => 403,
             ("/v1/projects" | "/v1/workspaces/{workspaceId}/service-tokens", "POST") => 403,
             _ => match self.stranger {
                 Stranger::NotFound => 404,

@@ -68,3 +68,19 @@ async fn connections_of_all_databases_are_in_one_list() {
     let short = json!({"databaseId": database, "name": "ab"});
     owner.post("/v1/connections", short).await.assert_error(422, "validation-error");
 }
+
+#[tokio::test]
+async fn deleting_a_connection_and_its_database_at_once_is_no_deadlock() {
+    let howdah = Howdah::start().await;
+    let owner = howdah.owner();
+    let project = owner.create_project("p").await["id"].as_str().unwrap().to_owned();
+    for _ in 0..6 {
+        let made = owner.post("/v1/databases", json!({"projectId": project})).await.data(201).clone();
+        let database = format!("/v1/databases/{}", made["id"].as_str().unwrap());
+        let connection = format!("/v1/connections/{}", made["defaultConnectionId"].as_str().unwrap());
+        let both = tokio::join!(owner.delete(&connection), owner.delete(&database));
+        assert!([204, 404].contains(&both.0.status.as_u16()), "{}", both.0.body);
+        both.1.data(200);
+    }
+    howdah.assert_tidy().await;
+}

@@ -136,6 +136,14 @@ async fn a_delete_protected_project_stays_until_that_is_turned_off() {
     owner.get(&second).await.data(200);
 
     owner.patch(&project, json!({"deleteProtection": false})).await.data(200);
+    // Who is told that it is protected can rely on that, whatever was asked for at the same time.
+    for round in 0..12 {
+        let new = json!({"name": format!("r{round}"), "createDatabase": false});
+        let raced = format!("/v1/projects/{}", owner.post("/v1/projects", new).await.data(201)["id"].as_str().unwrap());
+        let both = tokio::join!(owner.patch(&raced, json!({"deleteProtection": true})), owner.delete(&raced));
+        let both = (both.0.status.as_u16(), both.1.status.as_u16());
+        assert!([(200, 400), (404, 204)].contains(&both), "{both:?}");
+    }
     let (store, tasks) = howdah.store();
     let set = async |status: &str| {
         let session = store.session().await.unwrap();

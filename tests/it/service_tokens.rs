@@ -39,6 +39,30 @@ async fn a_token_is_shown_once_and_its_end_is_at_once() {
 }
 
 #[tokio::test]
+async fn the_last_token_that_may_do_everything_stays() {
+    let howdah = Howdah::start().await;
+    let owner = howdah.owner();
+    let tokens = format!("/v1/workspaces/{}/service-tokens", owner.workspace_id().await);
+    let own = owner.get("/v1/me").await.data(200)["credential"]["id"].as_str().unwrap().to_owned();
+    owner.create_token(json!({"name": "reader", "readOnly": true})).await;
+    owner.delete(&format!("{tokens}/{own}")).await.assert_error(409, "client-error");
+    let other = owner.create_token(json!({"name": "other"})).await;
+    // Two that revoke each other: one of them stays.
+    let (one, two) = (format!("{tokens}/{own}"), format!("{tokens}/{}", other.id));
+    let both = tokio::join!(other.person.delete(&one), owner.delete(&two));
+    assert!([both.0.status.as_u16(), both.1.status.as_u16()].contains(&204));
+    let left = [&owner, &other.person].map(|person| person.get("/v1/me"));
+    let left = futures_util::future::join_all(left).await;
+    assert_eq!(left.iter().filter(|answer| answer.status == 200).count(), 1);
+
+    // Whoever has lost every token makes another one on the machine itself.
+    let mut command = crate::harness::binary();
+    let issued = command.args(["issue-token", "--data-dir"]).arg(howdah.directory().path()).output().unwrap();
+    let value = String::from_utf8(issued.stdout).unwrap().trim().to_owned();
+    crate::harness::Person::new(howdah.url(), Some(value)).get("/v1/projects").await.data(200);
+}
+
+#[tokio::test]
 async fn a_limited_token_does_its_work_and_no_more() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();

@@ -76,6 +76,10 @@ pub struct Refusal {
     pub status: u16,
     /// The answer's message.
     pub reason: String,
+    /// What it was to be done to, as the request named it; that need not exist.
+    pub resource: Option<Resource>,
+    /// The project that the request named.
+    pub project: Option<ProjectId>,
 }
 
 /// An entry of the log.
@@ -158,26 +162,9 @@ pub struct Filter {
 
 /// Records a change, in the transaction that makes it, in the log of the caller's workspace.
 pub async fn record(tx: &Tx, actor: &Principal, now: Timestamp, change: Change) -> Result<()> {
-    record_in(tx, actor, now, actor.workspace(), change).await
-}
-
-/// Records a change that also concerns another workspace than the caller's.
-pub async fn record_in(
-    tx: &Tx,
-    actor: &Principal,
-    now: Timestamp,
-    workspace: WorkspaceId,
-    change: Change,
-) -> Result<()> {
     let Change { action, resource, project, before, after } = change;
-    let entry = Entry {
-        project,
-        action: action.to_owned(),
-        resource: Some(resource),
-        before,
-        after,
-        ..blank(actor, now, workspace)
-    };
+    let entry =
+        Entry { project, action: action.to_owned(), resource: Some(resource), before, after, ..blank(actor, now) };
     write(tx, &entry).await
 }
 
@@ -188,16 +175,18 @@ pub async fn record_refusal(tx: &Tx, actor: &Principal, now: Timestamp, refusal:
         outcome: Outcome::Refused,
         status: Some(refusal.status),
         reason: Some(refusal.reason),
-        ..blank(actor, now, actor.workspace())
+        resource: refusal.resource,
+        project: refusal.project,
+        ..blank(actor, now)
     };
     write(tx, &entry).await
 }
 
-fn blank(actor: &Principal, now: Timestamp, workspace: WorkspaceId) -> Entry {
+fn blank(actor: &Principal, now: Timestamp) -> Entry {
     let origin = actor.origin();
     Entry {
         id: AuditEntryId::generate(now),
-        workspace,
+        workspace: actor.workspace(),
         project: None,
         at: now,
         action: String::new(),

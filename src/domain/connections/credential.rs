@@ -69,12 +69,11 @@ pub async fn find_credential(store: &Store, user_name: &str) -> Result<Option<Cr
     }))
 }
 
-/// Which of these connections are still valid, for a listener that was away.
-pub async fn still_valid(store: &Store, connections: &[ConnectionId]) -> Result<Vec<ConnectionId>> {
-    let ids: Vec<Uuid> = connections.iter().map(ConnectionId::uuid).collect();
+/// Which of these user names still open a connection, for a listener that was away.
+pub async fn still_valid(store: &Store, users: &[String]) -> Result<Vec<String>> {
     let session = store.session().await?;
-    let rows = session.query("SELECT id FROM connections WHERE id = ANY ($1)", &[&ids]).await?;
-    Ok(rows.iter().map(|row| row.get::<_, Uuid>("id").into()).collect())
+    let rows = session.query("SELECT user_name FROM connections WHERE user_name = ANY ($1)", &[&users]).await?;
+    Ok(rows.iter().map(|row| row.get("user_name")).collect())
 }
 
 /// A platform credential that is good for a minute, in no list.

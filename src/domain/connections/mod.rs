@@ -104,10 +104,9 @@ pub async fn issue(tx: &Tx, now: Timestamp, database: DatabaseId, name: &Connect
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such connection.
 pub async fn rotate(tx: &Tx, actor: &Principal, now: Timestamp, id: ConnectionId) -> Result<NewCredential> {
-    let connection = get(tx, actor, id).await?;
-    actor.may_change()?;
+    let connection = lock(tx, actor, id).await?;
     let (credential, verifier) = NewCredential::generate(id);
-    if !store::replace(tx, &actor.scope(), &credential, &verifier).await? {
+    if !store::replace(tx, &credential, &verifier).await? {
         return Err(Error::not_found("connection", id));
     }
     connection.record(tx, actor, now, "rotate_connection").await?;
@@ -160,13 +159,23 @@ pub async fn of_databases(session: &Session, databases: &[Database]) -> Result<V
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such connection.
 pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: ConnectionId) -> Result<()> {
-    let connection = get(tx, actor, id).await?;
-    actor.may_change()?;
-    if !store::remove(tx, &actor.scope(), id).await? {
+    let connection = lock(tx, actor, id).await?;
+    if !store::remove(tx, &connection).await? {
         return Err(Error::not_found("connection", id));
     }
     connection.record(tx, actor, now, "delete_connection").await?;
     tx.announce(Channel::ConnectionEnded, &id.bare()).await
+}
+
+/// A connection that the caller may change. Its database is locked first, as where that is changed or
+/// deleted: two orders would be a deadlock. It stays the caller's until the transaction ends.
+async fn lock(tx: &Tx, actor: &Principal, id: ConnectionId) -> Result<Connection> {
+    let connection = get(tx, actor, id).await?;
+    actor.may_change()?;
+    if !store::lock_database(tx, &actor.scope(), connection.database).await? {
+        return Err(Error::not_found("connection", id));
+    }
+    Ok(connection)
 }
 
 /// Ends every credential of a database that is being deleted.

@@ -24,13 +24,12 @@ pub(super) async fn lock_database(tx: &Tx, scope: &Scope, database: DatabaseId) 
     let statement = tx
         .prepare_cached(
             "SELECT
-               FROM databases d
-               JOIN projects p ON p.id = d.project_id
-              WHERE p.workspace_id = $1
-                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))
-                AND d.id = $3
-                AND d.deleted_at IS NULL
-                FOR NO KEY UPDATE OF d",
+               FROM databases
+              WHERE workspace_id = $1
+                AND ($2::uuid[] IS NULL OR project_id = ANY ($2))
+                AND id = $3
+                AND deleted_at IS NULL
+                FOR NO KEY UPDATE",
         )
         .await?;
     Ok(tx.query_opt(&statement, &[&scope.workspace, &scope.projects, &database.uuid()]).await?.is_some())
@@ -123,46 +122,24 @@ pub(super) async fn of_databases(session: &Session, databases: &[Database]) -> R
     Ok(session.query(&statement, &[&ids, &names, &projects]).await?.iter().map(read).collect())
 }
 
-/// False when the caller has no such connection.
-pub(super) async fn replace(tx: &Tx, scope: &Scope, credential: &NewCredential, verifier: &Verifier) -> Result<bool> {
-    let statement = tx
-        .prepare_cached(
-            "UPDATE connections c
-                SET user_name = $4, verifier = $5
-               FROM databases d, projects p
-              WHERE c.id = $3
-                AND d.id = c.database_id
-                AND d.deleted_at IS NULL
-                AND p.id = d.project_id
-                AND p.workspace_id = $1
-                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))",
-        )
-        .await?;
-    let id = credential.id.uuid();
+/// The caller has the database, and a lock on it. False when it has no such connection.
+pub(super) async fn replace(tx: &Tx, credential: &NewCredential, verifier: &Verifier) -> Result<bool> {
+    let statement = tx.prepare_cached("UPDATE connections SET user_name = $2, verifier = $3 WHERE id = $1").await?;
     let verifier = verifier.to_text();
-    Ok(tx.execute(&statement, &[&scope.workspace, &scope.projects, &id, &credential.user, &verifier]).await? == 1)
+    Ok(tx.execute(&statement, &[&credential.id.uuid(), &credential.user, &verifier]).await? == 1)
 }
 
-pub(super) async fn remove(tx: &Tx, scope: &Scope, id: ConnectionId) -> Result<bool> {
-    let clear =
-        tx.prepare_cached("UPDATE databases SET default_connection_id = NULL WHERE default_connection_id = $1").await?;
-    let remove = tx
+/// The caller has the database, and a lock on it. False when it has no such connection.
+pub(super) async fn remove(tx: &Tx, connection: &Connection) -> Result<bool> {
+    let clear = tx
         .prepare_cached(
-            "DELETE FROM connections c
-              USING databases d, projects p
-              WHERE c.id = $3
-                AND d.id = c.database_id
-                AND d.deleted_at IS NULL
-                AND p.id = d.project_id
-                AND p.workspace_id = $1
-                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))",
+            "UPDATE databases SET default_connection_id = NULL WHERE id = $1 AND default_connection_id = $2",
         )
         .await?;
-    if tx.execute(&remove, &[&scope.workspace, &scope.projects, &id.uuid()]).await? == 0 {
-        return Ok(false);
-    }
-    tx.execute(&clear, &[&id.uuid()]).await?;
-    Ok(true)
+    let remove = tx.prepare_cached("DELETE FROM connections WHERE id = $1").await?;
+    let (id, database) = (connection.id.uuid(), connection.database.uuid());
+    tx.execute(&clear, &[&database, &id]).await?;
+    Ok(tx.execute(&remove, &[&id]).await? == 1)
 }
 
 pub(super) async fn remove_all(tx: &Tx, database: DatabaseId) -> Result<Vec<ConnectionId>> {

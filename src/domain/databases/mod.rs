@@ -301,10 +301,14 @@ pub async fn update(
 pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: DatabaseId) -> Result<Database> {
     let database = get(tx, actor, id).await?;
     actor.may_change()?;
+    // The project first, as in a delete of the project. It stays the caller's, and as protected as it is.
+    if !store::lock_project(tx, &actor.scope(), database.project).await? {
+        return Err(Error::not_found("database", id));
+    }
     if projects::get(tx, actor, database.project).await?.delete_protection {
         return Err(Error::forbidden(
             format!("Delete protection is on for the project {}.", database.project),
-            "Turn it off first: PATCH /v1/projects/{id} with deleteProtection: false.",
+            format!("Turn it off first: PATCH /v1/projects/{} with deleteProtection: false.", database.project),
         ));
     }
     if database.is_default {

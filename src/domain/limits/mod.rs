@@ -89,10 +89,22 @@ impl Counted {
 /// How a workspace stands.
 ///
 /// # Errors
-/// [`Error::NotFound`] for any that the caller does not reach.
+/// [`Error::NotFound`] for any that the caller does not reach; [`Error::Forbidden`] when it does not see
+/// all of it.
 pub async fn get(session: &Session, actor: &Principal, quotas: &Quotas, workspace: WorkspaceId) -> Result<Standing> {
     workspaces::get(session, actor, workspace).await?;
+    actor.may_see_all()?;
     store::standing(session, quotas, workspace).await
+}
+
+/// Whether a workspace has as many projects or databases as it may have.
+///
+/// # Errors
+/// [`Error::NotFound`] for any that the caller does not reach.
+pub async fn is_blocked(session: &Session, actor: &Principal, quotas: &Quotas, workspace: WorkspaceId) -> Result<bool> {
+    workspaces::get(session, actor, workspace).await?;
+    let standing = store::standing(session, quotas, workspace).await?;
+    Ok(standing.projects.is_reached() || standing.databases.is_reached())
 }
 
 /// Checks a transaction that has added a project to a workspace. Others that add to it wait until

@@ -156,7 +156,7 @@ pub async fn retry(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) -
         before.can_retry() && databases::mark_provisioning(tx, before.database).await? && queue::retry(tx, id).await?;
     if !restarted {
         return Err(Error::conflict(
-            format!("the operation {id} cannot be retried: it is {}", before.state.as_str()),
+            format!("the operation {id} cannot be retried: its state is {}", before.state.as_str()),
             "Only the last operation of a database that is still there can be retried, once it has failed or was \
              cancelled.",
         ));

@@ -173,9 +173,10 @@ pub async fn transfer(
     limits::check_databases(tx, quotas, recipient.workspace(), brought).await?;
     operations::follow_project(tx, id).await?;
     let taken = get(tx, recipient, id).await?;
-    for workspace in [actor.workspace(), recipient.workspace()] {
+    // In each workspace's log is its own side: who of the other one it was is not its business.
+    for side in [actor, recipient] {
         let change = taken.change("transfer_project", Some(&project), Some(&taken));
-        audit::record_in(tx, actor, now, workspace, change).await?;
+        audit::record(tx, side, now, change).await?;
     }
     Ok(taken)
 }
@@ -187,15 +188,17 @@ pub async fn transfer(
 /// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when it may
 /// not; [`Error::Rejected`] while delete protection is on or one of its databases is being restored.
 pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: ProjectId) -> Result<Vec<WorkflowId>> {
-    let project = get(tx, actor, id).await?;
+    get(tx, actor, id).await?;
     actor.may_change()?;
+    // As it is once nobody else changes it: whoever was told that it is protected can rely on that.
+    hold(tx, id).await?;
+    let project = get(tx, actor, id).await?;
     if project.delete_protection {
         return Err(Error::rejected(
             format!("delete protection is on for the project {id}"),
-            "Turn it off first: PATCH /v1/projects/{id} with deleteProtection: false.",
+            format!("Turn it off first: PATCH /v1/projects/{id} with deleteProtection: false."),
         ));
     }
-    // The lock makes a create in this project wait, and find the project gone.
     if !store::mark_deleted(tx, &actor.scope(), id, now).await? {
         return Err(Error::not_found("project", id));
     }

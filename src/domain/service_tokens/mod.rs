@@ -37,6 +37,10 @@ pub struct ServiceToken {
 }
 
 impl ServiceToken {
+    fn is_unlimited(&self) -> bool {
+        self.limits == Limits::default()
+    }
+
     /// What the audit log says of a change of it; its value is no part of that.
     async fn record(&self, tx: &Tx, actor: &Principal, now: Timestamp, action: &'static str) -> Result<()> {
         let projects = self.limits.projects.as_ref();
@@ -108,7 +112,8 @@ pub async fn list(
 /// Ends a token: it is refused from the commit on, in every process.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the caller's workspace has no such token.
+/// [`Error::NotFound`] when the caller's workspace has no such token; [`Error::Conflict`] when nobody
+/// could do everything in the workspace any more.
 pub async fn delete(
     tx: &Tx,
     actor: &Principal,
@@ -121,6 +126,12 @@ pub async fn delete(
     }
     let token = get(tx, actor, id).await?;
     actor.may_change()?;
+    if token.is_unlimited() && !store::has_another_unlimited(tx, actor, id).await? {
+        return Err(Error::conflict(
+            "this is the last token that may do everything in the workspace, for ever",
+            "Create another one first, and revoke this one with that.",
+        ));
+    }
     if !store::revoke(tx, id, now).await? {
         return Err(Error::not_found("service token", id));
     }

@@ -36,6 +36,28 @@ pub(super) async fn list(
     Ok(rows.iter().map(read).collect())
 }
 
+/// Whether another token may do everything, for ever. The lock orders revocations: the later one sees the
+/// earlier.
+pub(super) async fn has_another_unlimited(tx: &Tx, actor: &Principal, id: ServiceTokenId) -> Result<bool> {
+    let lock = tx.prepare_cached("SELECT FROM workspaces WHERE id = $1 FOR NO KEY UPDATE").await?;
+    let statement = tx
+        .prepare_cached(
+            "SELECT
+               FROM service_tokens
+              WHERE workspace_id = $1
+                AND id <> $2
+                AND revoked_at IS NULL
+                AND expires_at IS NULL
+                AND NOT read_only
+                AND project_ids IS NULL
+              LIMIT 1",
+        )
+        .await?;
+    let workspace = actor.workspace().uuid();
+    tx.query(&lock, &[&workspace]).await?;
+    Ok(tx.query_opt(&statement, &[&workspace, &id.uuid()]).await?.is_some())
+}
+
 pub(super) async fn revoke(tx: &Tx, id: ServiceTokenId, now: Timestamp) -> Result<bool> {
     let statement =
         tx.prepare_cached("UPDATE service_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL").await?;

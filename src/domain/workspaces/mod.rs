@@ -37,6 +37,14 @@ pub async fn get(session: &Session, actor: &Principal, id: WorkspaceId) -> Resul
     reachable.ok_or_else(|| Error::not_found("workspace", id))
 }
 
+/// The oldest workspace, whoever asks.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is none.
+pub async fn first(session: &Session) -> Result<WorkspaceId> {
+    store::first(session).await?.ok_or_else(|| Error::not_found("workspace", "first"))
+}
+
 /// The workspaces that the caller reaches.
 pub async fn list(session: &Session, actor: &Principal, page: PageRequest<WorkspaceId>) -> Result<Page<Workspace>> {
     let rows = store::list(session, actor.workspace(), page).await?;

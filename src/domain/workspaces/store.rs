@@ -42,6 +42,11 @@ pub(super) async fn list(
     Ok(rows.iter().map(read).collect())
 }
 
+pub(super) async fn first(session: &Session) -> Result<Option<WorkspaceId>> {
+    let row = session.query_opt("SELECT id FROM workspaces ORDER BY id LIMIT 1", &[]).await?;
+    Ok(row.map(|row| row.get::<_, uuid::Uuid>("id").into()))
+}
+
 fn read(row: &Row) -> Workspace {
     Workspace { id: row.get::<_, Uuid>("id").into(), name: row.get("name"), created_at: row.get("created_at") }
 }

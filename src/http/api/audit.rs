@@ -92,7 +92,7 @@ pub(super) struct AuditEntryWire {
     /// The `X-Request-Id` of the answer.
     #[schema(example = "5d41402abc4b2a76")]
     request_id: String,
-    /// What it was done to; null where it was refused.
+    /// What it was done to, or was to be done to, as far as the request named it.
     resource: Option<AuditResourceWire>,
     /// The project that it was about, if it was about one.
     #[schema(value_type = Option<ProjectId>)]

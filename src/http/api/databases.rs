@@ -277,6 +277,9 @@ pub(super) struct CreateDatabaseOf {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
+    /// Deprecated, and not taken: what `source` was called before.
+    #[schema(ignore)]
+    from_database: Option<serde_json::Value>,
 }
 
 /// What to change about a database; what is left out stays.
@@ -485,11 +488,7 @@ pub(super) async fn create_database(
     body::Json(new): body::Json<CreateDatabase>,
 ) -> Result<Answer, Failure> {
     let project = parse_project(&project)?;
-    // Left unread, it would give an empty database to somebody who wants a copy.
-    if new.from_database.is_some() {
-        let message = "fromDatabase: a database cannot be made from another one yet";
-        return Err(Error::invalid(message, "Leave it out to get an empty database.").into());
-    }
+    refuse_copy(new.from_database.as_ref())?;
     let CreateDatabase { name, region, is_default, source, .. } = new;
     let wanted = Wanted { name, region, is_default, source, placement: Placement::Default, logical_id: None };
     create(&app, &actor, &repeatable, project, wanted, |database, credential| {
@@ -500,6 +499,17 @@ pub(super) async fn create_database(
         Answer::of(StatusCode::CREATED, &Data { data })
     })
     .await
+}
+
+/// Left unread, it would give an empty database to somebody who wants a copy.
+fn refuse_copy(from_database: Option<&serde_json::Value>) -> Result<(), Error> {
+    match from_database {
+        None => Ok(()),
+        Some(_) => Err(Error::invalid(
+            "fromDatabase: a database cannot be made from another one yet",
+            "Leave it out to get an empty database.",
+        )),
+    }
 }
 
 /// What a create asks for, whichever way it came.
@@ -592,6 +602,7 @@ pub(super) async fn create_database_of(
         return Err(Error::rejected(message, "Name the branch by branchId instead.").into());
     }
     let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
+    refuse_copy(new.from_database.as_ref())?;
     let CreateDatabaseOf { name, region, is_default, source, .. } = new;
     let wanted = Wanted { name, region, is_default, source, placement, logical_id };
     create(&app, &actor, &repeatable, project, wanted, |database, credential| {

@@ -32,15 +32,15 @@ pub(super) fn given_id(prefix: &str) -> Object {
 }
 
 /// What an id in a path names.
-pub(super) struct Named {
+pub(in crate::http) struct Named {
     /// The noun in error messages.
-    pub(super) kind: &'static str,
+    pub(in crate::http) kind: &'static str,
     /// What stands before the underscore.
-    pub(super) prefix: &'static str,
+    pub(in crate::http) prefix: &'static str,
 }
 
 /// What this parameter of a path names: that is told by what stands before it.
-pub(super) fn named_by(path: &str, parameter: &str) -> Option<Named> {
+pub(in crate::http) fn named_by(path: &str, parameter: &str) -> Option<Named> {
     let (before, _) = path.split_once(&format!("/{{{parameter}}}"))?;
     let (kind, prefix) = match before.rsplit('/').next()? {
         "workspaces" => ("workspace", WorkspaceId::PREFIX),

@@ -79,6 +79,7 @@ impl From<Rate> for RateWire {
     params(("id" = String, Path, description = "The workspace's id.")), responses(
     (status = 200, description = "The limits.", body = Data<LimitsWire>),
     (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token is limited to projects.", body = ErrorBody),
     (status = 404, description = "There is no such workspace.", body = ErrorBody),
 ))]
 pub(super) async fn get_limits(

@@ -5,7 +5,7 @@ mod branches;
 mod connections;
 mod databases;
 pub(super) mod document;
-mod ids;
+pub(super) mod ids;
 mod integrations;
 mod limits;
 mod me;

@@ -200,6 +200,7 @@ pub(super) async fn create_service_token(
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The caller's token is read-only.", body = ErrorBody),
     (status = 404, description = "There is no such token.", body = ErrorBody),
+    (status = 409, description = "It is the last token that may do everything in the workspace.", body = ErrorBody),
 ))]
 pub(super) async fn delete_service_token(
     State(app): State<Arc<App>>,

@@ -146,12 +146,9 @@ pub(super) async fn get_subscription(
     Caller(actor): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Data<SubscriptionWire>>, Failure> {
-    let standing = limits::get(&app.store.session().await?, &actor, &app.quotas, parse(&id)?).await?;
-    let subscription = SubscriptionWire {
-        plan_name: "Self-hosted",
-        usage_blocked: standing.projects.is_reached() || standing.databases.is_reached(),
-        upgrade_url: app.public.api.clone(),
-    };
+    let usage_blocked = limits::is_blocked(&app.store.session().await?, &actor, &app.quotas, parse(&id)?).await?;
+    let subscription =
+        SubscriptionWire { plan_name: "Self-hosted", usage_blocked, upgrade_url: app.public.api.clone() };
     Ok(Json(Data { data: subscription }))
 }
 
