@@ -4,6 +4,7 @@
 //! (Crockford's base 32), so that text order, byte order and creation order agree.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -31,11 +32,39 @@ fn decode(text: &str) -> Option<Uuid> {
     Some(Uuid::from_u128(bits))
 }
 
-/// A new id's bits: milliseconds of `now`, then random ones.
+/// Keeps what this process records one after the other in order: a counter within each millisecond
+/// (RFC 9562, section 6.2, method 1), which does not go back while requests that began at other moments
+/// make ids too.
+struct Sequence(Mutex<(i64, u16)>);
+
+impl Sequence {
+    /// How far the clock may be behind the last id before that counts as a clock that was set back.
+    const SLACK_MS: i64 = 1000;
+    /// 12 bits.
+    const MOST: u16 = 0xfff;
+
+    /// The millisecond and the count of the next id.
+    fn next(&self, now: i64) -> (i64, u16) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (millis, count) = *last;
+        *last = match millis - now {
+            behind if !(0..=Self::SLACK_MS).contains(&behind) => (now, 0),
+            _ if count == Self::MOST => (millis + 1, 0),
+            _ => (millis, count + 1),
+        };
+        *last
+    }
+}
+
+static SEQUENCE: Sequence = Sequence(Mutex::new((0, 0)));
+
+/// A new id's bits: milliseconds of `now`, a count, then random ones.
 fn generate(now: Timestamp) -> Uuid {
     let mut random = [0u8; 10];
     super::secret::fill_random(&mut random);
-    uuid::Builder::from_unix_timestamp_millis(now.as_millisecond().max(0) as u64, &random).into_uuid()
+    let (millis, count) = SEQUENCE.next(now.as_millisecond().max(0));
+    [random[0], random[1]] = count.to_be_bytes();
+    uuid::Builder::from_unix_timestamp_millis(millis as u64, &random).into_uuid()
 }
 
 macro_rules! ids {
@@ -48,7 +77,7 @@ macro_rules! ids {
             /// What stands before the underscore.
             pub const PREFIX: &'static str = $prefix;
 
-            /// A new id; ids made later sort later (to the millisecond).
+            /// A new id; ids made later sort later: to the millisecond, and within one those of this process.
             pub fn generate(now: Timestamp) -> Self {
                 Self(generate(now))
             }
@@ -182,6 +211,16 @@ mod tests {
         for text in ["", "itgr_", "itgr_itgr_x", "UPPER", "a b", "a\0b", &"x".repeat(65)] {
             assert_eq!(OauthClientId::parse(text), None);
         }
+    }
+
+    #[test]
+    fn ids_are_in_the_order_in_which_they_were_made() {
+        let sequence = Sequence(Mutex::new((0, 0)));
+        let moments = [5000, 5000, 5001, 5000, 4001, 5002].into_iter().chain([5002; 5000]);
+        let made: Vec<_> = moments.map(|now| sequence.next(now)).collect();
+        assert!(made.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(made.last().map(|last| last.0), Some(5003), "a millisecond has no room for 5000");
+        assert_eq!(sequence.next(1000), (1000, 0), "the clock was set back");
     }
 
     #[test]
