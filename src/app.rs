@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use tokio::sync::broadcast;
 
 use crate::auth::signing::Signer;
@@ -38,6 +40,8 @@ pub struct App {
     pub regions: Regions,
     /// The addresses that customers are given.
     pub public: PublicAddresses,
+    /// How long a deleted database can be restored; zero: not at all.
+    pub undelete: SignedDuration,
     /// Proxies that are believed when they say where a request comes from.
     pub trusted_proxies: Vec<Network>,
     /// How fast requests may come.

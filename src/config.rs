@@ -9,6 +9,8 @@ use std::time::Duration;
 use clap::Args;
 use jiff::SignedDuration;
 
+use crate::jobs::retention::Schedule;
+
 use crate::app::{Rate, Rates};
 use crate::base::network::Network;
 use crate::domain::limits::Quotas;
@@ -124,6 +126,22 @@ pub struct Serve {
     #[arg(long = "region", env = "HOWDAH_REGIONS", value_name = "ID=NAME", value_delimiter = ';')]
     pub regions: Vec<String>,
 
+    /// Where backups are kept [default: `backups` in the data directory]
+    #[arg(long, env = "HOWDAH_BACKUP_DIR", value_name = "DIR")]
+    pub backup_dir: Option<PathBuf>,
+
+    /// Back a database that is in use up after so long since the last time; 0: never by itself
+    #[arg(long, env = "HOWDAH_BACKUP_EVERY", value_name = "TIME", default_value = "24h", value_parser = duration)]
+    pub backup_every: Duration,
+
+    /// Back a new database that is in use up for the first time after so long
+    #[arg(long, env = "HOWDAH_BACKUP_FIRST", value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub backup_first: Duration,
+
+    /// Keep deleted databases restorable for so long; 0: not at all
+    #[arg(long, env = "HOWDAH_UNDELETE", value_name = "TIME", default_value = "168h", value_parser = duration)]
+    pub undelete: Duration,
+
     /// Also write the audit log out, a line of JSON each entry: to a file, or to `syslog`
     #[arg(long, env = "HOWDAH_AUDIT_STREAM", value_name = "FILE|syslog")]
     pub audit_stream: Option<String>,
@@ -156,6 +174,16 @@ pub fn data_directory(chosen: Option<&Path>) -> Result<PathBuf, String> {
 }
 
 impl Serve {
+    /// When backups are made.
+    pub fn schedule(&self) -> Schedule {
+        Schedule { first: signed(self.backup_first), every: signed(self.backup_every) }
+    }
+
+    /// How long deleted databases can be restored.
+    pub fn undelete(&self) -> SignedDuration {
+        signed(self.undelete)
+    }
+
     /// How fast requests may come.
     pub fn rates(&self) -> Rates {
         let rate =
@@ -184,6 +212,10 @@ impl Serve {
         let bytes = u64::from(memory.totalram) * u64::from(memory.mem_unit);
         self.max_running.map_or((bytes / EACH).max(16) as usize, |given| given as usize)
     }
+}
+
+fn signed(time: Duration) -> SignedDuration {
+    SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX)
 }
 
 /// Reads `5m`, `90s`, `1h 30m`; a bare `0` is no limit.

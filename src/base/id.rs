@@ -140,6 +140,8 @@ ids! {
     InstanceId = "inst";
     /// A workflow in the queue, which the API calls an operation.
     WorkflowId = "op";
+    /// A backup.
+    BackupId = "bak";
     /// An entry of the audit log.
     AuditEntryId = "aud";
     /// This installation: which data directory and which metadata store belong together.

@@ -4,6 +4,7 @@
 //! Functions take the transaction first; they never begin or commit one. They never call the engine.
 
 pub mod audit;
+pub mod backups;
 pub mod branches;
 pub mod connections;
 pub mod databases;
@@ -13,6 +14,7 @@ pub mod limits;
 pub mod operations;
 pub mod projects;
 pub mod regions;
+pub mod restores;
 pub mod service_tokens;
 pub mod usage;
 pub mod workspaces;

@@ -4,6 +4,8 @@
 //! what it holds can be looked at. Its instances listen on real sockets and speak just enough
 //! of the protocol for a session through the gateway: every query answers one row, `1`.
 
+mod backups;
+
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
@@ -15,7 +17,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::backups::FakeVault;
+use super::backups::RestoreFacts;
 use super::{Counters, Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
+use crate::base::clock::Clock;
 use crate::base::id::InstanceId;
 use crate::base::secret::{random_bytes, random_hex};
 use crate::base::tasks::Tasks;
@@ -42,11 +47,34 @@ pub enum Verb {
     List,
     /// [`Engine::replenish_stock`].
     Replenish,
+    /// [`crate::engine::backups::Backups::ensure_archiving`].
+    EnsureArchiving,
+    /// [`crate::engine::backups::Backups::archive_pending`].
+    ArchivePending,
+    /// [`crate::engine::backups::Backups::archive_status`].
+    ArchiveStatus,
+    /// [`crate::engine::backups::Backups::flush_archive`].
+    FlushArchive,
+    /// [`crate::engine::backups::Backups::back_up`].
+    BackUp,
+    /// [`crate::engine::backups::Backups::backups`].
+    Backups,
+    /// [`crate::engine::backups::Backups::restore`].
+    Restore,
+    /// [`crate::engine::backups::Backups::expire`].
+    Expire,
+    /// [`crate::engine::backups::Backups::remove_backup`].
+    RemoveBackup,
+    /// [`crate::engine::backups::Backups::verify`].
+    Verify,
+    /// [`crate::engine::backups::Backups::ensure_forgotten`].
+    Forget,
 }
 
 /// The in-memory engine.
 pub struct FakeEngine {
     directory: PathBuf,
+    clock: Clock,
     tasks: Tasks,
     state: Mutex<State>,
 }
@@ -59,6 +87,8 @@ struct State {
     failures: HashMap<Verb, usize>,
     gates: HashMap<Verb, watch::Receiver<bool>>,
     calls: Vec<(Verb, Option<InstanceId>)>,
+    vaults: HashMap<InstanceId, FakeVault>,
+    repository_gone: bool,
 }
 
 #[derive(Default)]
@@ -74,10 +104,32 @@ struct FakeInstance {
     server: Option<CancellationToken>,
     busy: bool,
     outdated: bool,
+    /// All that it holds.
+    content: String,
+    timeline: u32,
+    /// How the restore that made it went.
+    restored: Option<RestoreFacts>,
     /// Those of its one database; none while nothing was done in it.
     counters: Option<Counters>,
     /// How often it has crashed.
     crashes: i64,
+}
+
+impl FakeInstance {
+    fn new(major: Major, system_identifier: u64) -> Self {
+        Self {
+            major,
+            system_identifier,
+            server: None,
+            busy: false,
+            outdated: false,
+            content: String::new(),
+            timeline: 1,
+            restored: None,
+            counters: None,
+            crashes: 0,
+        }
+    }
 }
 
 /// Holds up a verb until it is opened (or dropped).
@@ -96,11 +148,19 @@ impl FakeEngine {
     /// # Errors
     /// When there is no room for its sockets.
     pub fn new() -> io::Result<Arc<Self>> {
+        Self::with_clock(Clock::system())
+    }
+
+    /// The same, with the time of this clock in what it archives and backs up.
+    ///
+    /// # Errors
+    /// When there is no room for its sockets.
+    pub fn with_clock(clock: Clock) -> io::Result<Arc<Self>> {
         let directory = std::env::temp_dir().join(format!("howdah-fake-{}", random_hex::<6>()));
         std::fs::create_dir(&directory)?;
         let state =
             State { majors: vec![Major(17), Major(15)], stock: StockState { ready: 0, target: 2 }, ..State::default() };
-        Ok(Arc::new(Self { directory, tasks: Tasks::default(), state: Mutex::new(state) }))
+        Ok(Arc::new(Self { directory, clock, tasks: Tasks::default(), state: Mutex::new(state) }))
     }
 
     /// The next `times` calls of `verb` fail.
@@ -283,16 +343,7 @@ impl Engine for FakeEngine {
         }
         state.stock.ready = state.stock.ready.saturating_sub(1);
         let system_identifier = u64::from_ne_bytes(random_bytes());
-        let instance = FakeInstance {
-            major,
-            system_identifier,
-            server: None,
-            busy: false,
-            outdated: false,
-            counters: None,
-            crashes: 0,
-        };
-        state.instances.insert(id, instance);
+        state.instances.insert(id, FakeInstance::new(major, system_identifier));
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! An instance is *idle* when no transaction is open in it and no byte has passed for the limit.
 //! Open sessions do not keep it awake, since pools never disconnect: they are ended with 57P01.
 
+mod backups;
 mod measuring;
 
 use std::collections::{HashMap, HashSet};
@@ -15,6 +16,7 @@ use futures_util::stream;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::{Notify, OwnedMutexGuard, mpsc, oneshot, watch};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 pub use self::measuring::Measurement;
 
@@ -89,6 +91,8 @@ struct State {
     /// How many starts have ended, and how the last one failed, for those who waited for it.
     starts: u64,
     failure: Option<Failure>,
+    /// Ends the restore that is under way.
+    interrupt: Option<CancellationToken>,
 }
 
 struct Running {
@@ -607,6 +611,9 @@ impl Instances {
 
     /// Waits for the verb under way, then lets nobody in and tells those who are.
     async fn close(&self, slot: &Arc<Slot>, reason: EndReason) -> Reopen {
+        if let Some(interrupt) = &lock(&slot.state).interrupt {
+            interrupt.cancel();
+        }
         let gate = slot.gate.clone().lock_owned().await;
         let mut state = lock(&slot.state);
         state.closing = true;

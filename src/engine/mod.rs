@@ -5,6 +5,7 @@
 //! stops the idle ones.
 //! Nothing here knows of projects, connections or the API.
 
+pub mod backups;
 pub mod conformance;
 pub mod fake;
 pub mod instances;
@@ -17,6 +18,8 @@ use async_trait::async_trait;
 
 pub use instances::{Attachment, Instances, Limits, Measurement};
 
+use self::backups::Backups;
+
 use crate::base::id::InstanceId;
 
 /// The role that a tenant's sessions have inside every instance.
@@ -25,6 +28,9 @@ pub const TENANT_ROLE: &str = "tenant";
 pub const PLATFORM_ROLE: &str = "howdah";
 /// The platform's own database inside every instance, closed to everybody else.
 pub const PLATFORM_DATABASE: &str = "howdah";
+/// What pgBackRest logs in as: it can begin and end a backup and look at settings, and has no
+/// password while none goes on.
+pub const BACKUP_ROLE: &str = "howdah_backup";
 /// The tenant's database inside every instance.
 pub const TENANT_DATABASE: &str = "postgres";
 
@@ -140,7 +146,7 @@ pub enum EngineError {
     },
 }
 
-/// What drivers do. Every verb may be called at any time, twice, after a crash in the middle of
+/// What drivers do; [`Backups`] is the part about those. Every verb may be called at any time, twice, after a crash in the middle of
 /// the same verb, and has the same outcome; [`Instances`] never calls two verbs on one instance
 /// at the same time, but calls verbs on different instances concurrently.
 ///
@@ -161,7 +167,7 @@ pub enum EngineError {
 /// * `has_exited` waits until the server of a running instance ends by itself or is stopped;
 ///   returns at once for one that does not run.
 #[async_trait]
-pub trait Engine: Send + Sync + 'static {
+pub trait Engine: Backups + Send + Sync + 'static {
     /// The majors that this engine can start now, newest first.
     async fn majors(&self) -> Vec<Major>;
     /// See the contract above.

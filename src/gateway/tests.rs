@@ -21,6 +21,10 @@ use crate::base::scram::Verifier;
 use crate::base::secret::Secret;
 use crate::base::store::{Announcement, Channel};
 use crate::domain::connections::credential::{Credential, Readiness};
+use crate::engine::backups::{
+    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, ProgressSink, RecoverTo, RestoreFacts,
+    Retention, Vault,
+};
 use crate::engine::{self, Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
 
 /// An engine with one instance that always runs.
@@ -61,6 +65,51 @@ impl Engine for OneInstance {
     }
     async fn replenish_stock(&self) -> Result<StockLevel, EngineError> {
         Ok(StockLevel { ready: 0, target: 0 })
+    }
+}
+
+/// The gateway has nothing to do with backups.
+#[async_trait]
+impl Backups for OneInstance {
+    async fn ensure_archiving(&self, _: &Vault) -> Result<(), BackupError> {
+        unreachable!()
+    }
+    async fn archive_pending(&self) -> Result<(), EngineError> {
+        unreachable!()
+    }
+    async fn archive_status(&self, _: InstanceId) -> Result<ArchiveStatus, BackupError> {
+        unreachable!()
+    }
+    async fn flush_archive(&self, _: &Vault) -> Result<(), BackupError> {
+        unreachable!()
+    }
+    async fn back_up(&self, _: &Vault, _: BackupKind, _: ProgressSink) -> Result<BackupFacts, BackupError> {
+        unreachable!()
+    }
+    async fn backups(&self, _: &Vault) -> Result<Vec<BackupFacts>, BackupError> {
+        unreachable!()
+    }
+    async fn restore(
+        &self,
+        _: InstanceId,
+        _: &Vault,
+        _: &BackupLabel,
+        _: RecoverTo,
+        _: ProgressSink,
+    ) -> Result<RestoreFacts, BackupError> {
+        unreachable!()
+    }
+    async fn expire(&self, _: &Vault, _: Retention) -> Result<(), BackupError> {
+        unreachable!()
+    }
+    async fn remove_backup(&self, _: &Vault, _: &BackupLabel) -> Result<(), BackupError> {
+        unreachable!()
+    }
+    async fn verify(&self, _: &Vault) -> Result<(), BackupError> {
+        unreachable!()
+    }
+    async fn ensure_forgotten(&self, _: &Vault) -> Result<(), BackupError> {
+        unreachable!()
     }
 }
 

@@ -4,14 +4,23 @@ use std::time::Duration;
 
 use tokio_postgres::NoTls;
 
-use super::unknown;
+use super::backup::{engine_vault, from_backup, held, open_vault, reporting};
+use super::{restore, unknown};
 use crate::app::JobCtx;
 use crate::base::error::{Result, describe};
+use crate::base::id::{DatabaseId, InstanceId};
 use crate::domain::connections::credential::issue_probe;
-use crate::domain::databases::{self, Plan};
+use crate::domain::databases::{self, Plan, Status};
+use crate::domain::{backups, restores, usage};
+use crate::engine::backups::BackupKind;
 use crate::engine::{EngineError, Major, TENANT_DATABASE};
 use crate::queue::{Job, Reason, StepError};
 
+/// How often a delete tries to have a backup before it goes on without one.
+const TRIES_TO_KEEP: i32 = 6;
+/// How long a last measurement takes to be written down, at most.
+const MEASUREMENT_LOOKS: u32 = 20;
+const MEASUREMENT_LOOK: Duration = Duration::from_millis(100);
 /// One probe's limit: a start after a crash may take this long.
 const PROBE_LIMIT: Duration = Duration::from_secs(45);
 
@@ -27,7 +36,7 @@ const NO_ANSWER: &str = "it does not answer through the gateway; the server's lo
 /// The steps of `provision_database`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProvisionStep {
-    /// Take an instance out of the stock.
+    /// Take an instance out of the stock, or restore one from what it is made from.
     CreateInstance,
     /// Run SQL through the gateway's listening address, and call the database ready.
     ProveReady,
@@ -49,20 +58,23 @@ impl ProvisionStep {
 /// The steps of `delete_database`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeleteStep {
+    /// Have a backup of what is in it, while that can be undone.
+    KeepBackup,
     /// End sessions, stop the server, remove the directory.
     DestroyInstance,
-    /// Remove the rows.
+    /// Remove the rows, at once or when it can no longer be undone.
     Forget,
 }
 
 impl DeleteStep {
     /// All of them, in order.
-    pub const ALL: [Self; 2] = [Self::DestroyInstance, Self::Forget];
+    pub const ALL: [Self; 3] = [Self::KeepBackup, Self::DestroyInstance, Self::Forget];
 
     /// Its name in the queue.
     pub fn name(self) -> &'static str {
         match self {
-            Self::DestroyInstance => databases::DELETE.first_step,
+            Self::KeepBackup => databases::DELETE.first_step,
+            Self::DestroyInstance => "destroy_instance",
             Self::Forget => "forget",
         }
     }
@@ -92,8 +104,13 @@ async fn make(ctx: &JobCtx, job: &Job, plan: &Plan, step: &str) -> Result<(), St
     let store = &ctx.app.store;
     match ProvisionStep::ALL.into_iter().find(|known| known.name() == step) {
         Some(ProvisionStep::CreateInstance) => {
-            let major = major(ctx, plan).await?;
-            ctx.instances.ensure_created(plan.instance, major).await.map_err(from_engine)?;
+            match restores::find(&store.session().await?, plan.id).await? {
+                Some(restore) => restore::bring_back(ctx, job, &restore).await?,
+                None => {
+                    let major = major(ctx, plan).await?;
+                    ctx.instances.ensure_created(instance(plan)?, major).await.map_err(from_engine)?;
+                }
+            }
             let tx = store.begin().await?;
             job.advance(&tx, ProvisionStep::ProveReady.name()).await?;
             Ok(tx.commit().await?)
@@ -103,6 +120,10 @@ async fn make(ctx: &JobCtx, job: &Job, plan: &Plan, step: &str) -> Result<(), St
             let tx = store.begin().await?;
             databases::mark_ready(&tx, plan.id).await?;
             job.succeed(&tx).await?;
+            if restores::find(&tx, plan.id).await?.is_some() {
+                restores::finish(&tx, plan.id).await?;
+                databases::back_up_now(&tx, ctx.app.clock.now(), &ctx.app.keyring, plan.id).await?;
+            }
             Ok(tx.commit().await?)
         }
         None => Err(unknown("step", step)),
@@ -115,24 +136,125 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
     let store = &ctx.app.store;
     let plan = databases::plan(&store.session().await?, job.subject.into()).await?;
     match step {
+        Some(DeleteStep::KeepBackup) => {
+            if let Some(plan) = &plan {
+                keep_backup(ctx, job, plan).await?;
+            }
+            let tx = store.begin().await?;
+            job.advance(&tx, DeleteStep::DestroyInstance.name()).await?;
+            Ok(tx.commit().await?)
+        }
         Some(DeleteStep::DestroyInstance) => {
-            if let Some(plan) = plan {
-                ctx.instances.ensure_destroyed(plan.instance).await.map_err(from_engine)?;
+            if let Some(plan) = &plan {
+                let restore = restores::find(&store.session().await?, plan.id).await?;
+                let restored = restore.into_iter().flat_map(|restore| [Some(restore.instance), restore.replaced]);
+                for instance in restored.flatten().chain(plan.instance) {
+                    ctx.instances.ensure_destroyed(instance).await.map_err(from_engine)?;
+                }
             }
             let tx = store.begin().await?;
             job.advance(&tx, DeleteStep::Forget.name()).await?;
             Ok(tx.commit().await?)
         }
         Some(DeleteStep::Forget) => {
-            let tx = store.begin().await?;
-            if let Some(plan) = plan {
-                databases::forget(&tx, &plan).await?;
+            if let Some(plan) = &plan {
+                forget(ctx, plan).await?;
             }
+            let tx = store.begin().await?;
             job.succeed(&tx).await?;
             Ok(tx.commit().await?)
         }
         None => Err(unknown("step", job.step())),
     }
+}
+
+/// What was committed last is in a vault before the instance goes, if the database can be restored
+/// afterwards. A delete is not held up for ever by a repository that does not answer.
+async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan) -> Result<(), StepError> {
+    let Some(instance) = plan.instance.filter(|_| !ctx.app.undelete.is_zero() && plan.status == Status::Ready) else {
+        return Ok(());
+    };
+    let kept = async {
+        let used = stop_and_measure(ctx, plan.id, instance).await?;
+        let session = ctx.app.store.session().await?;
+        let known = backups::vault(&session, &ctx.app.keyring, instance).await?;
+        let has_backup = backups::newest(&session, instance).await?.is_some();
+        drop(session);
+        match known {
+            Some(known) if has_backup => ctx.instances.flush_archive(&engine_vault(&known)).await.map_err(from_backup),
+            _ if used => {
+                let tx = ctx.app.store.begin().await?;
+                backups::ensure_vault(&tx, ctx.app.clock.now(), &ctx.app.keyring, plan.id, instance).await?;
+                tx.commit().await?;
+                let (vault, known) = open_vault(ctx, instance).await?;
+                let backed_up =
+                    reporting(ctx, job, |progress| ctx.instances.back_up(&vault, BackupKind::Full, progress));
+                let facts = backed_up.await.map_err(from_backup)?;
+                let tx = ctx.app.store.begin().await?;
+                backups::add(&tx, &known, ctx.app.clock.now(), &held(&facts)).await?;
+                Ok(tx.commit().await?)
+            }
+            _ => Ok(()),
+        }
+    };
+    match kept.await {
+        Err(error) if job.attempts() >= TRIES_TO_KEEP => {
+            tracing::error!(
+                database.id = %plan.id, %error,
+                "{} is deleted without a backup of what was written to it last", plan.id
+            );
+            Ok(())
+        }
+        kept => kept,
+    }
+}
+
+/// Ends the sessions, and says whether the database was ever used: one that was not has nothing to keep.
+/// It is measured as it stops, and what was measured is written down a moment later; without that it
+/// counts as used.
+async fn stop_and_measure(ctx: &JobCtx, database: DatabaseId, instance: InstanceId) -> Result<bool, StepError> {
+    let begun = ctx.app.clock.now();
+    let facts = ctx.instances.list().await.map_err(from_engine)?;
+    let runs = facts.iter().any(|facts| facts.id == instance && facts.running);
+    ctx.instances.ensure_stopped(instance).await.map_err(from_engine)?;
+    for _ in 0..MEASUREMENT_LOOKS {
+        let (used, measured_at) = usage::activity(&ctx.app.store.session().await?, database).await?;
+        if used || !runs || measured_at.is_some_and(|at| at >= begun) {
+            return Ok(used);
+        }
+        tokio::time::sleep(MEASUREMENT_LOOK).await;
+    }
+    Ok(true)
+}
+
+/// Closes what is kept of it, or removes that too.
+async fn forget(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
+    let (store, now) = (&ctx.app.store, ctx.app.clock.now());
+    let session = store.session().await?;
+    let restorable = !ctx.app.undelete.is_zero() && backups::window(&session, plan.id, now).await?.latest().is_some();
+    let vaults = backups::vaults(&session, &ctx.app.keyring, plan.id).await?;
+    drop(session);
+    if !restorable {
+        for vault in &vaults {
+            ctx.instances.ensure_forgotten(&engine_vault(vault)).await.map_err(from_backup)?;
+        }
+    }
+    let tx = store.begin().await?;
+    for vault in &vaults {
+        if restorable {
+            backups::close_vault(&tx, vault.instance, now).await?;
+        } else {
+            backups::forget_vault(&tx, vault.instance).await?;
+        }
+    }
+    restores::finish(&tx, plan.id).await?;
+    databases::forget(&tx, plan, restorable.then(|| now + ctx.app.undelete)).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Its instance, which a database that is not deleted has.
+fn instance(plan: &Plan) -> Result<InstanceId, StepError> {
+    plan.instance.ok_or_else(|| StepError::Retry(format!("the database {} has no instance", plan.id).into()))
 }
 
 /// The major that was chosen for the database, or the newest one now.
@@ -149,9 +271,9 @@ async fn major(ctx: &JobCtx, plan: &Plan) -> Result<Major, StepError> {
 }
 
 /// Logs in through the gateway as a customer would, and asks something.
-async fn prove(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
+pub(super) async fn prove(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
     // Started here first: the engine's own words say whether it is worth waiting.
-    let _started = ctx.instances.attach_probe(plan.instance).await.map_err(from_engine)?;
+    let _started = ctx.instances.attach_probe(instance(plan)?).await.map_err(from_engine)?;
     let probe = issue_probe(&ctx.app.store.session().await?, plan.id).await?;
     let gateway = reachable(ctx.gateway);
     let mut config = tokio_postgres::Config::new();
@@ -187,7 +309,7 @@ async fn prove(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
 }
 
 /// Every fault of an engine may pass. What an operator installs, or room, may take long to come.
-fn from_engine(error: EngineError) -> StepError {
+pub(super) fn from_engine(error: EngineError) -> StepError {
     let reason = |explanation| Reason::new(error.to_string(), explanation);
     match error {
         EngineError::MajorMissing(_) => StepError::Wait(reason(NO_PROGRAMS)),

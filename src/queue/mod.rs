@@ -173,6 +173,24 @@ impl Job {
         store::end(tx, self, State::Succeeded, None).await
     }
 
+    /// Ends the workflow badly. Part of the transaction that makes that visible on its subject.
+    ///
+    /// # Errors
+    /// When the lease was lost: the transaction must not commit then.
+    pub async fn fail(&self, tx: &Tx, reason: &Reason) -> Result<()> {
+        store::end(tx, self, State::Failed, Some(reason)).await
+    }
+
+    /// How often this step was tried without success.
+    pub fn attempts(&self) -> i32 {
+        self.attempts
+    }
+
+    /// The step has been tried for too long.
+    pub fn is_overdue(&self) -> bool {
+        self.overdue
+    }
+
     /// Ends the workflow because its subject is to be deleted.
     ///
     /// # Errors
@@ -181,12 +199,28 @@ impl Job {
         store::end(tx, self, State::Superseded, None).await
     }
 
+    /// Says how far the step has come, in bytes. Nothing depends on it.
+    pub async fn report(&self, store: &Store, done: u64, total: u64) -> Result<()> {
+        store::report(store, self, done, total).await
+    }
+
     fn fail_on_purpose(&self) -> Result<()> {
         match self.fault {
             Some(Fault::BeforeWrite) => Err(Error::internal("injected: the step acted, its result was not written")),
             Some(Fault::Before | Fault::After | Fault::Repeat) | None => Ok(()),
         }
     }
+}
+
+/// Which kinds of workflows a worker takes, so that long ones do not keep quick ones waiting.
+#[derive(Clone, Copy, Debug)]
+pub enum Lane {
+    /// All of them.
+    Any,
+    /// These.
+    Only(&'static [&'static str]),
+    /// All but these.
+    AllBut(&'static [&'static str]),
 }
 
 /// A kind of workflow, as the one who starts it sees it.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use tokio::sync::Semaphore;
 
-use super::{Job, Reason, State, StepError, store};
+use super::{Job, Lane, Reason, State, StepError, store};
 use crate::base::error::{Result, describe};
 use crate::base::id::WorkflowId;
 use crate::base::store::{Announcement, Channel, Store, Tx};
@@ -75,8 +75,8 @@ impl Runner {
         self
     }
 
-    /// Claims and runs workflows, at most `concurrency` at a time, until the tasks stop.
-    pub async fn serve(&self, concurrency: usize) {
+    /// Claims and runs workflows of a lane, at most `concurrency` at a time, until the tasks stop.
+    pub async fn serve(&self, lane: Lane, concurrency: usize) {
         let slots = Arc::new(Semaphore::new(concurrency));
         let mut announcements = self.store.announcements();
         while !self.tasks.is_stopping() {
@@ -85,7 +85,7 @@ impl Runner {
                 () = self.tasks.stopping() => return,
             };
             let Ok(slot) = slot else { return };
-            match store::claim(&self.store, None).await {
+            match store::claim(&self.store, None, lane).await {
                 Ok(Some(job)) => {
                     let runner = self.clone();
                     self.tasks.spawn(async move {
@@ -129,7 +129,7 @@ impl Runner {
             }
             session.execute("UPDATE workflows SET run_after = now() WHERE id = $1", &[&id.uuid()]).await?;
             drop(session);
-            if let Some(job) = store::claim(&self.store, Some(id)).await? {
+            if let Some(job) = store::claim(&self.store, Some(id), Lane::Any).await? {
                 self.work(job).await;
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::{Job, Reason, State, StepError};
+use super::{Job, Lane, Reason, State, StepError};
 use crate::base::error::{Error, Result};
 use crate::base::id::WorkflowId;
 use crate::base::store::{Channel, Session, Store, Tx};
@@ -36,7 +36,7 @@ const UNBLOCKED: &str = "NOT EXISTS (SELECT
                                         AND o.state = 'running')";
 
 /// Takes the oldest workflow that is due and whose subject nobody works on.
-pub(super) async fn claim(store: &Store, only: Option<WorkflowId>) -> Result<Option<Job>> {
+pub(super) async fn claim(store: &Store, only: Option<WorkflowId>, lane: Lane) -> Result<Option<Job>> {
     let tx = store.begin().await?;
     // A claim that is lost in a crash is claimed again: it need not wait for the disk.
     tx.batch_execute("SET LOCAL synchronous_commit = off").await?;
@@ -51,6 +51,8 @@ pub(super) async fn claim(store: &Store, only: Option<WorkflowId>) -> Result<Opt
                FROM (SELECT id
                        FROM workflows c
                       WHERE ($2::uuid IS NULL OR c.id = $2)
+                        AND ($3::text[] IS NULL OR c.kind = ANY ($3))
+                        AND ($4::text[] IS NULL OR c.kind <> ALL ($4))
                         AND (c.state = 'waiting' AND c.run_after <= now()
                              OR c.state = 'running' AND c.lease_expires_at < now())
                         AND {UNBLOCKED}
@@ -62,7 +64,12 @@ pub(super) async fn claim(store: &Store, only: Option<WorkflowId>) -> Result<Opt
         ))
         .await?;
     let only = only.map(|id| id.uuid());
-    let row = match tx.query_opt(&statement, &[&LEASE.as_secs_f64(), &only]).await {
+    let (among, but) = match lane {
+        Lane::Any => (None, None),
+        Lane::Only(kinds) => (Some(kinds), None),
+        Lane::AllBut(kinds) => (None, Some(kinds)),
+    };
+    let row = match tx.query_opt(&statement, &[&LEASE.as_secs_f64(), &only, &among, &but]).await {
         Ok(row) => row,
         // Two workflows of one subject were claimed in the same instant: the other worker has it.
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => return Ok(None),
@@ -93,6 +100,19 @@ pub(super) async fn renew(store: &Store, job: &Job) -> Result<bool> {
     Ok(session.execute(&statement, &[&job.id.uuid(), &job.fence, &LEASE.as_secs_f64()]).await? == 1)
 }
 
+pub(super) async fn report(store: &Store, job: &Job, done: u64, total: u64) -> Result<()> {
+    let session = store.session().await?;
+    let statement = session
+        .prepare_cached(
+            "UPDATE workflows SET progress_done = $3, progress_total = $4
+              WHERE id = $1 AND fence = $2 AND state = 'running'",
+        )
+        .await?;
+    let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    session.execute(&statement, &[&job.id.uuid(), &job.fence, &bytes(done), &bytes(total)]).await?;
+    Ok(())
+}
+
 /// The next step begins with a full lease.
 pub(super) async fn advance(tx: &Tx, job: &Job, step: &str) -> Result<()> {
     let statement = tx
@@ -102,6 +122,8 @@ pub(super) async fn advance(tx: &Tx, job: &Job, step: &str) -> Result<()> {
                     attempts = 0,
                     reason = NULL,
                     explanation = NULL,
+                    progress_done = NULL,
+                    progress_total = NULL,
                     step_deadline = NULL,
                     lease_expires_at = now() + make_interval(secs => $4),
                     updated_at = now()

@@ -25,15 +25,17 @@ use crate::base::tasks::Tasks;
 use crate::cli::print;
 use crate::config::{Place, Serve};
 use crate::domain::regions::Regions;
-use crate::engine::local::{LocalConfig, LocalEngine, MetadataInstance};
+use crate::engine::local::{BackupConfig, LocalConfig, LocalEngine, MetadataInstance, Repository};
 use crate::engine::{Instances, Limits};
 use crate::gateway::{self, Gateway};
-use crate::jobs::{self, Workflows, reconcile, usage};
-use crate::queue::Runner;
+use crate::jobs::{self, Workflows, reconcile, retention, usage};
+use crate::queue::{Lane, Runner};
 use crate::{http, metadata};
 
 /// Workflows that run at a time. A provision mostly waits for the disk and for a server to start.
 const WORKERS: usize = 8;
+/// Workflows that copy or delete databases, at a time.
+const LONG_WORKERS: usize = 4;
 /// Pooled connections to the metadata store.
 const METADATA_CONNECTIONS: usize = 32;
 /// How long open HTTP requests may take to end at shutdown.
@@ -51,6 +53,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
     // What can be found out without making anything comes first.
     let local = local(&config.place)?;
     let local = LocalConfig { stock_target: config.stock, ..local };
+    let local = LocalConfig { backups: backups(&config, local.backups.clone())?, ..local };
     local.check()?;
     let regions = Regions::parse(&config.regions)?;
     config.audit_stream.as_deref().map(|target| jobs::audit::Target::parse(target).check()).transpose()?;
@@ -286,17 +289,20 @@ async fn start(
         trusted_proxies: config.trusted_proxies.clone(),
         rates: config.rates(),
         quotas: config.quotas(),
+        undelete: config.undelete(),
         tasks: tasks.clone(),
     });
     let ctx = Arc::new(JobCtx { app: app.clone(), instances: instances.clone(), gateway: gateway_address });
     let runner = Runner::new(store, Arc::new(Workflows(ctx.clone())), tasks.clone());
     tasks.spawn(gateway.serve());
-    tasks.spawn({
+    for (lane, workers) in [(Lane::AllBut(jobs::LONG), WORKERS), (Lane::Only(jobs::LONG), LONG_WORKERS)] {
         let runner = runner.clone();
-        async move { runner.serve(WORKERS).await }
-    });
+        tasks.spawn(async move { runner.serve(lane, workers).await });
+    }
     tasks.spawn(reconcile::stock(ctx.clone()));
     tasks.spawn(reconcile::idle_stop(ctx.clone()));
+    tasks.spawn(retention::archive(ctx.clone()));
+    tasks.spawn(retention::retain(ctx.clone(), config.schedule()));
     tasks.spawn(usage::measure(ctx.clone()));
     tasks.spawn(usage::record(ctx.clone(), measurements));
     tasks.spawn(reconcile::housekeeping(ctx.clone(), runner));
@@ -315,6 +321,15 @@ fn local(place: &Place) -> Result<LocalConfig, String> {
     local.programs.clone_from(&place.postgres_bin);
     local.uid_range = place.uid_range.clone();
     Ok(local)
+}
+
+/// Where backups go.
+fn backups(config: &Serve, defaults: BackupConfig) -> Result<BackupConfig, String> {
+    let Some(directory) = &config.backup_dir else { return Ok(defaults) };
+    let directory = std::path::absolute(directory).map_err(|error| {
+        format!("{} cannot be used: {error}; name another directory with --backup-dir", directory.display())
+    })?;
+    Ok(BackupConfig { repository: Some(Repository::Directory(directory)), ..defaults })
 }
 
 /// How to reach the metadata store that the operator has named, if it answers.

@@ -181,7 +181,10 @@ async fn default_databases_have_rules() {
     owner.post(&databases, json!({"isDefault": true})).await.assert_error(400, "client-error");
     owner.post(&databases, json!({"source": {"type": "backup"}})).await.assert_error(422, "validation-error");
     let copy = json!({"fromDatabase": {"id": project["database"]["id"]}});
-    owner.post(&databases, copy).await.assert_error(422, "validation-error");
+    let copied = owner.post(&databases, copy).await;
+    assert_eq!(copied.data(201)["source"], json!({"type": "database", "databaseId": project["database"]["id"]}));
+    let both = json!({"fromDatabase": {"id": project["database"]["id"]}, "source": {"type": "empty"}});
+    owner.post(&databases, both).await.assert_error(400, "client-error");
     let default = format!("/v1/databases/{}", project["database"]["id"].as_str().unwrap());
     owner.delete(&default).await.assert_error(403, "permission-denied");
     let connections = format!("{default}/connections");

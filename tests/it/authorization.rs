@@ -111,6 +111,13 @@ async fn every_operation_checks_who_is_calling() {
     let of_workspace_tokens = "/v1/workspaces/{workspaceId}/service-tokens";
     let of_database = "/v1/databases/{databaseId}/connections";
     let operation = format!("/v1/operations/{operation_id}");
+    let spare = owner.create_project("secret_spare").await;
+    let spare = format!("/v1/databases/{}", id(&spare["database"]));
+    let (restore_backup, to_copy) =
+        ("/v1/databases/{databaseId}/backups/{backupId}/restore", json!({"targetDatabaseName": "secret_copy"}));
+    let restore = "/v1/databases/{targetDatabaseId}/restore";
+    let from_backup =
+        json!({"source": {"type": "backup", "databaseId": default, "backupId": "bak_00000000000000000000000000"}});
     let (cancel, retry) = ("/v1/operations/{operationId}/cancel", "/v1/operations/{operationId}/retry");
     let of_client = "/v1/workspaces/{workspaceId}/integrations/{clientId}";
     // In an order in which the owner's calls work one after the other.
@@ -126,6 +133,18 @@ async fn every_operation_checks_who_is_calling() {
         // One that has ended well: a conflict, and so the owner's next calls find it as it is.
         post(cancel, format!("{operation}/cancel"), json!({}), Stranger::NotFound, 409),
         post(retry, format!("{operation}/retry"), json!({}), Stranger::NotFound, 409),
+        get("/v1/databases/{databaseId}/backups", format!("{database}/backups"), Stranger::NotFound),
+        // Something that is not there: the owner's next calls find the database as it is.
+        post(
+            restore_backup,
+            format!("{database}/backups/bak_00000000000000000000000000/restore"),
+            to_copy,
+            Stranger::NotFound,
+            404,
+        ),
+        post(restore, format!("{database}/restore"), from_backup, Stranger::NotFound, 404),
+        get("/v1/projects/{projectId}/deleted-databases", format!("{project}/deleted-databases"), Stranger::NotFound),
+        post("/v1/databases/{databaseId}/backups", format!("{spare}/backups"), json!({}), Stranger::NotFound, 202),
         get("/v1/databases/{databaseId}/operations", format!("{database}/operations"), Stranger::NotFound),
         get("/v1/me", "/v1/me".into(), Stranger::OwnOnly(200)),
         get(of_workspace_tokens, tokens.clone(), Stranger::OwnOnly(200)),

@@ -31,6 +31,8 @@ pub struct Howdah {
     child: Option<Child>,
     directory: Directory,
     arguments: Vec<String>,
+    /// What may be logged as an error.
+    expected: Vec<&'static str>,
     pub addresses: Value,
 }
 
@@ -127,6 +129,7 @@ impl Howdah {
             child: None,
             directory: Directory(directory),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            expected: Vec::new(),
             addresses: Value::Null,
         };
         howdah.launch().await;
@@ -137,12 +140,19 @@ impl Howdah {
     pub fn command(directory: &Path, arguments: &[String]) -> Command {
         let mut command = binary();
         command.arg("serve").arg("--data-dir").arg(directory).args(arguments);
-        for (flag, default) in [("--http", "127.0.0.1:0"), ("--gateway", "127.0.0.1:0"), ("--stock", "2")] {
+        for (flag, default) in
+            [("--http", "127.0.0.1:0"), ("--gateway", "127.0.0.1:0"), ("--stock", "2"), ("--undelete", "0")]
+        {
             if !arguments.iter().any(|argument| argument == flag) {
                 command.args([flag, default]);
             }
         }
         command
+    }
+
+    /// Lets errors with these texts be logged.
+    pub fn expect_errors(&mut self, texts: &[&'static str]) {
+        self.expected.extend(texts);
     }
 
     /// For the next launch.
@@ -278,7 +288,7 @@ impl Howdah {
             (row.get::<_, i64>(0) == 0).then_some(())
         })
         .await;
-        let rows = session.query("SELECT instance_id FROM databases", &[]).await.unwrap();
+        let rows = session.query("SELECT instance_id FROM databases WHERE instance_id IS NOT NULL", &[]).await.unwrap();
         let mut owned: Vec<String> =
             rows.iter().map(|row| howdah::base::id::InstanceId::from(row.get::<_, uuid::Uuid>(0)).bare()).collect();
         owned.sort();
@@ -309,7 +319,11 @@ impl Drop for Howdah {
             let left = self.directory.servers();
             assert!(left.is_empty(), "a clean stop leaves no server running: {left:?}");
             let log = self.log();
-            let errors: Vec<&str> = log.lines().filter(|line| line.contains(r#""level":"ERROR""#)).collect();
+            let errors: Vec<&str> = log
+                .lines()
+                .filter(|line| line.contains(r#""level":"ERROR""#))
+                .filter(|line| !self.expected.iter().any(|text| line.contains(text)))
+                .collect();
             assert!(errors.is_empty(), "nothing is logged as an error unexpectedly: {errors:#?}");
         }
         let _ = std::fs::remove_file(self.log_path());
@@ -392,6 +406,16 @@ impl Person {
     pub async fn send_with_key(&self, method: Method, path: &str, key: &str, body: &Value) -> Answer {
         let request = self.request(method.clone(), path).header("idempotency-key", key).json(body);
         answer(&method, path, request.send().await.unwrap()).await
+    }
+
+    /// Waits for an operation, and answers it as it ended.
+    pub async fn ended(&self, operation: &str) -> Value {
+        let path = format!("/v1/operations/{operation}");
+        eventually("an operation to end", async || {
+            let operation = self.get(&path).await.data(200).clone();
+            operation["endedAt"].is_string().then_some(operation)
+        })
+        .await
     }
 
     /// For requests that are not as they should be.

@@ -11,6 +11,7 @@ mod api;
 mod architecture;
 mod audit;
 mod authorization;
+mod backups;
 mod branches;
 mod cli;
 mod connections;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::document::{DOCUMENT, template};
-use crate::harness::Howdah;
+use crate::harness::{Howdah, eventually};
 use crate::integrations::consent;
 
 /// What the run may take, on a busy machine.
@@ -71,6 +71,14 @@ async fn things(howdah: &Howdah) -> BTreeMap<&'static str, String> {
     owner.patch(&other, json!({"deleteProtection": true})).await.data(200);
     let branches = format!("{other}/branches");
     let branch = id(owner.post(&branches, json!({"gitName": "spare"})).await.data(201));
+    eventually("the database to be ready", async || {
+        let shown = owner.get(&format!("/v1/databases/{database}")).await;
+        (shown.data(200)["status"] == "ready").then_some(())
+    })
+    .await;
+    let made = owner.post(&format!("/v1/databases/{database}/backups"), json!({})).await;
+    let backup = id(made.data(202));
+    owner.ended(made.headers["howdah-operation"].to_str().unwrap()).await;
     let workspace = owner.workspace_id().await;
     let client = "cmm3lndn701oo0uefvxzo0ivw";
     consent(howdah, &workspace, client).await;
@@ -87,6 +95,7 @@ async fn things(howdah: &Howdah) -> BTreeMap<&'static str, String> {
         ("HOWDAH_PROJECT", project),
         ("HOWDAH_BRANCH", branch),
         ("HOWDAH_DATABASE", database),
+        ("HOWDAH_BACKUP", backup),
         ("HOWDAH_INTEGRATION", integration),
         ("HOWDAH_CLIENT", format!("itgr_{client}")),
     ])

@@ -15,12 +15,14 @@ use howdah::base::keyring::Keyring;
 use howdah::base::name::{DatabaseName, ProjectName};
 use howdah::base::store::Store;
 use howdah::base::tasks::Tasks;
+use howdah::domain::backups;
 use howdah::domain::branches::Placement;
 use howdah::domain::connections::credential;
 use howdah::domain::databases::{self, NewDatabase};
 use howdah::domain::limits::Quotas;
 use howdah::domain::projects::{self, NewProject};
 use howdah::domain::regions::Regions;
+use howdah::domain::restores::{self, Source};
 use howdah::domain::usage::{self, Period, Sample, Usage};
 use howdah::domain::workspaces;
 use howdah::engine::fake::{FakeEngine, Verb};
@@ -28,7 +30,9 @@ use howdah::engine::local::{LocalConfig, MetadataInstance};
 use howdah::engine::{self, Instances, Major};
 use howdah::gateway::{self, Gateway, tls};
 use howdah::jobs::Workflows;
+use howdah::jobs::backup::BackUpStep;
 use howdah::jobs::database::{DeleteStep, ProvisionStep};
+use howdah::jobs::restore::RestoreStep;
 use howdah::metadata;
 use howdah::queue::{Fault, Runner, State};
 use jiff::SignedDuration;
@@ -97,6 +101,7 @@ impl World {
             trusted_proxies: Vec::new(),
             rates: Rates::default(),
             quotas: Quotas::default(),
+            undelete: jiff::SignedDuration::ZERO,
             tasks: tasks.clone(),
         });
         Self {
@@ -125,6 +130,7 @@ impl World {
             is_default: true,
             placement: Placement::Default,
             logical_id: None,
+            source: None,
         };
         let created = databases::create(&tx, &self.actor, now, &self.ctx.app.quotas, project.id, new).await.unwrap();
         tx.commit().await.unwrap();
@@ -222,6 +228,91 @@ async fn every_workflow_survives_a_failure_at_every_step() {
 }
 
 #[tokio::test]
+async fn backups_and_restores_survive_a_failure_at_every_step() {
+    let world = World::new().await;
+    let (project, database, workflow) = world.create().await;
+    world.runner().drive(workflow).await.unwrap();
+    let every_workflow: [(&str, Vec<&str>); 2] = [
+        (backups::BACK_UP.name, BackUpStep::ALL.iter().map(|step| step.name()).collect()),
+        (restores::RESTORE.name, RestoreStep::ALL.iter().map(|step| step.name()).collect()),
+    ];
+    let (store, clock) = (&world.ctx.app.store, &world.ctx.app.clock);
+    for (kind, steps) in every_workflow {
+        for step in steps {
+            for fault in FAULTS {
+                let runner = world.runner().with_faults(once(kind, step, fault));
+                let tx = store.begin().await.unwrap();
+                let now = clock.now();
+                let keyring = &world.ctx.app.keyring;
+                let (backup, workflow) =
+                    backups::create(&tx, &world.actor, now, keyring, database, None).await.unwrap();
+                tx.commit().await.unwrap();
+                assert_eq!(runner.drive(workflow).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
+                let found = backups::find(&store.session().await.unwrap(), database, backup.id).await.unwrap();
+                assert_eq!(found.unwrap().state, backups::State::Completed, "{kind} {step} {fault:?}");
+
+                let tx = store.begin().await.unwrap();
+                let source = Source::Backup { database, backup: backup.id, to: None };
+                let started = restores::start_in_place(&tx, &world.actor, now, database, &source).await.unwrap();
+                tx.commit().await.unwrap();
+                assert_eq!(started.0.status, databases::Status::Recovering);
+                assert_eq!(runner.drive(started.1).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
+                assert_eq!(world.status(database).await.status, databases::Status::Ready, "{kind} {step} {fault:?}");
+                assert_eq!((world.instance_count().await, world.count("restores").await), (1, 0));
+                // The first backup of what was restored, which nobody asked for.
+                let select = "SELECT id FROM workflows WHERE state = 'waiting'";
+                let row = store.session().await.unwrap().query_one(select, &[]).await.unwrap();
+                let first = row.get::<_, uuid::Uuid>("id").into();
+                assert_eq!(runner.drive(first).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
+            }
+        }
+    }
+    let workflow = world.delete(&project, database).await;
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    for table in ["databases", "vaults", "backups", "restores"] {
+        assert_eq!(world.count(table).await, 0, "{table}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_was_used_is_due_for_a_backup_and_nothing_else() {
+    let world = World::new().await;
+    let (_, database, workflow) = world.create().await;
+    world.runner().drive(workflow).await.unwrap();
+    let (app, hour) = (&world.ctx.app, SignedDuration::from_hours(1));
+    let due = async |later: SignedDuration| {
+        let now = app.clock.now() + later;
+        let session = app.store.session().await.unwrap();
+        let due = backups::due(&session, now, hour, SignedDuration::from_hours(24)).await.unwrap();
+        due.into_iter().map(|due| (due.database, due.kind)).collect::<Vec<_>>()
+    };
+    let day = SignedDuration::from_hours(25);
+    assert_eq!(due(day).await, [], "nothing was done in it");
+    let work = async |after: SignedDuration| {
+        let session = app.store.session().await.unwrap();
+        let insert = "INSERT INTO usage_hours VALUES ($1, date_trunc('hour', $2::timestamptz), 1, 1, $2)";
+        session.execute(insert, &[&database.uuid(), &(app.clock.now() + after)]).await.unwrap();
+    };
+    work(SignedDuration::from_secs(1)).await;
+    assert_eq!(due(SignedDuration::ZERO).await, [], "it is too young");
+    assert_eq!(due(hour * 2).await, [(database, backups::Kind::Full)]);
+
+    let tx = app.store.begin().await.unwrap();
+    let now = app.clock.now() + hour * 2;
+    let (_, workflow) = backups::create(&tx, &world.actor, now, &app.keyring, database, None).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(due(day * 2).await, [], "something is under way");
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    assert_eq!(due(day * 2).await, [], "nothing was done in it since");
+    work(hour * 3).await;
+    assert_eq!(due(hour * 4).await, [], "it was backed up lately");
+    assert_eq!(due(hour * 3 + day).await, [(database, backups::Kind::Differential)]);
+    assert_eq!(due(day * 9).await, [(database, backups::Kind::Full)], "a full one each week");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_delete_wins_over_a_provision_at_every_step() {
     let world = World::new().await;
     for step in ProvisionStep::ALL {
@@ -279,7 +370,7 @@ async fn a_provision_that_waits_for_room_or_programs_has_no_deadline_and_says_so
     let (_, first, workflow) = world.create().await;
     assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
     let session = world.ctx.app.store.session().await.unwrap();
-    let first = databases::plan(&session, first).await.unwrap().unwrap().instance;
+    let first = databases::plan(&session, first).await.unwrap().unwrap().instance.unwrap();
     for lack in ["room", "programs"] {
         match lack {
             "room" => world.engine.set_busy(first, true),
@@ -423,7 +514,7 @@ async fn what_runs_is_measured_and_recorded_until_the_last_stop() {
     let (project, database, workflow) = world.create().await;
     assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
     let session = world.ctx.app.store.session().await.unwrap();
-    let instance = databases::plan(&session, database).await.unwrap().unwrap().instance;
+    let instance = databases::plan(&session, database).await.unwrap().unwrap().instance.unwrap();
     let now = || world.ctx.app.clock.now();
     let used = async || {
         let period = Period::parse(None, None, now()).unwrap();

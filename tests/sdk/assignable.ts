@@ -20,7 +20,7 @@ type Area =
   | `/v1/me`;
 
 /** Operations of the SDK's areas that Howdah does not have yet. This list may only shrink. */
-type NotYet = "get /v1/databases/{databaseId}/backups" | "post /v1/databases/{targetDatabaseId}/restore";
+type NotYet = never;
 
 /** Successes that are not the SDK's, and what comes instead. This list may only shrink. */
 type Deviations = {
@@ -150,6 +150,8 @@ export const shared: Checked = {
   "get /v1/databases/{databaseId}/connections": true,
   "post /v1/databases/{databaseId}/connections": true,
   "get /v1/databases/{databaseId}/usage": true,
+  "get /v1/databases/{databaseId}/backups": true,
+  "post /v1/databases/{targetDatabaseId}/restore": true,
   "get /v1/integrations": true,
   "delete /v1/integrations/{id}": true,
   "get /v1/integrations/{id}": true,

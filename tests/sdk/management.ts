@@ -9,6 +9,7 @@ import assert from "node:assert/strict";
 import { createManagementApiClient } from "@prisma/management-api-sdk";
 
 import { shared } from "./assignable.js";
+import { useBackups } from "./nouns/backups.js";
 import { useBranches } from "./nouns/branches.js";
 import { useConnections } from "./nouns/connections.js";
 import { createProject, useDatabases, useUsage } from "./nouns/databases.js";
@@ -51,6 +52,7 @@ await done("every operation", async () => {
   await useDatabases(api, project);
   await useConnections(api, project.databaseId);
   await useUsage(api, project.databaseId);
+  await useBackups(api, project, baseUrl, required("HOWDAH_TOKEN"));
   const path = { id: project.projectId };
   await ok("delete the project", 204, api.DELETE("/v1/projects/{id}", { params: { path } }));
 

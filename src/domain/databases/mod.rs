@@ -7,22 +7,25 @@ use jiff::Timestamp;
 
 use crate::auth::Principal;
 use crate::base::error::{Error, Result};
-use crate::base::id::{BranchId, ConnectionId, DatabaseId, InstanceId, ProjectId, WorkflowId};
+use crate::base::id::{BackupId, BranchId, ConnectionId, DatabaseId, InstanceId, ProjectId, WorkflowId};
+use crate::base::keyring::Keyring;
 use crate::base::name::{BranchName, ConnectionName, DatabaseName, LogicalId};
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Channel, Session, Tx};
 use crate::domain::audit::{self, Change, Resource};
+use crate::domain::backups;
 use crate::domain::branches::{self, Placement};
 use crate::domain::connections::{self, Connection, NewCredential};
 use crate::domain::limits::{self, Quotas};
 use crate::domain::operations;
 use crate::domain::projects;
+use crate::domain::restores::{self, Recipe, SourceType};
 use crate::queue;
 
 /// Makes the instance of a new database and proves it.
 pub const PROVISION: queue::Kind = queue::Kind { name: "provision_database", first_step: "create_instance" };
 /// Takes a deleted database's instance away.
-pub const DELETE: queue::Kind = queue::Kind { name: "delete_database", first_step: "destroy_instance" };
+pub const DELETE: queue::Kind = queue::Kind { name: "delete_database", first_step: "keep_backup" };
 
 /// How a database stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +51,7 @@ impl Status {
         }
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    pub(in crate::domain) fn parse(text: &str) -> Result<Self> {
         [Self::Provisioning, Self::Ready, Self::Recovering, Self::Failure]
             .into_iter()
             .find(|status| status.as_str() == text)
@@ -87,6 +90,12 @@ pub struct Database {
     pub logical_id: Option<String>,
     /// The operation that is changing it, or changed it last.
     pub operation: Option<WorkflowId>,
+    /// What it was made from, or brought back to last.
+    pub source: SourceType,
+    /// The database that it was made from.
+    pub source_database: Option<DatabaseId>,
+    /// The backup that it was made from.
+    pub source_backup: Option<BackupId>,
 }
 
 impl Database {
@@ -126,6 +135,8 @@ pub struct NewDatabase {
     pub placement: Placement,
     /// See [`Database::logical_id`].
     pub logical_id: Option<LogicalId>,
+    /// What it is made from, unless it is to be empty.
+    pub source: Option<Recipe>,
 }
 
 /// What to change about a database.
@@ -170,12 +181,14 @@ pub struct Plan {
     pub id: DatabaseId,
     /// Its project.
     pub project: ProjectId,
-    /// Its instance.
-    pub instance: InstanceId,
+    /// Its instance; `None` once that was destroyed.
+    pub instance: Option<InstanceId>,
     /// The major that was chosen for it, once it was.
     pub major: Option<u16>,
     /// See [`Database::status_reason`].
     pub status_reason: Option<String>,
+    /// How it stands.
+    pub status: Status,
     /// It is to go.
     pub deleted: bool,
 }
@@ -201,7 +214,11 @@ pub async fn create(
     actor.may_change()?;
     let id = DatabaseId::generate(now);
     let branch = branches::place(tx, now, project, &new.placement).await?;
-    store::insert(tx, project, id, InstanceId::generate(now), branch, &new, now).await?;
+    let instance = InstanceId::generate(now);
+    store::insert(tx, project, id, instance, branch, &new, now).await?;
+    if let Some(recipe) = &new.source {
+        restores::plan_new(tx, id, instance, recipe).await?;
+    }
     let name = ConnectionName::parse("Default")?;
     let credential = connections::issue(tx, now, id, &name).await?;
     store::set_default_connection(tx, id, credential.id).await?;
@@ -220,6 +237,11 @@ pub async fn get(session: &Session, actor: &Principal, id: DatabaseId) -> Result
     let mut found = store::get(session, &actor.scope(), id).await?;
     attach_connections(session, &mut found).await?;
     found.pop().ok_or_else(|| Error::not_found("database", id))
+}
+
+/// Whether a live database of a project has this name.
+pub async fn has_name(session: &Session, project: ProjectId, name: &DatabaseName) -> Result<bool> {
+    store::has_name(session, project, name).await
 }
 
 /// A project's databases, oldest first.
@@ -333,7 +355,7 @@ pub async fn count_in_project(tx: &Tx, project: ProjectId) -> Result<u32> {
 /// part of deleting the project.
 ///
 /// # Errors
-/// [`Error::Rejected`] while one of them is being restored.
+/// [`Error::Rejected`] while one of them is being restored or backed up.
 pub async fn delete_all(tx: &Tx, now: Timestamp, project: ProjectId) -> Result<Vec<WorkflowId>> {
     let mut operations = Vec::new();
     for (id, status) in store::live_in_project(tx, project).await? {
@@ -341,6 +363,12 @@ pub async fn delete_all(tx: &Tx, now: Timestamp, project: ProjectId) -> Result<V
             return Err(Error::rejected(
                 format!("the project has a database that is being restored ({id})"),
                 "Wait until that has ended, and delete the project then.",
+            ));
+        }
+        if backups::is_requested(tx, id).await? {
+            return Err(Error::rejected(
+                format!("the project has a database that is being backed up ({id})"),
+                "Wait until that has ended, or cancel its operation, and delete the project then.",
             ));
         }
         operations.extend(mark_deleted(tx, now, id).await?);
@@ -376,6 +404,15 @@ pub async fn explain(session: &Session, id: DatabaseId, reason: Option<&str>) ->
     store::explain(session, id, reason).await
 }
 
+/// Starts a backup of a database by itself, if it is ready and none is under way: the first one of what
+/// was restored.
+pub async fn back_up_now(tx: &Tx, now: Timestamp, keyring: &Keyring, id: DatabaseId) -> Result<()> {
+    if let Some(database) = store::get_any(tx, id).await?.filter(|database| database.status == Status::Ready) {
+        backups::start(tx, now, keyring, &database).await?;
+    }
+    Ok(())
+}
+
 /// The probe through the gateway has succeeded.
 pub async fn mark_ready(tx: &Tx, id: DatabaseId) -> Result<()> {
     connections::credential::end_probes(tx, id).await?;
@@ -397,12 +434,48 @@ pub async fn mark_failed(tx: &Tx, id: DatabaseId, reason: &str) -> Result<()> {
     tx.announce(Channel::DatabaseChanged, &id.bare()).await
 }
 
-/// Removes the row of a database whose instance is gone, and its project's row if that waits for it.
-pub async fn forget(tx: &Tx, plan: &Plan) -> Result<()> {
+/// The instance of a deleted database is gone. The row stays until `forget_at`, while the database can
+/// be restored from what is kept of it; without that it goes, and its project's row if that waits
+/// for it.
+pub async fn forget(tx: &Tx, plan: &Plan, forget_at: Option<Timestamp>) -> Result<()> {
     // The project first, as when it moves to another workspace: two orders would be a deadlock.
     projects::hold(tx, plan.project).await?;
-    store::remove(tx, plan.id).await?;
-    projects::forget_if_empty(tx, plan.project).await
+    match forget_at {
+        Some(moment) => store::keep_until(tx, plan.id, moment).await,
+        None => {
+            store::remove(tx, plan.id).await?;
+            projects::forget_if_empty(tx, plan.project).await
+        }
+    }
+}
+
+/// Deleted databases that are kept no longer, and of which no vault is left.
+pub async fn outlived(session: &Session, now: Timestamp) -> Result<Vec<Plan>> {
+    store::outlived(session, now).await
+}
+
+/// A deleted database that can still be restored.
+#[derive(Clone, Debug)]
+pub struct Deleted {
+    /// Its id, to restore it from.
+    pub id: DatabaseId,
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// When it was deleted.
+    pub deleted_at: Timestamp,
+    /// Until when it can be restored.
+    pub restorable_until: Timestamp,
+}
+
+/// The deleted databases of a project that can still be restored, the last one first. The project may
+/// be deleted itself.
+///
+/// # Errors
+/// [`Error::NotFound`] for a project that the caller does not have, and did not have.
+pub async fn list_deleted(session: &Session, actor: &Principal, project: ProjectId) -> Result<Vec<Deleted>> {
+    store::list_deleted(session, &actor.scope(), project).await?.ok_or_else(|| Error::not_found("project", project))
 }
 
 /// Every instance that a database row, deleted or not, stands for.

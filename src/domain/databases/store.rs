@@ -4,13 +4,14 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Database, DatabaseChange, Filter, NewDatabase, Plan, Status};
+use super::{Database, DatabaseChange, Deleted, Filter, NewDatabase, Plan, Status};
 use crate::auth::Scope;
 use crate::base::error::{Error, Result};
 use crate::base::id::{BranchId, ConnectionId, DatabaseId, InstanceId, ProjectId};
 use crate::base::name::{BranchName, DatabaseName, LogicalId};
 use crate::base::page::PageRequest;
 use crate::base::store::{Conditions, Session, Tx};
+use crate::domain::restores::SourceType;
 
 const SELECT: &str = "SELECT d.id,
         d.name,
@@ -24,6 +25,9 @@ const SELECT: &str = "SELECT d.id,
         d.branch_id,
         d.logical_id,
         d.operation_id,
+        d.source_type,
+        d.source_database_id,
+        d.source_backup_id,
         p.name AS project_name
    FROM databases d
    JOIN projects p ON p.id = d.project_id
@@ -131,6 +135,19 @@ pub(super) async fn get(session: &Session, scope: &Scope, id: DatabaseId) -> Res
     session.query(&statement, &[&scope.workspace, &scope.projects, &id.uuid()]).await?.iter().map(read).collect()
 }
 
+pub(super) async fn has_name(session: &Session, project: ProjectId, name: &DatabaseName) -> Result<bool> {
+    let statement = session
+        .prepare_cached("SELECT FROM databases WHERE project_id = $1 AND name = $2 AND deleted_at IS NULL LIMIT 1")
+        .await?;
+    Ok(session.query_opt(&statement, &[&project.uuid(), &name.as_str()]).await?.is_some())
+}
+
+/// Whoever has it.
+pub(super) async fn get_any(session: &Session, id: DatabaseId) -> Result<Option<Database>> {
+    let statement = session.prepare_cached(&format!("{SELECT} AND d.id = $1")).await?;
+    session.query_opt(&statement, &[&id.uuid()]).await?.as_ref().map(read).transpose()
+}
+
 pub(super) async fn list(
     session: &Session,
     scope: &Scope,
@@ -178,20 +195,70 @@ pub(super) async fn mark_deleted(tx: &Tx, id: DatabaseId, now: Timestamp) -> Res
 pub(super) async fn plan(session: &Session, id: DatabaseId) -> Result<Option<Plan>> {
     let statement = session
         .prepare_cached(
-            "SELECT project_id, instance_id, major, status_reason, deleted_at IS NOT NULL AS deleted
+            "SELECT id, project_id, instance_id, major, status, status_reason, deleted_at IS NOT NULL AS deleted
                FROM databases
               WHERE id = $1",
         )
         .await?;
-    let row = session.query_opt(&statement, &[&id.uuid()]).await?;
-    Ok(row.map(|row| Plan {
-        id,
+    session.query_opt(&statement, &[&id.uuid()]).await?.as_ref().map(read_plan).transpose()
+}
+
+fn read_plan(row: &Row) -> Result<Plan> {
+    Ok(Plan {
+        id: row.get::<_, Uuid>("id").into(),
         project: row.get::<_, Uuid>("project_id").into(),
-        instance: row.get::<_, Uuid>("instance_id").into(),
+        instance: row.get::<_, Option<Uuid>>("instance_id").map(Into::into),
         major: row.get::<_, Option<i16>>("major").map(i16::unsigned_abs),
+        status: Status::parse(row.get("status"))?,
         status_reason: row.get("status_reason"),
         deleted: row.get("deleted"),
-    }))
+    })
+}
+
+pub(super) async fn keep_until(tx: &Tx, id: DatabaseId, moment: Timestamp) -> Result<()> {
+    let statement = tx.prepare_cached("UPDATE databases SET instance_id = NULL, forget_at = $2 WHERE id = $1").await?;
+    tx.execute(&statement, &[&id.uuid(), &moment]).await?;
+    Ok(())
+}
+
+pub(super) async fn outlived(session: &Session, now: Timestamp) -> Result<Vec<Plan>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT id, project_id, instance_id, major, status, status_reason, true AS deleted
+               FROM databases d
+              WHERE d.forget_at <= $1 AND NOT EXISTS (SELECT FROM vaults v WHERE v.database_id = d.id)
+              ORDER BY id",
+        )
+        .await?;
+    session.query(&statement, &[&now]).await?.iter().map(read_plan).collect()
+}
+
+/// None when the caller has no such project, deleted or not.
+pub(super) async fn list_deleted(session: &Session, scope: &Scope, project: ProjectId) -> Result<Option<Vec<Deleted>>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT d.id, d.name, d.region, d.deleted_at, d.forget_at
+               FROM projects p
+               LEFT JOIN databases d ON d.project_id = p.id AND d.deleted_at IS NOT NULL AND d.forget_at > now()
+              WHERE p.workspace_id = $1 AND ($2::uuid[] IS NULL OR p.id = ANY ($2)) AND p.id = $3
+              ORDER BY d.deleted_at DESC, d.id DESC",
+        )
+        .await?;
+    let rows = session.query(&statement, &[&scope.workspace, &scope.projects, &project.uuid()]).await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let kept = rows.iter().filter_map(|row| Some((row, row.get::<_, Option<Uuid>>("id")?)));
+    Ok(Some(
+        kept.map(|(row, id)| Deleted {
+            id: id.into(),
+            name: row.get("name"),
+            region: row.get("region"),
+            deleted_at: row.get("deleted_at"),
+            restorable_until: row.get("forget_at"),
+        })
+        .collect(),
+    ))
 }
 
 pub(super) async fn choose_major(session: &Session, id: DatabaseId, major: u16) -> Result<u16> {
@@ -254,7 +321,7 @@ pub(super) async fn remove(tx: &Tx, id: DatabaseId) -> Result<()> {
 }
 
 pub(super) async fn instances(session: &Session) -> Result<Vec<InstanceId>> {
-    let rows = session.query("SELECT instance_id FROM databases", &[]).await?;
+    let rows = session.query("SELECT instance_id FROM databases WHERE instance_id IS NOT NULL", &[]).await?;
     Ok(rows.iter().map(|row| row.get::<_, Uuid>("instance_id").into()).collect())
 }
 
@@ -274,5 +341,8 @@ fn read(row: &Row) -> Result<Database> {
         branch: row.get::<_, Uuid>("branch_id").into(),
         logical_id: row.get("logical_id"),
         operation: row.get::<_, Option<Uuid>>("operation_id").map(Into::into),
+        source: SourceType::parse(row.get("source_type")).unwrap_or(SourceType::Empty),
+        source_database: row.get::<_, Option<Uuid>>("source_database_id").map(Into::into),
+        source_backup: row.get::<_, Option<Uuid>>("source_backup_id").map(Into::into),
     })
 }

@@ -4,6 +4,7 @@
 mod store;
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::auth::Principal;
 use crate::base::error::{Error, Result};
@@ -11,12 +12,16 @@ use crate::base::id::{DatabaseId, ProjectId, WorkflowId};
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Session, Tx};
 use crate::domain::audit::{self, Change, Resource};
-use crate::domain::databases;
+use crate::domain::{backups, databases};
 use crate::queue;
 pub use crate::queue::State;
 
 /// What the owner of a database reads after its making was called off.
 const CALLED_OFF: &str = "its making was cancelled; retry the operation, or delete the database";
+
+const BACKUP_CALLED_OFF: &str = "it was cancelled";
+/// What may be left undone.
+const CANCELLABLE: [queue::Kind; 2] = [databases::PROVISION, backups::BACK_UP];
 
 /// An operation.
 #[derive(Clone, Debug)]
@@ -33,6 +38,8 @@ pub struct Operation {
     pub attempts: i32,
     /// Why it has not got further; why it ended, if not well.
     pub reason: Option<String>,
+    /// How far its step has come, in bytes: done, and of how many.
+    pub progress: Option<(i64, i64)>,
     /// What it works on.
     pub database: DatabaseId,
     /// The database's name when the operation began.
@@ -53,9 +60,9 @@ pub struct Operation {
 
 impl Operation {
     /// Whether it can be called off now: it has not ended, and what it does may be left undone. A
-    /// delete goes through, whatever happens.
+    /// delete and a restore in place go through, or fail by themselves.
     pub fn can_cancel(&self) -> bool {
-        !self.state.has_ended() && self.kind == databases::PROVISION.name
+        !self.state.has_ended() && CANCELLABLE.iter().any(|kind| kind.name == self.kind)
     }
 
     /// Whether it can be tried again: it failed or was cancelled, and nothing came after it.
@@ -83,6 +90,22 @@ pub struct Filter {
 pub async fn start(tx: &Tx, now: Timestamp, kind: queue::Kind, database: DatabaseId) -> Result<WorkflowId> {
     let id = WorkflowId::generate(now);
     queue::start(tx, id, kind, database.uuid()).await?;
+    store::insert(tx, id, database).await?;
+    store::make_current(tx, id, database).await?;
+    Ok(id)
+}
+
+/// Starts a workflow that changes nothing about its database, such as a backup of it: the operation that
+/// the database names stays the one that changed it.
+pub async fn start_beside(
+    tx: &Tx,
+    now: Timestamp,
+    kind: queue::Kind,
+    database: DatabaseId,
+    subject: Uuid,
+) -> Result<WorkflowId> {
+    let id = WorkflowId::generate(now);
+    queue::start(tx, id, kind, subject).await?;
     store::insert(tx, id, database).await?;
     Ok(id)
 }
@@ -120,14 +143,16 @@ pub async fn list_of_database(
     list(session, actor, &Filter { database: Some(database), ..Filter::default() }, page).await
 }
 
-/// Calls an operation off. Its database stands at `failure` then, to be retried or deleted.
+/// Calls an operation off. A database that was being made stands at `failure` then, to be retried
+/// or deleted; a backup that was being made has failed.
 ///
 /// # Errors
 /// [`Error::NotFound`] when it is none of the caller's; [`Error::Conflict`] when it has ended or
 /// goes through whatever happens.
 pub async fn cancel(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) -> Result<Operation> {
     let before = lock(tx, actor, id).await?;
-    let called_off = before.can_cancel() && queue::cancel(tx, id, CALLED_OFF).await?;
+    let reason = if before.kind == databases::PROVISION.name { CALLED_OFF } else { BACKUP_CALLED_OFF };
+    let called_off = before.can_cancel() && queue::cancel(tx, id, reason).await?;
     if !called_off {
         let state = before.state.as_str();
         return Err(match before.state.has_ended() {
@@ -141,7 +166,11 @@ pub async fn cancel(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) 
             ),
         });
     }
-    databases::mark_failed(tx, before.database, CALLED_OFF).await?;
+    if before.kind == databases::PROVISION.name {
+        databases::mark_failed(tx, before.database, CALLED_OFF).await?;
+    } else {
+        backups::mark_failed(tx, before.database, BACKUP_CALLED_OFF).await?;
+    }
     changed(tx, actor, now, "cancel_operation", &before).await
 }
 

@@ -17,6 +17,8 @@ const SELECT: &str = "SELECT o.id,
         w.step,
         w.attempts,
         w.explanation,
+        w.progress_done,
+        w.progress_total,
         o.database_id,
         o.database_name,
         o.project_id,
@@ -41,9 +43,13 @@ pub(super) async fn insert(tx: &Tx, id: WorkflowId, database: DatabaseId) -> Res
               WHERE d.id = $2",
         )
         .await?;
-    let point = tx.prepare_cached("UPDATE databases SET operation_id = $2 WHERE id = $1").await?;
     tx.execute(&insert, &[&id.uuid(), &database.uuid()]).await?;
-    tx.execute(&point, &[&database.uuid(), &id.uuid()]).await?;
+    Ok(())
+}
+
+pub(super) async fn make_current(tx: &Tx, id: WorkflowId, database: DatabaseId) -> Result<()> {
+    let statement = tx.prepare_cached("UPDATE databases SET operation_id = $2 WHERE id = $1").await?;
+    tx.execute(&statement, &[&database.uuid(), &id.uuid()]).await?;
     Ok(())
 }
 
@@ -108,6 +114,7 @@ fn read(row: &Row) -> Result<Operation> {
         step: row.get("step"),
         attempts: row.get("attempts"),
         reason: row.get("explanation"),
+        progress: row.get::<_, Option<i64>>("progress_done").zip(row.get("progress_total")),
         database: row.get::<_, Uuid>("database_id").into(),
         database_name: row.get("database_name"),
         project: row.get::<_, Uuid>("project_id").into(),

@@ -33,6 +33,9 @@ pub struct Project {
     pub workspace_name: String,
     /// Whether it and its databases can't be deleted.
     pub delete_protection: bool,
+    /// For how many days every moment of its databases stays restorable; `None`: as its workspace or the
+    /// server has it.
+    pub backup_retention_days: Option<i32>,
 }
 
 impl Project {
@@ -44,6 +47,7 @@ impl Project {
             "defaultRegion": self.default_region,
             "workspaceId": self.workspace.to_string(),
             "deleteProtection": self.delete_protection,
+            "backupRetentionDays": self.backup_retention_days,
         })
     }
 
@@ -78,6 +82,8 @@ pub struct ProjectChange {
     pub settings: Option<String>,
     /// See [`Project::delete_protection`].
     pub delete_protection: Option<bool>,
+    /// See [`Project::backup_retention_days`].
+    pub backup_retention_days: Option<i32>,
 }
 
 /// Makes a project with its first branch, without databases.

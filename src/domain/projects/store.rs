@@ -22,7 +22,8 @@ const SELECT: &str = "SELECT p.id,
         p.created_at,
         p.workspace_id,
         w.name AS workspace_name,
-        p.delete_protection
+        p.delete_protection,
+        p.backup_retention_days
    FROM projects p
    JOIN workspaces w ON w.id = p.workspace_id
   WHERE p.workspace_id = $1 AND ($2::uuid[] IS NULL OR p.id = ANY ($2)) AND p.deleted_at IS NULL";
@@ -65,13 +66,21 @@ pub(super) async fn update(tx: &Tx, scope: &Scope, id: ProjectId, change: &Proje
             "UPDATE projects
                 SET name = coalesce($4, name),
                     settings = coalesce($5::text::json, settings),
-                    delete_protection = coalesce($6, delete_protection)
+                    delete_protection = coalesce($6, delete_protection),
+                    backup_retention_days = coalesce($7, backup_retention_days)
               WHERE workspace_id = $1 AND ($2::uuid[] IS NULL OR id = ANY ($2)) AND id = $3 AND deleted_at IS NULL",
         )
         .await?;
     let name = change.name.as_ref().map(ProjectName::as_str);
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-        [&scope.workspace, &scope.projects, &id.uuid(), &name, &change.settings, &change.delete_protection];
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] = [
+        &scope.workspace,
+        &scope.projects,
+        &id.uuid(),
+        &name,
+        &change.settings,
+        &change.delete_protection,
+        &change.backup_retention_days,
+    ];
     tx.execute(&statement, &values).await?;
     Ok(())
 }
@@ -159,5 +168,6 @@ fn read(row: &Row) -> Project {
         workspace: row.get::<_, Uuid>("workspace_id").into(),
         workspace_name: row.get("workspace_name"),
         delete_protection: row.get("delete_protection"),
+        backup_retention_days: row.get("backup_retention_days"),
     }
 }

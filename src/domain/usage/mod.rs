@@ -126,6 +126,16 @@ fn moment(field: &str, text: &str) -> Result<Timestamp> {
     })
 }
 
+/// Whether anything was ever done in a database, as far as it was measured, and when that was last.
+pub async fn activity(session: &Session, database: DatabaseId) -> Result<(bool, Option<Timestamp>)> {
+    store::activity(session, database).await
+}
+
+/// A database has another instance, whose counters have nothing to do with those of the one before.
+pub async fn begin_anew(tx: &Tx, database: DatabaseId) -> Result<()> {
+    store::forget_counters(tx, database).await
+}
+
 /// What a database of the caller's used in a period.
 ///
 /// # Errors

@@ -54,7 +54,7 @@ pub(super) async fn find_ready(tx: &Tx, instance: InstanceId) -> Result<Option<D
         .prepare_cached(
             "SELECT id
                FROM databases
-              WHERE instance_id = $1 AND status = 'ready' AND deleted_at IS NULL
+              WHERE instance_id = $1 AND status = 'ready'
                 FOR KEY SHARE",
         )
         .await?;
@@ -124,5 +124,23 @@ pub(super) async fn remove_before(session: &Session, end: Timestamp) -> Result<(
         )
         .await?;
     session.execute(&statement, &[&end]).await?;
+    Ok(())
+}
+
+pub(super) async fn activity(session: &Session, database: DatabaseId) -> Result<(bool, Option<Timestamp>)> {
+    let statement = session
+        .prepare_cached(
+            "SELECT coalesce(sum(operations), 0) > 0 AS used, max(measured_at) AS measured_at
+               FROM usage_hours
+              WHERE database_id = $1",
+        )
+        .await?;
+    let row = session.query_one(&statement, &[&database.uuid()]).await?;
+    Ok((row.get("used"), row.get("measured_at")))
+}
+
+pub(super) async fn forget_counters(tx: &Tx, database: DatabaseId) -> Result<()> {
+    let statement = tx.prepare_cached("DELETE FROM usage_counters WHERE database_id = $1").await?;
+    tx.execute(&statement, &[&database.uuid()]).await?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 
 use super::place::{Place, write_whole};
-use crate::engine::{Endpoint, Major};
+use crate::engine::{BACKUP_ROLE, Endpoint, Major, PLATFORM_DATABASE};
 
 /// What a server is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,19 +68,22 @@ pub(super) fn arguments(place: &Place, purpose: Purpose, major: Major) -> Vec<Os
         Purpose::Metadata => "log_min_messages=warning",
     };
     settings.push(verbosity.into());
+    // Finished segments are marked and kept until Howdah has archived or given them up. There is
+    // no command: nothing is run by the instance's user.
+    settings.push(format!("archive_mode={}", if purpose == Purpose::Tenant { "on" } else { "off" }).into());
     settings.extend(
         [
             "external_pid_file=",
-            "unix_socket_permissions=0700",
+            "unix_socket_permissions=0770",
             "unix_socket_group=",
             "listen_addresses=",
             "ssl=off",
             "shared_preload_libraries=",
             "session_preload_libraries=",
             "local_preload_libraries=",
-            "archive_mode=off",
             "archive_command=",
             "archive_library=",
+            "archive_timeout=60",
             "restore_command=",
             "archive_cleanup_command=",
             "recovery_end_command=",
@@ -162,6 +165,10 @@ fn host_based_authentication(purpose: Purpose, access: &Access) -> String {
         _ => "peer map=howdah",
     };
     let mut lines = vec!["# TYPE DATABASE USER METHOD".to_owned(), "local howdah tenant reject".to_owned()];
+    if purpose == Purpose::Tenant {
+        // It can log in during a backup only, with a password made for that one.
+        lines.push(format!("local {PLATFORM_DATABASE} {BACKUP_ROLE} scram-sha-256"));
+    }
     lines.push(format!("local all howdah {platform}"));
     if purpose == Purpose::Tenant {
         // With shared users whoever runs SQL in the instance could log in as the tenant this
@@ -191,6 +198,7 @@ mod tests {
         insta::assert_snapshot!(host_based_authentication(Purpose::Tenant, &access), @r"
         # TYPE DATABASE USER METHOD
         local howdah tenant reject
+        local howdah howdah_backup scram-sha-256
         local all howdah peer map=howdah
         local all tenant peer map=howdah
         local all all reject

@@ -3,6 +3,17 @@
 /// Where PostgreSQL keeps the system identifier, in every version.
 const IDENTIFIER: std::ops::Range<usize> = 0..8;
 
+/// What the cluster is doing, in every version: a `DBState` after the versions of the file and of
+/// the catalog.
+const STATE: std::ops::Range<usize> = 16..20;
+/// `DB_SHUTDOWNED`.
+const SHUT_DOWN: u32 = 1;
+
+/// Whether the server that ran last ended with a checkpoint.
+pub(super) fn is_shut_down(control: &[u8]) -> bool {
+    control.get(STATE).is_some_and(|state| state == SHUT_DOWN.to_ne_bytes())
+}
+
 /// The system identifier in a control file.
 #[cfg(test)]
 pub(super) fn system_identifier(control: &[u8]) -> Option<u64> {
@@ -41,6 +52,15 @@ mod tests {
         set_system_identifier(&mut control, 42).unwrap();
         assert_eq!(system_identifier(&control), Some(42));
         assert_eq!(checksum_offset(&control), Some(288));
+    }
+
+    #[test]
+    fn a_clean_end_is_told_from_others() {
+        let mut control = vec![0; 512];
+        control[16..20].copy_from_slice(&1_u32.to_ne_bytes());
+        assert!(is_shut_down(&control));
+        control[16..20].copy_from_slice(&6_u32.to_ne_bytes()); // in production
+        assert!(!is_shut_down(&control) && !is_shut_down(&[]));
     }
 
     #[test]

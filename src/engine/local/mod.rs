@@ -13,6 +13,7 @@
 //! Whatever takes time is made under another name and renamed, so that a crash leaves whole
 //! things or things that the next start removes.
 
+mod backup;
 mod configuration;
 mod control_file;
 mod measure;
@@ -38,6 +39,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use self::backup::Archives;
+pub use backup::{BackupConfig, Repository, S3};
 pub use metadata::MetadataInstance;
 pub use programs::OLDEST;
 
@@ -49,6 +52,7 @@ use self::session::ask;
 use self::template::failed;
 use self::users::Users;
 use super::{Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
+use crate::base::clock::Clock;
 use crate::base::id::InstanceId;
 use crate::base::secret::random_hex;
 
@@ -69,12 +73,24 @@ pub struct LocalConfig {
     pub stock_target: usize,
     /// The major that new instances get and the stock is made of; without it the newest installed.
     pub major: Option<Major>,
+    /// How backups are made and where they go.
+    pub backups: BackupConfig,
+    /// The time.
+    pub clock: Clock,
 }
 
 impl LocalConfig {
     /// The defaults, in this directory.
     pub fn new(data_directory: PathBuf) -> Self {
-        Self { data_directory, programs: None, uid_range: None, stock_target: 8, major: None }
+        Self {
+            data_directory,
+            programs: None,
+            uid_range: None,
+            stock_target: 8,
+            major: None,
+            backups: BackupConfig::default(),
+            clock: Clock::system(),
+        }
     }
 
     /// Whether instances can live here and servers can be started. The error is a sentence with
@@ -153,6 +169,8 @@ struct Machine {
     finder: Finder,
     users: Users,
     access: Access,
+    /// Whom the vaults belong to; `None`: this process's user.
+    backup_user: Option<u32>,
 }
 
 impl Machine {
@@ -160,14 +178,17 @@ impl Machine {
         blocking("open the data directory", move || {
             config.check().map_err(|reason| EngineError::Failed { doing: "open the data directory", reason })?;
             prepare(&config.data_directory).map_err(failed("open the data directory"))?;
-            let machine = Self {
+            let mut machine = Self {
                 finder: Finder::new(config.programs.clone()),
                 users: Users::open(&config.data_directory, config.uid_range.clone())
                     .map_err(failed("open the data directory"))?,
                 access: Access { separate_users: users::is_root(), own_name: users::own_name().unwrap_or_default() },
+                backup_user: None,
                 config,
             };
             machine.note_users().map_err(failed("open the data directory"))?;
+            machine.backup_user =
+                machine.users.backup_user(&machine.config.data_directory).map_err(failed("open the data directory"))?;
             Ok(Arc::new(machine))
         })
         .await
@@ -189,6 +210,11 @@ impl Machine {
         self.config.data_directory.join("trash")
     }
 
+    /// Instances that are being restored.
+    fn restores(&self) -> PathBuf {
+        self.config.data_directory.join("restores")
+    }
+
     fn metadata(&self) -> PathBuf {
         self.config.data_directory.join("metadata")
     }
@@ -204,7 +230,7 @@ impl Machine {
 
     /// Makes the directories of what is kept, and notes which users are taken.
     fn note_users(&self) -> io::Result<()> {
-        for parent in [self.instances(), self.stock(), self.templates(), self.trash()] {
+        for parent in [self.instances(), self.stock(), self.templates(), self.trash(), self.restores()] {
             make_directory(&parent, passable())?;
             for place in places(&parent)? {
                 self.users.note(place.read_manifest().ok().and_then(|manifest| manifest.uid));
@@ -285,6 +311,7 @@ pub struct LocalEngine {
     servers: Mutex<HashMap<InstanceId, Arc<Server>>>,
     /// One prepared instance is made at a time.
     maker: tokio::sync::Mutex<()>,
+    archives: Archives,
 }
 
 impl LocalEngine {
@@ -296,7 +323,12 @@ impl LocalEngine {
     /// When the directory cannot be used; see [`LocalConfig::check`].
     pub async fn open(config: LocalConfig) -> Result<Arc<Self>, EngineError> {
         let machine = Machine::open(config).await?;
-        let engine = Arc::new(Self { machine, servers: Mutex::default(), maker: tokio::sync::Mutex::default() });
+        let engine = Arc::new(Self {
+            machine,
+            servers: Mutex::default(),
+            maker: tokio::sync::Mutex::default(),
+            archives: Archives::default(),
+        });
         let opened = engine.clone();
         blocking("open the data directory", move || {
             opened.machine.clear_leftovers().map_err(failed("remove what an earlier run left"))?;
@@ -307,10 +339,14 @@ impl LocalEngine {
                     tracing::info!(instance.id = %id, pid = server.pid(), "adopted the running server of {id}");
                     opened.remember(id, Arc::new(server));
                 }
+                if place.archive_record().exists() {
+                    opened.archives.look_out_for(id);
+                }
             }
             Ok(())
         })
         .await?;
+        engine.abandon_restores().await?;
         Ok(engine)
     }
 
@@ -403,6 +439,7 @@ impl Engine for LocalEngine {
         };
         start::stop(&self.place(id), &manifest, self.known(id)).await?;
         self.forget(id);
+        self.archive_after_stop(id).await;
         Ok(())
     }
 
@@ -419,6 +456,8 @@ impl Engine for LocalEngine {
             }
             self.forget(id);
         }
+        self.abandon_restore(id).await?;
+        self.archives.forget(id);
         let machine = self.machine.clone();
         blocking(DOING, move || {
             if place.root.exists() {

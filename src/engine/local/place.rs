@@ -11,11 +11,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::base::secret::Secret;
+use crate::engine::backups::RestoreFacts;
 use crate::engine::{Endpoint, Major};
 
 /// How many files are waited for at a time. Each costs the disk a flush, and flushes that come
 /// together are one.
 const SYNCS_AT_ONCE: usize = 8;
+
+/// The mode of what a backup, which runs in the instance's group, has to get into.
+pub(super) const GROUP_ACCESS: u32 = 0o750;
 
 /// The directory of one instance, in the stock, in use or for the metadata.
 #[derive(Clone, Debug)]
@@ -31,6 +35,12 @@ pub(super) struct Manifest {
     /// Its own user (and group); `None`: it shares Howdah's.
     pub(super) uid: Option<u32>,
     pub(super) system_identifier: u64,
+    /// Its files can be read by its group, which is what a backup needs.
+    #[serde(default)]
+    pub(super) group_access: bool,
+    /// How the restore that made it went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) restored: Option<RestoreFacts>,
 }
 
 impl Manifest {
@@ -67,6 +77,16 @@ impl Place {
     /// What Howdah wrote down about the server that it started last.
     pub(super) fn server_record(&self) -> PathBuf {
         self.root.join("server.json")
+    }
+
+    /// Exists while the instance's WAL is archived.
+    pub(super) fn archive_record(&self) -> PathBuf {
+        self.root.join("archive.json")
+    }
+
+    /// How far that has come.
+    pub(super) fn archive_progress(&self) -> PathBuf {
+        self.root.join("archived.json")
     }
 
     fn secret_file(&self) -> PathBuf {
@@ -110,6 +130,7 @@ impl Place {
         make_directory(&self.socket(), 0o700)?;
         if let Some(uid) = uid {
             std::os::unix::fs::chown(self.socket(), Some(uid), Some(uid))?;
+            set_mode(&self.socket(), GROUP_ACCESS)?;
             for directory in [&self.root, &self.conf()] {
                 std::os::unix::fs::chown(directory, Some(0), Some(uid))?;
                 set_mode(directory, 0o750)?;

@@ -51,12 +51,21 @@ struct Record {
     start_ticks: u64,
     boot: String,
     program: FileIdentity,
+    /// It was started so that its WAL can be archived, which older versions of Howdah did not do.
+    #[serde(default)]
+    archives: bool,
 }
 
 impl Record {
     fn of(pid: Pid, programs: &Programs) -> io::Result<Self> {
         let start_ticks = start_ticks(pid).ok_or_else(|| io::Error::other("/proc does not say when it started"))?;
-        Ok(Self { pid: pid.as_raw_nonzero().get(), start_ticks, boot: boot(), program: programs.identity })
+        Ok(Self {
+            pid: pid.as_raw_nonzero().get(),
+            start_ticks,
+            boot: boot(),
+            program: programs.identity,
+            archives: true,
+        })
     }
 
     fn write(&self, place: &Place) -> io::Result<()> {
@@ -80,7 +89,8 @@ pub(super) struct Server {
     pidfd: AsyncFd<OwnedFd>,
     /// `None` for an adopted one, which somebody else reaps.
     child: Mutex<Option<Child>>,
-    /// The `postgres` that it runs; `None`: not known, so take it for replaced.
+    /// The `postgres` that it runs; `None`: not known, or started in an outdated way, so take it
+    /// for replaced.
     pub(super) program: Option<FileIdentity>,
     /// SQL has worked.
     pub(super) ready: AtomicBool,
@@ -137,7 +147,7 @@ impl Server {
             pid,
             pidfd: watch(pidfd).ok()?,
             child: Mutex::new(None),
-            program: record.map(|record| record.program),
+            program: record.filter(|record| record.archives).map(|record| record.program),
             ready: AtomicBool::new(false),
             log_start: fs::metadata(place.log()).map(|facts| facts.len()).unwrap_or_default(),
         };
@@ -189,6 +199,17 @@ impl Server {
             tracing::warn!(pid = self.pid(), signal = ?signal, "a PostgreSQL server does not stop; being firmer");
         }
         Err(io::Error::other("the server does not end, even when it is killed"))
+    }
+
+    /// Tells the server to go at once; nothing in it is worth keeping.
+    pub(super) fn abandon(&self) {
+        let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::QUIT);
+    }
+
+    /// Tells a server in recovery to end it, once it has gone through all the WAL that it has.
+    /// The file `promote` in the data directory has to be there.
+    pub(super) fn promote(&self) -> io::Result<()> {
+        Ok(pidfd_send_signal(self.pidfd.get_ref(), Signal::USR1)?)
     }
 
     /// Processor time that the server's processes have used, in clock ticks: it grows while a
@@ -252,11 +273,30 @@ fn read_pid(place: &Place) -> Option<Pid> {
     Pid::from_raw(number).filter(|_| number > 1)
 }
 
-/// Whether the server says in its lock file that it takes sessions. It is not believed, only
+/// What the server says in its lock file that it takes sessions for. It is not believed, only
 /// used to know when asking is worth while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Says {
+    Nothing,
+    /// It recovers.
+    Standby,
+    /// It takes sessions, though it may be in recovery still.
+    Ready,
+}
+
+/// What the server of this place says in its lock file.
+pub(super) fn says(place: &Place) -> Says {
+    let text = read_strange(&place.data().join("postmaster.pid")).unwrap_or_default();
+    match text.lines().nth(7).map(str::trim) {
+        Some("ready") => Says::Ready,
+        Some("standby") => Says::Standby,
+        _ => Says::Nothing,
+    }
+}
+
+/// Whether the server says that it takes sessions.
 pub(super) fn says_ready(place: &Place) -> bool {
-    let text = read_strange(&place.data().join("postmaster.pid"));
-    text.is_some_and(|text| text.lines().nth(7).is_some_and(|status| matches!(status.trim(), "ready" | "standby")))
+    says(place) != Says::Nothing
 }
 
 /// Removes the lock files of a server that is gone when their pid is now somebody else's: the

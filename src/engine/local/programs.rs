@@ -125,7 +125,8 @@ fn usual_directories(cache: &mut Cache) -> Vec<PathBuf> {
     directories
 }
 
-fn find_on_path(program: &str) -> Option<PathBuf> {
+/// The file of this name in the first directory of the path that has one.
+pub(super) fn find_on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|directory| directory.join(program))
         .find(|path| path.is_file())

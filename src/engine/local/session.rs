@@ -52,12 +52,17 @@ impl Unanswered {
 }
 
 /// Asks a question whose answer is true or false.
-pub(super) async fn ask(place: &Place, question: &'static str) -> Result<bool, Unanswered> {
-    Ok(rows(place, question).await?.first().is_some_and(|row| row.get(0) == Some("t")))
+pub(super) async fn ask(place: &Place, question: &str) -> Result<bool, Unanswered> {
+    Ok(ask_for_text(place, question).await?.as_deref() == Some("t"))
+}
+
+/// Asks a question whose answer is the first column of the first row.
+pub(super) async fn ask_for_text(place: &Place, question: &str) -> Result<Option<String>, Unanswered> {
+    Ok(rows(place, question).await?.first().and_then(|row| row.get(0)).map(str::to_owned))
 }
 
 /// Asks a question whose answer is rows.
-pub(super) async fn rows(place: &Place, question: &'static str) -> Result<Vec<SimpleQueryRow>, Unanswered> {
+pub(super) async fn rows(place: &Place, question: &str) -> Result<Vec<SimpleQueryRow>, Unanswered> {
     let asking = async {
         let stream = place.endpoint().connect().await.map_err(|error| Unanswered::NotYet(error.to_string()))?;
         let mut config = Config::new();

@@ -1,17 +1,19 @@
 //! Starting and stopping one server, whatever it is for.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::configuration::{self, Purpose};
-use super::place::{Manifest, Place};
+use super::configuration::{self, Access, Purpose};
+use super::place::{self, GROUP_ACCESS, Manifest, Place};
 use super::process::{self, Server};
 use super::session::{Unanswered, ask};
-use super::template::failed;
+use super::template::{failed, run};
 use super::{Machine, blocking};
 use crate::engine::EngineError;
 
@@ -38,7 +40,7 @@ pub(super) async fn ensure(
     loop {
         let server = match find(place, manifest, known.clone()) {
             Some(server) => server,
-            None => launch(machine, place, manifest, purpose).await?,
+            None => launch(machine, place, manifest, purpose, machine.access.clone(), Vec::new()).await?,
         };
         match until_ready(place, &server).await {
             Ok(()) => return Ok(server),
@@ -75,11 +77,15 @@ pub(super) async fn stop(place: &Place, manifest: &Manifest, known: Option<Arc<S
     Ok(())
 }
 
-async fn launch(
+/// Starts the server of `place` without waiting for it. `further`: settings that come after, and
+/// so before, all others.
+pub(super) async fn launch(
     machine: &Arc<Machine>,
     place: &Place,
     manifest: &Manifest,
     purpose: Purpose,
+    access: Access,
+    further: Vec<OsString>,
 ) -> Result<Arc<Server>, EngineError> {
     if manifest.uid.is_some() && !machine.access.separate_users {
         let reason = "it was made by root; run Howdah as root to start it".into();
@@ -89,12 +95,29 @@ async fn launch(
     blocking(DOING, move || {
         let major = manifest.major();
         let programs = machine.finder.of(major).ok_or(EngineError::MajorMissing(major))?;
-        configuration::write_files(&place, purpose, &machine.access, manifest.uid).map_err(failed(DOING))?;
+        open_to_group(&place, &manifest)?;
+        configuration::write_files(&place, purpose, &access, manifest.uid).map_err(failed(DOING))?;
         process::remove_stale_locks(&place, manifest.uid).map_err(failed(DOING))?;
-        let arguments = configuration::arguments(&place, purpose, major);
+        let mut arguments = configuration::arguments(&place, purpose, major);
+        arguments.extend(further.into_iter().flat_map(|setting| ["-c".into(), setting]));
         Ok(Arc::new(Server::spawn(&programs, &place, manifest.uid, &arguments).map_err(failed(DOING))?))
     })
     .await
+}
+
+/// Lets the instance's group, which only a backup of it runs in, read an instance that was made
+/// before there were backups.
+fn open_to_group(place: &Place, manifest: &Manifest) -> Result<(), EngineError> {
+    let Some(uid) = manifest.uid.filter(|_| !manifest.group_access) else { return Ok(()) };
+    // As its user: who owns the files has put nothing in the way that could do harm.
+    let mut chmod = process::command(Path::new("/bin/chmod"), Some(uid));
+    chmod.args(["-R", "g+rX"]).arg(place.data());
+    run(chmod, "", DOING)?;
+    let record = || {
+        place::set_mode(&place.socket(), GROUP_ACCESS)?;
+        place.write_manifest(&Manifest { group_access: true, ..manifest.clone() })
+    };
+    record().map_err(failed(DOING))
 }
 
 enum NotStarted {
@@ -136,6 +159,16 @@ async fn until_ready(place: &Place, server: &Server) -> Result<(), NotStarted> {
         }
         if Instant::now() >= deadline {
             return Err(NotStarted::Because(EngineError::Failed { doing: DOING, reason: answer }));
+        }
+    }
+}
+
+/// Why a server that was not told to has ended.
+pub(super) fn reason_of_end(place: &Place, server: &Server) -> EngineError {
+    match why_it_ended(place, server) {
+        NotStarted::Because(error) => error,
+        NotStarted::PredecessorEnds => {
+            EngineError::Failed { doing: DOING, reason: "processes of an earlier server do not end".into() }
         }
     }
 }

@@ -20,7 +20,7 @@ const DOING: &str = "prepare an instance";
 
 /// New instances leave this many bytes of the disk free, so that those that exist, and the
 /// metadata store, can go on when it gets tight.
-const RESERVE: u64 = 128 << 20;
+pub(super) const RESERVE: u64 = 128 << 20;
 
 /// Makes a complete, durable, stopped instance at `place`, which must not exist. After a failure
 /// nothing is left of it.
@@ -57,12 +57,7 @@ fn fill(
     place.make_directories(uid).map_err(failed(DOING))?;
     template::copy(template, &place.data(), uid).map_err(failed(DOING))?;
     let system_identifier = new_identifier();
-    set_identifier(place, system_identifier).map_err(failed(DOING))?;
-
-    // The copied log carries the template's identifier: write a new, empty one.
-    let mut resetwal = command(&programs.path("pg_resetwal"), uid);
-    resetwal.current_dir(&place.root).arg("-f").arg("-D").arg(place.data());
-    run(resetwal, "", DOING)?;
+    identify(programs, place, uid, system_identifier)?;
 
     configuration::write_files(place, purpose, &machine.access, uid).map_err(failed(DOING))?;
     if purpose == Purpose::Tenant && !machine.access.separate_users {
@@ -78,9 +73,24 @@ fn fill(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(DOING)(error)),
         _ => {}
     }
-    let manifest = Manifest { major: programs.major.0, uid, system_identifier };
+    let manifest =
+        Manifest { major: programs.major.0, uid, system_identifier, group_access: uid.is_some(), restored: None };
     place.write_manifest(&manifest).and_then(|()| sync_tree(&place.root)).map_err(failed(DOING))?;
     Ok(manifest)
+}
+
+/// Gives a cleanly stopped instance an identifier of its own. Its log carries the one of what it
+/// was copied from: so it gets a new, empty one.
+pub(super) fn identify(
+    programs: &Programs,
+    place: &Place,
+    uid: Option<u32>,
+    system_identifier: u64,
+) -> Result<(), EngineError> {
+    set_identifier(place, system_identifier).map_err(failed(DOING))?;
+    let mut resetwal = command(&programs.path("pg_resetwal"), uid);
+    resetwal.current_dir(&place.root).arg("-f").arg("-D").arg(place.data());
+    run(resetwal, "", DOING)
 }
 
 /// Moves a finished instance; afterwards it is there even if the power fails.
@@ -93,7 +103,7 @@ pub(super) fn move_to(from: &Place, to: &Path) -> io::Result<()> {
 }
 
 /// Positive also where SQL shows it as a signed number, and never zero.
-fn new_identifier() -> u64 {
+pub(super) fn new_identifier() -> u64 {
     (u64::from_ne_bytes(random_bytes()) >> 1).max(1)
 }
 

@@ -7,11 +7,14 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::place::{make_directory, sync_directory, sync_tree};
+use super::place::{GROUP_ACCESS, make_directory, sync_directory, sync_tree};
 use super::process::command;
 use super::programs::Programs;
 use super::users;
 use crate::engine::{EngineError, Major};
+
+/// How long a segment of WAL is, in every instance.
+pub(super) const SEGMENT_BYTES: u64 = 1 << 20;
 
 /// Makes a sentence of a failure.
 pub(super) fn failed(doing: &'static str) -> impl Fn(io::Error) -> EngineError {
@@ -87,7 +90,7 @@ pub(super) fn ensure(templates: &Path, programs: &Programs) -> Result<PathBuf, E
         "--encoding=UTF8",
         "--locale=C.UTF-8",
         "--data-checksums",
-        "--wal-segsize=1",
+        &format!("--wal-segsize={}", SEGMENT_BYTES >> 20),
         "--auth=reject",
         "--no-sync",
         "--no-instructions",
@@ -132,7 +135,8 @@ fn preparation(major: Major) -> String {
     .concat()
 }
 
-fn give(path: &Path, uid: u32) -> io::Result<()> {
+/// Gives a directory and everything in it to this user.
+pub(super) fn give(path: &Path, uid: u32) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() {
         for entry in fs::read_dir(path)? {
             give(&entry?.path(), uid)?;
@@ -149,7 +153,8 @@ pub(super) fn copy(from: &Path, to: &Path, uid: Option<u32>) -> io::Result<()> {
 
 fn copy_directory(from: &Path, to: &Path, uid: Option<u32>, share: &mut bool) -> io::Result<()> {
     fs::create_dir(to)?;
-    fs::set_permissions(to, fs::Permissions::from_mode(0o700))?;
+    let mode = if uid.is_some() { GROUP_ACCESS } else { 0o700 };
+    fs::set_permissions(to, fs::Permissions::from_mode(mode))?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
@@ -167,12 +172,14 @@ fn copy_directory(from: &Path, to: &Path, uid: Option<u32>, share: &mut bool) ->
 
 fn copy_file(from: &Path, to: &Path, uid: Option<u32>, share: &mut bool) -> io::Result<()> {
     let mut source = File::open(from)?;
-    let mut target = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    let mode = if uid.is_some() { GROUP_ACCESS & 0o666 } else { 0o600 };
+    let mut target = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(to)?;
     if source.metadata()?.size() > 0 {
         *share = *share && rustix::fs::ioctl_ficlone(&target, &source).is_ok();
         if !*share {
             io::copy(&mut source, &mut target)?;
         }
     }
-    std::os::unix::fs::fchown(&target, uid, uid)
+    std::os::unix::fs::fchown(&target, uid, uid)?;
+    target.set_permissions(fs::Permissions::from_mode(mode))
 }

@@ -25,18 +25,24 @@ pub(in crate::engine) struct LocalSandbox {
 
 impl LocalSandbox {
     pub(in crate::engine) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(in crate::engine) async fn with(change: impl FnOnce(&mut LocalConfig)) -> Self {
         let directory = data_directory();
-        let engine = LocalEngine::open(LocalConfig::new(directory.path().to_owned())).await.unwrap();
+        let mut config = LocalConfig::new(directory.path().to_owned());
+        change(&mut config);
+        let engine = LocalEngine::open(config).await.unwrap();
         Self { engine, directory }
     }
 
     /// The same data directory after Howdah was killed: nothing was told to stop.
-    async fn reopened(mut self) -> Self {
+    pub(in crate::engine) async fn reopened(mut self) -> Self {
         self.engine = LocalEngine::open(self.engine.machine.config.clone()).await.unwrap();
         self
     }
 
-    async fn created(&self, number: u128) -> InstanceId {
+    pub(in crate::engine) async fn created(&self, number: u128) -> InstanceId {
         let id = InstanceId::from(uuid::Uuid::from_u128(number));
         let major = self.engine.majors().await[0];
         self.engine.ensure_created(id, major).await.unwrap();
@@ -48,8 +54,10 @@ impl Drop for LocalSandbox {
     fn drop(&mut self) {
         let directory = self.directory.path();
         kill_server(&directory.join("metadata"));
-        for place in places(&directory.join("instances")).unwrap_or_default() {
-            kill_server(&place.root);
+        for parent in ["instances", "restores"] {
+            for place in places(&directory.join(parent)).unwrap_or_default() {
+                kill_server(&place.root);
+            }
         }
     }
 }
@@ -327,7 +335,7 @@ async fn what_security_rests_on_cannot_be_overridden_from_inside() {
     let place = sandbox.engine.place(id);
     let manifest = place.read_manifest().unwrap();
     let hostile = "listen_addresses = '*'\nhba_file = '/tmp/hba'\nunix_socket_permissions = 0777\n\
-                   shared_preload_libraries = 'nowhere'\narchive_mode = on\nport = 5555\n\
+                   shared_preload_libraries = 'nowhere'\narchive_mode = off\narchive_command = 'touch /tmp/run'\nport = 5555\n\
                    unix_socket_directories = '/tmp'\nlog_min_messages = debug5\nssl = on\n";
     fs::write(place.data().join("postgresql.auto.conf"), hostile).unwrap();
     let endpoint = sandbox.engine.ensure_started(id).await.unwrap();
@@ -335,10 +343,11 @@ async fn what_security_rests_on_cannot_be_overridden_from_inside() {
     for (setting, value) in [
         ("listen_addresses", ""),
         ("port", "5432"),
-        ("archive_mode", "off"),
+        ("archive_mode", "on"),
+        ("archive_command", ""),
         ("ssl", "off"),
         ("log_min_messages", "fatal"),
-        ("unix_socket_permissions", "0700"),
+        ("unix_socket_permissions", "0770"),
         ("data_checksums", "on"),
         ("server_encoding", "UTF8"),
         ("lc_collate", "C.UTF-8"),
@@ -356,8 +365,8 @@ async fn what_security_rests_on_cannot_be_overridden_from_inside() {
     use std::os::unix::fs::MetadataExt as _;
     for (name, owner, group, mode) in [
         ("", 0, uid, 0o750),
-        ("data", uid, uid, 0o700),
-        ("socket", uid, uid, 0o700),
+        ("data", uid, uid, 0o750),
+        ("socket", uid, uid, 0o750),
         ("conf", 0, uid, 0o750),
         ("conf/pg_hba.conf", 0, uid, 0o640),
         ("log", 0, 0, 0o700),
@@ -416,8 +425,9 @@ async fn a_start_that_fails_says_why() {
 #[tokio::test]
 async fn a_destroy_that_was_interrupted_is_finished() {
     let directory = data_directory();
-    // A single user (a number that nobody hands out), so that it is seen to come back.
-    let config = LocalConfig { uid_range: Some(65_533..=65_533), ..LocalConfig::new(directory.path().to_owned()) };
+    // A single user beside the one for backups (numbers that nobody hands out), so that it is
+    // seen to come back.
+    let config = LocalConfig { uid_range: Some(65_532..=65_533), ..LocalConfig::new(directory.path().to_owned()) };
     let sandbox = LocalSandbox { engine: LocalEngine::open(config).await.unwrap(), directory };
     let id = sandbox.created(1).await;
     let trash = sandbox.engine.machine.trash();

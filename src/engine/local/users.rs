@@ -82,6 +82,34 @@ impl Users {
         Ok(Some(uid))
     }
 
+    /// The user whom the vaults belong to: taken once, and kept for this data directory. `Ok(None)`
+    /// when users are shared.
+    pub(super) fn backup_user(&self, directory: &Path) -> io::Result<Option<u32>> {
+        if !self.are_separate() {
+            return Ok(None);
+        }
+        let file = directory.join("backup-user");
+        match fs::read_to_string(&file) {
+            Ok(text) => {
+                let uid = text.trim().parse().ok().filter(|uid| *uid > 0);
+                let damaged = || {
+                    io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        format!("{} is damaged: it holds no user", file.display()),
+                    )
+                };
+                self.note(Some(uid.ok_or_else(damaged)?));
+                Ok(uid)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let uid = self.take().map_err(io::Error::other)?;
+                write_whole(&file, format!("{}\n", uid.unwrap_or_default()).as_bytes(), 0o600, None)?;
+                Ok(uid)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The user's files and processes are gone.
     pub(super) fn give_back(&self, uid: Option<u32>) {
         if let Some(uid) = uid {

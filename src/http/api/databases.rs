@@ -9,17 +9,18 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::connections::{ApiKey, ConnectionWire, DirectConnection, FirstConnectionWire};
-use super::{Data, List, PageQuery, ProjectReference, connections, filter_id, given, sample_url, url};
+use super::{Data, List, PageQuery, ProjectReference, backups, connections, filter_id, given, sample_url, url};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
-use crate::base::id::{BranchId, ConnectionId, DatabaseId, ProjectId, WorkflowId};
+use crate::base::id::{BackupId, BranchId, ConnectionId, DatabaseId, ProjectId, WorkflowId};
 use crate::base::name::{BranchName, DatabaseName, LogicalId, ProjectName};
 use crate::domain::branches::Placement;
 use crate::domain::connections::{Connection, NewCredential};
 use crate::domain::databases::{self, Database, DatabaseChange, Filter, NewDatabase, Status};
 use crate::domain::projects::{self, Project};
+use crate::domain::restores::{self, Source};
 use crate::http::Failure;
 use crate::http::answer::Answer;
 use crate::http::body;
@@ -90,19 +91,30 @@ impl From<Status> for NewDatabaseStatus {
     }
 }
 
-/// What a database can be made from.
+/// What a database was made from, or brought back to last.
 #[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-enum SourceType {
+#[serde(tag = "type", rename_all = "camelCase")]
+#[schema(as = DatabaseSource, example = json!({"type": "empty"}))]
+pub(super) enum SourceWire {
+    /// Nothing.
     Empty,
-}
-
-/// What a database was made from.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = DatabaseSource)]
-pub(super) struct SourceWire {
-    /// Always `empty`.
-    r#type: SourceType,
+    /// A backup.
+    #[serde(rename_all = "camelCase")]
+    Backup {
+        /// The database that the backup is of.
+        #[schema(value_type = DatabaseId)]
+        database_id: String,
+        /// The backup.
+        #[schema(value_type = BackupId)]
+        backup_id: String,
+    },
+    /// Another database.
+    #[serde(rename_all = "camelCase")]
+    Database {
+        /// The database.
+        #[schema(value_type = DatabaseId)]
+        database_id: String,
+    },
 }
 
 /// What every answer says about a database.
@@ -134,8 +146,6 @@ pub(super) struct DatabaseFields {
     default_connection_id: Option<String>,
     /// Its region.
     region: RegionReference,
-    /// What it was made from.
-    source: SourceWire,
     /// The branch that it stands on.
     #[schema(value_type = BranchId)]
     branch_id: String,
@@ -155,10 +165,49 @@ pub(super) struct DatabaseWire {
     fields: DatabaseFields,
     /// How it stands.
     status: DatabaseStatus,
+    /// What it was made from.
+    source: SourceWire,
     /// Its connections. Their secrets were in the answers that created them.
     connections: Vec<ConnectionWire>,
     /// Its project.
     project: ProjectReference,
+}
+
+/// A database that is being brought back to a backup, or to a moment after one.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RestoringDatabase)]
+pub(super) struct RestoringDatabaseWire {
+    #[serde(flatten)]
+    fields: DatabaseFields,
+    /// How it stands: `recovering`.
+    status: DatabaseStatus,
+    /// The backup that it is brought back to, or from which on.
+    source: BackupSource,
+    /// Its connections. They stay.
+    connections: Vec<ConnectionWire>,
+    /// Its project.
+    project: ProjectReference,
+}
+
+/// What is restored: always a backup.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum BackupSourceType {
+    Backup,
+}
+
+/// A backup of a database.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct BackupSource {
+    /// Always `backup`.
+    r#type: BackupSourceType,
+    /// The database that the backup is of.
+    #[schema(value_type = DatabaseId)]
+    database_id: String,
+    /// The backup.
+    #[schema(value_type = BackupId)]
+    backup_id: String,
 }
 
 /// A database that was just made, with the secret of its first connection.
@@ -169,6 +218,8 @@ pub(super) struct CreatedDatabaseWire {
     fields: DatabaseFields,
     /// How it stands: normally it is `ready`.
     status: DatabaseStatus,
+    /// What it was made from.
+    source: SourceWire,
     /// Its first connection, with the secret that is not shown again.
     connections: Vec<FirstConnectionWire>,
     /// Its project.
@@ -183,6 +234,8 @@ pub(super) struct NewDatabaseFields {
     fields: DatabaseFields,
     /// How it stands: normally it is `ready`.
     status: NewDatabaseStatus,
+    /// What it was made from.
+    source: SourceWire,
     /// Its first connection, with the secret that is not shown again.
     connections: Vec<FirstConnectionWire>,
     /// Deprecated: use `connections`.
@@ -228,17 +281,54 @@ pub(super) struct CreateDatabase {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     source: Option<CreateSource>,
-    /// Deprecated, and not taken: what `source` was called before.
-    #[schema(ignore)]
-    from_database: Option<serde_json::Value>,
+    /// Deprecated: use `source`.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(deprecated, nullable = false)]
+    from_database: Option<FromDatabase>,
+}
+
+/// Deprecated: a copy of a database, or with `backupId` what a backup of it holds.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = json!({"id": "db_01jzq6w3c4e5f6g7h8j9k0m1n2"}))]
+pub(super) struct FromDatabase {
+    /// The database.
+    id: String,
+    /// The backup.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    backup_id: Option<String>,
 }
 
 /// What to make a database from.
 #[derive(Debug, Deserialize, ToSchema)]
-pub(super) struct CreateSource {
-    /// Only `empty`.
-    #[schema(value_type = SourceType)]
-    r#type: String,
+#[serde(tag = "type", rename_all = "camelCase")]
+#[schema(example = json!({"type": "empty"}))]
+pub(super) enum CreateSource {
+    /// Nothing.
+    Empty,
+    /// What a backup holds.
+    #[serde(rename_all = "camelCase")]
+    Backup {
+        /// The database that the backup is of. It may be deleted, as long as it can be restored.
+        database_id: String,
+        /// The backup.
+        backup_id: String,
+        /// The moment to get to, beyond the original; the backup's end when it is left out.
+        #[serde(default, deserialize_with = "given")]
+        #[schema(nullable = false, format = "date-time")]
+        target_time: Option<String>,
+    },
+    /// A copy of another database.
+    #[serde(rename_all = "camelCase")]
+    Database {
+        /// The database. It may be deleted, as long as it can be restored.
+        database_id: String,
+        /// The moment to get to, beyond the original; now, when it is left out.
+        #[serde(default, deserialize_with = "given")]
+        #[schema(nullable = false, format = "date-time")]
+        target_time: Option<String>,
+    },
 }
 
 /// What a new database needs, and whose it is.
@@ -277,9 +367,10 @@ pub(super) struct CreateDatabaseOf {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
-    /// Deprecated, and not taken: what `source` was called before.
+    /// Deprecated: use `source`.
+    #[serde(default, deserialize_with = "given")]
     #[schema(ignore)]
-    from_database: Option<serde_json::Value>,
+    from_database: Option<FromDatabase>,
 }
 
 /// What to change about a database; what is left out stays.
@@ -354,20 +445,39 @@ fn placement(
     }
 }
 
-fn check_source(source: &CreateSource) -> Result<(), Error> {
-    let (message, hint) = match source.r#type.as_str() {
-        "empty" => return Ok(()),
-        "backup" => (
-            "source.type: a database cannot be made from a backup yet",
-            "This server keeps no backups yet: use empty, or leave source out.",
-        ),
-        "database" => (
-            "source.type: a database cannot be made from another one yet",
-            "This server makes no copies yet: use empty, or leave source out.",
-        ),
-        _ => ("source.type: there is no such source", "Use empty, or leave source out."),
-    };
-    Err(Error::invalid(message, hint))
+impl CreateSource {
+    fn parse(&self) -> Result<Option<Source>, Error> {
+        match self {
+            Self::Empty => Ok(None),
+            Self::Backup { database_id, backup_id, target_time } => {
+                backups::parse_backup(database_id, backup_id, target_time.as_deref()).map(Some)
+            }
+            Self::Database { database_id, target_time } => {
+                backups::parse_copy(database_id, target_time.as_deref()).map(Some)
+            }
+        }
+    }
+}
+
+impl FromDatabase {
+    fn parse(&self) -> Result<Option<Source>, Error> {
+        match &self.backup_id {
+            Some(backup) => backups::parse_backup(&self.id, backup, None).map(Some),
+            None => backups::parse_copy(&self.id, None).map(Some),
+        }
+    }
+}
+
+fn source(database: &Database) -> SourceWire {
+    match (database.source, database.source_database, database.source_backup) {
+        (restores::SourceType::Backup, Some(of), Some(backup)) => {
+            SourceWire::Backup { database_id: of.to_string(), backup_id: backup.to_string() }
+        }
+        (restores::SourceType::Backup | restores::SourceType::Database, Some(of), _) => {
+            SourceWire::Database { database_id: of.to_string() }
+        }
+        _ => SourceWire::Empty,
+    }
 }
 
 fn fields(app: &App, database: &Database) -> DatabaseFields {
@@ -383,7 +493,6 @@ fn fields(app: &App, database: &Database) -> DatabaseFields {
         is_default: database.is_default,
         default_connection_id: database.default_connection.map(|id| id.to_string()),
         region: RegionReference { id: region.id, name: region.name },
-        source: SourceWire { r#type: SourceType::Empty },
         branch_id: database.branch.to_string(),
         logical_id: database.logical_id.clone(),
         operation_id: database.operation.map(|id| id.to_string()),
@@ -394,10 +503,25 @@ fn project_reference(app: &App, database: &Database) -> ProjectReference {
     ProjectReference::new(app, database.project, database.project_name.clone())
 }
 
+pub(super) fn wire_restoring(app: &App, database: &Database) -> RestoringDatabaseWire {
+    RestoringDatabaseWire {
+        fields: fields(app, database),
+        status: database.status.into(),
+        source: BackupSource {
+            r#type: BackupSourceType::Backup,
+            database_id: database.source_database.map(|id| id.to_string()).unwrap_or_default(),
+            backup_id: database.source_backup.map(|id| id.to_string()).unwrap_or_default(),
+        },
+        connections: database.connections.iter().map(|connection| connections::wire(app, connection)).collect(),
+        project: project_reference(app, database),
+    }
+}
+
 fn wire(app: &App, database: &Database) -> DatabaseWire {
     DatabaseWire {
         fields: fields(app, database),
         status: database.status.into(),
+        source: source(database),
         connections: database.connections.iter().map(|connection| connections::wire(app, connection)).collect(),
         project: project_reference(app, database),
     }
@@ -414,12 +538,23 @@ pub(super) fn wire_new(app: &App, database: &Database, credential: &NewCredentia
     NewDatabaseFields {
         fields: fields(app, database),
         status: database.status.into(),
+        source: source(database),
         connections: first(database, credential).map(|own| connections::wire_first(app, own, credential)).collect(),
         api_keys: first(database, credential)
             .map(|connection| connections::api_key(app, connection, credential))
             .collect(),
         connection_string: Some(connections::connection_string(app, credential)),
         direct_connection: Some(connections::direct_connection(app, credential)),
+    }
+}
+
+fn wire_created(app: &App, database: &Database, credential: &NewCredential) -> CreatedDatabaseWire {
+    CreatedDatabaseWire {
+        fields: fields(app, database),
+        status: database.status.into(),
+        source: source(database),
+        connections: first(database, credential).map(|own| connections::wire_first(app, own, credential)).collect(),
+        project: project_reference(app, database),
     }
 }
 
@@ -488,8 +623,8 @@ pub(super) async fn create_database(
     body::Json(new): body::Json<CreateDatabase>,
 ) -> Result<Answer, Failure> {
     let project = parse_project(&project)?;
-    refuse_copy(new.from_database.as_ref())?;
-    let CreateDatabase { name, region, is_default, source, .. } = new;
+    let source = parse_source(new.source.as_ref(), new.from_database.as_ref())?;
+    let CreateDatabase { name, region, is_default, .. } = new;
     let wanted = Wanted { name, region, is_default, source, placement: Placement::Default, logical_id: None };
     create(&app, &actor, &repeatable, project, wanted, |database, credential| {
         let data = NewDatabaseWire {
@@ -501,14 +636,13 @@ pub(super) async fn create_database(
     .await
 }
 
-/// Left unread, it would give an empty database to somebody who wants a copy.
-fn refuse_copy(from_database: Option<&serde_json::Value>) -> Result<(), Error> {
-    match from_database {
-        None => Ok(()),
-        Some(_) => Err(Error::invalid(
-            "fromDatabase: a database cannot be made from another one yet",
-            "Leave it out to get an empty database.",
-        )),
+/// What a create names to be made from, in the one way or the other.
+fn parse_source(source: Option<&CreateSource>, from: Option<&FromDatabase>) -> Result<Option<Source>, Error> {
+    match (source, from) {
+        (Some(_), Some(_)) => Err(Error::rejected("source and fromDatabase exclude each other", "Use source.")),
+        (Some(source), None) => source.parse(),
+        (None, Some(from)) => from.parse(),
+        (None, None) => Ok(None),
     }
 }
 
@@ -517,9 +651,39 @@ struct Wanted {
     name: Option<String>,
     region: Option<String>,
     is_default: bool,
-    source: Option<CreateSource>,
+    source: Option<Source>,
     placement: Placement,
     logical_id: Option<LogicalId>,
+}
+
+/// Restores to a new database in the project, region and branch of the one that a backup is of.
+pub(super) async fn restore_beside(
+    app: &App,
+    actor: &Principal,
+    repeatable: &Repeatable,
+    of: DatabaseId,
+    name: DatabaseName,
+    source: Source,
+) -> Result<Answer, Failure> {
+    let session = app.store.session().await?;
+    let kept = databases::get(&session, actor, of).await?;
+    if databases::has_name(&session, kept.project, &name).await? {
+        let message = format!("targetDatabaseName: a database of the project is called {:?}", name.as_str());
+        return Err(Error::conflict(message, "Choose another name, or rename that database first.").into());
+    }
+    drop(session);
+    let wanted = Wanted {
+        name: Some(name.as_str().to_owned()),
+        region: Some(kept.region),
+        is_default: false,
+        source: Some(source),
+        placement: Placement::Branch(kept.branch),
+        logical_id: None,
+    };
+    create(app, actor, repeatable, kept.project, wanted, |database, credential| {
+        Answer::of(StatusCode::ACCEPTED, &Data { data: wire_created(app, database, credential) })
+    })
+    .await
 }
 
 async fn create(
@@ -531,18 +695,22 @@ async fn create(
     answer: impl Fn(&Database, &NewCredential) -> Result<Answer, Error>,
 ) -> Result<Answer, Failure> {
     let name = wanted.name.as_deref().map(DatabaseName::parse).transpose()?;
-    wanted.source.as_ref().map(check_source).transpose()?;
     let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;
     let owner = projects::get(&tx, actor, project).await?;
     let region = region(app, wanted.region.as_deref(), &owner)?;
-    let Wanted { is_default, placement, logical_id, .. } = wanted;
+    let Wanted { is_default, ref placement, ref logical_id, .. } = wanted;
+    let (placement, logical_id) = (placement.clone(), logical_id.clone());
     let name = match name {
         Some(name) => name,
         None if is_default => DatabaseName::parse(&owner.name)?,
         None => ProjectName::generate().into(),
     };
-    let new = NewDatabase { name, region, is_default, placement, logical_id };
+    let source = match &wanted.source {
+        Some(source) => Some(restores::resolve(&tx, actor, app.clock.now(), source).await?),
+        None => None,
+    };
+    let new = NewDatabase { name, region, is_default, placement, logical_id, source };
     let created = databases::create(&tx, actor, app.clock.now(), &app.quotas, project, new).await?;
     let database = databases::get(&tx, actor, created.database).await?;
     let so_far = answer(&database, &created.credential)?.naming([created.workflow]);
@@ -602,19 +770,11 @@ pub(super) async fn create_database_of(
         return Err(Error::rejected(message, "Name the branch by branchId instead.").into());
     }
     let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
-    refuse_copy(new.from_database.as_ref())?;
-    let CreateDatabaseOf { name, region, is_default, source, .. } = new;
+    let source = parse_source(new.source.as_ref(), new.from_database.as_ref())?;
+    let CreateDatabaseOf { name, region, is_default, .. } = new;
     let wanted = Wanted { name, region, is_default, source, placement, logical_id };
     create(&app, &actor, &repeatable, project, wanted, |database, credential| {
-        let data = CreatedDatabaseWire {
-            fields: fields(&app, database),
-            status: database.status.into(),
-            connections: first(database, credential)
-                .map(|own| connections::wire_first(&app, own, credential))
-                .collect(),
-            project: project_reference(&app, database),
-        };
-        Answer::of(StatusCode::CREATED, &Data { data })
+        Answer::of(StatusCode::CREATED, &Data { data: wire_created(&app, database, credential) })
     })
     .await
 }

@@ -7,7 +7,8 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::base::id::{
-    AuditEntryId, BranchId, ConnectionId, DatabaseId, IntegrationId, ProjectId, ServiceTokenId, WorkflowId, WorkspaceId,
+    AuditEntryId, BackupId, BranchId, ConnectionId, DatabaseId, IntegrationId, ProjectId, ServiceTokenId, WorkflowId,
+    WorkspaceId,
 };
 
 /// What stands behind the prefix in every example.
@@ -47,6 +48,7 @@ pub(in crate::http) fn named_by(path: &str, parameter: &str) -> Option<Named> {
         "projects" => ("project", ProjectId::PREFIX),
         "branches" => ("branch", BranchId::PREFIX),
         "databases" => ("database", DatabaseId::PREFIX),
+        "backups" => ("backup", BackupId::PREFIX),
         "connections" => ("connection", ConnectionId::PREFIX),
         "operations" => ("operation", WorkflowId::PREFIX),
         "service-tokens" => ("service token", ServiceTokenId::PREFIX),
@@ -80,6 +82,7 @@ macro_rules! documented {
 
 documented! {
     AuditEntryId as "AuditEntryId",
+    BackupId as "BackupId",
     BranchId as "BranchId",
     ConnectionId as "ConnectionId",
     DatabaseId as "DatabaseId",

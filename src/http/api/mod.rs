@@ -1,6 +1,7 @@
 //! The JSON API below `/v1`: one file a noun, wire types beside their handlers.
 
 mod audit;
+mod backups;
 mod branches;
 mod connections;
 mod databases;
@@ -76,6 +77,10 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(workspaces::get_workspace))
         .routes(routes!(workspaces::get_subscription))
         .routes(routes!(limits::get_limits))
+        .routes(routes!(backups::list_backups, backups::create_backup))
+        .routes(routes!(backups::restore_backup))
+        .routes(routes!(backups::restore_database))
+        .routes(routes!(backups::list_deleted_databases))
         .routes(routes!(audit::list_audit_log))
         .routes(routes!(operations::list_operations))
         .routes(routes!(operations::list_database_operations))

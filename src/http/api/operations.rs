@@ -81,6 +81,8 @@ pub(super) struct OperationWire {
     /// What keeps it from getting further, or why it ended as it did; null while all is well.
     #[schema(example = json!(null))]
     reason: Option<String>,
+    /// How far its step has come; null where that cannot be told.
+    progress: Option<ProgressWire>,
     /// The database that it works on. After a delete it is there no more.
     database: DatabaseReference,
     /// The project of that database.
@@ -102,6 +104,29 @@ pub(super) struct OperationWire {
     can_cancel: bool,
     /// Whether it can be retried now.
     can_retry: bool,
+}
+
+/// How far the step of an operation has come.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Progress)]
+struct ProgressWire {
+    /// In bytes.
+    #[schema(example = 11534336)]
+    done_bytes: i64,
+    /// All there is to do, as far as that is known.
+    #[schema(example = 23068672)]
+    total_bytes: i64,
+    /// Of a hundred.
+    #[schema(example = 50)]
+    percent: i64,
+}
+
+impl From<(i64, i64)> for ProgressWire {
+    fn from((done_bytes, total_bytes): (i64, i64)) -> Self {
+        let percent = if total_bytes > 0 { (done_bytes.saturating_mul(100) / total_bytes).clamp(0, 100) } else { 0 };
+        Self { done_bytes, total_bytes, percent }
+    }
 }
 
 /// Which operations.
@@ -143,6 +168,7 @@ fn wire(app: &App, operation: Operation) -> OperationWire {
         can_retry: operation.can_retry(),
         kind: operation.kind,
         step: operation.step,
+        progress: operation.progress.map(Into::into),
         attempts: operation.attempts,
         reason: if superseded { Some("the database was deleted meanwhile".into()) } else { operation.reason },
         database: DatabaseReference::new(app, operation.database, operation.database_name),

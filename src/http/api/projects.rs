@@ -65,6 +65,9 @@ pub(super) struct ProjectWire {
     workspace: WorkspaceReference,
     /// Whether it and its databases cannot be deleted.
     delete_protection: bool,
+    /// For how many days every moment of its databases stays restorable; null: as the server has it.
+    #[schema(example = 7)]
+    backup_retention_days: Option<i32>,
 }
 
 /// A new project, with its default database unless none was wanted.
@@ -121,6 +124,10 @@ pub(super) struct UpdateProject {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     delete_protection: Option<bool>,
+    /// For how many days every moment of its databases stays restorable: 1 to 365.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, minimum = 1, maximum = 365)]
+    backup_retention_days: Option<i32>,
 }
 
 /// Who gets a project.
@@ -157,6 +164,20 @@ fn wire(app: &App, project: Project) -> ProjectWire {
         default_region: project.default_region,
         workspace: WorkspaceReference::new(app, project.workspace, project.workspace_name),
         delete_protection: project.delete_protection,
+        backup_retention_days: project.backup_retention_days,
+    }
+}
+
+/// The most days that backups are kept for.
+const LONGEST_RETENTION: i32 = 365;
+
+fn days(days: i32) -> Result<i32, Error> {
+    match days {
+        1..=LONGEST_RETENTION => Ok(days),
+        _ => Err(Error::invalid(
+            format!("backupRetentionDays: {days} is out of range"),
+            format!("Give a number of days from 1 to {LONGEST_RETENTION}."),
+        )),
     }
 }
 
@@ -222,7 +243,7 @@ pub(super) async fn create_project(
         let region = new.region.unwrap_or_else(|| app.regions.default_id().to_owned());
         let name = DatabaseName::parse(&project.name)?;
         let placement = Placement::Default;
-        let first = NewDatabase { name, region, is_default: true, placement, logical_id: None };
+        let first = NewDatabase { name, region, is_default: true, placement, logical_id: None, source: None };
         Some(databases::create(&tx, &actor, now, &app.quotas, project.id, first).await?)
     } else {
         None
@@ -297,6 +318,7 @@ pub(super) async fn update_project(
         name: change.name.as_deref().map(ProjectName::parse).transpose()?,
         settings: change.settings.map(|settings| serde_json::Value::Object(settings).to_string()),
         delete_protection: change.delete_protection,
+        backup_retention_days: change.backup_retention_days.map(days).transpose()?,
     };
     let tx = app.store.begin().await?;
     let project = projects::update(&tx, &actor, app.clock.now(), id, &change).await?;

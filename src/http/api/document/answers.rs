@@ -8,8 +8,17 @@ use utoipa::openapi::{Content, Header, Ref, RefOr, Required, Response, ResponseB
 use super::samples;
 
 /// The operations that start work which goes on after the answer.
-const STARTING: [&str; 6] =
-    ["create_project", "delete_project", "create_database", "create_database_of", "delete_database", "retry_operation"];
+const STARTING: [&str; 9] = [
+    "create_project",
+    "delete_project",
+    "create_database",
+    "create_database_of",
+    "delete_database",
+    "create_backup",
+    "restore_backup",
+    "restore_database",
+    "retry_operation",
+];
 
 /// Which operations can fail in a way.
 #[derive(Clone, Copy, PartialEq, Eq)]

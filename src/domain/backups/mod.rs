@@ -1,0 +1,410 @@
+//! Backups: what a database can be restored from, and to which moments. The list is what the
+//! repository holds; a workflow puts it there.
+//!
+//! An instance has one vault. A restore in place gives a database another instance with a vault of
+//! its own, so the vaults of a database are its eras, one after the other.
+
+mod store;
+mod window;
+
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+pub use window::{Era, Window};
+
+use crate::auth::Principal;
+use crate::base::error::{Error, Result};
+use crate::base::id::{BackupId, DatabaseId, InstanceId, ProjectId, WorkflowId};
+use crate::base::keyring::Keyring;
+use crate::base::secret::Secret;
+use crate::base::store::{Session, Tx};
+use crate::domain::audit::{self, Change, Resource};
+use crate::domain::databases::{self, Database, Status};
+use crate::domain::operations;
+use crate::queue;
+
+/// Makes a backup of a database.
+pub const BACK_UP: queue::Kind = queue::Kind { name: "back_up_database", first_step: "copy_files" };
+/// Restores a backup for a trial, and looks whether everything is there.
+pub const VERIFY: queue::Kind = queue::Kind { name: "verify_backup", first_step: "restore_for_trial" };
+
+/// How long every moment stays restorable, when nobody says.
+pub const RETENTION_DAYS: i32 = 7;
+/// A full backup at least every so often.
+const FULL_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// How much a backup holds by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Everything.
+    Full,
+    /// What has changed since the last full one.
+    Differential,
+    /// What has changed since the last one of any kind.
+    Incremental,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Full, Self::Differential, Self::Incremental];
+
+    /// Its word on the wire and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Differential => "differential",
+            Self::Incremental => "incremental",
+        }
+    }
+
+    /// Reads its word.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// How a backup stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is being made.
+    Running,
+    /// It is in the repository.
+    Completed,
+    /// It could not be made.
+    Failed,
+}
+
+impl State {
+    /// Its word on the wire and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        [Self::Running, Self::Completed, Self::Failed]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| Error::internal(format!("a backup has the unknown state {text}")))
+    }
+}
+
+/// A backup.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    /// Its id.
+    pub id: BackupId,
+    /// The database that it is of.
+    pub database: DatabaseId,
+    /// The instance whose vault it is in.
+    pub instance: InstanceId,
+    /// Its name in the vault, once it is there.
+    pub label: Option<String>,
+    /// How much it holds by itself.
+    pub kind: Kind,
+    /// How it stands.
+    pub state: State,
+    /// When it began.
+    pub created_at: Timestamp,
+    /// When it was complete: the earliest moment that it can be restored to.
+    pub completed_at: Option<Timestamp>,
+    /// How large the database's files were, in bytes.
+    pub size: Option<i64>,
+    /// Why it failed.
+    pub failure_reason: Option<String>,
+    /// When it was last restored for a trial and found whole.
+    pub verified_at: Option<Timestamp>,
+    /// How fast that was.
+    pub restore_bytes_per_second: Option<i64>,
+}
+
+/// A backup as the vault holds it.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Its name there.
+    pub label: String,
+    /// How much it holds by itself.
+    pub kind: Kind,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it was complete.
+    pub completed_at: Timestamp,
+    /// How large the instance's files were, in bytes.
+    pub size: i64,
+}
+
+/// The vault of an instance, and what opens it.
+pub struct Vault {
+    /// Whose backups are in it.
+    pub database: DatabaseId,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The key.
+    pub key: Secret,
+    /// Whether anything still comes into it.
+    pub open: bool,
+}
+
+/// What is known of a vault's archive.
+#[derive(Clone, Debug, Default)]
+pub struct ArchiveState {
+    /// Everything that was committed before is in it.
+    pub archived_until: Option<Timestamp>,
+    /// Since when nothing could be archived.
+    pub failing_since: Option<Timestamp>,
+    /// When WAL was lost last.
+    pub gap_at: Option<Timestamp>,
+}
+
+/// A database that is due for a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The database.
+    pub database: DatabaseId,
+    /// How much the backup is to hold.
+    pub kind: Kind,
+}
+
+/// The backups of a database, newest first: those that it had before it was restored in place too.
+/// Answers whether there are more than `limit`.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller has no such database.
+pub async fn list(
+    session: &Session,
+    actor: &Principal,
+    database: DatabaseId,
+    limit: u32,
+) -> Result<(Vec<Backup>, bool)> {
+    databases::get(session, actor, database).await?;
+    let mut found = store::list(session, database, i64::from(limit) + 1).await?;
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    Ok((found, more))
+}
+
+/// The moments that a database can be restored to.
+pub async fn window(session: &Session, database: DatabaseId, now: Timestamp) -> Result<Window> {
+    Ok(Window::of(store::eras(session, database).await?, now))
+}
+
+/// For how many days every moment of a project's databases stays restorable.
+pub async fn retention_days(session: &Session, project: ProjectId) -> Result<i32> {
+    Ok(store::retention_days(session, project).await?.unwrap_or(RETENTION_DAYS))
+}
+
+/// Starts a backup that somebody asked for.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller has no such database; [`Error::Conflict`] when it is not
+/// `ready`, or a backup of it is under way.
+pub async fn create(
+    tx: &Tx,
+    actor: &Principal,
+    now: Timestamp,
+    keyring: &Keyring,
+    database: DatabaseId,
+    kind: Option<Kind>,
+) -> Result<(Backup, WorkflowId)> {
+    let of = databases::get(tx, actor, database).await?;
+    actor.may_change()?;
+    let started = begin(tx, now, keyring, &of, kind, true).await?;
+    let (backup, operation) = started.ok_or_else(|| {
+        Error::conflict(
+            format!("a backup of the database {database} is under way"),
+            "Wait until it has ended, or cancel its operation.",
+        )
+    })?;
+    let after = serde_json::json!({"databaseId": database.to_string(), "backupType": backup.kind.as_str()});
+    let change = Change {
+        action: "create_backup",
+        resource: Resource { kind: "backup".into(), id: backup.id.to_string(), name: None },
+        project: Some(of.project),
+        before: None,
+        after: Some(after),
+    };
+    audit::record(tx, actor, now, change).await?;
+    Ok((backup, operation))
+}
+
+/// Starts a backup that nobody asked for; nothing happens when one is under way already.
+///
+/// # Errors
+/// [`Error::Conflict`] when the database is not `ready`.
+pub async fn start(tx: &Tx, now: Timestamp, keyring: &Keyring, database: &Database) -> Result<()> {
+    begin(tx, now, keyring, database, None, false).await.map(drop)
+}
+
+async fn begin(
+    tx: &Tx,
+    now: Timestamp,
+    keyring: &Keyring,
+    database: &Database,
+    kind: Option<Kind>,
+    requested: bool,
+) -> Result<Option<(Backup, WorkflowId)>> {
+    let Some(instance) = store::lock_instance(tx, database.id).await?.filter(|_| database.status == Status::Ready)
+    else {
+        return Err(Error::conflict(
+            format!("the database {} is {}", database.id, database.status.as_str()),
+            "Only a database that is ready can be backed up.",
+        ));
+    };
+    if store::is_running(tx, database.id).await? {
+        return Ok(None);
+    }
+    ensure_vault(tx, now, keyring, database.id, instance).await?;
+    let kind = match kind {
+        Some(kind) => kind,
+        None => store::kind_due(tx, instance, now - FULL_EVERY).await?,
+    };
+    let id = BackupId::generate(now);
+    store::insert(tx, id, database.id, instance, kind, requested, now).await?;
+    let operation = operations::start_beside(tx, now, BACK_UP, database.id, database.id.uuid()).await?;
+    let backup = store::get(tx, database.id, id).await?;
+    let backup = backup.ok_or_else(|| Error::internal(format!("the backup {id} is not where it was put")))?;
+    Ok(Some((backup, operation)))
+}
+
+/// Makes the vault of an instance, if it has none.
+pub async fn ensure_vault(
+    tx: &Tx,
+    now: Timestamp,
+    keyring: &Keyring,
+    database: DatabaseId,
+    instance: InstanceId,
+) -> Result<()> {
+    let key = crate::base::secret::random_text::<32>();
+    let sealed = keyring.seal(&purpose(instance), key.as_bytes())?;
+    store::insert_vault(tx, instance, database, &sealed, now).await
+}
+
+/// The vault of an instance; `None` when nothing of it was ever backed up.
+pub async fn vault(session: &Session, keyring: &Keyring, instance: InstanceId) -> Result<Option<Vault>> {
+    let found = store::vault(session, instance).await?;
+    found.map(|sealed| sealed.open(keyring)).transpose()
+}
+
+/// The vaults of a database, oldest first.
+pub async fn vaults(session: &Session, keyring: &Keyring, database: DatabaseId) -> Result<Vec<Vault>> {
+    let found = store::vaults_of(session, database).await?;
+    found.into_iter().map(|sealed| sealed.open(keyring)).collect()
+}
+
+/// Every vault.
+pub async fn all_vaults(session: &Session, keyring: &Keyring) -> Result<Vec<Vault>> {
+    store::all_vaults(session).await?.into_iter().map(|sealed| sealed.open(keyring)).collect()
+}
+
+fn purpose(instance: InstanceId) -> String {
+    format!("backups of {instance}")
+}
+
+/// The backup that is being made of a database, if one is.
+pub async fn running(session: &Session, database: DatabaseId) -> Result<Option<Backup>> {
+    store::running(session, database).await
+}
+
+/// Whether a backup of a database is being made that somebody asked for.
+pub async fn is_requested(session: &Session, database: DatabaseId) -> Result<bool> {
+    store::is_requested(session, database).await
+}
+
+/// The backup with this id, of this database, whoever asks.
+pub async fn find(session: &Session, database: DatabaseId, id: BackupId) -> Result<Option<Backup>> {
+    store::get(session, database, id).await
+}
+
+/// The newest completed backup of an instance.
+pub async fn newest(session: &Session, instance: InstanceId) -> Result<Option<Backup>> {
+    store::newest(session, instance).await
+}
+
+/// Adds a backup that is in the vault to the list, unless it is there.
+pub async fn add(tx: &Tx, vault: &Vault, now: Timestamp, held: &Held) -> Result<()> {
+    store::insert_held(tx, BackupId::generate(now), vault, held).await
+}
+
+/// The backup is in the vault under this label.
+pub async fn mark_completed(tx: &Tx, id: BackupId, held: &Held) -> Result<()> {
+    store::mark_completed(tx, id, held).await
+}
+
+/// The backup that was being made of a database could not be.
+pub async fn mark_failed(tx: &Tx, database: DatabaseId, reason: &str) -> Result<()> {
+    store::mark_failed(tx, database, reason).await
+}
+
+/// Makes the list what the vault holds: forgets what is gone, and adds what is missing.
+pub async fn sync(tx: &Tx, vault: &Vault, now: Timestamp, held: &[Held]) -> Result<()> {
+    let labels: Vec<&str> = held.iter().map(|held| held.label.as_str()).collect();
+    store::remove_missing(tx, vault.instance, &labels).await?;
+    for held in held {
+        store::insert_held(tx, BackupId::generate(now), vault, held).await?;
+    }
+    Ok(())
+}
+
+/// Records how archiving goes.
+pub async fn record_archive(session: &Session, instance: InstanceId, state: &ArchiveState) -> Result<()> {
+    store::record_archive(session, instance, state).await
+}
+
+/// Nothing comes into the vault of an instance any more: it was replaced or destroyed.
+pub async fn close_vault(tx: &Tx, instance: InstanceId, now: Timestamp) -> Result<()> {
+    store::close_vault(tx, instance, now).await
+}
+
+/// Forgets a vault and its backups; the repository has nothing of it any more.
+pub async fn forget_vault(tx: &Tx, instance: InstanceId) -> Result<()> {
+    store::forget_vault(tx, instance).await
+}
+
+/// The databases that are due for a backup: those with activity since the last one that is older than
+/// `every`, those without any after `first`, and those whose WAL has a gap since.
+pub async fn due(session: &Session, now: Timestamp, first: SignedDuration, every: SignedDuration) -> Result<Vec<Due>> {
+    store::due(session, now - first, now - every, now - FULL_EVERY).await
+}
+
+/// The newest completed backup that was tried longest ago, or never, of an active database.
+pub async fn due_for_trial(session: &Session, before: Timestamp) -> Result<Option<(DatabaseId, BackupId)>> {
+    store::due_for_trial(session, before).await
+}
+
+/// A trial restore has found the backup whole.
+pub async fn mark_verified(tx: &Tx, id: BackupId, now: Timestamp, bytes_per_second: Option<i64>) -> Result<()> {
+    store::mark_verified(tx, id, now, bytes_per_second).await
+}
+
+/// Closed vaults whose every moment is older than the retention of their database, and the vaults of
+/// databases that are to be forgotten.
+pub async fn outlived(session: &Session, keyring: &Keyring, now: Timestamp) -> Result<Vec<Vault>> {
+    let found = store::outlived(session, now, RETENTION_DAYS).await?;
+    found.into_iter().map(|sealed| sealed.open(keyring)).collect()
+}
+
+/// The open vaults, with the days of their database's retention.
+pub async fn retentions(session: &Session) -> Result<Vec<(InstanceId, i32)>> {
+    let rows = store::retentions(session).await?;
+    Ok(rows.into_iter().map(|(id, days)| (InstanceId::from(id), days.unwrap_or(RETENTION_DAYS))).collect::<Vec<_>>())
+}
+
+/// A vault as the store has it.
+pub(super) struct SealedVault {
+    instance: Uuid,
+    database: Uuid,
+    sealed_key: Vec<u8>,
+    open: bool,
+}
+
+impl SealedVault {
+    fn open(self, keyring: &Keyring) -> Result<Vault> {
+        let instance = InstanceId::from(self.instance);
+        let key = keyring.open(&purpose(instance), &self.sealed_key)?;
+        let key = std::str::from_utf8(&key).map_err(Error::internal)?;
+        Ok(Vault { database: self.database.into(), instance, key: Secret::new(key), open: self.open })
+    }
+}

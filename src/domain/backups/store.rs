@@ -1,0 +1,436 @@
+//! The SQL of backups and of the vaults that they are in.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{ArchiveState, Backup, Due, Era, Held, Kind, SealedVault, State, Vault};
+use crate::base::error::{Error, Result};
+use crate::base::id::{BackupId, DatabaseId, InstanceId, ProjectId};
+use crate::base::store::{Session, Tx};
+
+const SELECT: &str = "SELECT b.id,
+        b.database_id,
+        b.instance_id,
+        b.label,
+        b.kind,
+        b.state,
+        b.created_at,
+        b.completed_at,
+        b.size,
+        b.failure_reason,
+        b.verified_at,
+        b.restore_bytes_per_second
+   FROM backups b";
+
+const VAULT: &str = "SELECT v.instance_id, v.database_id, v.sealed_key, v.closed_at IS NULL AS open FROM vaults v";
+
+pub(super) async fn list(session: &Session, database: DatabaseId, limit: i64) -> Result<Vec<Backup>> {
+    let statement = session
+        .prepare_cached(&format!("{SELECT} WHERE b.database_id = $1 ORDER BY b.created_at DESC, b.id DESC LIMIT $2"))
+        .await?;
+    session.query(&statement, &[&database.uuid(), &limit]).await?.iter().map(read).collect()
+}
+
+pub(super) async fn get(session: &Session, database: DatabaseId, id: BackupId) -> Result<Option<Backup>> {
+    let statement = session.prepare_cached(&format!("{SELECT} WHERE b.database_id = $1 AND b.id = $2")).await?;
+    session.query_opt(&statement, &[&database.uuid(), &id.uuid()]).await?.as_ref().map(read).transpose()
+}
+
+pub(super) async fn running(session: &Session, database: DatabaseId) -> Result<Option<Backup>> {
+    let statement = session
+        .prepare_cached(&format!("{SELECT} WHERE b.database_id = $1 AND b.state = 'running' ORDER BY b.id LIMIT 1"))
+        .await?;
+    session.query_opt(&statement, &[&database.uuid()]).await?.as_ref().map(read).transpose()
+}
+
+pub(super) async fn newest(session: &Session, instance: InstanceId) -> Result<Option<Backup>> {
+    let statement = session
+        .prepare_cached(&format!(
+            "{SELECT} WHERE b.instance_id = $1 AND b.state = 'completed' ORDER BY b.completed_at DESC LIMIT 1"
+        ))
+        .await?;
+    session.query_opt(&statement, &[&instance.uuid()]).await?.as_ref().map(read).transpose()
+}
+
+pub(super) async fn eras(session: &Session, database: DatabaseId) -> Result<Vec<Era>> {
+    let vaults = session
+        .prepare_cached(
+            "SELECT instance_id, closed_at, archived_until, failing_since IS NOT NULL AS failing, gap_at
+               FROM vaults
+              WHERE database_id = $1
+              ORDER BY opened_at, instance_id",
+        )
+        .await?;
+    let backups = session
+        .prepare_cached(&format!(
+            "{SELECT} WHERE b.database_id = $1 AND b.state = 'completed' ORDER BY b.completed_at, b.id"
+        ))
+        .await?;
+    let found: Vec<Backup> =
+        session.query(&backups, &[&database.uuid()]).await?.iter().map(read).collect::<Result<_>>()?;
+    let rows = session.query(&vaults, &[&database.uuid()]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let instance: InstanceId = row.get::<_, Uuid>("instance_id").into();
+            Era {
+                instance,
+                backups: found.iter().filter(|backup| backup.instance == instance).cloned().collect(),
+                closed_at: row.get("closed_at"),
+                archived_until: row.get("archived_until"),
+                failing: row.get("failing"),
+                gap_at: row.get("gap_at"),
+            }
+        })
+        .collect())
+}
+
+pub(super) async fn retention_days(session: &Session, project: ProjectId) -> Result<Option<i32>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT coalesce(p.backup_retention_days, w.backup_retention_days) AS days
+               FROM projects p
+               JOIN workspaces w ON w.id = p.workspace_id
+              WHERE p.id = $1",
+        )
+        .await?;
+    let row = session.query_opt(&statement, &[&project.uuid()]).await?;
+    Ok(row.and_then(|row| row.get("days")))
+}
+
+/// The database's instance, which stays that until the transaction ends.
+pub(super) async fn lock_instance(tx: &Tx, database: DatabaseId) -> Result<Option<InstanceId>> {
+    let statement = tx
+        .prepare_cached("SELECT instance_id FROM databases WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE")
+        .await?;
+    let row = tx.query_opt(&statement, &[&database.uuid()]).await?;
+    Ok(row.and_then(|row| row.get::<_, Option<Uuid>>("instance_id")).map(Into::into))
+}
+
+pub(super) async fn is_running(session: &Session, database: DatabaseId) -> Result<bool> {
+    Ok(running(session, database).await?.is_some())
+}
+
+pub(super) async fn is_requested(session: &Session, database: DatabaseId) -> Result<bool> {
+    let statement = session
+        .prepare_cached("SELECT FROM backups WHERE database_id = $1 AND state = 'running' AND requested LIMIT 1")
+        .await?;
+    Ok(session.query_opt(&statement, &[&database.uuid()]).await?.is_some())
+}
+
+/// Differential while there is a full one that is young enough.
+pub(super) async fn kind_due(session: &Session, instance: InstanceId, full_since: Timestamp) -> Result<Kind> {
+    let statement = session
+        .prepare_cached(
+            "SELECT
+               FROM backups
+              WHERE instance_id = $1 AND kind = 'full' AND state = 'completed' AND created_at > $2
+              LIMIT 1",
+        )
+        .await?;
+    let full = session.query_opt(&statement, &[&instance.uuid(), &full_since]).await?;
+    Ok(if full.is_some() { Kind::Differential } else { Kind::Full })
+}
+
+pub(super) async fn insert(
+    tx: &Tx,
+    id: BackupId,
+    database: DatabaseId,
+    instance: InstanceId,
+    kind: Kind,
+    requested: bool,
+    now: Timestamp,
+) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "INSERT INTO backups (id, instance_id, database_id, kind, state, requested, created_at)
+             VALUES ($1, $2, $3, $4, 'running', $5, $6)",
+        )
+        .await?;
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [&id.uuid(), &instance.uuid(), &database.uuid(), &kind.as_str(), &requested, &now];
+    tx.execute(&statement, &values).await?;
+    Ok(())
+}
+
+pub(super) async fn mark_completed(tx: &Tx, id: BackupId, held: &Held) -> Result<()> {
+    // A look at the vault may have found it first.
+    let forget = tx
+        .prepare_cached(
+            "DELETE FROM backups o
+              USING backups b
+              WHERE b.id = $1 AND o.instance_id = b.instance_id AND o.label = $2 AND o.id <> b.id",
+        )
+        .await?;
+    let complete = tx
+        .prepare_cached(
+            "UPDATE backups
+                SET label = $2, kind = $3, state = 'completed', completed_at = $4, size = $5, failure_reason = NULL
+              WHERE id = $1",
+        )
+        .await?;
+    tx.execute(&forget, &[&id.uuid(), &held.label]).await?;
+    tx.execute(&complete, &[&id.uuid(), &held.label, &held.kind.as_str(), &held.completed_at, &held.size]).await?;
+    Ok(())
+}
+
+pub(super) async fn mark_failed(tx: &Tx, database: DatabaseId, reason: &str) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE backups SET state = 'failed', failure_reason = $2 WHERE database_id = $1 AND state = 'running'",
+        )
+        .await?;
+    tx.execute(&statement, &[&database.uuid(), &reason]).await?;
+    Ok(())
+}
+
+/// Those that failed stay in the list for a week.
+pub(super) async fn remove_missing(tx: &Tx, instance: InstanceId, labels: &[&str]) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "DELETE FROM backups
+              WHERE instance_id = $1
+                AND (state = 'completed' AND label <> ALL ($2)
+                     OR state = 'failed' AND created_at < now() - interval '7 days')",
+        )
+        .await?;
+    tx.execute(&statement, &[&instance.uuid(), &labels]).await?;
+    Ok(())
+}
+
+/// Nothing happens when it is in the list.
+pub(super) async fn insert_held(tx: &Tx, id: BackupId, vault: &Vault, held: &Held) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "INSERT INTO backups
+                    (id, instance_id, database_id, label, kind, state, created_at, completed_at, size)
+             VALUES ($1, $2, $3, $4, $5, 'completed', $6, $7, $8)
+             ON CONFLICT (instance_id, label) DO NOTHING",
+        )
+        .await?;
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] = [
+        &id.uuid(),
+        &vault.instance.uuid(),
+        &vault.database.uuid(),
+        &held.label,
+        &held.kind.as_str(),
+        &held.started_at,
+        &held.completed_at,
+        &held.size,
+    ];
+    tx.execute(&statement, &values).await?;
+    Ok(())
+}
+
+pub(super) async fn mark_verified(tx: &Tx, id: BackupId, now: Timestamp, bytes_per_second: Option<i64>) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE backups
+                SET verified_at = $2, restore_bytes_per_second = coalesce($3, restore_bytes_per_second)
+              WHERE id = $1",
+        )
+        .await?;
+    tx.execute(&statement, &[&id.uuid(), &now, &bytes_per_second]).await?;
+    Ok(())
+}
+
+/// Nothing happens when the instance has one.
+pub(super) async fn insert_vault(
+    tx: &Tx,
+    instance: InstanceId,
+    database: DatabaseId,
+    sealed_key: &[u8],
+    now: Timestamp,
+) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "INSERT INTO vaults (instance_id, database_id, sealed_key, opened_at) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (instance_id) DO NOTHING",
+        )
+        .await?;
+    tx.execute(&statement, &[&instance.uuid(), &database.uuid(), &sealed_key, &now]).await?;
+    Ok(())
+}
+
+pub(super) async fn vault(session: &Session, instance: InstanceId) -> Result<Option<SealedVault>> {
+    let statement = session.prepare_cached(&format!("{VAULT} WHERE v.instance_id = $1")).await?;
+    Ok(session.query_opt(&statement, &[&instance.uuid()]).await?.as_ref().map(read_vault))
+}
+
+pub(super) async fn vaults_of(session: &Session, database: DatabaseId) -> Result<Vec<SealedVault>> {
+    let statement = session.prepare_cached(&format!("{VAULT} WHERE v.database_id = $1 ORDER BY v.opened_at")).await?;
+    Ok(session.query(&statement, &[&database.uuid()]).await?.iter().map(read_vault).collect())
+}
+
+pub(super) async fn all_vaults(session: &Session) -> Result<Vec<SealedVault>> {
+    Ok(session.query(VAULT, &[]).await?.iter().map(read_vault).collect())
+}
+
+pub(super) async fn record_archive(session: &Session, instance: InstanceId, state: &ArchiveState) -> Result<()> {
+    let statement = session
+        .prepare_cached(
+            "UPDATE vaults
+                SET archived_until = greatest(archived_until, $2),
+                    failing_since = $3,
+                    gap_at = greatest(gap_at, $4)
+              WHERE instance_id = $1",
+        )
+        .await?;
+    session
+        .execute(&statement, &[&instance.uuid(), &state.archived_until, &state.failing_since, &state.gap_at])
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn close_vault(tx: &Tx, instance: InstanceId, now: Timestamp) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE vaults
+                SET closed_at = CASE WHEN failing_since IS NULL THEN $2 ELSE coalesce(archived_until, $2) END
+              WHERE instance_id = $1 AND closed_at IS NULL",
+        )
+        .await?;
+    tx.execute(&statement, &[&instance.uuid(), &now]).await?;
+    Ok(())
+}
+
+pub(super) async fn forget_vault(tx: &Tx, instance: InstanceId) -> Result<()> {
+    let statement = tx.prepare_cached("DELETE FROM vaults WHERE instance_id = $1").await?;
+    tx.execute(&statement, &[&instance.uuid()]).await?;
+    Ok(())
+}
+
+/// A database whose last try failed waits ten minutes for the next one.
+pub(super) async fn due(
+    session: &Session,
+    first_before: Timestamp,
+    last_before: Timestamp,
+    full_since: Timestamp,
+) -> Result<Vec<Due>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT d.id,
+                    EXISTS (SELECT
+                              FROM backups b
+                             WHERE b.instance_id = d.instance_id
+                               AND b.kind = 'full'
+                               AND b.state = 'completed'
+                               AND b.created_at > $3) AS has_full
+               FROM databases d
+               LEFT JOIN vaults v ON v.instance_id = d.instance_id
+              CROSS JOIN LATERAL (SELECT max(b.created_at) AS at
+                                    FROM backups b
+                                   WHERE b.instance_id = d.instance_id AND b.state = 'completed') last
+              CROSS JOIN LATERAL (SELECT EXISTS (SELECT
+                                                   FROM usage_hours u
+                                                  WHERE u.database_id = d.id
+                                                    AND u.operations > 0
+                                                    AND (last.at IS NULL OR u.measured_at > last.at)) AS any) activity
+              WHERE d.status = 'ready'
+                AND d.deleted_at IS NULL
+                AND (last.at IS NULL AND d.created_at < $1 AND activity.any
+                     OR last.at < $2 AND activity.any
+                     OR v.gap_at > last.at)
+                AND NOT EXISTS (SELECT
+                                  FROM workflows w
+                                 WHERE w.subject = d.id AND w.state IN ('waiting', 'running'))
+                AND NOT EXISTS (SELECT
+                                  FROM backups b
+                                 WHERE b.database_id = d.id
+                                   AND b.state = 'failed'
+                                   AND b.created_at > now() - interval '10 minutes')
+              ORDER BY last.at NULLS FIRST, d.id
+              LIMIT 16",
+        )
+        .await?;
+    let rows = session.query(&statement, &[&first_before, &last_before, &full_since]).await?;
+    let kind = |row: &Row| if row.get("has_full") { Kind::Differential } else { Kind::Full };
+    Ok(rows.iter().map(|row| Due { database: row.get::<_, Uuid>("id").into(), kind: kind(row) }).collect())
+}
+
+pub(super) async fn due_for_trial(session: &Session, before: Timestamp) -> Result<Option<(DatabaseId, BackupId)>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT d.id AS database_id, b.id AS backup_id
+               FROM databases d
+               JOIN LATERAL (SELECT b.id, b.verified_at
+                               FROM backups b
+                              WHERE b.instance_id = d.instance_id AND b.state = 'completed'
+                              ORDER BY b.completed_at DESC
+                              LIMIT 1) b ON true
+              WHERE d.status = 'ready'
+                AND d.deleted_at IS NULL
+                AND (b.verified_at IS NULL OR b.verified_at < $1)
+                AND NOT EXISTS (SELECT
+                                  FROM workflows w
+                                 WHERE w.kind = 'verify_backup'
+                                   AND (w.state IN ('waiting', 'running') OR w.subject = b.id AND w.created_at > $1))
+              ORDER BY b.verified_at NULLS FIRST, b.id
+              LIMIT 1",
+        )
+        .await?;
+    let row = session.query_opt(&statement, &[&before]).await?;
+    Ok(row.map(|row| (row.get::<_, Uuid>("database_id").into(), row.get::<_, Uuid>("backup_id").into())))
+}
+
+pub(super) async fn outlived(session: &Session, now: Timestamp, default_days: i32) -> Result<Vec<SealedVault>> {
+    let statement = session
+        .prepare_cached(&format!(
+            "{VAULT}
+               JOIN databases d ON d.id = v.database_id
+               JOIN projects p ON p.id = d.project_id
+               JOIN workspaces w ON w.id = p.workspace_id
+              WHERE (d.forget_at <= $1
+                     OR v.closed_at < $1 - make_interval(days => coalesce(p.backup_retention_days,
+                                                                          w.backup_retention_days,
+                                                                          $2)))
+                AND NOT EXISTS (SELECT
+                                  FROM restores r
+                                  JOIN backups b ON b.id = r.backup_id
+                                 WHERE b.instance_id = v.instance_id)"
+        ))
+        .await?;
+    Ok(session.query(&statement, &[&now, &default_days]).await?.iter().map(read_vault).collect())
+}
+
+pub(super) async fn retentions(session: &Session) -> Result<Vec<(Uuid, Option<i32>)>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT v.instance_id, coalesce(p.backup_retention_days, w.backup_retention_days) AS days
+               FROM vaults v
+               JOIN databases d ON d.id = v.database_id
+               JOIN projects p ON p.id = d.project_id
+               JOIN workspaces w ON w.id = p.workspace_id",
+        )
+        .await?;
+    let rows = session.query(&statement, &[]).await?;
+    Ok(rows.iter().map(|row| (row.get("instance_id"), row.get("days"))).collect())
+}
+
+fn read_vault(row: &Row) -> SealedVault {
+    SealedVault {
+        instance: row.get("instance_id"),
+        database: row.get("database_id"),
+        sealed_key: row.get("sealed_key"),
+        open: row.get("open"),
+    }
+}
+
+fn read(row: &Row) -> Result<Backup> {
+    let kind: &str = row.get("kind");
+    Ok(Backup {
+        id: row.get::<_, Uuid>("id").into(),
+        database: row.get::<_, Uuid>("database_id").into(),
+        instance: row.get::<_, Uuid>("instance_id").into(),
+        label: row.get("label"),
+        kind: Kind::parse(kind).ok_or_else(|| Error::internal(format!("a backup has the unknown kind {kind}")))?,
+        state: State::parse(row.get("state"))?,
+        created_at: row.get("created_at"),
+        completed_at: row.get("completed_at"),
+        size: row.get("size"),
+        failure_reason: row.get("failure_reason"),
+        verified_at: row.get("verified_at"),
+        restore_bytes_per_second: row.get("restore_bytes_per_second"),
+    })
+}

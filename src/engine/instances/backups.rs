@@ -1,0 +1,125 @@
+//! Backups of instances that may sleep, and restores into new ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Instances, Slot, lock};
+use crate::base::id::InstanceId;
+use crate::engine::EngineError;
+use crate::engine::backups::{
+    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, ProgressSink, RecoverTo, RestoreFacts, Retention,
+    Vault,
+};
+
+impl Instances {
+    /// [`crate::engine::backups::Backups::ensure_archiving`], one verb at a time.
+    pub async fn ensure_archiving(self: &Arc<Self>, vault: &Vault) -> Result<(), BackupError> {
+        let slot = self.slot(vault.instance);
+        let _gate = slot.gate.clone().lock_owned().await;
+        self.engine.ensure_archiving(vault).await
+    }
+
+    /// [`crate::engine::backups::Backups::archive_pending`].
+    pub async fn archive_pending(&self) -> Result<(), EngineError> {
+        self.engine.archive_pending().await
+    }
+
+    /// [`crate::engine::backups::Backups::archive_status`].
+    pub async fn archive_status(&self, id: InstanceId) -> Result<ArchiveStatus, BackupError> {
+        self.engine.archive_status(id).await
+    }
+
+    /// [`crate::engine::backups::Backups::flush_archive`].
+    pub async fn flush_archive(&self, vault: &Vault) -> Result<(), BackupError> {
+        self.engine.flush_archive(vault).await
+    }
+
+    /// [`crate::engine::backups::Backups::back_up`] of an instance that may sleep: then it is started for the
+    /// backup, which is no activity, and stopped again unless somebody has come to use it. An idle
+    /// stop waits for the backup; a stop on purpose, a destroy and the shutdown interrupt it
+    /// ([`BackupError::Interrupted`]).
+    pub async fn back_up(
+        self: &Arc<Self>,
+        vault: &Vault,
+        kind: BackupKind,
+        progress: ProgressSink,
+    ) -> Result<BackupFacts, BackupError> {
+        let id = vault.instance;
+        let slot = self.slot(id);
+        let slept = lock(&slot.state).running.is_none();
+        let attachment = self.attach_probe(id).await?;
+        // A busy session is in no idle stop's way for as long as it is held.
+        attachment.touch(true);
+        let started = lock(&slot.state).running.as_ref().map(|running| (running.start, running.last_activity));
+        let backed_up = tokio::select! {
+            backed_up = self.engine.back_up(vault, kind, progress) => backed_up,
+            _ = attachment.ended() => Err(BackupError::Interrupted),
+        };
+        drop(attachment);
+        if slept
+            && is_as_it_was(&slot, started)
+            && let Err(error) = self.stop_if_quiet(id, &slot, Duration::ZERO).await
+        {
+            tracing::warn!(instance.id = %id, error = %error, "cannot stop {id} after its backup; the idle stop will");
+        }
+        backed_up
+    }
+
+    /// [`crate::engine::backups::Backups::backups`].
+    pub async fn backups(&self, vault: &Vault) -> Result<Vec<BackupFacts>, BackupError> {
+        self.engine.backups(vault).await
+    }
+
+    /// [`crate::engine::backups::Backups::restore`]. Whoever attaches to the target meanwhile waits. A
+    /// destroy of the target interrupts it ([`BackupError::Interrupted`]), and so does dropping
+    /// the future.
+    pub async fn restore(
+        self: &Arc<Self>,
+        target: InstanceId,
+        source: &Vault,
+        label: &BackupLabel,
+        to: RecoverTo,
+        progress: ProgressSink,
+    ) -> Result<RestoreFacts, BackupError> {
+        let slot = self.slot(target);
+        let _gate = slot.gate.clone().lock_owned().await;
+        let interrupt = CancellationToken::new();
+        lock(&slot.state).interrupt = Some(interrupt.clone());
+        let restored = tokio::select! {
+            restored = self.engine.restore(target, source, label, to, progress) => restored,
+            () = interrupt.cancelled() => Err(BackupError::Interrupted),
+            () = self.tasks.stopping() => Err(BackupError::Interrupted),
+        };
+        lock(&slot.state).interrupt = None;
+        restored
+    }
+
+    /// [`crate::engine::backups::Backups::expire`].
+    pub async fn expire(&self, vault: &Vault, retention: Retention) -> Result<(), BackupError> {
+        self.engine.expire(vault, retention).await
+    }
+
+    /// [`crate::engine::backups::Backups::remove_backup`].
+    pub async fn remove_backup(&self, vault: &Vault, label: &BackupLabel) -> Result<(), BackupError> {
+        self.engine.remove_backup(vault, label).await
+    }
+
+    /// [`crate::engine::backups::Backups::verify`].
+    pub async fn verify(&self, vault: &Vault) -> Result<(), BackupError> {
+        self.engine.verify(vault).await
+    }
+
+    /// [`crate::engine::backups::Backups::ensure_forgotten`].
+    pub async fn ensure_forgotten(&self, vault: &Vault) -> Result<(), BackupError> {
+        self.engine.ensure_forgotten(vault).await
+    }
+}
+
+/// Whether it is still the same start, and nobody has used it or does.
+fn is_as_it_was(slot: &Slot, started: Option<(u64, i64)>) -> bool {
+    let state = lock(&slot.state);
+    let now = state.running.as_ref();
+    now.is_some_and(|now| now.holds.is_empty() && started == Some((now.start, now.last_activity)))
+}

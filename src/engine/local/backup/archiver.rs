@@ -1,0 +1,444 @@
+//! Archiving: what waits in an instance's queue goes to its vault, in order, one by one.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Instant, timeout};
+
+use super::program::{Failure, PgBackRest};
+use super::queue::{Queue, Taken, read_control_file};
+use super::record::Record;
+use super::segment::Segment;
+use crate::base::id::InstanceId;
+use crate::base::secret::Secret;
+use crate::engine::EngineError;
+use crate::engine::backups::{ArchiveStatus, BackupError, Gap, Vault};
+use crate::engine::local::place::{Place, make_directory};
+use crate::engine::local::session::{Unanswered, ask_for_text};
+use crate::engine::local::template::{SEGMENT_BYTES, failed};
+use crate::engine::local::{LocalEngine, blocking, control_file};
+
+const DOING: &str = "archive what was written";
+/// How many instances are archived at a time.
+const INSTANCES_AT_ONCE: usize = 4;
+/// How long one file may take on its way.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a stop waits until everything is archived.
+const LAST_WORDS: Duration = Duration::from_secs(20);
+/// How long to wait after a failure: doubled with each, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// PostgreSQL is done with a segment a minute after the first write in it at the latest
+/// (`archive_timeout`); the rest is for looking and copying.
+const LAG: SignedDuration = SignedDuration::from_secs(75);
+
+/// What is known of every instance's archiving.
+#[derive(Default)]
+pub(in crate::engine::local) struct Archives {
+    all: Mutex<HashMap<InstanceId, Arc<Archive>>>,
+    /// Instances that do not run, and in whose queues something may wait.
+    lookout: Mutex<HashSet<InstanceId>>,
+}
+
+/// The archiving of one instance, and who is at work on its vault.
+#[derive(Default)]
+pub(super) struct Archive {
+    key: Mutex<Option<Secret>>,
+    /// One at a time empties the queue.
+    pushing: tokio::sync::Mutex<()>,
+    /// One backup goes on at a time.
+    pub(super) backing_up: tokio::sync::Mutex<()>,
+    /// Backups and restores share it; who removes something from the vault has it alone.
+    pub(super) vault: tokio::sync::RwLock<()>,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+#[derive(Clone)]
+struct Trouble {
+    since: Timestamp,
+    reason: String,
+    pause: Duration,
+    next_try: Instant,
+}
+
+/// How much of a queue to empty.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// What waits when looked at first.
+    Now,
+    /// Until nothing waits.
+    Empty,
+}
+
+impl Archives {
+    pub(super) fn of(&self, id: InstanceId) -> Arc<Archive> {
+        lock(&self.all).entry(id).or_default().clone()
+    }
+
+    pub(in crate::engine::local) fn forget(&self, id: InstanceId) {
+        lock(&self.all).remove(&id);
+        lock(&self.lookout).remove(&id);
+    }
+
+    pub(in crate::engine::local) fn look_out_for(&self, id: InstanceId) {
+        lock(&self.lookout).insert(id);
+    }
+}
+
+impl Archive {
+    pub(super) fn unlock(&self, key: &Secret) {
+        *lock(&self.key) = Some(key.clone());
+    }
+
+    pub(super) fn lock_again(&self) {
+        *lock(&self.key) = None;
+        *lock(&self.trouble) = None;
+    }
+
+    /// Waits for what is on its way into the vault, and keeps the next back.
+    pub(super) async fn pushing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.pushing.lock().await
+    }
+
+    fn has_to_wait(&self) -> bool {
+        lock(&self.trouble).as_ref().is_some_and(|trouble| trouble.next_try > Instant::now())
+    }
+
+    fn note_success(&self, id: InstanceId) {
+        if lock(&self.trouble).take().is_some() {
+            tracing::info!(instance.id = %id, "what {id} writes is archived again");
+        }
+    }
+
+    fn note_failure(&self, id: InstanceId, now: Timestamp, error: &BackupError) {
+        let mut trouble = lock(&self.trouble);
+        let pause = trouble.as_ref().map_or(FIRST_PAUSE, |before| (before.pause * 2).min(LONGEST_PAUSE));
+        if trouble.is_none() {
+            tracing::warn!(instance.id = %id, error = %error, "what {id} writes cannot be archived; it waits, and is tried again");
+        }
+        let since = trouble.as_ref().map_or(now, |before| before.since);
+        *trouble = Some(Trouble { since, reason: error.to_string(), pause, next_try: Instant::now() + pause });
+    }
+}
+
+impl LocalEngine {
+    /// Makes sure that the instance has a vault and that its WAL is kept for it.
+    pub(super) async fn begin_archiving(&self, vault: &Vault) -> Result<(), BackupError> {
+        const DOING: &str = "begin to archive the instance";
+        let id = vault.instance;
+        let manifest = self.manifest(id)?;
+        let (place, archive) = (self.place(id), self.archives.of(id));
+        let reading = place.clone();
+        if blocking(DOING, move || Record::read(&reading).map_err(failed(DOING))).await?.is_some() {
+            archive.unlock(&vault.key);
+            return Ok(());
+        }
+        let _alone = archive.pushing.lock().await;
+        let control = self.stand_in(vault, &place).await?;
+        let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, id).with("PG1_PATH", control);
+        command.run(&["--no-online", "stanza-create"]).await.map_err(|failure| failure.while_doing(DOING))?;
+        tracing::info!(instance.id = %id, instance.major = %manifest.major(), "what {id} writes is archived from now on");
+        blocking(DOING, move || {
+            // What was written before is in no backup's way.
+            Queue::open(&place).and_then(|queue| queue.discard()).map_err(failed(DOING))?;
+            Record::default().write(&place).map_err(failed(DOING))
+        })
+        .await?;
+        archive.unlock(&vault.key);
+        Ok(())
+    }
+
+    /// A directory that holds nothing of the instance but its control file, by which pgBackRest
+    /// knows whose WAL it handles: so it need not look into the instance's own.
+    pub(super) async fn stand_in(&self, vault: &Vault, place: &Place) -> Result<PathBuf, BackupError> {
+        const DOING: &str = "prepare the instance's vault";
+        let (machine, instance, place) = (self.machine.clone(), vault.instance, place.clone());
+        let made = blocking(DOING, move || {
+            let make = || -> io::Result<PathBuf> {
+                machine.make_vault(instance)?;
+                let directory = machine.backup_work(instance).join("control");
+                machine.make_for_backup_user(&directory)?;
+                machine.make_for_backup_user(&directory.join("global"))?;
+                let file = directory.join("global/pg_control");
+                fs::write(&file, read_control_file(&place)?)?;
+                std::os::unix::fs::chown(&file, machine.backup_user, machine.backup_user)?;
+                Ok(directory)
+            };
+            make().map_err(failed(DOING))
+        });
+        Ok(made.await?)
+    }
+
+    /// One round for everybody.
+    pub(super) async fn archive_everything(&self) -> Result<(), EngineError> {
+        let running: Vec<InstanceId> = {
+            let servers = lock(&self.servers);
+            servers.iter().filter(|(_, server)| server.is_alive()).map(|(id, _)| *id).collect()
+        };
+        let mut looked_out_for: HashSet<InstanceId> = lock(&self.archives.lookout).clone();
+        for id in &running {
+            looked_out_for.remove(id);
+        }
+        let asleep: Vec<InstanceId> = looked_out_for.into_iter().collect();
+        let places: Vec<(InstanceId, Place, bool)> = running
+            .into_iter()
+            .map(|id| (id, true))
+            .chain(asleep.into_iter().map(|id| (id, false)))
+            .map(|(id, runs)| (id, self.place(id), runs))
+            .collect();
+        let (waiting, empty) = blocking(DOING, move || Ok(sort_queues(places))).await?;
+        lock(&self.archives.lookout).retain(|id| !empty.contains(id));
+        stream::iter(waiting)
+            .for_each_concurrent(INSTANCES_AT_ONCE, |id| async move {
+                let archive = self.archives.of(id);
+                if !archive.has_to_wait() {
+                    // What is wrong has been noted, and is tried again.
+                    let _ = self.push(id, Until::Empty).await;
+                }
+            })
+            .await;
+        Ok(())
+    }
+
+    /// Archives what a server that has just stopped has left, if that can be done now.
+    pub(in crate::engine::local) async fn archive_after_stop(&self, id: InstanceId) {
+        self.archives.look_out_for(id);
+        if !self.archives.of(id).has_to_wait() {
+            let _ = timeout(LAST_WORDS, self.push(id, Until::Empty)).await;
+        }
+    }
+
+    /// Archives everything that was committed before.
+    pub(super) async fn flush(&self, vault: &Vault) -> Result<(), BackupError> {
+        const DOING: &str = "archive what was written last";
+        let id = vault.instance;
+        self.manifest(id)?;
+        self.archives.of(id).unlock(&vault.key);
+        let place = self.place(id);
+        if self.known(id).is_some_and(|server| server.is_alive()) {
+            ask_for_text(&place, "SELECT pg_catalog.pg_switch_wal()")
+                .await
+                .map_err(|error| unanswered(DOING, error))?;
+        } else if !self.is_cleanly_stopped(&place).await {
+            let reason = "the instance did not end cleanly; start it first".into();
+            return Err(BackupError::Failed { doing: DOING, reason });
+        }
+        self.push(id, Until::Now).await
+    }
+
+    /// Archives what waits now, whatever happened before.
+    pub(super) async fn push_now(&self, id: InstanceId) -> Result<(), BackupError> {
+        self.push(id, Until::Now).await
+    }
+
+    async fn push(&self, id: InstanceId, until: Until) -> Result<(), BackupError> {
+        let archive = self.archives.of(id);
+        let _one_at_a_time = archive.pushing.lock().await;
+        let pushed = self.push_all(id, &archive, until).await;
+        match &pushed {
+            Ok(()) => archive.note_success(id),
+            Err(error) => archive.note_failure(id, self.machine.config.clock.now(), error),
+        }
+        pushed
+    }
+
+    async fn push_all(&self, id: InstanceId, archive: &Archive, until: Until) -> Result<(), BackupError> {
+        let place = self.place(id);
+        if !place.exists() {
+            return Ok(());
+        }
+        loop {
+            let (limit, now) = (self.machine.config.backups.queue_limit, self.machine.config.clock.now());
+            let looking = place.clone();
+            let found = blocking(DOING, move || look(&looking, id, limit, now).map_err(failed(DOING))).await?;
+            let Some((mut record, ready)) = found else { return Ok(()) };
+            if ready.is_empty() {
+                return Ok(());
+            }
+            // Without the key it waits; the status says so.
+            let Some(key) = lock(&archive.key).clone() else { return Ok(()) };
+            let vault = Vault { instance: id, key };
+            for name in ready {
+                self.push_one(&vault, &place, &name, &mut record).await?;
+            }
+            if until == Until::Now {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn push_one(&self, vault: &Vault, place: &Place, name: &str, record: &mut Record) -> Result<(), BackupError> {
+        let (machine, id) = (self.machine.clone(), vault.instance);
+        let (from, wanted) = (place.clone(), name.to_owned());
+        let taken: Option<Taken> = blocking(DOING, move || {
+            let take = || -> io::Result<Option<Taken>> {
+                machine.make_vault(id)?;
+                let into = machine.backup_work(id).join("push");
+                machine.make_for_backup_user(&into)?;
+                Queue::open(&from)?.take(&wanted, &into, machine.backup_user)
+            };
+            take().map_err(failed(DOING))
+        })
+        .await?;
+        let Some(taken) = taken else {
+            return self.note_missing(place, name, record).await;
+        };
+        let path = taken.path.to_string_lossy().into_owned();
+        let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, id);
+        let pushed = timeout(PATIENCE, command.run(&["archive-push", &path])).await;
+        let _ = fs::remove_file(&taken.path);
+        match pushed {
+            Ok(pushed) => pushed.map_err(Failure::into_archive_error)?,
+            Err(_) => {
+                let reason = "the repository does not answer".into();
+                return Err(BackupError::Failed { doing: DOING, reason });
+            }
+        };
+        if Segment::parse(name).is_some() {
+            record.reached.last_segment = Some(name.to_owned());
+            record.reached.archived_until = taken.finished_at.or(record.reached.archived_until);
+        }
+        let (place, name, record) = (place.clone(), name.to_owned(), record.clone());
+        let noted = blocking(DOING, move || {
+            Queue::open(&place).and_then(|queue| queue.done(&name)).map_err(failed(DOING))?;
+            record.note(&place).map_err(failed(DOING))
+        });
+        Ok(noted.await?)
+    }
+
+    /// PostgreSQL removes nothing that waits; so somebody in the instance did.
+    async fn note_missing(&self, place: &Place, name: &str, record: &mut Record) -> Result<(), BackupError> {
+        if Segment::parse(name).is_some() {
+            let at = self.machine.config.clock.now();
+            record.gaps.push(Gap { first_segment: name.to_owned(), last_segment: name.to_owned(), at });
+        }
+        let (place, name, record) = (place.clone(), name.to_owned(), record.clone());
+        let noted = blocking(DOING, move || {
+            record.write(&place).map_err(failed(DOING))?;
+            Queue::open(&place).and_then(|queue| queue.drop_mark(&name)).map_err(failed(DOING))
+        });
+        Ok(noted.await?)
+    }
+
+    pub(super) async fn status_of_archive(&self, id: InstanceId) -> Result<ArchiveStatus, BackupError> {
+        const DOING: &str = "look how the archiving goes";
+        self.manifest(id)?;
+        let place = self.place(id);
+        let archive = self.archives.of(id);
+        let looking = place.clone();
+        let looked = blocking(DOING, move || {
+            let look = || -> io::Result<_> { Ok((Record::read(&looking)?, Queue::open(&looking)?.ready()?.len())) };
+            look().map_err(failed(DOING))
+        });
+        let (Some(record), pending_segments) = looked.await? else { return Ok(ArchiveStatus::default()) };
+        let now = self.machine.config.clock.now();
+        let reached = record.reached.archived_until;
+        let archived_until = if pending_segments > 0 {
+            reached
+        } else if self.known(id).is_some_and(|server| server.is_alive()) {
+            reached.max(Some(now - LAG))
+        } else if self.is_cleanly_stopped(&place).await {
+            Some(now)
+        } else {
+            reached
+        };
+        let trouble = lock(&archive.trouble).clone();
+        let unlocked = lock(&archive.key).is_some();
+        Ok(ArchiveStatus {
+            enabled: true,
+            unlocked,
+            last_segment: record.reached.last_segment,
+            archived_until,
+            pending_segments,
+            pending_bytes: pending_segments as u64 * SEGMENT_BYTES,
+            failing_since: trouble.as_ref().map(|trouble| trouble.since),
+            reason: trouble.map(|trouble| trouble.reason),
+            gaps: record.gaps,
+        })
+    }
+
+    /// Whether the server that ran last ended with everything written.
+    async fn is_cleanly_stopped(&self, place: &Place) -> bool {
+        let place = place.clone();
+        let looked = blocking(DOING, move || read_control_file(&place).map_err(failed(DOING))).await;
+        looked.is_ok_and(|control| control_file::is_shut_down(&control))
+    }
+}
+
+/// Which queues something waits in, and which of those that sleep are empty. What instances write
+/// that are not archived is let go.
+fn sort_queues(places: Vec<(InstanceId, Place, bool)>) -> (Vec<InstanceId>, HashSet<InstanceId>) {
+    let (mut waiting, mut empty) = (Vec::new(), HashSet::new());
+    for (id, place, runs) in places {
+        let look = || -> io::Result<bool> {
+            let queue = Queue::open(&place)?;
+            if Record::read(&place)?.is_none() {
+                queue.discard()?;
+            }
+            queue.is_empty()
+        };
+        match look() {
+            Ok(false) => waiting.push(id),
+            Ok(true) if !runs => drop(empty.insert(id)),
+            Ok(true) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => drop(empty.insert(id)),
+            Err(error) => tracing::debug!(instance.id = %id, %error, "cannot look into the queue of {id}"),
+        }
+    }
+    (waiting, empty)
+}
+
+/// What waits, after what has become too much was given up. `None`: the instance is not archived.
+fn look(place: &Place, id: InstanceId, limit: u64, now: Timestamp) -> io::Result<Option<(Record, Vec<String>)>> {
+    let queue = Queue::open(place)?;
+    let Some(mut record) = Record::read(place)? else {
+        queue.discard()?;
+        return Ok(None);
+    };
+    let ready = queue.ready()?;
+    let segments: Vec<&String> = ready.iter().filter(|name| Segment::parse(name).is_some()).collect();
+    let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(Some((record, ready))) };
+    if segments.len() as u64 * SEGMENT_BYTES <= limit {
+        return Ok(Some((record, ready)));
+    }
+    let gap = Gap { first_segment: (*first).clone(), last_segment: (*last).clone(), at: now };
+    tracing::error!(
+        instance.id = %id,
+        "gave up {} MiB of WAL of {id}, which could not be archived and would have filled the disk: it can be restored \
+         to no moment from now until its next backup",
+        (segments.len() as u64 * SEGMENT_BYTES) >> 20
+    );
+    record.gaps.push(gap);
+    record.write(place)?;
+    ready.iter().try_for_each(|name| queue.done(name))?;
+    Ok(Some((record, Vec::new())))
+}
+
+pub(super) fn unanswered(doing: &'static str, error: Unanswered) -> BackupError {
+    error.while_doing(doing).into()
+}
+
+impl Failure {
+    fn into_archive_error(self) -> BackupError {
+        self.while_doing(DOING)
+    }
+}
+
+impl super::super::Machine {
+    /// Makes a directory that is the backup user's alone.
+    pub(super) fn make_for_backup_user(&self, path: &Path) -> io::Result<()> {
+        make_directory(path, 0o700)?;
+        std::os::unix::fs::chown(path, self.backup_user, self.backup_user)
+    }
+}
+
+/// None of these locks is held across an await or while anything can panic half-way.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

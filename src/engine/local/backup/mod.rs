@@ -1,0 +1,102 @@
+//! Backups with pgBackRest.
+//!
+//! ```text
+//! <data directory>/
+//!   backup-user            the number of the user that pgBackRest runs as, when Howdah is root
+//!   backups/<id>/          the vault of an instance, where no other repository is configured
+//!   pgbackrest/<id>/       locks, and files on their way into a vault and out of it
+//!   restores/<id>/         an instance that is being restored; moved to instances/ when it is whole
+//! ```
+//!
+//! All of it but the last is the backup user's alone. Nothing is run by an instance's user: WAL is
+//! taken from an instance's `pg_wal` and put into a restored one's by Howdah.
+
+mod archiver;
+mod back_up;
+mod confine;
+mod program;
+mod queue;
+mod record;
+mod recovery;
+mod repository;
+mod restore;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod vault;
+
+use async_trait::async_trait;
+
+pub use repository::{BackupConfig, Repository, S3};
+
+pub(super) use archiver::Archives;
+
+use super::LocalEngine;
+use crate::base::id::InstanceId;
+use crate::engine::EngineError;
+use crate::engine::backups::{
+    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, ProgressSink, RecoverTo, RestoreFacts,
+    Retention, Vault,
+};
+
+#[async_trait]
+impl Backups for LocalEngine {
+    async fn ensure_archiving(&self, vault: &Vault) -> Result<(), BackupError> {
+        self.begin_archiving(vault).await
+    }
+
+    async fn archive_pending(&self) -> Result<(), EngineError> {
+        self.archive_everything().await
+    }
+
+    async fn archive_status(&self, id: InstanceId) -> Result<ArchiveStatus, BackupError> {
+        self.status_of_archive(id).await
+    }
+
+    async fn flush_archive(&self, vault: &Vault) -> Result<(), BackupError> {
+        self.flush(vault).await
+    }
+
+    async fn back_up(
+        &self,
+        vault: &Vault,
+        kind: BackupKind,
+        progress: ProgressSink,
+    ) -> Result<BackupFacts, BackupError> {
+        self.back_up_running(vault, kind, progress).await
+    }
+
+    async fn backups(&self, vault: &Vault) -> Result<Vec<BackupFacts>, BackupError> {
+        match self.holdings(vault).await {
+            Err(BackupError::MissingVault(_)) => Ok(Vec::new()),
+            holdings => Ok(holdings?.backups),
+        }
+    }
+
+    async fn restore(
+        &self,
+        target: InstanceId,
+        source: &Vault,
+        label: &BackupLabel,
+        to: RecoverTo,
+        progress: ProgressSink,
+    ) -> Result<RestoreFacts, BackupError> {
+        self.restore_into(target, source, label, to, progress).await
+    }
+
+    async fn expire(&self, vault: &Vault, retention: Retention) -> Result<(), BackupError> {
+        self.expire_backups(vault, retention).await
+    }
+
+    async fn remove_backup(&self, vault: &Vault, label: &BackupLabel) -> Result<(), BackupError> {
+        self.remove_one(vault, label).await
+    }
+
+    async fn verify(&self, vault: &Vault) -> Result<(), BackupError> {
+        self.verify_vault(vault).await
+    }
+
+    async fn ensure_forgotten(&self, vault: &Vault) -> Result<(), BackupError> {
+        self.forget_vault(vault).await
+    }
+}

@@ -1,0 +1,297 @@
+//! Restoring a backup into a new instance.
+//!
+//! The files come into a fresh directory that only the backup user and Howdah can reach, and are
+//! then given to the new instance's own user. A private server recovers them: nobody but Howdah
+//! can log in to it. When it is out of recovery it is stopped, gets an identifier of its own, and
+//! is moved to where instances are. Until then it does not count, and is removed at the next
+//! attempt or the next start.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::archiver::unanswered;
+use super::back_up::part_of;
+use super::program::{PgBackRest, percentage};
+use super::recovery::Recovery;
+use super::vault::{Holdings, REMOVAL};
+use crate::base::id::InstanceId;
+use crate::base::scram::Verifier;
+use crate::base::secret::{Secret, random_text};
+use crate::engine::backups::{
+    BackupError, BackupFacts, BackupLabel, Progress, ProgressSink, RecoverTo, RestoreFacts, Vault,
+};
+use crate::engine::local::place::{GROUP_ACCESS, Manifest, Place, make_directory};
+use crate::engine::local::session::ask_for_text;
+use crate::engine::local::template::failed;
+use crate::engine::local::{LocalEngine, blocking, places, process, start, stock};
+use crate::engine::{BACKUP_ROLE, EngineError, PLATFORM_ROLE};
+
+const DOING: &str = "restore the backup";
+
+impl LocalEngine {
+    pub(super) async fn restore_into(
+        &self,
+        target: InstanceId,
+        source: &Vault,
+        label: &BackupLabel,
+        to: RecoverTo,
+        progress: ProgressSink,
+    ) -> Result<RestoreFacts, BackupError> {
+        match self.manifest(target) {
+            Err(EngineError::Missing(_)) => {}
+            Err(error) => return Err(error.into()),
+            Ok(manifest) => {
+                let reason = "the instance to restore into exists already".to_owned();
+                return manifest.restored.ok_or(BackupError::Failed { doing: DOING, reason });
+            }
+        }
+        let archive = self.archives.of(source.instance);
+        let Ok(_not_removed) = archive.vault.try_read() else { return Err(BackupError::Busy(REMOVAL)) };
+        self.abandon_restore(target).await?;
+        let holdings = self.holdings(source).await?;
+        let backup = choose(&holdings, label, to)?;
+        if self.holds_links(source, label).await? {
+            return Err(BackupError::Damaged(format!("the backup {label} holds links, which PostgreSQL did not make")));
+        }
+        self.machine.finder.of(holdings.major).ok_or(EngineError::MajorMissing(holdings.major))?;
+
+        let (place, manifest) = self.make_room(target, &holdings, &backup).await?;
+        self.copy_out(target, source, &backup, &place, &manifest, &progress).await?;
+        let (here, uid) = (place.clone(), manifest.uid);
+        blocking(DOING, move || settle(&here, uid).map_err(failed(DOING))).await?;
+
+        let mut recovery = Recovery::begin(self, target, source, &holdings, &place, &manifest, to).await?;
+        recovery.go_through_wal(&backup, &progress).await?;
+        let facts = self.take_over(&place, &backup).await?;
+        recovery.stop().await?;
+        self.finish(target, &place, manifest, &facts).await?;
+        tracing::info!(
+            instance.id = %target,
+            "restored the backup {label} of {} into {target}, on timeline {}",
+            source.instance,
+            facts.timeline
+        );
+        Ok(facts)
+    }
+
+    /// An empty place for the instance.
+    async fn make_room(
+        &self,
+        target: InstanceId,
+        holdings: &Holdings,
+        backup: &BackupFacts,
+    ) -> Result<(Place, Manifest), BackupError> {
+        let (machine, size, major) = (self.machine.clone(), backup.size, holdings.major);
+        let place = self.place_of_restore(target);
+        let made = place.clone();
+        let manifest = blocking(DOING, move || {
+            let disk = rustix::fs::statvfs(machine.restores()).map_err(|error| failed(DOING)(error.into()))?;
+            if disk.f_bavail.saturating_mul(disk.f_frsize) < size.saturating_add(stock::RESERVE) {
+                return Err(EngineError::NoSpace { doing: DOING });
+            }
+            let uid = machine.users.take().map_err(|reason| EngineError::Failed { doing: DOING, reason })?;
+            let manifest = Manifest {
+                major: major.0,
+                uid,
+                system_identifier: stock::new_identifier(),
+                group_access: uid.is_some(),
+                restored: None,
+            };
+            let make = || -> io::Result<()> {
+                place.make_directories(uid)?;
+                place.write_manifest(&manifest)?;
+                make_directory(&place.data(), if uid.is_some() { GROUP_ACCESS } else { 0o700 })?;
+                std::os::unix::fs::chown(place.data(), machine.backup_user, uid)
+            };
+            match make() {
+                Ok(()) => Ok(manifest),
+                Err(error) => {
+                    if place.remove().is_ok() {
+                        machine.users.give_back(uid);
+                    }
+                    Err(failed(DOING)(error))
+                }
+            }
+        });
+        Ok((made, manifest.await?))
+    }
+
+    /// Has pgBackRest copy the files of the backup.
+    async fn copy_out(
+        &self,
+        target: InstanceId,
+        source: &Vault,
+        backup: &BackupFacts,
+        place: &Place,
+        manifest: &Manifest,
+        progress: &ProgressSink,
+    ) -> Result<(), BackupError> {
+        let scratch = self.scratch(target, source).await?;
+        let command = PgBackRest::new(&self.machine, source)?
+            .in_group_of(manifest.uid)
+            .writing(place.data())
+            .writing(scratch.clone())
+            // Several may read the vault at the same time.
+            .with("LOCK_PATH", scratch.join("lock"))
+            .with("SPOOL_PATH", scratch.join("spool"))
+            .with("PG1_PATH", place.data())
+            .with("LOG_LEVEL_CONSOLE", "detail");
+        let set = format!("--set={}", backup.label);
+        let watch = |line: &str| {
+            if let Some(percent) = percentage(line) {
+                progress(Progress { done: part_of(backup.size, percent), total: backup.size });
+            }
+        };
+        let copied = command.run_and_watch(&[&set, "--type=none", "restore"], watch).await;
+        copied.map(drop).map_err(|failure| failure.while_doing(DOING))
+    }
+
+    /// Notes what has been brought back, and takes from the instance what it shares with its origin.
+    async fn take_over(&self, place: &Place, backup: &BackupFacts) -> Result<RestoreFacts, BackupError> {
+        let say = |error| unanswered(DOING, error);
+        let commit = "SELECT pg_catalog.to_char(pg_catalog.pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', \
+                      'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+        let last_commit_at = ask_for_text(place, commit).await.map_err(say)?.and_then(|text| text.parse().ok());
+        let file = "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())";
+        let file = ask_for_text(place, file).await.map_err(say)?.unwrap_or_default();
+        let timeline = file.get(..8).and_then(|text| u32::from_str_radix(text, 16).ok()).unwrap_or(backup.timeline + 1);
+
+        let exists = format!("SELECT pg_catalog.count(*) FROM pg_catalog.pg_roles WHERE rolname = '{BACKUP_ROLE}'");
+        if ask_for_text(place, &exists).await.map_err(say)?.as_deref() == Some("1") {
+            let dismiss = format!("ALTER ROLE {BACKUP_ROLE} NOLOGIN PASSWORD NULL");
+            ask_for_text(place, &dismiss).await.map_err(say)?;
+        }
+        if !self.machine.access.separate_users {
+            let secret = Secret::new(random_text::<24>());
+            let verifier = Verifier::of(&secret).to_text();
+            let change = format!("ALTER ROLE {PLATFORM_ROLE} PASSWORD '{verifier}'");
+            ask_for_text(place, &change).await.map_err(say)?;
+            let place = place.clone();
+            blocking(DOING, move || place.write_secret(&secret).map_err(failed(DOING))).await?;
+        }
+        Ok(RestoreFacts { last_commit_at, timeline, bytes: backup.size })
+    }
+
+    /// Gives the stopped instance an identifier of its own, and puts it where instances are.
+    async fn finish(
+        &self,
+        target: InstanceId,
+        place: &Place,
+        manifest: Manifest,
+        facts: &RestoreFacts,
+    ) -> Result<(), BackupError> {
+        let (machine, place, facts) = (self.machine.clone(), place.clone(), facts.clone());
+        let (home, major) = (self.place(target), manifest.major());
+        let finished = blocking(DOING, move || {
+            let programs = machine.finder.of(major).ok_or(EngineError::MajorMissing(major))?;
+            stock::identify(&programs, &place, manifest.uid, manifest.system_identifier)?;
+            place.write_manifest(&Manifest { restored: Some(facts), ..manifest }).map_err(failed(DOING))?;
+            stock::move_to(&place, &home.root).map_err(failed(DOING))?;
+            Ok(())
+        });
+        finished.await?;
+        let scratch = self.machine.backup_work(target);
+        let _ = fs::remove_dir_all(scratch);
+        Ok(())
+    }
+
+    pub(in crate::engine::local) fn place_of_restore(&self, target: InstanceId) -> Place {
+        Place::new(self.machine.restores().join(target.bare()))
+    }
+
+    /// Removes what an interrupted restore into this instance has left.
+    pub(in crate::engine::local) async fn abandon_restore(&self, target: InstanceId) -> Result<(), EngineError> {
+        self.abandon(&self.place_of_restore(target)).await
+    }
+
+    /// Removes what interrupted restores have left.
+    pub(in crate::engine::local) async fn abandon_restores(&self) -> Result<(), EngineError> {
+        let machine = self.machine.clone();
+        let left = blocking(DOING, move || places(&machine.restores()).map_err(failed(DOING)));
+        for place in left.await? {
+            if let Err(error) = self.abandon(&place).await {
+                tracing::warn!(%error, "cannot remove {}, which an interrupted restore left", place.root.display());
+            }
+        }
+        Ok(())
+    }
+
+    async fn abandon(&self, place: &Place) -> Result<(), EngineError> {
+        const DOING: &str = "remove what an interrupted restore left";
+        if !place.root.exists() {
+            return Ok(());
+        }
+        if let Ok(manifest) = place.read_manifest() {
+            match manifest.uid.filter(|_| self.machine.users.are_separate()) {
+                Some(uid) => process::end_all_of(uid).await.map_err(failed(DOING))?,
+                None => start::stop(place, &manifest, None).await?,
+            }
+        }
+        let (machine, place) = (self.machine.clone(), place.clone());
+        blocking(DOING, move || machine.discard(&place).map_err(failed(DOING))).await
+    }
+}
+
+/// The backup, if it can be restored so far.
+fn choose(holdings: &Holdings, label: &BackupLabel, to: RecoverTo) -> Result<BackupFacts, BackupError> {
+    let backup = holdings.backups.iter().find(|backup| backup.label == *label);
+    let backup = backup.ok_or_else(|| BackupError::MissingBackup(label.clone()))?;
+    if !backup.restorable {
+        return Err(BackupError::Gap(backup.last_segment.clone()));
+    }
+    if matches!(to, RecoverTo::Time(moment) if moment < backup.stopped_at) {
+        return Err(BackupError::BeforeBackup);
+    }
+    Ok(backup.clone())
+}
+
+/// Makes a data directory of the instance's user of what came out of a vault, and trusts nothing
+/// of the origin's: neither what it is configured to, nor that there are only files.
+fn settle(place: &Place, uid: Option<u32>) -> io::Result<()> {
+    let data = place.data();
+    for name in
+        ["recovery.signal", "standby.signal", "postmaster.pid", "postgresql.conf", "pg_hba.conf", "pg_ident.conf"]
+    {
+        match fs::remove_file(data.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::write(data.join("postgresql.auto.conf"), "")?;
+    fs::write(data.join("standby.signal"), "")?;
+    hand_over(&data, uid)
+}
+
+fn hand_over(path: &Path, uid: Option<u32>) -> io::Result<()> {
+    let facts = fs::symlink_metadata(path)?;
+    if facts.is_dir() {
+        for entry in fs::read_dir(path)? {
+            hand_over(&entry?.path(), uid)?;
+        }
+    } else if !facts.is_file() {
+        return Err(io::Error::other("the backup holds something that is neither a file nor a directory"));
+    }
+    std::os::unix::fs::lchown(path, uid, uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_from_elsewhere_is_not_trusted() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new(directory.path().to_owned());
+        fs::create_dir_all(place.data().join("base")).unwrap();
+        for name in ["postgresql.auto.conf", "postgresql.conf", "recovery.signal"] {
+            fs::write(place.data().join(name), "shared_preload_libraries = '/tmp/evil.so'").unwrap();
+        }
+        settle(&place, None).unwrap();
+        assert_eq!(fs::read(place.data().join("postgresql.auto.conf")).unwrap(), b"");
+        assert!(!place.data().join("postgresql.conf").exists() && !place.data().join("recovery.signal").exists());
+        assert!(place.data().join("standby.signal").exists());
+        std::os::unix::fs::symlink("/etc", place.data().join("base/1")).unwrap();
+        assert!(settle(&place, None).unwrap_err().to_string().contains("neither a file nor a directory"));
+    }
+}

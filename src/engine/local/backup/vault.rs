@@ -1,0 +1,402 @@
+//! What a vault holds, as pgBackRest says it, and taking things out of it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::archiver::Archive;
+use super::program::PgBackRest;
+use super::record::Record;
+use super::repository::Repository;
+use super::segment::Segment;
+use crate::base::id::InstanceId;
+use crate::engine::backups::{BackupError, BackupFacts, BackupKind, BackupLabel, Gap, Retention, Vault};
+use crate::engine::local::place::make_directory;
+use crate::engine::local::template::{failed, give};
+use crate::engine::local::{LocalEngine, Machine, blocking, passable};
+use crate::engine::{EngineError, Major};
+
+/// What pgBackRest says of a stanza.
+mod status {
+    pub(super) const MISSING_PATH: i64 = 1;
+    pub(super) const NO_BACKUPS: i64 = 2;
+    pub(super) const MISSING_DATA: i64 = 3;
+    pub(super) const OK: i64 = 0;
+}
+
+/// Everything in a vault.
+pub(super) struct Holdings {
+    /// Oldest first.
+    pub(super) backups: Vec<BackupFacts>,
+    /// The major version that all of it is of.
+    pub(super) major: Major,
+    /// Where in the vault its WAL is.
+    pub(super) archive: String,
+    /// The last segment of WAL.
+    pub(super) last_segment: Option<Segment>,
+}
+
+#[derive(Deserialize)]
+struct Stanza {
+    status: Status,
+    repo: Vec<Repo>,
+    archive: Vec<Archived>,
+    backup: Vec<Backup>,
+    db: Vec<Database>,
+}
+
+#[derive(Deserialize)]
+struct Repo {
+    status: Status,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    code: i64,
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct Archived {
+    id: String,
+    max: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Database {
+    version: String,
+}
+
+#[derive(Deserialize)]
+struct Backup {
+    label: String,
+    #[serde(rename = "type")]
+    kind: String,
+    archive: Wal,
+    error: Option<bool>,
+    info: Sizes,
+    reference: Option<Vec<String>>,
+    timestamp: Times,
+    /// Only when one backup is asked for.
+    #[serde(default)]
+    link: Option<serde_json::Value>,
+    #[serde(default)]
+    tablespace: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Wal {
+    start: Option<String>,
+    stop: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Sizes {
+    size: u64,
+    repository: Stored,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    delta: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Times {
+    start: i64,
+    stop: i64,
+}
+
+impl LocalEngine {
+    pub(super) async fn holdings(&self, vault: &Vault) -> Result<Holdings, BackupError> {
+        const DOING: &str = "list the backups";
+        let stanza = self.ask_repository(vault, &[], DOING).await?;
+        let place = self.place(vault.instance);
+        let gaps = blocking(DOING, move || Record::read(&place).map_err(failed(DOING)));
+        let gaps = gaps.await?.map(|record| record.gaps).unwrap_or_default();
+        read(stanza, &gaps).ok_or_else(|| BackupError::Damaged("pgBackRest lists something that is not known".into()))
+    }
+
+    /// Whether the backup holds something besides the files of PostgreSQL's own that lie in its
+    /// data directory: a link, and what that led to.
+    pub(super) async fn holds_links(&self, vault: &Vault, label: &BackupLabel) -> Result<bool, BackupError> {
+        let set = format!("--set={label}");
+        let stanza = self.ask_repository(vault, &[&set], "look into the backup").await?;
+        let any = |value: &Option<serde_json::Value>| {
+            value.as_ref().is_some_and(|value| value.as_array().is_none_or(|list| !list.is_empty()) && !value.is_null())
+        };
+        Ok(stanza.backup.iter().any(|backup| any(&backup.link) || any(&backup.tablespace)))
+    }
+
+    async fn ask_repository(
+        &self,
+        vault: &Vault,
+        arguments: &[&str],
+        doing: &'static str,
+    ) -> Result<Stanza, BackupError> {
+        self.adopt_vault(vault.instance, doing).await?;
+        let command = PgBackRest::new(&self.machine, vault)?;
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--output=json", "info"]).collect();
+        let said = command.run(&arguments).await.map_err(|failure| failure.while_doing(doing))?;
+        // What a wrong key makes of a file is quoted as it is, and then this is no JSON.
+        let unreadable = || BackupError::Damaged("the key does not open it, or its list of backups was changed".into());
+        let mut stanzas: Vec<Stanza> = serde_json::from_str(&said.text).map_err(|_| unreadable())?;
+        let Some(stanza) = stanzas.pop() else { return Err(BackupError::MissingVault(vault.instance)) };
+        match stanza.status.code {
+            status::OK | status::NO_BACKUPS => Ok(stanza),
+            status::MISSING_PATH | status::MISSING_DATA => Err(BackupError::MissingVault(vault.instance)),
+            _ => {
+                let why = stanza.repo.first().map_or(&stanza.status.message, |repository| &repository.status.message);
+                let first = why.lines().next().unwrap_or_default();
+                Err(match first.contains("FormatError") || first.contains("CryptoError") {
+                    true => unreadable(),
+                    false => BackupError::Failed { doing, reason: first.to_owned() },
+                })
+            }
+        }
+    }
+
+    pub(super) async fn expire_backups(&self, vault: &Vault, retention: Retention) -> Result<(), BackupError> {
+        const DOING: &str = "remove old backups";
+        let archive = self.archives.of(vault.instance);
+        let _alone = alone(&archive)?;
+        self.adopt_vault(vault.instance, DOING).await?;
+        let command = PgBackRest::new(&self.machine, vault)?
+            .that_writes(&self.machine, vault.instance)
+            .with("REPO1_RETENTION_FULL_TYPE", "time")
+            .with("REPO1_RETENTION_FULL", retention.days.max(1).to_string());
+        command.run(&["expire"]).await.map(drop).map_err(|failure| failure.while_doing(DOING))
+    }
+
+    pub(super) async fn remove_one(&self, vault: &Vault, label: &BackupLabel) -> Result<(), BackupError> {
+        const DOING: &str = "remove the backup";
+        let archive = self.archives.of(vault.instance);
+        let _alone = alone(&archive)?;
+        self.remove_from_vault(vault, label, DOING).await
+    }
+
+    pub(super) async fn remove_from_vault(
+        &self,
+        vault: &Vault,
+        label: &BackupLabel,
+        doing: &'static str,
+    ) -> Result<(), BackupError> {
+        if !self.holdings(vault).await?.backups.iter().any(|backup| backup.label == *label) {
+            return Ok(());
+        }
+        let set = format!("--set={label}");
+        let command = PgBackRest::new(&self.machine, vault)?
+            .that_writes(&self.machine, vault.instance)
+            .with("REPO1_RETENTION_FULL", "9999999");
+        command.run(&[&set, "expire"]).await.map(drop).map_err(|failure| failure.while_doing(doing))
+    }
+
+    pub(super) async fn verify_vault(&self, vault: &Vault) -> Result<(), BackupError> {
+        const DOING: &str = "verify the backups";
+        let archive = self.archives.of(vault.instance);
+        let Ok(_reading) = archive.vault.try_read() else { return Err(BackupError::Busy(REMOVAL)) };
+        self.adopt_vault(vault.instance, DOING).await?;
+        let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, vault.instance);
+        let mut invalid = Vec::new();
+        let command = command.with("LOG_LEVEL_CONSOLE", "info");
+        let said = command
+            .run_and_watch(&["--output=text", "--verbose", "verify"], |line| {
+                if let Some(found) = line.strip_prefix("INFO: ").filter(|text| text.starts_with("invalid ")) {
+                    invalid.push(found.to_owned());
+                }
+            })
+            .await
+            .map_err(|failure| failure.while_doing(DOING))?;
+        match said.text.lines().any(|line| line.trim() == "status: ok") && invalid.is_empty() {
+            true => Ok(()),
+            false if invalid.is_empty() => Err(BackupError::Damaged(said.text.trim().replace('\n', "; "))),
+            false => Err(BackupError::Damaged(invalid.join("; "))),
+        }
+    }
+
+    pub(super) async fn forget_vault(&self, vault: &Vault) -> Result<(), BackupError> {
+        const DOING: &str = "forget the backups";
+        let (machine, id, place) = (self.machine.clone(), vault.instance, self.place(vault.instance));
+        let archive = self.archives.of(id);
+        let _alone = alone(&archive)?;
+        let _quiet = archive.pushing().await;
+        archive.lock_again();
+        // First of all nothing is put into it any more.
+        if place.exists() {
+            blocking(DOING, move || Record::remove(&place).map_err(failed(DOING))).await?;
+        }
+        if let Repository::S3(_) = machine.repository() {
+            match self.ask_repository(vault, &[], DOING).await {
+                Err(BackupError::MissingVault(_)) => {}
+                // What cannot be read can be deleted all the same.
+                Ok(_) | Err(BackupError::Damaged(_)) => self.delete_stanza(vault, DOING).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        let removed = blocking(DOING, move || {
+            let own = machine.repository().directory_of(id);
+            own.into_iter().chain([machine.backup_work(id)]).try_for_each(remove_tree).map_err(failed(DOING))
+        });
+        Ok(removed.await?)
+    }
+
+    async fn delete_stanza(&self, vault: &Vault, doing: &'static str) -> Result<(), BackupError> {
+        self.adopt_vault(vault.instance, doing).await?;
+        let control = self.machine.backup_work(vault.instance).join("control");
+        for arguments in [&["stop"][..], &["--force", "stanza-delete"]] {
+            let command = PgBackRest::new(&self.machine, vault)?
+                .that_writes(&self.machine, vault.instance)
+                .with("PG1_PATH", &control);
+            command.run(arguments).await.map_err(|failure| failure.while_doing(doing))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the places that pgBackRest needs for a vault that is there: they may come from
+    /// another machine, or have been lost with this one.
+    pub(super) async fn adopt_vault(&self, id: InstanceId, doing: &'static str) -> Result<(), EngineError> {
+        let machine = self.machine.clone();
+        blocking(doing, move || machine.make_vault(id).map_err(failed(doing))).await
+    }
+}
+
+/// What keeps others from a vault.
+pub(super) const REMOVAL: &str = "a removal of backups";
+
+fn alone(archive: &Archive) -> Result<tokio::sync::RwLockWriteGuard<'_, ()>, BackupError> {
+    archive.vault.try_write().map_err(|_| BackupError::Busy("a backup or a restore"))
+}
+
+fn remove_tree(path: PathBuf) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+impl Machine {
+    /// Where vaults are kept.
+    pub(super) fn repository(&self) -> Repository {
+        let chosen = self.config.backups.repository.clone();
+        chosen.unwrap_or_else(|| Repository::Directory(self.config.data_directory.join("backups")))
+    }
+
+    /// Where pgBackRest keeps what it needs while it works on a vault.
+    pub(super) fn backup_work(&self, id: InstanceId) -> PathBuf {
+        self.config.data_directory.join("pgbackrest").join(id.bare())
+    }
+
+    /// Makes the directories that work on a vault needs, for the backup user alone.
+    pub(super) fn make_vault_work(&self, id: InstanceId) -> io::Result<()> {
+        let work = self.backup_work(id);
+        if let Some(parent) = work.parent() {
+            make_directory(parent, passable())?;
+        }
+        ["", "lock", "spool"].iter().try_for_each(|name| self.make_for_backup_user(&work.join(name)))
+    }
+
+    /// Makes the directories of a vault, for the backup user alone.
+    pub(super) fn make_vault(&self, id: InstanceId) -> io::Result<()> {
+        self.make_vault_work(id)?;
+        let Some(own) = self.repository().directory_of(id) else { return Ok(()) };
+        // What the operator has made is left as it is.
+        if let Some(parent) = own.parent().filter(|parent| !parent.exists()) {
+            make_directory(parent, passable())?;
+        }
+        let owner = fs::symlink_metadata(&own).ok().map(|facts| facts.uid());
+        match (owner, self.backup_user) {
+            // It comes from a machine on which the backup user was another.
+            (Some(owner), Some(user)) if owner != user => give(&own, user),
+            (Some(_), _) => Ok(()),
+            (None, _) => self.make_for_backup_user(&own),
+        }
+    }
+}
+
+fn read(stanza: Stanza, gaps: &[Gap]) -> Option<Holdings> {
+    let major = stanza.db.last()?.version.split('.').next()?.parse().ok().map(Major)?;
+    let last_segment = stanza.archive.iter().filter_map(|archived| Segment::parse(archived.max.as_deref()?)).max();
+    let archive = stanza.archive.last().map(|archived| archived.id.clone()).unwrap_or_default();
+    let mut backups = Vec::new();
+    for backup in stanza.backup {
+        let (first, last) = (Segment::parse(&backup.archive.start?)?, Segment::parse(&backup.archive.stop?)?);
+        let lost = gaps.iter().any(|gap| {
+            let bounds = (Segment::parse(&gap.first_segment), Segment::parse(&gap.last_segment));
+            matches!(bounds, (Some(from), Some(to)) if from <= last && first <= to)
+        });
+        backups.push(BackupFacts {
+            label: BackupLabel::parse(&backup.label)?,
+            kind: match backup.kind.as_str() {
+                "full" => BackupKind::Full,
+                "diff" => BackupKind::Differential,
+                "incr" => BackupKind::Incremental,
+                _ => return None,
+            },
+            started_at: Timestamp::from_second(backup.timestamp.start).ok()?,
+            stopped_at: Timestamp::from_second(backup.timestamp.stop).ok()?,
+            size: backup.info.size,
+            stored: backup.info.repository.delta.unwrap_or_default(),
+            first_segment: first.to_string(),
+            last_segment: last.to_string(),
+            timeline: first.timeline,
+            requires: backup
+                .reference
+                .unwrap_or_default()
+                .iter()
+                .map(|l| BackupLabel::parse(l))
+                .collect::<Option<_>>()?,
+            damaged_pages: backup.error.unwrap_or_default(),
+            restorable: !lost && last_segment.is_some_and(|end| last <= end),
+        });
+    }
+    backups.sort_by(|one, other| (one.stopped_at, &one.label).cmp(&(other.stopped_at, &other.label)));
+    Some(Holdings { backups, major, archive, last_segment })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: &str = r#"[{"archive":[{"database":{"id":1,"repo-key":1},"id":"15-1","max":"000000010000000000000017","min":"000000010000000000000008"}],
+        "backup":[{"archive":{"start":"00000001000000000000000E","stop":"00000001000000000000000F"},"database":{"id":1,"repo-key":1},"error":false,
+        "info":{"delta":30482244,"repository":{"delta":3983888,"size":3983888},"size":30482244},"label":"20261125-102656F","prior":null,"reference":null,
+        "timestamp":{"start":1795602416,"stop":1795602418},"type":"full"},
+        {"archive":{"start":"000000010000000000000018","stop":"000000010000000000000018"},"database":{"id":1,"repo-key":1},"error":true,
+        "info":{"delta":7094538,"repository":{"delta":637792,"size":4287808},"size":34987847},"label":"20261125-102656F_20261125-102734I",
+        "prior":"20261125-102656F","reference":["20261125-102656F"],"timestamp":{"start":1795602454,"stop":1795602455},"type":"incr"}],
+        "cipher":"aes-256-cbc","db":[{"id":1,"repo-key":1,"system-id":7712053377057736369,"version":"15"}],"name":"s1",
+        "repo":[{"cipher":"aes-256-cbc","key":1,"status":{"code":0,"message":"ok"}}],"status":{"code":0,"lock":{"backup":{"held":false}},"message":"ok"}}]"#;
+
+    fn holdings(gaps: &[Gap]) -> Holdings {
+        let mut stanzas: Vec<Stanza> = serde_json::from_str(SAID).unwrap();
+        read(stanzas.pop().unwrap(), gaps).unwrap()
+    }
+
+    #[test]
+    fn backups_are_read() {
+        let holdings = holdings(&[]);
+        assert_eq!(holdings.major, Major(15));
+        let [full, incremental] = &holdings.backups[..] else { panic!("there are two") };
+        assert_eq!((full.kind, full.size, full.stored), (BackupKind::Full, 30_482_244, 3_983_888));
+        assert!(full.restorable && !full.damaged_pages && full.requires.is_empty());
+        assert_eq!(incremental.requires, std::slice::from_ref(&full.label));
+        assert!(incremental.damaged_pages);
+        assert!(!incremental.restorable, "its last segment is not there yet");
+        assert_eq!(incremental.timeline, 1);
+    }
+
+    #[test]
+    fn a_gap_in_what_a_backup_needs_makes_it_useless() {
+        let lost = |first: &str, last: &str| {
+            let gap = Gap { first_segment: first.into(), last_segment: last.into(), at: Timestamp::UNIX_EPOCH };
+            !holdings(&[gap]).backups[0].restorable
+        };
+        assert!(lost("00000001000000000000000F", "000000010000000000000012"));
+        assert!(!lost("000000010000000000000010", "000000010000000000000012"));
+        assert!(!lost("000000010000000000000001", "00000001000000000000000D"));
+    }
+}

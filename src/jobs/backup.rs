@@ -1,0 +1,220 @@
+//! Making backups of databases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::database::from_engine;
+use super::unknown;
+use crate::app::JobCtx;
+use crate::base::error::{Result, describe};
+use crate::base::id::InstanceId;
+use crate::domain::backups::{self, ArchiveState, Held};
+use crate::domain::databases;
+use crate::engine::backups::{BackupError, BackupFacts, BackupKind, Progress, ProgressSink, Retention, Vault};
+use crate::queue::{Job, Reason, StepError};
+
+/// How often the progress of a step is written down.
+const REPORT: Duration = Duration::from_secs(1);
+
+const UNREACHABLE: &str = "the place where backups are kept does not answer or is full; the server's log says more";
+const NOT_INSTALLED: &str =
+    "pgBackRest is not installed on the server; it goes on as soon as the operator has installed it";
+const OCCUPIED: &str = "another backup or restore of the same database is under way; it goes on after that";
+const INTERRUPTED: &str = "it was interrupted and begins again";
+const DAMAGED: &str = "the backup is damaged; choose another one";
+const MISSING: &str = "the backup is no longer there; choose another one";
+const GAP: &str = "changes between the backup and the moment were lost; choose a later backup or an earlier moment";
+const BEFORE: &str = "the moment lies before the end of the backup; choose an earlier backup";
+const REPLACED: &str = "the database was restored meanwhile; make another backup";
+
+/// The steps of `back_up_database`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackUpStep {
+    /// Copy the instance's files to the vault, and the WAL that belongs to them.
+    CopyFiles,
+    /// Make the list of backups what the vault holds, after what retention no longer wants is gone.
+    Record,
+}
+
+impl BackUpStep {
+    /// All of them, in order.
+    pub const ALL: [Self; 2] = [Self::CopyFiles, Self::Record];
+
+    /// Its name in the queue.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CopyFiles => backups::BACK_UP.first_step,
+            Self::Record => "record",
+        }
+    }
+}
+
+/// Runs one step of `back_up_database`.
+pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> {
+    let store = &ctx.app.store;
+    let plan = databases::plan(&store.session().await?, job.subject.into()).await?;
+    let Some(plan) = plan.filter(|plan| !plan.deleted) else {
+        let tx = store.begin().await?;
+        backups::mark_failed(&tx, job.subject.into(), "the database was deleted meanwhile").await?;
+        job.give_way(&tx).await?;
+        return Ok(tx.commit().await?);
+    };
+    match BackUpStep::ALL.into_iter().find(|known| known.name() == step) {
+        Some(BackUpStep::CopyFiles) => {
+            let Some(backup) = backups::running(&store.session().await?, plan.id).await? else {
+                let tx = store.begin().await?;
+                job.succeed(&tx).await?;
+                return Ok(tx.commit().await?);
+            };
+            if plan.instance != Some(backup.instance) {
+                return Err(StepError::Fail(Reason::new("the instance was replaced", REPLACED)));
+            }
+            let (vault, _) = open_vault(ctx, backup.instance).await?;
+            let begun = Timestamp::from_second(backup.created_at.as_second()).unwrap_or(backup.created_at);
+            let there = ctx.instances.backups(&vault).await.map_err(from_backup)?;
+            // What came after this began is it: the worker died before it could say so.
+            let facts = match there.into_iter().find(|facts| facts.started_at >= begun) {
+                Some(facts) => facts,
+                None => {
+                    let kind = kind_of(backup.kind);
+                    reporting(ctx, job, |progress| ctx.instances.back_up(&vault, kind, progress))
+                        .await
+                        .map_err(from_backup)?
+                }
+            };
+            let tx = store.begin().await?;
+            backups::mark_completed(&tx, backup.id, &held(&facts)).await?;
+            job.advance(&tx, BackUpStep::Record.name()).await?;
+            Ok(tx.commit().await?)
+        }
+        Some(BackUpStep::Record) => {
+            if let Some(instance) = plan.instance {
+                let days = backups::retention_days(&store.session().await?, plan.project).await?;
+                tidy(ctx, instance, days).await?;
+            }
+            let tx = store.begin().await?;
+            job.succeed(&tx).await?;
+            Ok(tx.commit().await?)
+        }
+        None => Err(unknown("step", step)),
+    }
+}
+
+/// Removes what retention no longer wants from a vault, and makes the list what the vault holds then.
+pub(super) async fn tidy(ctx: &JobCtx, instance: InstanceId, days: i32) -> Result<(), StepError> {
+    let (vault, known) = open_vault(ctx, instance).await?;
+    let retention = Retention { days: days.max(1).unsigned_abs() };
+    match ctx.instances.expire(&vault, retention).await {
+        // The next round does it.
+        Ok(()) | Err(BackupError::Busy(_) | BackupError::MissingVault(_)) => {}
+        Err(error) => return Err(from_backup(error)),
+    }
+    let there = match ctx.instances.backups(&vault).await {
+        Ok(there) => there,
+        Err(BackupError::MissingVault(_)) => Vec::new(),
+        Err(error) => return Err(from_backup(error)),
+    };
+    let held: Vec<Held> = there.iter().filter(|facts| facts.restorable).map(held).collect();
+    let tx = ctx.app.store.begin().await?;
+    backups::sync(&tx, &known, ctx.app.clock.now(), &held).await?;
+    tx.commit().await?;
+    look_at_archive(ctx, instance).await
+}
+
+/// Writes down how the archiving of an instance goes.
+pub(super) async fn look_at_archive(ctx: &JobCtx, instance: InstanceId) -> Result<(), StepError> {
+    let status = match ctx.instances.archive_status(instance).await {
+        Ok(status) => status,
+        Err(BackupError::MissingVault(_)) => return Ok(()),
+        Err(error) => return Err(from_backup(error)),
+    };
+    let state = ArchiveState {
+        archived_until: status.archived_until,
+        failing_since: status.failing_since,
+        gap_at: status.gaps.iter().map(|gap| gap.at).max(),
+    };
+    Ok(backups::record_archive(&ctx.app.store.session().await?, instance, &state).await?)
+}
+
+/// The vault of an instance as the engine takes it, and as the domain knows it.
+pub(super) async fn open_vault(ctx: &JobCtx, instance: InstanceId) -> Result<(Vault, backups::Vault), StepError> {
+    let known = backups::vault(&ctx.app.store.session().await?, &ctx.app.keyring, instance).await?;
+    let known = known.ok_or_else(|| {
+        StepError::Fail(Reason::new(format!("the instance {instance} has no vault in the metadata store"), MISSING))
+    })?;
+    Ok((engine_vault(&known), known))
+}
+
+/// A vault as the engine takes it.
+pub(super) fn engine_vault(known: &backups::Vault) -> Vault {
+    Vault { instance: known.instance, key: known.key.clone() }
+}
+
+/// Runs something that reports its progress, and writes that down once a second.
+pub(super) async fn reporting<T, Work: Future<Output = T>>(
+    ctx: &JobCtx,
+    job: &Job,
+    work: impl FnOnce(ProgressSink) -> Work,
+) -> T {
+    let (sender, receiver) = watch::channel(None::<Progress>);
+    let work = work(Arc::new(move |progress| {
+        sender.send_replace(Some(progress));
+    }));
+    let report = async {
+        loop {
+            tokio::time::sleep(REPORT).await;
+            let progress = *receiver.borrow();
+            if let Some(Progress { done, total }) = progress
+                && let Err(error) = job.report(&ctx.app.store, done, total).await
+            {
+                tracing::debug!(error = %describe(&error), "cannot write down the progress of {}", job.id);
+            }
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        never = report => never,
+    }
+}
+
+/// What the domain keeps of a backup that the vault holds.
+pub(super) fn held(facts: &BackupFacts) -> Held {
+    Held {
+        label: facts.label.as_str().to_owned(),
+        kind: match facts.kind {
+            BackupKind::Full => backups::Kind::Full,
+            BackupKind::Differential => backups::Kind::Differential,
+            BackupKind::Incremental => backups::Kind::Incremental,
+        },
+        started_at: facts.started_at,
+        completed_at: facts.stopped_at,
+        size: i64::try_from(facts.size).unwrap_or(i64::MAX),
+    }
+}
+
+fn kind_of(kind: backups::Kind) -> BackupKind {
+    match kind {
+        backups::Kind::Full => BackupKind::Full,
+        backups::Kind::Differential => BackupKind::Differential,
+        backups::Kind::Incremental => BackupKind::Incremental,
+    }
+}
+
+/// What is damaged, lost or was never there does not get better by itself.
+pub(super) fn from_backup(error: BackupError) -> StepError {
+    let reason = |explanation| Reason::new(error.to_string(), explanation);
+    match error {
+        BackupError::Engine(error) => from_engine(error),
+        BackupError::NotInstalled => StepError::Wait(reason(NOT_INSTALLED)),
+        BackupError::Busy(_) => StepError::Wait(reason(OCCUPIED)),
+        BackupError::MissingBackup(_) | BackupError::MissingVault(_) => StepError::Fail(reason(MISSING)),
+        BackupError::Damaged(_) => StepError::Fail(reason(DAMAGED)),
+        BackupError::Gap(_) => StepError::Fail(reason(GAP)),
+        BackupError::BeforeBackup => StepError::Fail(reason(BEFORE)),
+        BackupError::Interrupted => StepError::Retry(reason(INTERRUPTED)),
+        BackupError::Failed { .. } => StepError::Retry(reason(UNREACHABLE)),
+    }
+}

@@ -1,0 +1,126 @@
+//! Reconcilers of backups: what is due is made, what is too old goes, and archives are kept moving.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use super::backup::{engine_vault, from_backup, look_at_archive, tidy};
+use crate::app::JobCtx;
+use crate::base::error::{Result, describe};
+use crate::domain::{backups, databases};
+use crate::queue::StepError;
+
+/// How often WAL that waits is brought to the repository.
+const ARCHIVE_ROUND: Duration = Duration::from_secs(1);
+/// How often it is looked for backups that are due.
+const SCHEDULE_ROUND: Duration = Duration::from_secs(30);
+/// How often retention is looked after: rounds of the schedule.
+const TIDY_EVERY: u32 = 60;
+
+/// When backups are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    /// A used database has its first backup after so long.
+    pub first: SignedDuration,
+    /// A used database has another one after so long; zero: none are made by themselves.
+    pub every: SignedDuration,
+}
+
+/// Lets archiving go on where it was before Howdah started, and keeps it moving.
+pub async fn archive(ctx: Arc<JobCtx>) {
+    let tasks = ctx.app.tasks.clone();
+    let mut opened = false;
+    while !tasks.is_stopping() {
+        if !opened {
+            opened = match open_archives(&ctx).await {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot take up the archiving of all databases; trying again");
+                    false
+                }
+            };
+        }
+        if let Err(error) = ctx.instances.archive_pending().await {
+            tracing::warn!(error = %describe(&error), "cannot archive; trying again");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(ARCHIVE_ROUND) => {}
+            () = tasks.stopping() => {}
+        }
+    }
+}
+
+async fn open_archives(ctx: &JobCtx) -> Result<(), StepError> {
+    let vaults = backups::all_vaults(&ctx.app.store.session().await?, &ctx.app.keyring).await?;
+    for vault in vaults.iter().filter(|vault| vault.open) {
+        ctx.instances.ensure_archiving(&engine_vault(vault)).await.map_err(from_backup)?;
+    }
+    Ok(())
+}
+
+/// Starts the backups that are due, and removes what has been kept long enough.
+pub async fn retain(ctx: Arc<JobCtx>, schedule: Schedule) {
+    let tasks = ctx.app.tasks.clone();
+    let mut round: u32 = 0;
+    while !tasks.is_stopping() {
+        if let Err(error) = start_due(&ctx, schedule).await {
+            tracing::warn!(error = %describe(&error), "cannot start backups that are due; trying again");
+        }
+        if let Err(error) = look_at_archives(&ctx).await {
+            tracing::warn!(%error, "cannot look at the archives; trying again");
+        }
+        if round.is_multiple_of(TIDY_EVERY)
+            && let Err(error) = tidy_all(&ctx).await
+        {
+            tracing::warn!(%error, "cannot remove old backups; trying again");
+        }
+        round = round.wrapping_add(1);
+        tokio::select! {
+            () = tokio::time::sleep(SCHEDULE_ROUND) => {}
+            () = tasks.stopping() => {}
+        }
+    }
+}
+
+async fn start_due(ctx: &JobCtx, schedule: Schedule) -> Result<()> {
+    if schedule.every.is_zero() {
+        return Ok(());
+    }
+    let now = ctx.app.clock.now();
+    let due = backups::due(&ctx.app.store.session().await?, now, schedule.first, schedule.every).await?;
+    for backup in due {
+        let tx = ctx.app.store.begin().await?;
+        databases::back_up_now(&tx, now, &ctx.app.keyring, backup.database).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+async fn look_at_archives(ctx: &JobCtx) -> Result<(), StepError> {
+    let vaults = backups::all_vaults(&ctx.app.store.session().await?, &ctx.app.keyring).await?;
+    for vault in vaults.iter().filter(|vault| vault.open) {
+        look_at_archive(ctx, vault.instance).await?;
+    }
+    Ok(())
+}
+
+async fn tidy_all(ctx: &JobCtx) -> Result<(), StepError> {
+    let now = ctx.app.clock.now();
+    let retentions = backups::retentions(&ctx.app.store.session().await?).await?;
+    for (instance, days) in retentions {
+        tidy(ctx, instance, days).await?;
+    }
+    for vault in backups::outlived(&ctx.app.store.session().await?, &ctx.app.keyring, now).await? {
+        ctx.instances.ensure_forgotten(&engine_vault(&vault)).await.map_err(from_backup)?;
+        let tx = ctx.app.store.begin().await?;
+        backups::forget_vault(&tx, vault.instance).await?;
+        tx.commit().await?;
+    }
+    for plan in databases::outlived(&ctx.app.store.session().await?, now).await? {
+        let tx = ctx.app.store.begin().await?;
+        databases::forget(&tx, &plan, None).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}

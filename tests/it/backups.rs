@@ -1,0 +1,352 @@
+//! Backups with pgBackRest, and every way back, on real PostgreSQL.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Howdah, Person, ask, connection_string, eventually, postgres_program};
+
+/// A database with something in it, somebody who has it, and its connection string.
+struct Kept {
+    owner: Person,
+    project: String,
+    id: String,
+    connection: String,
+}
+
+impl Kept {
+    async fn new(howdah: &Howdah) -> Self {
+        let owner = howdah.owner();
+        let made = owner.create_project("kept").await;
+        let connection = connection_string(&made);
+        ask(&connection, "CREATE TABLE notes (n serial PRIMARY KEY, note text)");
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        Self { owner, project: text(&made["id"]), id: text(&made["database"]["id"]), connection }
+    }
+
+    fn path(&self) -> String {
+        format!("/v1/databases/{}", self.id)
+    }
+
+    fn note(&self, note: &str) {
+        ask(&self.connection, &format!("INSERT INTO notes (note) VALUES ('{note}')"));
+    }
+
+    /// A backup that is complete.
+    async fn back_up(&self) -> Value {
+        let made = self.owner.post(&format!("{}/backups", self.path()), json!({})).await;
+        let backup = made.data(202).clone();
+        assert_eq!(backup["status"], "running");
+        let ended = self.owner.ended(made.headers["howdah-operation"].to_str().unwrap()).await;
+        assert_eq!(ended["state"], "succeeded", "{ended}");
+        let listed = self.backups().await;
+        let found = listed["data"].as_array().unwrap().iter().find(|listed| listed["id"] == backup["id"]).cloned();
+        let found = found.unwrap_or_else(|| panic!("{backup} is not in {listed}"));
+        assert_eq!(found["status"], "completed");
+        found
+    }
+
+    async fn backups(&self) -> Value {
+        let answer = self.owner.get(&format!("{}/backups", self.path())).await;
+        answer.data(200);
+        answer.body
+    }
+
+    /// A new database from a source; its connection string.
+    async fn make_from(&self, name: &str, source: Value) -> String {
+        let body = json!({"projectId": self.project, "name": name, "source": source});
+        let made = self.owner.post("/v1/databases", body).await;
+        let database = made.data(201).clone();
+        let ended = self.owner.ended(made.headers["howdah-operation"].to_str().unwrap()).await;
+        assert_eq!(ended["state"], "succeeded", "{ended}");
+        connection_string(&database)
+    }
+
+    async fn restore_in_place(&self, source: Value) -> Value {
+        let begun = self.owner.post(&format!("{}/restore", self.path()), json!({"source": source})).await;
+        assert_eq!(begun.data(200)["status"], "recovering");
+        self.owner.ended(begun.headers["howdah-operation"].to_str().unwrap()).await
+    }
+
+    /// Waits until no work on it is left, such as the first backup after a restore.
+    async fn settled(&self) {
+        eventually("all operations to end", async || {
+            let path = format!("/v1/operations?databaseId={}", self.id);
+            let all = self.owner.get(&path).await.data(200).clone();
+            all.as_array().unwrap().iter().all(|operation| operation["endedAt"].is_string()).then_some(())
+        })
+        .await;
+    }
+}
+
+/// A moment that lies between what was committed before and what is committed afterwards.
+fn moment(connection: &str) -> String {
+    ask(connection, "SELECT pg_sleep(0.05)");
+    let now = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')";
+    let moment = ask(connection, now);
+    ask(connection, "SELECT pg_sleep(0.05)");
+    moment
+}
+
+fn notes(connection: &str) -> String {
+    ask(connection, "SELECT coalesce(string_agg(note, ' ' ORDER BY n), '') FROM notes")
+}
+
+fn checksum(connection: &str) -> String {
+    ask(connection, "SELECT md5(string_agg(a::text, '' ORDER BY aid)) FROM pgbench_accounts a")
+}
+
+/// pgbench at work until it is dropped.
+struct Load(Child);
+
+impl Load {
+    fn on(connection: &str) -> Self {
+        let child = Command::new(postgres_program("pgbench"))
+            .args(["-n", "-c", "2", "-T", "600", connection])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_database_under_load_comes_back_by_every_way() {
+    let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    let initialised =
+        Command::new(postgres_program("pgbench")).args(["-i", "-q", "-s", "1", &kept.connection]).output().unwrap();
+    assert!(initialised.status.success());
+    let load = Load::on(&kept.connection);
+    kept.note("before");
+    let backup = kept.back_up().await;
+    assert_eq!((&backup["backupType"], &backup["size"].is_i64()), (&json!("full"), &true));
+    drop(load);
+    kept.note("after");
+    let (then, sum) = (moment(&kept.connection), checksum(&kept.connection));
+    ask(&kept.connection, "UPDATE pgbench_accounts SET abalance = abalance + 1; DELETE FROM notes");
+    kept.note("too late");
+
+    let project = format!("/v1/projects/{}", kept.project);
+    assert_eq!(kept.owner.patch(&project, json!({"backupRetentionDays": 3})).await.data(200)["backupRetentionDays"], 3);
+    for bad in [0, 366] {
+        kept.owner.patch(&project, json!({"backupRetentionDays": bad})).await.assert_error(422, "validation-error");
+    }
+    let listed = kept.backups().await;
+    assert_eq!(listed["meta"]["backupRetentionDays"], 3);
+    assert_eq!(listed["meta"]["earliestRestorableTime"], backup["completedAt"]);
+    assert!(listed["meta"]["latestRestorableTime"].as_str().unwrap() >= then.as_str());
+
+    let source = json!({"type": "backup", "databaseId": kept.id, "backupId": backup["id"], "targetTime": then});
+    let copy = kept.make_from("then", source.clone()).await;
+    assert_eq!((notes(&copy).as_str(), checksum(&copy)), ("before after", sum.clone()), "at that moment");
+    let clone = kept.make_from("clone", json!({"type": "database", "databaseId": kept.id})).await;
+    assert_eq!(notes(&clone), "too late", "as it is now");
+
+    // What the founding document has: to a new database by name.
+    let way = format!("{}/backups/{}/restore", kept.path(), backup["id"].as_str().unwrap());
+    let restored = kept.owner.post(&way, json!({"targetDatabaseName": "end of backup"})).await;
+    let data = restored.data(202).clone();
+    kept.owner.ended(restored.headers["howdah-operation"].to_str().unwrap()).await;
+    assert_eq!(notes(&connection_string(&data)), "before");
+    assert_eq!(data["source"]["backupId"], backup["id"]);
+    let taken = kept.owner.post(&way, json!({"targetDatabaseName": "end of backup"})).await;
+    taken.assert_error(409, "client-error");
+
+    // In place: the same credentials, and sessions end.
+    let (client, session) = tokio_postgres::connect(&kept.connection, tokio_postgres::NoTls).await.unwrap();
+    let ended = kept.restore_in_place(source).await;
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    assert!(session.await.is_err(), "the session was ended");
+    drop(client);
+    assert_eq!((notes(&kept.connection).as_str(), checksum(&kept.connection)), ("before after", sum));
+    assert_eq!(kept.owner.get(&kept.path()).await.data(200)["status"], "ready");
+    kept.settled().await;
+    kept.owner.delete(&format!("/v1/projects/{}", kept.project)).await.data(204);
+    howdah.assert_tidy().await;
+    assert!(directory_of(&howdah).read_dir().unwrap().next().is_none(), "nothing is left of its backups");
+}
+
+fn directory_of(howdah: &Howdah) -> PathBuf {
+    howdah.directory().path().join("backups")
+}
+
+#[tokio::test]
+async fn each_era_between_restores_in_place_stays_restorable() {
+    let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    kept.note("one");
+    let backup = kept.back_up().await;
+    let source = json!({"type": "backup", "databaseId": kept.id, "backupId": backup["id"]});
+    let mut moments = Vec::new();
+    for era in ["first", "second", "third"] {
+        kept.note(era);
+        moments.push((era, moment(&kept.connection)));
+        kept.note("lost");
+        if era != "third" {
+            assert_eq!(kept.restore_in_place(source.clone()).await["state"], "succeeded");
+            assert_eq!(notes(&kept.connection), "one");
+            kept.settled().await;
+        }
+    }
+    for (era, moment) in moments {
+        let source = json!({"type": "database", "databaseId": kept.id, "targetTime": moment});
+        let copy = kept.make_from(era, source).await;
+        assert_eq!(notes(&copy), format!("one {era}"));
+    }
+    let outside = json!({"type": "database", "databaseId": kept.id, "targetTime": "2001-01-01T00:00:00Z"});
+    let body = json!({"projectId": kept.project, "source": outside});
+    let refused = kept.owner.post("/v1/databases", body).await;
+    refused.assert_error(422, "validation-error");
+    let earliest = kept.backups().await["meta"]["earliestRestorableTime"].as_str().unwrap().to_owned();
+    assert!(refused.body["error"]["message"].as_str().unwrap().contains(&earliest), "{}", refused.body);
+}
+
+#[tokio::test]
+async fn a_deleted_database_can_be_brought_back_for_a_while() {
+    let howdah = Howdah::start_with(&["--backup-every", "0", "--undelete", "1h"]).await;
+    let kept = Kept::new(&howdah).await;
+    let other = kept.owner.create_project("other").await["id"].as_str().unwrap().to_owned();
+    kept.note("precious");
+    let unused = kept.owner.post("/v1/databases", json!({"projectId": kept.project, "name": "unused"})).await;
+    let unused = unused.data(201)["id"].as_str().unwrap().to_owned();
+    kept.owner.delete(&format!("/v1/databases/{unused}")).await.data(200);
+    kept.owner.delete(&format!("/v1/projects/{}", kept.project)).await.data(204);
+    kept.owner.get(&kept.path()).await.assert_error(404, "resource-not-found");
+    howdah.assert_tidy().await;
+    assert_eq!(howdah.directory().instances().len(), 1, "the instances are gone");
+
+    let path = format!("/v1/projects/{}/deleted-databases", kept.project);
+    let deleted = kept.owner.get(&path).await.data(200).clone();
+    let ids: Vec<&Value> = deleted.as_array().unwrap().iter().map(|deleted| &deleted["id"]).collect();
+    assert_eq!(ids, [&json!(kept.id)], "what was never used left nothing to keep");
+    assert!(deleted[0]["restorableUntil"].as_str() > deleted[0]["deletedAt"].as_str());
+    howdah.stranger().await.get(&path).await.assert_error(404, "resource-not-found");
+
+    let source = json!({"type": "database", "databaseId": kept.id});
+    let body = json!({"projectId": other, "name": "again", "source": source});
+    let made = kept.owner.post("/v1/databases", body).await;
+    let database = made.data(201).clone();
+    kept.owner.ended(made.headers["howdah-operation"].to_str().unwrap()).await;
+    assert_eq!(notes(&connection_string(&database)), "precious");
+}
+
+#[tokio::test]
+async fn what_cannot_be_restored_changes_nothing() {
+    let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    kept.note("one");
+    let backup = kept.back_up().await;
+    kept.note("two");
+    let restore = format!("{}/restore", kept.path());
+    let source = |id: &Value| json!({"source": {"type": "backup", "databaseId": kept.id, "backupId": id}});
+    for (body, status, code) in [
+        (json!({}), 422, "validation-error"),
+        (json!({"source": {"type": "empty"}}), 422, "validation-error"),
+        (json!({"source": {"type": "backup", "databaseId": kept.id}}), 422, "validation-error"),
+        (source(&json!("bak_00000000000000000000000000")), 404, "resource-not-found"),
+    ] {
+        kept.owner.post(&restore, body).await.assert_error(status, code);
+    }
+    howdah.expect_errors(&["a workflow has failed", "was given up"]);
+    // A flipped byte in the backup: found out, said, and the database is what it was.
+    flip_a_byte(&largest(&directory_of(&howdah), "bundle"));
+    let ended = kept.restore_in_place(source(&backup["id"])["source"].clone()).await;
+    assert_eq!(ended["state"], "failed", "{ended}");
+    assert!(ended["reason"].as_str().unwrap().contains("damaged"), "{ended}");
+    assert_eq!(notes(&kept.connection), "one two");
+    let shown = kept.owner.get(&kept.path()).await.data(200).clone();
+    assert_eq!(shown["status"], "ready");
+    assert!(shown["statusReason"].as_str().unwrap().contains("the last restore did not work"), "{shown}");
+    let body = json!({"projectId": kept.project, "name": "broken", "source": source(&backup["id"])["source"]});
+    let made = kept.owner.post("/v1/databases", body).await;
+    let ended = kept.owner.ended(made.headers["howdah-operation"].to_str().unwrap()).await;
+    assert_eq!(ended["state"], "failed", "{ended}");
+    let broken = made.data(201)["id"].as_str().unwrap();
+    assert_eq!(kept.owner.get(&format!("/v1/databases/{broken}")).await.data(200)["status"], "failure");
+    kept.owner.delete(&format!("/v1/projects/{}", kept.project)).await.data(204);
+    howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn two_restores_at_once_are_one_and_a_delete_waits_for_none() {
+    let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    kept.note("one");
+    let backup = kept.back_up().await;
+    let body = json!({"source": {"type": "backup", "databaseId": kept.id, "backupId": backup["id"]}});
+    let restore = format!("{}/restore", kept.path());
+    let both = tokio::join!(kept.owner.post(&restore, body.clone()), kept.owner.post(&restore, body.clone()));
+    let mut statuses = [both.0.status.as_u16(), both.1.status.as_u16()];
+    statuses.sort();
+    assert_eq!(statuses, [200, 409]);
+    let project = format!("/v1/projects/{}", kept.project);
+    let refused = kept.owner.delete(&project).await;
+    // It may have been done by then.
+    if refused.status != 204 {
+        refused.assert_error(400, "client-error");
+        kept.settled().await;
+        kept.owner.delete(&project).await.data(204);
+    }
+    howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn kill_9_at_any_moment_leaves_backups_that_restore() {
+    let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let mut kept = Kept::new(&howdah).await;
+    for round in 0..6u64 {
+        kept.note(&format!("r{round}"));
+        let asked = kept.owner.post(&format!("{}/backups", kept.path()), json!({})).await;
+        assert!([202, 409].contains(&asked.status.as_u16()), "{}", asked.body);
+        tokio::time::sleep(std::time::Duration::from_millis(250 * round)).await;
+        let old = howdah.gateway().port();
+        howdah.kill();
+        howdah.launch().await;
+        kept.owner = howdah.owner();
+        kept.connection = kept.connection.replace(&format!(":{old}/"), &format!(":{}/", howdah.gateway().port()));
+    }
+    kept.settled().await;
+    let completed = kept.backups().await["data"].clone();
+    let completed: Vec<&Value> =
+        completed.as_array().unwrap().iter().filter(|backup| backup["status"] == "completed").collect();
+    assert!(!completed.is_empty());
+    for (n, backup) in completed.iter().enumerate() {
+        let source = json!({"type": "backup", "databaseId": kept.id, "backupId": backup["id"]});
+        let copy = kept.make_from(&format!("copy {n}"), source).await;
+        assert!(notes(&copy).starts_with("r0"), "{backup}");
+    }
+    assert_eq!(notes(&kept.connection), "r0 r1 r2 r3 r4 r5");
+}
+
+/// The largest file below a directory whose path has this in it.
+fn largest(directory: &Path, part: &str) -> PathBuf {
+    let mut files = Vec::new();
+    let mut folders = vec![directory.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().unwrap().map(Result::unwrap) {
+            match entry.file_type().unwrap().is_dir() {
+                true => folders.push(entry.path()),
+                false => files.push((entry.metadata().unwrap().len(), entry.path())),
+            }
+        }
+    }
+    files.retain(|(_, path)| path.to_string_lossy().contains(part));
+    files.into_iter().max().map(|(_, path)| path).unwrap_or_else(|| panic!("no file of {part} in {directory:?}"))
+}
+
+fn flip_a_byte(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    std::fs::write(path, bytes).unwrap();
+}
