@@ -28,7 +28,7 @@ use crate::base::secret::{Secret, random_text};
 ///   more can be archived now. When more waits on the disk than the engine is set to allow, what
 ///   waits is given up, and the status has a gap: make a backup then.
 /// * `flush_archive`: everything committed before the call is in the vault when it returns, or it
-///   fails. The instance may run or not.
+///   fails. The instance may run or have ended cleanly ([`BackupError::Unclean`]).
 /// * `back_up` makes a backup of a running instance, and waits until the WAL that it needs is in
 ///   the vault too. It calls `ensure_archiving` itself. Without a full backup to build on it makes
 ///   a full one, whatever the kind. Dropping the future ends it; what was copied by then may serve
@@ -288,6 +288,10 @@ pub enum BackupError {
     /// The target lies before the end of the backup; choose an earlier one.
     #[error("the moment lies before the end of the backup; restore an earlier one")]
     BeforeBackup,
+    /// The instance is stopped and did not end cleanly: what it committed last is known after it was
+    /// started again.
+    #[error("the instance did not end cleanly; it has to be started once")]
+    Unclean,
     /// The instance was stopped or destroyed meanwhile.
     #[error("the instance was stopped meanwhile")]
     Interrupted,

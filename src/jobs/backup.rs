@@ -13,6 +13,7 @@ use crate::base::error::{Result, describe};
 use crate::base::id::InstanceId;
 use crate::domain::backups::{self, ArchiveState, Held};
 use crate::domain::databases;
+use crate::engine::EngineError;
 use crate::engine::backups::{BackupError, BackupFacts, BackupKind, Progress, ProgressSink, Retention, Vault};
 use crate::queue::{Job, Reason, StepError};
 
@@ -24,6 +25,7 @@ const NOT_INSTALLED: &str =
     "pgBackRest is not installed on the server; it goes on as soon as the operator has installed it";
 const OCCUPIED: &str = "another backup or restore of the same database is under way; it goes on after that";
 const INTERRUPTED: &str = "it was interrupted and begins again";
+const UNCLEAN: &str = "the instance that it comes from does not start; the server's log says more";
 const DAMAGED: &str = "the backup is damaged; choose another one";
 const MISSING: &str = "the backup is no longer there; choose another one";
 const GAP: &str = "changes between the backup and the moment were lost; choose a later backup or an earlier moment";
@@ -75,8 +77,9 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
             let (vault, _) = open_vault(ctx, backup.instance).await?;
             let begun = Timestamp::from_second(backup.created_at.as_second()).unwrap_or(backup.created_at);
             let there = ctx.instances.backups(&vault).await.map_err(from_backup)?;
-            // What came after this began is it: the worker died before it could say so.
-            let facts = match there.into_iter().find(|facts| facts.started_at >= begun) {
+            // What came after this began is it: the worker died before it could say so. One whose WAL did
+            // not arrive is none.
+            let facts = match there.into_iter().find(|facts| facts.restorable && facts.started_at >= begun) {
                 Some(facts) => facts,
                 None => {
                     let kind = kind_of(backup.kind);
@@ -128,7 +131,8 @@ pub(super) async fn tidy(ctx: &JobCtx, instance: InstanceId, days: i32) -> Resul
 pub(super) async fn look_at_archive(ctx: &JobCtx, instance: InstanceId) -> Result<(), StepError> {
     let status = match ctx.instances.archive_status(instance).await {
         Ok(status) => status,
-        Err(BackupError::MissingVault(_)) => return Ok(()),
+        // A vault may outlive its instance.
+        Err(BackupError::MissingVault(_) | BackupError::Engine(EngineError::Missing(_))) => return Ok(()),
         Err(error) => return Err(from_backup(error)),
     };
     let state = ArchiveState {
@@ -215,6 +219,7 @@ pub(super) fn from_backup(error: BackupError) -> StepError {
         BackupError::Gap(_) => StepError::Fail(reason(GAP)),
         BackupError::BeforeBackup => StepError::Fail(reason(BEFORE)),
         BackupError::Interrupted => StepError::Retry(reason(INTERRUPTED)),
+        BackupError::Unclean => StepError::Retry(reason(UNCLEAN)),
         BackupError::Failed { .. } => StepError::Retry(reason(UNREACHABLE)),
     }
 }

@@ -138,7 +138,11 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
     match step {
         Some(DeleteStep::KeepBackup) => {
             if let Some(plan) = &plan {
-                keep_backup(ctx, job, plan).await?;
+                // One whose restore is under way is kept as it was before.
+                let is_there = plan.status == Status::Ready || plan.status == Status::Recovering;
+                if let Some(instance) = plan.instance.filter(|_| is_there && !ctx.app.undelete.is_zero()) {
+                    keep_backup(ctx, job, plan, instance).await?;
+                }
             }
             let tx = store.begin().await?;
             job.advance(&tx, DeleteStep::DestroyInstance.name()).await?;
@@ -168,12 +172,9 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
     }
 }
 
-/// What was committed last is in a vault before the instance goes, if the database can be restored
-/// afterwards. A delete is not held up for ever by a repository that does not answer.
-async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan) -> Result<(), StepError> {
-    let Some(instance) = plan.instance.filter(|_| !ctx.app.undelete.is_zero() && plan.status == Status::Ready) else {
-        return Ok(());
-    };
+/// What was committed last is in a vault before the instance goes, by a delete or a restore in place,
+/// neither of which is held up for ever by a repository that does not answer or an instance that is broken.
+pub(super) async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan, instance: InstanceId) -> Result<(), StepError> {
     let kept = async {
         let used = stop_and_measure(ctx, plan.id, instance).await?;
         let session = ctx.app.store.session().await?;
@@ -201,10 +202,14 @@ async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan) -> Result<(), StepErr
         Err(error) if job.attempts() >= TRIES_TO_KEEP => {
             tracing::error!(
                 database.id = %plan.id, %error,
-                "{} is deleted without a backup of what was written to it last", plan.id
+                "the instance of {} goes without a backup of what was written to it last", plan.id
             );
-            Ok(())
+            let tx = ctx.app.store.begin().await?;
+            backups::record_lost_end(&tx, instance, ctx.app.clock.now()).await?;
+            Ok(tx.commit().await?)
         }
+        // Nothing is given up before it was tried often.
+        Err(StepError::Fail(reason)) => Err(StepError::Retry(reason)),
         kept => kept,
     }
 }

@@ -10,7 +10,7 @@ use crate::app::JobCtx;
 use crate::base::error::{Error, Result, describe};
 use crate::base::store::{Announcement, Channel};
 use crate::domain::connections::credential::forget_expired_probes;
-use crate::domain::{audit, databases, idempotency, usage};
+use crate::domain::{audit, databases, idempotency, restores, usage};
 use crate::queue::Runner;
 
 /// How often instances are looked at for idleness.
@@ -110,7 +110,9 @@ pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
 /// instance and go after it. It means that metadata was lost, so it is kept and reported.
 async fn report_orphans(ctx: &JobCtx) -> Result<()> {
     let existing = ctx.instances.list().await.map_err(Error::internal)?;
-    let owned = databases::instances(&ctx.app.store.session().await?).await?;
+    let session = ctx.app.store.session().await?;
+    let mut owned = databases::instances(&session).await?;
+    owned.extend(restores::instances(&session).await?);
     for instance in existing.iter().filter(|instance| !owned.contains(&instance.id)) {
         tracing::error!(
             instance.id = %instance.id,

@@ -1,7 +1,7 @@
 //! Bringing databases back: in place, and as part of making new ones.
 
-use super::backup::{engine_vault, from_backup, held, open_vault, reporting};
-use super::database::{from_engine, prove};
+use super::backup::{from_backup, held, open_vault, reporting};
+use super::database::{from_engine, keep_backup, prove};
 use super::unknown;
 use crate::app::JobCtx;
 use crate::base::error::Result;
@@ -9,14 +9,14 @@ use crate::base::id::{BackupId, DatabaseId};
 use crate::domain::backups::{self, Backup};
 use crate::domain::databases::{self, Plan};
 use crate::domain::restores::{self, RESTORE, Restore};
-use crate::engine::backups::{BackupKind, BackupLabel, RecoverTo};
+use crate::engine::backups::{BackupKind, BackupLabel, RecoverTo, Vault};
 use crate::queue::{Job, Reason, StepError};
 
 const SOURCE_GONE: &str = "what it was to be made from is gone; delete it and choose another source";
 
-/// How often a restore in place tries to bring the last changes of the old instance into its vault,
-/// before it goes on without them.
-const FLUSHES: i32 = 5;
+/// How often a restore in place waits for room, programs or another backup before it gives up: the
+/// database cannot be used meanwhile. About ten minutes.
+const WAITS: i32 = 20;
 
 /// The steps of `restore_database`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,9 @@ pub async fn restore(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
         Err(StepError::Retry(reason)) if job.is_overdue() && step != RestoreStep::Discard.name() => {
             abandon(ctx, job, &restore, &reason).await
         }
+        Err(StepError::Wait(reason)) if job.attempts() >= WAITS && step == RestoreStep::RestoreInstance.name() => {
+            abandon(ctx, job, &restore, &reason).await
+        }
         done => done,
     }
 }
@@ -86,18 +89,9 @@ async fn run(ctx: &JobCtx, job: &Job, plan: &Plan, restore: &Restore, step: &str
         }
         Some(RestoreStep::TakeOver) => {
             if let Some(old) = plan.instance.filter(|old| *old != restore.instance) {
+                // The moments before the restore stay restorable, as far as that can be had.
+                keep_backup(ctx, job, plan, old).await?;
                 ctx.instances.ensure_stopped(old).await.map_err(from_engine)?;
-                if let Some(known) = backups::vault(&store.session().await?, &ctx.app.keyring, old).await? {
-                    // The moments before the restore stay restorable, as far as that can be had.
-                    match ctx.instances.flush_archive(&engine_vault(&known)).await {
-                        Err(error) if job.attempts() < FLUSHES => return Err(from_backup(error)),
-                        Err(error) => tracing::error!(
-                            database.id = %plan.id, %error,
-                            "the last changes of {} before its restore could not be archived", plan.id
-                        ),
-                        Ok(()) => {}
-                    }
-                }
             }
             let tx = store.begin().await?;
             restores::swap(&tx, ctx.app.clock.now(), restore).await?;
@@ -161,12 +155,29 @@ pub(super) async fn bring_back(ctx: &JobCtx, job: &Job, restore: &Restore) -> Re
         None => RecoverTo::Immediate,
     };
     if known.open && to != RecoverTo::Immediate {
-        ctx.instances.flush_archive(&vault).await.map_err(from_backup)?;
+        flush(ctx, &vault, to).await?;
     }
     reporting(ctx, job, |progress| ctx.instances.restore(restore.instance, &vault, &label, to, progress))
         .await
         .map(drop)
         .map_err(from_backup)
+}
+
+/// Brings into the vault what is not in it yet. For a moment that is, the instance need not be well: it
+/// may be the reason for the restore.
+async fn flush(ctx: &JobCtx, vault: &Vault, to: RecoverTo) -> Result<(), StepError> {
+    let Err(error) = ctx.instances.flush_archive(vault).await else { return Ok(()) };
+    let archived = backups::archived_until(&ctx.app.store.session().await?, vault.instance).await?;
+    match to {
+        RecoverTo::Time(moment) if archived.is_some_and(|archived| moment <= archived) => {
+            tracing::warn!(
+                instance.id = %vault.instance, %error,
+                "what was written last cannot be archived; the moment to restore to was archived before"
+            );
+            Ok(())
+        }
+        _ => Err(from_backup(error)),
+    }
 }
 
 async fn find(ctx: &JobCtx, database: DatabaseId, id: BackupId) -> Result<Backup, StepError> {

@@ -9,6 +9,8 @@ use super::backup::{engine_vault, from_backup, look_at_archive, tidy};
 use crate::app::JobCtx;
 use crate::base::error::{Result, describe};
 use crate::domain::{backups, databases};
+use crate::engine::EngineError;
+use crate::engine::backups::BackupError;
 use crate::queue::StepError;
 
 /// How often WAL that waits is brought to the repository.
@@ -53,10 +55,15 @@ pub async fn archive(ctx: Arc<JobCtx>) {
 
 async fn open_archives(ctx: &JobCtx) -> Result<(), StepError> {
     let vaults = backups::all_vaults(&ctx.app.store.session().await?, &ctx.app.keyring).await?;
+    let mut unopened = None;
     for vault in vaults.iter().filter(|vault| vault.open) {
-        ctx.instances.ensure_archiving(&engine_vault(vault)).await.map_err(from_backup)?;
+        match ctx.instances.ensure_archiving(&engine_vault(vault)).await {
+            // Its delete is under way, or its files were lost: there is nothing to archive.
+            Ok(()) | Err(BackupError::Engine(EngineError::Missing(_))) => {}
+            Err(error) => unopened = Some(from_backup(error)),
+        }
     }
-    Ok(())
+    unopened.map_or(Ok(()), Err)
 }
 
 /// Starts the backups that are due, and removes what has been kept long enough.
@@ -100,7 +107,9 @@ async fn start_due(ctx: &JobCtx, schedule: Schedule) -> Result<()> {
 async fn look_at_archives(ctx: &JobCtx) -> Result<(), StepError> {
     let vaults = backups::all_vaults(&ctx.app.store.session().await?, &ctx.app.keyring).await?;
     for vault in vaults.iter().filter(|vault| vault.open) {
-        look_at_archive(ctx, vault.instance).await?;
+        if let Err(error) = look_at_archive(ctx, vault.instance).await {
+            tracing::warn!(instance.id = %vault.instance, %error, "cannot look at an archive; trying again");
+        }
     }
     Ok(())
 }
@@ -109,10 +118,15 @@ async fn tidy_all(ctx: &JobCtx) -> Result<(), StepError> {
     let now = ctx.app.clock.now();
     let retentions = backups::retentions(&ctx.app.store.session().await?).await?;
     for (instance, days) in retentions {
-        tidy(ctx, instance, days).await?;
+        if let Err(error) = tidy(ctx, instance, days).await {
+            tracing::warn!(instance.id = %instance, %error, "cannot remove old backups; trying again");
+        }
     }
     for vault in backups::outlived(&ctx.app.store.session().await?, &ctx.app.keyring, now).await? {
-        ctx.instances.ensure_forgotten(&engine_vault(&vault)).await.map_err(from_backup)?;
+        if let Err(error) = ctx.instances.ensure_forgotten(&engine_vault(&vault)).await {
+            tracing::warn!(instance.id = %vault.instance, %error, "cannot remove a vault; trying again");
+            continue;
+        }
         let tx = ctx.app.store.begin().await?;
         backups::forget_vault(&tx, vault.instance).await?;
         tx.commit().await?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::harness::{Howdah, Person, ask, connection_string, eventually, postgres_program};
@@ -238,6 +239,73 @@ async fn a_deleted_database_can_be_brought_back_for_a_while() {
     let database = made.data(201).clone();
     kept.owner.ended(made.headers["howdah-operation"].to_str().unwrap()).await;
     assert_eq!(notes(&connection_string(&database)), "precious");
+}
+
+#[tokio::test]
+async fn what_a_crashed_database_committed_last_is_in_its_copy() {
+    let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    kept.note("one");
+    kept.back_up().await;
+    kept.note("two");
+    let instances = howdah.directory().path().join("instances");
+    let server = || howdah.directory().servers().into_iter().find(|(_, data)| data.starts_with(&instances));
+    let (pid, _) = server().unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    eventually("the server to be gone", async || server().is_none().then_some(())).await;
+    let copy = kept.make_from("copy", json!({"type": "database", "databaseId": kept.id})).await;
+    assert_eq!(notes(&copy), "one two");
+}
+
+#[tokio::test]
+async fn what_a_restore_overwrites_is_backed_up_first() {
+    let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let model = Kept::new(&howdah).await;
+    model.note("model");
+    let backup = model.back_up().await;
+    let kept = Kept::new(&howdah).await;
+    kept.note("mine");
+    let source = json!({"type": "backup", "databaseId": model.id, "backupId": backup["id"]});
+    let ended = kept.restore_in_place(source).await;
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    assert_eq!(notes(&kept.connection), "model");
+    kept.settled().await;
+    let listed = kept.backups().await["data"].clone();
+    let before = listed.as_array().unwrap().last().unwrap();
+    let source = json!({"type": "backup", "databaseId": kept.id, "backupId": before["id"]});
+    assert_eq!(notes(&kept.make_from("before", source).await), "mine");
+}
+
+#[tokio::test]
+async fn vaults_go_when_their_time_has_come_and_not_before() {
+    let mut howdah = Howdah::start_with(&["--backup-every", "0", "--undelete", "2s"]).await;
+    let kept = Kept::new(&howdah).await;
+    kept.note("one");
+    kept.back_up().await;
+    let vaults = |howdah: &Howdah| directory_of(howdah).read_dir().unwrap().count();
+    let before = vaults(&howdah);
+    assert!(before > 0);
+    let made = kept.owner.post("/v1/databases", json!({"projectId": kept.project, "name": "gone"})).await;
+    let gone = Kept {
+        id: made.data(201)["id"].as_str().unwrap().to_owned(),
+        connection: connection_string(made.data(201)),
+        owner: howdah.owner(),
+        project: kept.project.clone(),
+    };
+    ask(&gone.connection, "CREATE TABLE notes (n serial PRIMARY KEY, note text)");
+    gone.back_up().await;
+    assert_eq!(vaults(&howdah), before + 1);
+    gone.owner.delete(&gone.path()).await.data(200);
+    howdah.assert_tidy().await;
+    let listed = format!("/v1/projects/{}/deleted-databases", kept.project);
+    eventually("the time to restore it to be over", async || {
+        kept.owner.get(&listed).await.data(200).as_array().unwrap().is_empty().then_some(())
+    })
+    .await;
+    // Retention is looked after at every start.
+    howdah.stop().await;
+    howdah.launch().await;
+    eventually("its vault to be removed", async || (vaults(&howdah) == before).then_some(())).await;
 }
 
 #[tokio::test]

@@ -353,6 +353,18 @@ pub async fn record_archive(session: &Session, instance: InstanceId, state: &Arc
     store::record_archive(session, instance, state).await
 }
 
+/// Records that what an instance committed last could not be brought into its vault, so that the vault
+/// ends where archiving did.
+pub async fn record_lost_end(tx: &Tx, instance: InstanceId, now: Timestamp) -> Result<()> {
+    let state = ArchiveState { archived_until: None, failing_since: Some(now), gap_at: None };
+    store::record_archive(tx, instance, &state).await
+}
+
+/// Up to when everything that an instance committed is known to be in its vault.
+pub async fn archived_until(session: &Session, instance: InstanceId) -> Result<Option<Timestamp>> {
+    store::archived_until(session, instance).await
+}
+
 /// Nothing comes into the vault of an instance any more: it was replaced or destroyed.
 pub async fn close_vault(tx: &Tx, instance: InstanceId, now: Timestamp) -> Result<()> {
     store::close_vault(tx, instance, now).await

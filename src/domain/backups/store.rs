@@ -283,6 +283,12 @@ pub(super) async fn record_archive(session: &Session, instance: InstanceId, stat
     Ok(())
 }
 
+pub(super) async fn archived_until(session: &Session, instance: InstanceId) -> Result<Option<Timestamp>> {
+    let statement = session.prepare_cached("SELECT archived_until FROM vaults WHERE instance_id = $1").await?;
+    let row = session.query_opt(&statement, &[&instance.uuid()]).await?;
+    Ok(row.and_then(|row| row.get("archived_until")))
+}
+
 pub(super) async fn close_vault(tx: &Tx, instance: InstanceId, now: Timestamp) -> Result<()> {
     let statement = tx
         .prepare_cached(
@@ -382,7 +388,7 @@ pub(super) async fn outlived(session: &Session, now: Timestamp, default_days: i3
                JOIN projects p ON p.id = d.project_id
                JOIN workspaces w ON w.id = p.workspace_id
               WHERE (d.forget_at <= $1
-                     OR v.closed_at < $1 - make_interval(days => coalesce(p.backup_retention_days,
+                     OR d.deleted_at IS NULL AND v.closed_at < $1 - make_interval(days => coalesce(p.backup_retention_days,
                                                                           w.backup_retention_days,
                                                                           $2)))
                 AND NOT EXISTS (SELECT

@@ -183,6 +183,19 @@ pub async fn start_in_place(
             "Wait until that has ended, and restore it then; its operationId says how it stands.",
         ));
     }
+    if store::find(tx, target).await?.is_some() {
+        return Err(if status == Status::Failure {
+            Error::conflict(
+                format!("the database {target} was never made"),
+                "Retry the operation that its operationId names, or delete it and make another one.",
+            )
+        } else {
+            Error::conflict(
+                format!("the last restore of the database {target} is being finished"),
+                "Wait until the operation that its operationId names has ended, and restore it then.",
+            )
+        });
+    }
     store::insert(tx, target, InstanceId::generate(now), &recipe, Some(status)).await?;
     store::set_source(tx, target, &recipe).await?;
     store::set_status(tx, target, Status::Recovering).await?;

@@ -31,9 +31,16 @@ impl Instances {
         self.engine.archive_status(id).await
     }
 
-    /// [`crate::engine::backups::Backups::flush_archive`].
-    pub async fn flush_archive(&self, vault: &Vault) -> Result<(), BackupError> {
-        self.engine.flush_archive(vault).await
+    /// [`crate::engine::backups::Backups::flush_archive`], of an instance that may have crashed: it is
+    /// started then, recovers what it committed, and sleeps again when it is idle.
+    pub async fn flush_archive(self: &Arc<Self>, vault: &Vault) -> Result<(), BackupError> {
+        match self.engine.flush_archive(vault).await {
+            Err(BackupError::Unclean) => {
+                let _attached = self.attach_probe(vault.instance).await?;
+                self.engine.flush_archive(vault).await
+            }
+            flushed => flushed,
+        }
     }
 
     /// [`crate::engine::backups::Backups::back_up`] of an instance that may sleep: then it is started for the

@@ -226,8 +226,7 @@ impl LocalEngine {
                 .await
                 .map_err(|error| unanswered(DOING, error))?;
         } else if !self.is_cleanly_stopped(&place).await {
-            let reason = "the instance did not end cleanly; start it first".into();
-            return Err(BackupError::Failed { doing: DOING, reason });
+            return Err(BackupError::Unclean);
         }
         self.push(id, Until::Now).await
     }
