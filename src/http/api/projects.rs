@@ -201,8 +201,9 @@ pub(super) async fn list_projects(
 ) -> Result<Json<List<ProjectWire>>, Failure> {
     let page = page.parse(ProjectId::parse)?;
     let logical_id = filter.logical_id.as_deref().map(LogicalId::parse).transpose()?;
+    let filter = projects::Filter { logical_id, ..projects::Filter::default() };
     let session = app.store.session().await?;
-    let found = projects::list(&session, &actor, page, logical_id.as_ref()).await?;
+    let found = projects::list(&session, &actor, &filter, page).await?;
     Ok(Json(List::of(found, |project| wire(&app, project))))
 }
 
