@@ -1,7 +1,11 @@
 //! Who is calling, and what they may see and do.
 
+pub mod links;
+pub mod passwords;
 mod policy;
 pub mod service_tokens;
+pub mod sessions;
 pub mod signing;
+pub mod users;
 
-pub use policy::{Limits, Origin, Principal, Scope};
+pub use policy::{Action, Credential, Limits, Origin, Principal, Role, Scope};

@@ -4,13 +4,16 @@
 //! principal's reach. What it sees but may not do answers 403: the use case asks one of the `may_…`
 //! functions once it has found the thing.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::base::error::{Error, Result};
-use crate::base::id::{ProjectId, ServiceTokenId, WorkspaceId};
+use crate::base::id::{IntegrationId, ProjectId, ServiceTokenId, WorkspaceId};
+
+use super::users::User;
 
 /// What helps who is limited to projects.
 const WHOLE_WORKSPACE: &str = "Use a token of the whole workspace.";
@@ -20,10 +23,115 @@ const WHOLE_WORKSPACE: &str = "Use a token of the whole workspace.";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     workspace: WorkspaceId,
-    token: ServiceTokenId,
-    name: String,
+    credential: Credential,
+    role: Role,
     limits: Limits,
     origin: Origin,
+}
+
+/// What a caller came with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// A workspace's own token.
+    ServiceToken {
+        /// Its id.
+        id: ServiceTokenId,
+        /// Its name.
+        name: String,
+    },
+    /// An access token of an application that acts for a user.
+    Integration {
+        /// What the user lets it do.
+        id: IntegrationId,
+        /// The application's name.
+        application: String,
+        /// The user.
+        user: User,
+    },
+    /// A browser in which a user has signed in.
+    Session {
+        /// The user.
+        user: User,
+    },
+}
+
+/// What a member of a workspace may do in it; each may do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Sees everything, except for secrets.
+    Viewer,
+    /// Works with projects and what is in them.
+    Developer,
+    /// Gives others, and machines, access.
+    Admin,
+    /// Everything.
+    Owner,
+}
+
+/// What the policy decides about, in a workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make, change and delete projects, databases, connections and backups.
+    ChangeResources,
+    /// Make and revoke service tokens, applications and integrations.
+    ManageCredentials,
+    /// Invite and remove members and change their roles; owners are an owner's business.
+    ManageMembers,
+    /// Change the workspace's name, limits and settings.
+    ManageWorkspace,
+    /// Make and unmake owners, and delete the workspace.
+    OwnWorkspace,
+}
+
+impl Action {
+    /// Who may do what: the least role for it.
+    pub const LEAST: [(Self, Role); 5] = [
+        (Self::ChangeResources, Role::Developer),
+        (Self::ManageCredentials, Role::Admin),
+        (Self::ManageMembers, Role::Admin),
+        (Self::ManageWorkspace, Role::Admin),
+        (Self::OwnWorkspace, Role::Owner),
+    ];
+
+    fn least_role(self) -> Role {
+        Self::LEAST.iter().find(|(action, _)| *action == self).map_or(Role::Owner, |(_, role)| *role)
+    }
+
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::ChangeResources => "changes nothing",
+            Self::ManageCredentials => "gives nobody access",
+            Self::ManageMembers => "does not decide about members",
+            Self::ManageWorkspace => "does not change the workspace",
+            Self::OwnWorkspace => "does not decide about owners",
+        }
+    }
+}
+
+impl Role {
+    /// All of them, from the least to the most.
+    pub const ALL: [Self; 4] = [Self::Viewer, Self::Developer, Self::Admin, Self::Owner];
+
+    /// Its word in the store and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Developer => "developer",
+            Self::Admin => "admin",
+            Self::Owner => "owner",
+        }
+    }
+
+    /// Reads [`Role::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// The request that a principal came with, for the audit log.
@@ -57,9 +165,14 @@ pub struct Scope {
 }
 
 impl Principal {
-    /// Whoever holds this token. Only for who has checked it.
-    pub fn new(workspace: WorkspaceId, token: ServiceTokenId, name: String, limits: Limits) -> Self {
-        Self { workspace, token, name, limits, origin: Origin::default() }
+    /// Whoever holds this credential. Only for who has checked it.
+    pub fn new(workspace: WorkspaceId, credential: Credential, role: Role, limits: Limits) -> Self {
+        Self { workspace, credential, role, limits, origin: Origin::default() }
+    }
+
+    /// Whoever holds this service token, which may do what an admin may. Only for who has checked it.
+    pub fn of_service_token(workspace: WorkspaceId, id: ServiceTokenId, name: String, limits: Limits) -> Self {
+        Self::new(workspace, Credential::ServiceToken { id, name }, Role::Admin, limits)
     }
 
     /// The same principal, with the request that it came with.
@@ -78,14 +191,31 @@ impl Principal {
         self.workspace
     }
 
-    /// The service token that it came with.
-    pub fn token(&self) -> ServiceTokenId {
-        self.token
+    /// What it came with.
+    pub fn credential(&self) -> &Credential {
+        &self.credential
     }
 
-    /// The token's name.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// What tells it from every other caller: the bits of the service token's, integration's or user's id.
+    pub fn id(&self) -> Uuid {
+        match &self.credential {
+            Credential::ServiceToken { id, .. } => id.uuid(),
+            Credential::Integration { id, .. } => id.uuid(),
+            Credential::Session { user } => user.id.uuid(),
+        }
+    }
+
+    /// The person, if it is one, or acts for one.
+    pub fn user(&self) -> Option<&User> {
+        match &self.credential {
+            Credential::ServiceToken { .. } => None,
+            Credential::Integration { user, .. } | Credential::Session { user } => Some(user),
+        }
+    }
+
+    /// What it may do in its workspace at most.
+    pub fn role(&self) -> Role {
+        self.role
     }
 
     /// What it sees.
@@ -99,7 +229,10 @@ impl Principal {
 
     /// The one service token that it sees: its own; `None` when it sees all of its workspace.
     pub fn only_token(&self) -> Option<ServiceTokenId> {
-        self.limits.projects.is_some().then_some(self.token)
+        match &self.credential {
+            Credential::ServiceToken { id, .. } if self.limits.projects.is_some() => Some(*id),
+            _ => None,
+        }
     }
 
     /// Whether it may see what is counted in the whole workspace.
@@ -116,15 +249,37 @@ impl Principal {
         Ok(())
     }
 
+    /// Whether it may do this in its workspace.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] when it may not.
+    pub fn may(&self, action: Action) -> Result<()> {
+        if self.limits.read_only {
+            return Err(Error::forbidden("This token is read-only.", "Use a token that may change things."));
+        }
+        let person = matches!(action, Action::ManageMembers | Action::OwnWorkspace);
+        if person && self.user().is_none() {
+            return Err(Error::forbidden(
+                "This takes a person who has signed in; a service token is none.",
+                "Do it in the console.",
+            ));
+        }
+        let least = action.least_role();
+        if self.role < least {
+            return Err(Error::forbidden(
+                format!("Whoever is {} of this workspace {}.", self.role, action.in_words()),
+                format!("Ask someone who is {least} to do it, or to give you that role."),
+            ));
+        }
+        Ok(())
+    }
+
     /// Whether it may change what it sees.
     ///
     /// # Errors
     /// [`Error::Forbidden`] when it may not.
     pub fn may_change(&self) -> Result<()> {
-        if self.limits.read_only {
-            return Err(Error::forbidden("This token is read-only.", "Use a token that may change things."));
-        }
-        Ok(())
+        self.may(Action::ChangeResources)
     }
 
     /// Whether it may add to its workspace, and not only to a project.
@@ -144,7 +299,7 @@ impl Principal {
     /// # Errors
     /// [`Error::Forbidden`] when it may not.
     pub fn may_grant(&self, wanted: &Limits) -> Result<()> {
-        self.may_change()?;
+        self.may(Action::ManageCredentials)?;
         if self.limits.projects.is_some() {
             return Err(Error::forbidden("This token is limited to projects and creates no tokens.", WHOLE_WORKSPACE));
         }
@@ -164,7 +319,30 @@ mod tests {
 
     fn principal(limits: Limits) -> Principal {
         let id = Uuid::from_u128(1);
-        Principal::new(id.into(), id.into(), "test".into(), limits)
+        Principal::of_service_token(id.into(), id.into(), "test".into(), limits)
+    }
+
+    fn member(role: Role) -> Principal {
+        let id = Uuid::from_u128(1);
+        let user = User { id: id.into(), email: "ada@example.com".into(), display_name: None, is_administrator: false };
+        Principal::new(id.into(), Credential::Session { user }, role, Limits::default())
+    }
+
+    #[test]
+    fn each_role_may_what_the_table_says() {
+        use Action::*;
+        let allowed = |principal: &Principal| -> Vec<Action> {
+            Action::LEAST.iter().map(|(action, _)| *action).filter(|action| principal.may(*action).is_ok()).collect()
+        };
+        assert_eq!(allowed(&member(Role::Viewer)), []);
+        assert_eq!(allowed(&member(Role::Developer)), [ChangeResources]);
+        let admin = [ChangeResources, ManageCredentials, ManageMembers, ManageWorkspace];
+        assert_eq!(allowed(&member(Role::Admin)), admin);
+        assert_eq!(allowed(&member(Role::Owner)), Action::LEAST.map(|(action, _)| action));
+        let token = principal(Limits::default());
+        assert_eq!(allowed(&token), [ChangeResources, ManageCredentials, ManageWorkspace]);
+        assert_eq!(allowed(&principal(Limits { read_only: true, ..Limits::default() })), []);
+        assert!(member(Role::Developer).may_grant(&Limits::default()).is_err());
     }
 
     fn at(second: i64) -> Option<Timestamp> {

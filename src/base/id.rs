@@ -136,6 +136,14 @@ ids! {
     IntegrationId = "itgr";
     /// A person.
     UserId = "usr";
+    /// A browser in which a person has signed in.
+    SessionId = "ses";
+    /// A link that sets an account's password.
+    AccountLinkId = "lnk";
+    /// An invitation to a workspace.
+    InvitationId = "inv";
+    /// One authorization of an application: the family of its tokens.
+    GrantId = "grt";
     /// A PostgreSQL instance of an engine; a database has one at a time.
     InstanceId = "inst";
     /// A workflow in the queue, which the API calls an operation.

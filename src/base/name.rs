@@ -47,6 +47,12 @@ names! {
     ConnectionName: "name", "the connection's name", 3..=65;
     /// A branch's name, which is that of a branch in git: 1 to 256 characters.
     BranchName: "gitName", "the branch's name", 1..=LONGEST;
+    /// A workspace's name: 1 to 256 characters.
+    WorkspaceName: "name", "the workspace's name", 1..=LONGEST;
+    /// A person's name: 1 to 256 characters.
+    PersonName: "name", "the name", 1..=LONGEST;
+    /// An application's name: 1 to 256 characters.
+    ApplicationName: "name", "the application's name", 1..=LONGEST;
     /// A service token's name: 1 to 256 characters.
     TokenName: "name", "the token's name", 1..=LONGEST;
 }
@@ -87,6 +93,33 @@ impl LogicalId {
             "logicalId: it does not fit ^[a-z0-9][-_a-z0-9]*$",
             "Use up to 256 lower-case letters, digits, - and _, a letter or digit first.",
         ))
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// An address of e-mail, as far as that can be told without writing to it: something, an `@`, a host
+/// with no blanks; at most 254 characters (RFC 5321, section 4.5.3.1.3, less the brackets).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Email(String);
+
+impl Email {
+    /// Reads one; blanks round it are left out.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is none.
+    pub fn parse(text: &str) -> Result<Self> {
+        let text = text.trim();
+        let plain = |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control());
+        let fits = text.len() <= 254
+            && text.rsplit_once('@').is_some_and(|(local, host)| plain(local) && plain(host) && !local.contains('@'));
+        if fits {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Error::invalid("email: this is not an address", "Give an address such as ada@example.com."))
     }
 
     /// Its text.
@@ -138,6 +171,14 @@ mod tests {
         assert!(ConnectionName::parse("ab").is_err());
         assert!(ConnectionName::parse("abc").is_ok());
         assert!(ConnectionName::parse(&"é".repeat(65)).is_ok());
+    }
+
+    #[test]
+    fn addresses_have_two_parts() {
+        assert_eq!(Email::parse(" ada@example.com ").unwrap().as_str(), "ada@example.com");
+        for wrong in ["", "ada", "@example.com", "ada@", "a b@example.com", "a@b@c", "a@b\r\nc"] {
+            assert!(Email::parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

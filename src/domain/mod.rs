@@ -11,6 +11,7 @@ pub mod databases;
 pub mod idempotency;
 pub mod integrations;
 pub mod limits;
+pub mod members;
 pub mod operations;
 pub mod projects;
 pub mod regions;

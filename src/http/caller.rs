@@ -37,9 +37,9 @@ pub(super) async fn identify(
     let session = app.store.session().await?;
     let accepted = service_tokens::authenticate(&session, &app.signer, token, app.clock.now()).await?;
     drop(session);
-    meter.token(accepted.principal.token())?;
+    meter.token(accepted.principal.id())?;
     if accepted.use_is_stale {
-        let token = accepted.principal.token();
+        let token = accepted.token;
         app.tasks.spawn(record_use(app.clone(), token));
     }
     let principal = accepted.principal.from_origin(origin::of(request.extensions()));

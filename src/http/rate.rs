@@ -22,11 +22,11 @@ use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 use quick_cache::sync::Cache;
+use uuid::Uuid;
 
 use super::failure::{Failure, Kind};
 use super::origin::ClientAddress;
 use crate::app::{Rate, Rates};
-use crate::base::id::ServiceTokenId;
 use crate::base::network::Network;
 
 /// How many a request may send at once when nothing was sent for a while.
@@ -44,7 +44,7 @@ const ATTEMPTS: u32 = 10;
 
 /// The limits, and where everybody stands.
 pub(super) struct RateLimits {
-    tokens: Option<Limiter<ServiceTokenId>>,
+    tokens: Option<Limiter<Uuid>>,
     addresses: Option<Limiter<Network>>,
     attempts: Option<Limiter<Network>>,
 }
@@ -114,8 +114,8 @@ impl Meter {
         Err(self.refuse("This address, with tokens that are not known to be good,", limiter.rate, wait))
     }
 
-    /// Counts a request of the token.
-    pub(super) fn token(&self, token: ServiceTokenId) -> Result<(), Failure> {
+    /// Counts a request of the token, or of the integration whose token it is.
+    pub(super) fn token(&self, token: Uuid) -> Result<(), Failure> {
         let Some(limiter) = &self.0.limits.tokens else { return Ok(()) };
         match limiter.take(&token) {
             Ok(standing) => {

@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use tokio::sync::broadcast;
 
 use crate::app::JobCtx;
+use crate::auth::{links, sessions};
 use crate::base::error::{Error, Result, describe};
 use crate::base::store::{Announcement, Channel};
 use crate::domain::connections::credential::forget_expired_probes;
@@ -93,6 +94,8 @@ pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
             idempotency::forget_expired(&session).await?;
             audit::forget_before(&session, ctx.app.clock.now() - AUDIT_RETENTION).await?;
             usage::forget_old(&session, ctx.app.clock.now()).await?;
+            sessions::forget_ended(&session, ctx.app.clock.now()).await?;
+            links::forget_expired(&session, ctx.app.clock.now()).await?;
             drop(session);
             report_orphans(&ctx).await
         };

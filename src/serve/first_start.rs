@@ -3,7 +3,7 @@
 
 use super::directory::DataDirectory;
 use crate::auth::signing::Signer;
-use crate::auth::{Limits, service_tokens};
+use crate::auth::{Limits, links, service_tokens, users};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Result, describe};
 use crate::base::id::InstallationId;
@@ -75,6 +75,17 @@ pub(super) async fn ensure(
     }
     tx.commit().await.map_err(failed)?;
     Ok(First { signer, is_first })
+}
+
+/// The link that makes the first account, while nobody has one; each start makes it anew.
+pub(super) async fn set_up_link(store: &Store, clock: &Clock) -> Result<Option<Secret>> {
+    let tx = store.begin().await?;
+    if users::exist(&tx).await? {
+        return Ok(None);
+    }
+    let link = links::make_set_up(&tx, clock.now()).await?;
+    tx.commit().await?;
+    Ok(Some(link))
 }
 
 /// Another token that may do everything in the oldest workspace.

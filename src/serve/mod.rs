@@ -20,6 +20,7 @@ use crate::base::clock::Clock;
 use crate::base::error::describe;
 use crate::base::keyring::Keyring;
 use crate::base::scram;
+use crate::base::secret::Secret;
 use crate::base::store::Store;
 use crate::base::tasks::Tasks;
 use crate::cli::print;
@@ -259,6 +260,7 @@ async fn start(
 
     let http_address = http_listener.local_addr().map_err(|error| format!("the API's address is unknown: {error}"))?;
     let first = first_start::ensure(&store, directory, &keyring, &instances, &clock).await?;
+    let set_up = first_start::set_up_link(&store, &clock).await.map_err(|error| describe(&error))?;
     let tls = match tls_files {
         Some((certificate, key)) => gateway::tls::server_config(&certificate, &key),
         None => first_start::certificate(&store, &keyring, &clock, &certificate_names(config)).await,
@@ -309,10 +311,11 @@ async fn start(
     if let Some(target) = &config.audit_stream {
         tasks.spawn(jobs::audit::stream(ctx, jobs::audit::Target::parse(target)));
     }
+    let set_up = set_up.map(|link| Secret::new(format!("{}/console/set-up/{}", app.public.api, link.expose())));
     started.http = Some(serve_http(http_listener, app));
 
     let addresses = Addresses { http: http_address, gateway: gateway_address };
-    print(&banner(&addresses, directory, first.is_first));
+    print(&banner(&addresses, directory, first.is_first, set_up.as_ref()));
     Ok(addresses)
 }
 
@@ -433,7 +436,7 @@ fn serve_http(listener: TcpListener, app: Arc<App>) -> Served {
     served
 }
 
-fn banner(addresses: &Addresses, directory: &DataDirectory, is_first: bool) -> String {
+fn banner(addresses: &Addresses, directory: &DataDirectory, is_first: bool, set_up: Option<&Secret>) -> String {
     let http = local_name(addresses.http);
     let mut text = format!(
         "Howdah is ready.\n\n  API       http://{http}\n  Gateway   {}\n  Data      {}\n",
@@ -449,6 +452,10 @@ fn banner(addresses: &Addresses, directory: &DataDirectory, is_first: bool) -> S
              -d '{{\"name\":\"my_project\",\"region\":\"us-east-1\"}}'\n",
             token = token.display()
         ));
+    }
+    if let Some(link) = set_up {
+        let link = link.expose();
+        text.push_str(&format!("\nNobody has an account yet. Make the first one, an administrator's:\n\n  {link}\n"));
     }
     text.push('\n');
     text

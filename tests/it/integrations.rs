@@ -12,9 +12,12 @@ pub(crate) async fn consent(howdah: &Howdah, workspace: &str, client: &str) -> S
     let (id, user) = (IntegrationId::generate(now), UserId::generate(now));
     let (store, tasks) = howdah.store();
     let tx = store.begin().await.unwrap();
-    tx.execute("INSERT INTO users (id, email, created_at) VALUES ($1, 'ada@example.com', $2)", &[&user.uuid(), &now])
-        .await
-        .unwrap();
+    tx.execute(
+        "INSERT INTO users (id, email, created_at) VALUES ($1, $3, $2)",
+        &[&user.uuid(), &now, &format!("{}@example.com", user.bare())],
+    )
+    .await
+    .unwrap();
     tx.execute(
         "INSERT INTO oauth_clients (id, name, created_at) VALUES ($1, 'secret_client', $2) ON CONFLICT DO NOTHING",
         &[&client, &now],

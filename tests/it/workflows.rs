@@ -108,7 +108,12 @@ impl World {
             ctx: Arc::new(JobCtx { app, instances, gateway: address }),
             engine,
             tasks,
-            actor: Principal::new(workspace.id, ServiceTokenId::generate(now), "test".into(), Limits::default()),
+            actor: Principal::of_service_token(
+                workspace.id,
+                ServiceTokenId::generate(now),
+                "test".into(),
+                Limits::default(),
+            ),
             metadata,
             _directory: directory,
         }

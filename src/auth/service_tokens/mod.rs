@@ -42,6 +42,8 @@ pub async fn issue(
 /// A token that is good.
 #[derive(Debug)]
 pub struct Accepted {
+    /// The token.
+    pub token: ServiceTokenId,
     /// Whom it stands for.
     pub principal: Principal,
     /// Its last use was recorded more than a minute ago.

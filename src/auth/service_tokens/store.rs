@@ -74,7 +74,8 @@ pub(super) async fn find_valid(session: &Session, token_hash: &[u8], now: Timest
         };
         let (workspace, token) = (row.get::<_, Uuid>("workspace_id").into(), row.get::<_, Uuid>("id").into());
         Accepted {
-            principal: Principal::new(workspace, token, row.get("name"), limits),
+            token,
+            principal: Principal::of_service_token(workspace, token, row.get("name"), limits),
             use_is_stale: row.get("use_is_stale"),
         }
     }))

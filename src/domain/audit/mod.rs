@@ -4,13 +4,16 @@
 
 mod store;
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde_json::Value;
+use uuid::Uuid;
 
-use crate::auth::Principal;
+use crate::auth::{Credential, Principal};
 use crate::base::clock::format_timestamp;
 use crate::base::error::Result;
-use crate::base::id::{AuditEntryId, ProjectId, ServiceTokenId, WorkspaceId};
+use crate::base::id::{AuditEntryId, ProjectId, ServiceTokenId, UserId, WorkspaceId};
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Channel, Session, Tx};
 use crate::domain::workspaces;
@@ -30,6 +33,48 @@ impl Outcome {
         match self {
             Self::Allowed => "allowed",
             Self::Refused => "refused",
+        }
+    }
+}
+
+/// Who asks for changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// A service token.
+    ServiceToken(ServiceTokenId),
+    /// A person, by themselves or through an application.
+    User(UserId),
+}
+
+impl Actor {
+    fn of(principal: &Principal) -> Self {
+        match principal.credential() {
+            Credential::ServiceToken { id, .. } => Self::ServiceToken(*id),
+            Credential::Integration { user, .. } | Credential::Session { user } => Self::User(user.id),
+        }
+    }
+
+    /// What it is, in the store and on the wire.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::ServiceToken(_) => "service_token",
+            Self::User(_) => "user",
+        }
+    }
+
+    fn uuid(self) -> Uuid {
+        match self {
+            Self::ServiceToken(id) => id.uuid(),
+            Self::User(id) => id.uuid(),
+        }
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ServiceToken(id) => id.fmt(f),
+            Self::User(id) => id.fmt(f),
         }
     }
 }
@@ -101,10 +146,12 @@ pub struct Entry {
     pub status: Option<u16>,
     /// Why it was refused.
     pub reason: Option<String>,
-    /// The service token that asked for it.
-    pub actor: ServiceTokenId,
-    /// The token's name then.
+    /// Who asked for it.
+    pub actor: Actor,
+    /// The token's name then, or the user's address.
     pub actor_name: String,
+    /// The application that acted for the user, by its name then.
+    pub application: Option<String>,
     /// Where the request came from.
     pub address: Option<String>,
     /// The request's id, which is in its answer and in the server's log.
@@ -129,7 +176,12 @@ impl Entry {
             "outcome": self.outcome.as_str(),
             "status": self.status,
             "reason": self.reason,
-            "actor": {"type": "service_token", "id": self.actor.to_string(), "name": self.actor_name},
+            "actor": {
+                "type": self.actor.kind(),
+                "id": self.actor.to_string(),
+                "name": self.actor_name,
+                "application": self.application,
+            },
             "address": self.address,
             "requestId": self.request_id,
             "resource": self.resource.as_ref().map(|resource| serde_json::json!({
@@ -148,8 +200,8 @@ pub struct Filter {
     pub action: Option<String>,
     /// Those that were carried out, or those that were refused.
     pub outcome: Option<Outcome>,
-    /// Those of one token.
-    pub actor: Option<ServiceTokenId>,
+    /// Those of one token or user.
+    pub actor: Option<Actor>,
     /// Those about one project and what is in it.
     pub project: Option<ProjectId>,
     /// Those about one thing.
@@ -193,8 +245,15 @@ fn blank(actor: &Principal, now: Timestamp) -> Entry {
         outcome: Outcome::Allowed,
         status: None,
         reason: None,
-        actor: actor.token(),
-        actor_name: actor.name().to_owned(),
+        actor: Actor::of(actor),
+        actor_name: match actor.credential() {
+            Credential::ServiceToken { name, .. } => name.clone(),
+            Credential::Integration { user, .. } | Credential::Session { user } => user.email.clone(),
+        },
+        application: match actor.credential() {
+            Credential::Integration { application, .. } => Some(application.clone()),
+            _ => None,
+        },
         address: origin.address.map(|address| address.to_string()),
         request_id: origin.request_id.clone(),
         resource: None,

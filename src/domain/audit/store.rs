@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Entry, Filter, Outcome, Resource};
+use super::{Actor, Entry, Filter, Outcome, Resource};
 use crate::auth::Scope;
 use crate::base::error::{Error, Result};
 use crate::base::id::AuditEntryId;
@@ -13,17 +13,17 @@ use crate::base::store::{Session, Tx};
 
 const COLUMNS: &str =
     "id, workspace_id, project_id, recorded_at, action, outcome, status, reason, actor_id, actor_name,
-        address, request_id, resource_type, resource_id, resource_name, before, after";
+        address, request_id, resource_type, resource_id, resource_name, before, after, actor_type, application";
 
 pub(super) async fn insert(tx: &Tx, entry: &Entry) -> Result<()> {
     let statement = tx
         .prepare_cached(&format!(
             "INSERT INTO audit_log ({COLUMNS})
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"
         ))
         .await?;
     let resource = entry.resource.as_ref();
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 17] = [
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 19] = [
         &entry.id.uuid(),
         &entry.workspace.uuid(),
         &entry.project.map(|id| id.uuid()),
@@ -41,6 +41,8 @@ pub(super) async fn insert(tx: &Tx, entry: &Entry) -> Result<()> {
         &resource.and_then(|resource| resource.name.as_ref()),
         &entry.before,
         &entry.after,
+        &entry.actor.kind(),
+        &entry.application,
     ];
     tx.execute(&statement, &values).await?;
     Ok(())
@@ -75,7 +77,7 @@ pub(super) async fn list(
         &scope.projects,
         &filter.action,
         &filter.outcome.map(Outcome::as_str),
-        &filter.actor.map(|id| id.uuid()),
+        &filter.actor.map(Actor::uuid),
         &filter.project.map(|id| id.uuid()),
         &filter.resource,
         &filter.since,
@@ -111,6 +113,12 @@ fn read(row: &Row) -> Result<Entry> {
         "refused" => Outcome::Refused,
         other => return Err(Error::internal(format!("an audit entry has the unknown outcome {other}"))),
     };
+    let actor: Uuid = row.get("actor_id");
+    let actor = match row.get("actor_type") {
+        "service_token" => Actor::ServiceToken(actor.into()),
+        "user" => Actor::User(actor.into()),
+        other => return Err(Error::internal(format!("an audit entry has the unknown actor {other}"))),
+    };
     let resource = row.get::<_, Option<String>>("resource_type").zip(row.get("resource_id"));
     Ok(Entry {
         id: row.get::<_, Uuid>("id").into(),
@@ -121,8 +129,9 @@ fn read(row: &Row) -> Result<Entry> {
         outcome,
         status: row.get::<_, Option<i16>>("status").map(i16::unsigned_abs),
         reason: row.get("reason"),
-        actor: row.get::<_, Uuid>("actor_id").into(),
+        actor,
         actor_name: row.get("actor_name"),
+        application: row.get("application"),
         address: row.get("address"),
         request_id: row.get("request_id"),
         resource: resource.map(|(kind, id)| Resource { kind, id, name: row.get("resource_name") }),

@@ -84,10 +84,10 @@ pub async fn begin(
     request_hash: &[u8],
 ) -> Result<Begun> {
     let fence = uuid::Builder::from_random_bytes(random_bytes()).into_uuid();
-    if let Some(id) = store::claim(session, actor.token(), key, request_hash, fence).await? {
+    if let Some(id) = store::claim(session, actor.id(), key, request_hash, fence).await? {
         return Ok(Begun::Fresh(Claim { id, fence }));
     }
-    let Some(found) = store::find(session, actor.token(), key).await? else {
+    let Some(found) = store::find(session, actor.id(), key).await? else {
         // Given up between the two statements.
         return Ok(Begun::UnderWay(String::new(), None));
     };

@@ -4,7 +4,6 @@ use uuid::Uuid;
 
 use super::IdempotencyKey;
 use crate::base::error::Result;
-use crate::base::id::ServiceTokenId;
 use crate::base::store::{Session, Tx};
 
 pub(super) struct Found {
@@ -18,7 +17,7 @@ pub(super) struct Found {
 /// the claim died before the change was made.
 pub(super) async fn claim(
     session: &Session,
-    principal: ServiceTokenId,
+    principal: Uuid,
     key: &IdempotencyKey,
     request_hash: &[u8],
     fence: Uuid,
@@ -40,11 +39,11 @@ pub(super) async fn claim(
           RETURNING id",
         )
         .await?;
-    let row = session.query_opt(&statement, &[&principal.uuid(), &key.as_str(), &request_hash, &fence]).await?;
+    let row = session.query_opt(&statement, &[&principal, &key.as_str(), &request_hash, &fence]).await?;
     Ok(row.map(|row| row.get("id")))
 }
 
-pub(super) async fn find(session: &Session, principal: ServiceTokenId, key: &IdempotencyKey) -> Result<Option<Found>> {
+pub(super) async fn find(session: &Session, principal: Uuid, key: &IdempotencyKey) -> Result<Option<Found>> {
     let statement = session
         .prepare_cached(
             "SELECT id, request_hash, answer, settled OR claimed_until < now() AS settled
@@ -52,7 +51,7 @@ pub(super) async fn find(session: &Session, principal: ServiceTokenId, key: &Ide
               WHERE principal_id = $1 AND key = $2",
         )
         .await?;
-    let row = session.query_opt(&statement, &[&principal.uuid(), &key.as_str()]).await?;
+    let row = session.query_opt(&statement, &[&principal, &key.as_str()]).await?;
     Ok(row.map(|row| Found {
         id: row.get("id"),
         request_hash: row.get("request_hash"),

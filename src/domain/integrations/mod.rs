@@ -5,7 +5,7 @@ mod store;
 
 use jiff::Timestamp;
 
-use crate::auth::Principal;
+use crate::auth::{Action, Principal};
 use crate::base::error::{Error, Result};
 use crate::base::id::{IntegrationId, OauthClientId, UserId, WorkspaceId};
 use crate::base::page::{Page, PageRequest};
@@ -111,7 +111,7 @@ pub async fn get(session: &Session, actor: &Principal, id: IntegrationId) -> Res
 /// [`Error::NotFound`] when the caller has no such integration; [`Error::Forbidden`] when it may not.
 pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: IntegrationId) -> Result<()> {
     let integration = get(tx, actor, id).await?;
-    actor.may_change()?;
+    actor.may(Action::ManageCredentials)?;
     if !integration.end(tx, actor, now).await? {
         return Err(Error::not_found("integration", id));
     }
@@ -134,7 +134,7 @@ pub async fn delete_of_client(
     if found.is_empty() {
         return Err(Error::not_found("integration of the client", client));
     }
-    actor.may_change()?;
+    actor.may(Action::ManageCredentials)?;
     for id in found {
         get(tx, actor, id).await?.end(tx, actor, now).await?;
     }

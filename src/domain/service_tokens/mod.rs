@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::auth::service_tokens::{Issued, issue};
 use crate::auth::signing::Signer;
-use crate::auth::{Limits, Principal};
+use crate::auth::{Action, Limits, Principal};
 use crate::base::clock::format_timestamp;
 use crate::base::error::{Error, Result};
 use crate::base::id::{ServiceTokenId, WorkspaceId};
@@ -125,7 +125,7 @@ pub async fn delete(
         return Err(Error::not_found("service token", id));
     }
     let token = get(tx, actor, id).await?;
-    actor.may_change()?;
+    actor.may(Action::ManageCredentials)?;
     if token.is_unlimited() && !store::has_another_unlimited(tx, actor, id).await? {
         return Err(Error::conflict(
             "this is the last token that may do everything in the workspace, for ever",

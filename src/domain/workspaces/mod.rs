@@ -4,11 +4,13 @@ mod store;
 
 use jiff::Timestamp;
 
-use crate::auth::Principal;
+use crate::auth::{Action, Principal};
 use crate::base::error::{Error, Result};
 use crate::base::id::WorkspaceId;
+use crate::base::name::WorkspaceName;
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Session, Tx};
+use crate::domain::audit::{self, Change, Resource};
 
 /// A workspace.
 #[derive(Clone, Debug)]
@@ -26,6 +28,27 @@ pub async fn create(tx: &Tx, name: &str, now: Timestamp) -> Result<Workspace> {
     let workspace = Workspace { id: WorkspaceId::generate(now), name: name.to_owned(), created_at: now };
     store::insert(tx, &workspace).await?;
     Ok(workspace)
+}
+
+/// Gives the caller's workspace another name.
+///
+/// # Errors
+/// [`Error::Forbidden`] when the caller may not.
+pub async fn rename(tx: &Tx, actor: &Principal, now: Timestamp, name: &WorkspaceName) -> Result<Workspace> {
+    actor.may(Action::ManageWorkspace)?;
+    let before = get(tx, actor, actor.workspace()).await?;
+    store::rename(tx, actor.workspace(), name.as_str()).await?;
+    let after = Workspace { name: name.as_str().to_owned(), ..before.clone() };
+    let shown = |workspace: &Workspace| Some(serde_json::json!({ "name": workspace.name }));
+    let change = Change {
+        action: "update_workspace",
+        resource: Resource::new("workspace", after.id, &after.name),
+        project: None,
+        before: shown(&before),
+        after: shown(&after),
+    };
+    audit::record(tx, actor, now, change).await?;
+    Ok(after)
 }
 
 /// The workspace with this id.

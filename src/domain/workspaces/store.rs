@@ -18,6 +18,11 @@ pub(super) async fn insert(tx: &Tx, workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+pub(super) async fn rename(tx: &Tx, id: WorkspaceId, name: &str) -> Result<()> {
+    tx.execute("UPDATE workspaces SET name = $2 WHERE id = $1", &[&id.uuid(), &name]).await?;
+    Ok(())
+}
+
 pub(super) async fn get(session: &Session, id: WorkspaceId) -> Result<Option<Workspace>> {
     let statement = session.prepare_cached("SELECT id, name, created_at FROM workspaces WHERE id = $1").await?;
     Ok(session.query_opt(&statement, &[&id.uuid()]).await?.as_ref().map(read))

@@ -12,8 +12,8 @@ use super::{List, PageQuery, filter_id, moment};
 use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
-use crate::base::id::{AuditEntryId, ProjectId, ServiceTokenId, WorkspaceId};
-use crate::domain::audit::{self, Entry, Filter, Outcome};
+use crate::base::id::{AuditEntryId, ProjectId, ServiceTokenId, UserId, WorkspaceId};
+use crate::domain::audit::{self, Actor, Entry, Filter, Outcome};
 use crate::http::Failure;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
@@ -58,6 +58,7 @@ impl From<AuditOutcome> for Outcome {
 #[serde(rename_all = "snake_case")]
 enum AuditActorType {
     ServiceToken,
+    User,
 }
 
 /// An entry of the audit log.
@@ -111,12 +112,15 @@ pub(super) struct AuditEntryWire {
 struct AuditActorWire {
     /// What it came with.
     r#type: AuditActorType,
-    /// The token's id.
-    #[schema(value_type = ServiceTokenId)]
+    /// The token's or the user's id.
+    #[schema(example = "itgr_01jzq6w3c4e5f6g7h8j9k0m1n2")]
     id: String,
-    /// The token's name then.
+    /// The token's name then, or the user's address.
     #[schema(example = "continuous integration")]
     name: String,
+    /// The name of the application that acted for the user, where one did.
+    #[schema(example = json!(null))]
+    application: Option<String>,
 }
 
 /// What a change was made to.
@@ -146,6 +150,8 @@ pub(super) struct AuditQuery {
     outcome: Option<AuditOutcome>,
     /// Only what this service token did.
     token_id: Option<String>,
+    /// Only what this user did, by themselves or through an application.
+    user_id: Option<String>,
     /// Only what is about this project and what is in it.
     project_id: Option<String>,
     /// Only what was done to the thing with this id, with its prefix.
@@ -167,7 +173,9 @@ impl AuditQuery {
             // A text that cannot be stored is in no entry.
             action: self.action.map(|action| action.replace('\0', "\u{fffd}")),
             outcome: self.outcome.map(Outcome::from),
-            actor: filter_id(self.token_id.as_deref(), ServiceTokenId::parse),
+            actor: filter_id(self.token_id.as_deref(), ServiceTokenId::parse)
+                .map(Actor::ServiceToken)
+                .or_else(|| filter_id(self.user_id.as_deref(), UserId::parse).map(Actor::User)),
             project: filter_id(self.project_id.as_deref(), ProjectId::parse),
             resource: self.resource_id.map(|id| id.replace('\0', "\u{fffd}")),
             since: time("since", self.since)?,
@@ -186,9 +194,13 @@ fn wire(entry: Entry) -> AuditEntryWire {
         status: entry.status,
         reason: entry.reason,
         actor: AuditActorWire {
-            r#type: AuditActorType::ServiceToken,
+            r#type: match entry.actor {
+                Actor::ServiceToken(_) => AuditActorType::ServiceToken,
+                Actor::User(_) => AuditActorType::User,
+            },
             id: entry.actor.to_string(),
             name: entry.actor_name,
+            application: entry.application,
         },
         address: entry.address,
         request_id: entry.request_id,

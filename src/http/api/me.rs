@@ -9,7 +9,9 @@ use utoipa::ToSchema;
 
 use super::Data;
 use crate::app::App;
-use crate::base::id::{ServiceTokenId, WorkspaceId};
+use crate::auth::Credential;
+use crate::base::error::Error;
+use crate::base::id::WorkspaceId;
 use crate::domain::workspaces;
 use crate::http::Failure;
 use crate::http::caller::Caller;
@@ -63,6 +65,7 @@ struct NamedWire {
 #[serde(rename_all = "snake_case")]
 enum CredentialType {
     ServiceToken,
+    Oauth,
 }
 
 /// What a request carries to say who it comes from.
@@ -72,30 +75,40 @@ struct CredentialWire {
     /// What kind it is.
     r#type: CredentialType,
     /// Its id.
-    #[schema(value_type = Option<ServiceTokenId>)]
+    #[schema(example = "itgr_01jzq6w3c4e5f6g7h8j9k0m1n2")]
     id: Option<String>,
-    /// Its name.
+    /// The service token's name, or the application's.
     #[schema(example = "continuous integration")]
     name: Option<String>,
 }
 
 /// Say who is calling
 ///
-/// The workspace that the token reaches, and the token's id and name.
+/// The workspace that the token reaches, the token's id and name, and the person that it acts for, if
+/// an application acts for one.
 #[utoipa::path(get, path = "/v1/me", tag = "Misc", responses(
     (status = 200, description = "Who is calling.", body = Data<MeWire>),
     (status = 401, description = "No valid token.", body = ErrorBody),
 ))]
 pub(super) async fn get_me(State(app): State<Arc<App>>, Caller(actor): Caller) -> Result<Json<Data<MeWire>>, Failure> {
     let workspace = workspaces::get(&app.store.session().await?, &actor, actor.workspace()).await?;
+    let credential = match actor.credential() {
+        Credential::ServiceToken { id, name } => {
+            CredentialWire { r#type: CredentialType::ServiceToken, id: Some(id.to_string()), name: Some(name.clone()) }
+        }
+        Credential::Integration { id, application, .. } => {
+            CredentialWire { r#type: CredentialType::Oauth, id: Some(id.to_string()), name: Some(application.clone()) }
+        }
+        Credential::Session { .. } => return Err(Error::internal("a browser's session came to the API").into()),
+    };
     let data = MeWire {
-        user: None,
+        user: actor.user().map(|user| UserWire {
+            id: user.id.to_string(),
+            email: user.email.clone(),
+            name: user.display_name.clone(),
+        }),
         workspace: Some(NamedWire { id: workspace.id.to_string(), name: workspace.name }),
-        credential: CredentialWire {
-            r#type: CredentialType::ServiceToken,
-            id: Some(actor.token().to_string()),
-            name: Some(actor.name().to_owned()),
-        },
+        credential,
     };
     Ok(Json(Data { data }))
 }
