@@ -168,19 +168,6 @@ fn wire(app: &App, project: Project) -> ProjectWire {
     }
 }
 
-/// The most days that backups are kept for.
-const LONGEST_RETENTION: i32 = 365;
-
-fn days(days: i32) -> Result<i32, Error> {
-    match days {
-        1..=LONGEST_RETENTION => Ok(days),
-        _ => Err(Error::invalid(
-            format!("backupRetentionDays: {days} is out of range"),
-            format!("Give a number of days from 1 to {LONGEST_RETENTION}."),
-        )),
-    }
-}
-
 fn parse(id: &str) -> Result<ProjectId, Error> {
     ProjectId::parse(id).ok_or_else(|| Error::not_found("project", id))
 }
@@ -319,7 +306,7 @@ pub(super) async fn update_project(
         name: change.name.as_deref().map(ProjectName::parse).transpose()?,
         settings: change.settings.map(|settings| serde_json::Value::Object(settings).to_string()),
         delete_protection: change.delete_protection,
-        backup_retention_days: change.backup_retention_days.map(days).transpose()?,
+        backup_retention_days: change.backup_retention_days.map(projects::retention_days).transpose()?,
     };
     let tx = app.store.begin().await?;
     let project = projects::update(&tx, &actor, app.clock.now(), id, &change).await?;

@@ -7,17 +7,16 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::chart::count;
 use super::confirm::Typed;
-use super::connections::{Revealed, Reveal};
+use super::connections::Reveal;
 use super::databases::state;
-use super::{Form, Frame, Html, Member, Problem, Section, again, go_to, operations, see_other};
+use super::{Form, Frame, Html, Member, Problem, Section, again, operations, see_other};
 use crate::app::App;
 use crate::base::error::{Error, Result};
-use crate::base::id::{DatabaseId, ProjectId, WorkflowId};
+use crate::base::id::{DatabaseId, ProjectId};
 use crate::base::name::{DatabaseName, ProjectName};
 use crate::base::page::PageRequest;
 use crate::domain::backups::RETENTION_DAYS;
@@ -399,7 +398,7 @@ async fn update(
         let change = ProjectChange {
             name: Some(ProjectName::parse(form.name.trim())?),
             delete_protection: Some(form.protected.is_some()),
-            backup_retention_days: (!days.is_empty()).then(|| projects::retention_days(days)).transpose()?,
+            backup_retention_days: (!days.is_empty()).then(|| days_of(days)).transpose()?,
             settings: None,
         };
         let tx = app.store.begin().await?;
@@ -419,6 +418,11 @@ async fn update(
             Ok(again(Settings { name, days, protected: protected.is_some(), problem, ..page }))
         }
     }
+}
+
+fn days_of(text: &str) -> Result<i32> {
+    let days = text.parse().map_err(|_| Error::invalid("backupRetentionDays: not a number of days", "Give one from 1 to 365."));
+    projects::retention_days(days?)
 }
 
 async fn delete(
