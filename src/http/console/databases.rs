@@ -72,7 +72,7 @@ pub(super) struct Head {
     pub(super) base: String,
     pub(super) tab: &'static str,
     pub(super) state: (&'static str, &'static str),
-    project: String,
+    pub(super) project: String,
 }
 
 impl Head {

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use super::cookies::Cookie;
 use super::present::Guest;
 use crate::app::App;
+use crate::auth::sessions;
 use crate::base::error::Error;
 use crate::http::body;
 use crate::http::failure::{Failure, Kind};
@@ -61,9 +60,7 @@ fn unreadable(error: serde_html_form::de::Error) -> Failure {
 pub(super) fn token(app: &App, headers: &HeaderMap, new: Option<&Guest>) -> Option<String> {
     let cookie = Cookie::Session.read(app, headers).or_else(|| Cookie::Guest.read(app, headers));
     let value = cookie.or(new.map(|guest| guest.0.as_str()))?;
-    let mut mark = Hmac::<Sha256>::new_from_slice(value.as_bytes()).ok()?;
-    mark.update(b"howdah console form");
-    Some(mark.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(sessions::form_token(value))
 }
 
 /// What is wrong with a form, said on its page: beside the field, or above the form when it
@@ -115,6 +112,11 @@ impl Problem {
     pub(crate) fn is_general(&self) -> bool {
         self.is_of("")
     }
+}
+
+/// What is said when another name was typed than the one that confirms.
+pub(crate) fn not_the_name(name: &str) -> Error {
+    Error::invalid("confirm: this is not the name", format!("Type {name} as it stands there."))
 }
 
 /// With a capital at the beginning and a stop at the end.

@@ -6,11 +6,24 @@
 //! itself and never in an address or a cookie.
 
 pub(crate) mod assets;
+mod audit;
+mod backups;
+mod branches;
+mod chart;
+mod confirm;
+mod connections;
 mod cookies;
+mod databases;
 mod form;
 mod frame;
+mod integrations;
 mod notice;
+mod operations;
 mod present;
+mod projects;
+mod service_tokens;
+mod sign_in;
+mod snippets;
 mod visitor;
 mod workspaces;
 
@@ -35,9 +48,25 @@ pub(in crate::http) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/", get(async || Redirect::to("/console")))
         .merge(assets::routes())
+        .merge(sign_in::routes())
         .merge(workspaces::routes())
+        .nest("/console/workspaces/{workspace}", resources())
         .route("/console/", get(async || Redirect::permanent("/console")))
         .route("/console/{*path}", get(unknown).post(unknown))
+}
+
+/// What a workspace holds.
+fn resources() -> Router<Arc<App>> {
+    Router::new()
+        .merge(projects::routes())
+        .merge(branches::routes())
+        .merge(databases::routes())
+        .merge(connections::routes())
+        .merge(backups::routes())
+        .merge(operations::routes())
+        .merge(integrations::routes())
+        .merge(service_tokens::routes())
+        .merge(audit::routes())
 }
 
 /// There is a page for what does not exist, too.

@@ -36,32 +36,32 @@ pub(super) fn routes() -> Router<Arc<App>> {
 
 /// One step of an operation.
 pub(super) struct Step {
-    text: String,
+    pub(super) text: String,
     /// `done`, `now`, `ended` or `later`.
-    kind: &'static str,
+    pub(super) kind: &'static str,
     /// The same in a word.
-    word: &'static str,
+    pub(super) word: &'static str,
 }
 
 /// How far a step has come.
 pub(super) struct Progress {
-    percent: u8,
-    text: String,
+    pub(super) percent: u8,
+    pub(super) text: String,
 }
 
 /// An operation as pages show it.
 pub(super) struct Row {
-    operation: Operation,
-    address: String,
-    database_address: String,
-    title: String,
-    state: (&'static str, &'static str),
-    steps: Vec<Step>,
+    pub(super) operation: Operation,
+    pub(super) address: String,
+    pub(super) database_address: String,
+    pub(super) title: String,
+    pub(super) state: (&'static str, &'static str),
+    pub(super) steps: Vec<Step>,
     /// The step that it is at, unless it has ended well.
-    step: Option<String>,
-    progress: Option<Progress>,
-    can_cancel: bool,
-    can_retry: bool,
+    pub(super) step: Option<String>,
+    pub(super) progress: Option<Progress>,
+    pub(super) can_cancel: bool,
+    pub(super) can_retry: bool,
 }
 
 fn state(operation: &Operation) -> (&'static str, &'static str) {
@@ -129,7 +129,7 @@ impl Row {
 #[template(path = "operations/list.html")]
 struct List {
     frame: Frame,
-    rows: Vec<Row>,
+    operations: Vec<Row>,
     state: String,
     project: String,
     database: String,
@@ -178,7 +178,7 @@ async fn list(
     let ListQuery { state, project, database, cursor } = query;
     let pairs = [("state", state.as_str()), ("project", project.as_str()), ("database", database.as_str())];
     Ok(Html(List {
-        rows: found.items.into_iter().map(|operation| Row::of(&frame, operation)).collect(),
+        operations: found.items.into_iter().map(|operation| Row::of(&frame, operation)).collect(),
         next: found.next,
         more: format!("{}?{}", frame.to("operations"), query_string(&pairs)),
         is_filtered: cursor.is_some() || pairs.iter().any(|(_, value)| !value.is_empty()),
@@ -200,8 +200,8 @@ async fn find(app: &App, member: &Member, id: &str) -> Result<Operation> {
 struct Show {
     frame: Frame,
     row: Row,
+    part: Part,
     database_exists: bool,
-    is_part: bool,
 }
 
 /// The part of the page that keeps itself up to date.
@@ -221,8 +221,9 @@ async fn show(
     let operation = find(&app, &member, &operation).await?;
     let database = crate::domain::databases::get(&app.store.session().await?, &member.actor, operation.database).await;
     let frame = member.frame(Section::Projects);
+    let part = Part { row: Row::of(&frame, operation.clone()), is_part: false, frame: frame.clone() };
     let row = Row::of(&frame, operation);
-    Ok(Html(Show { row, database_exists: database.is_ok(), is_part: false, frame }).into_response())
+    Ok(Html(Show { row, part, database_exists: database.is_ok(), frame }).into_response())
 }
 
 async fn show_status(

@@ -44,7 +44,7 @@ struct New {
     frame: Frame,
     projects: Vec<Project>,
     form: NewForm,
-    lives: [(&'static str, i64, &'static str); 5],
+    lives: Vec<(String, &'static str)>,
     problem: Problem,
 }
 
@@ -73,7 +73,8 @@ impl New {
         let all = PageRequest { after: None, limit: MAX_LIMIT };
         let session = app.store.session().await?;
         let found = projects::list(&session, &member.actor, &projects::Filter::default(), all).await?;
-        Ok(Self { frame: member.frame(Section::Integrations), projects: found.items, form, lives: LIVES, problem })
+        let lives = LIVES.iter().map(|(word, _, label)| ((*word).to_owned(), *label)).collect();
+        Ok(Self { frame: member.frame(Section::Integrations), projects: found.items, form, lives, problem })
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, OriginalUri, RawPathParams};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
+use axum::http::Method;
 use axum::response::{IntoResponse as _, Response};
 
 use super::cookies::Cookie;
@@ -12,37 +12,69 @@ use super::frame::{Badge, Frame, Place, Section};
 use super::notice::go_to;
 use super::present::{Guest, plain_frame};
 use crate::app::App;
-use crate::auth::{Principal, service_tokens};
-use crate::base::error::{Error, Result};
-use crate::base::id::WorkspaceId;
+use crate::auth::sessions::{self, SignedIn};
+use crate::auth::users::User;
+use crate::auth::{Origin, Principal};
+use crate::base::error::{Error, describe};
+use crate::base::id::{SessionId, WorkspaceId};
+use crate::domain::members;
 use crate::domain::workspaces::{self, Workspace};
 use crate::http::{Failure, origin};
 
-/// Anybody: for the pages before a sign-in.
+/// Anybody, signed in or not: for the pages before a sign-in.
 pub(crate) struct Anybody {
     /// The frame of the page.
     pub(crate) frame: Frame,
+    /// Who it is, if they have signed in.
+    pub(crate) signed_in: Option<SignedIn>,
+    /// The request that they came with.
+    pub(crate) origin: Origin,
 }
 
 impl FromRequestParts<Arc<App>> for Anybody {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Failure> {
-        Ok(Self { frame: plain_frame(app, &parts.headers, parts.extensions.get::<Guest>()) })
+        let frame = plain_frame(app, &parts.headers, parts.extensions.get::<Guest>());
+        let signed_in = match Cookie::Session.read(app, &parts.headers) {
+            None => None,
+            Some(cookie) => sessions::find(&app.store.session().await?, app.clock.now(), cookie).await?,
+        };
+        if let Some(stale) = signed_in.as_ref().filter(|signed_in| signed_in.use_is_stale) {
+            app.tasks.spawn(record_use(app.clone(), stale.id));
+        }
+        Ok(Self { frame, signed_in, origin: origin::of(&parts.extensions) })
+    }
+}
+
+/// Beside the request, which need not wait for it.
+async fn record_use(app: Arc<App>, session: SessionId) {
+    let recorded = async { sessions::record_use(&app.store.session().await?, session, app.clock.now()).await }.await;
+    if let Err(error) = recorded {
+        tracing::warn!(error = %describe(&error), session.id = %session, "could not record the use of {session}");
     }
 }
 
 /// Somebody who has signed in. Who has not is sent to the page for it, and comes back from there.
 pub(crate) struct Visitor {
+    /// Who it is.
+    pub(crate) user: User,
+    /// The session of this browser.
+    pub(crate) session: SessionId,
+    /// The request that they came with.
+    pub(crate) origin: Origin,
     frame: Frame,
-    badge: Badge,
-    stub: Principal,
 }
 
 impl Visitor {
     /// The frame of a page in this section.
     pub(crate) fn frame(&self, section: Section) -> Frame {
-        Frame { section, badge: Some(self.badge.clone()), ..self.frame.clone() }
+        let badge = Badge {
+            name: self.user.name().to_owned(),
+            email: self.user.email.clone(),
+            is_administrator: self.user.is_administrator,
+        };
+        Frame { section, badge: Some(badge), ..self.frame.clone() }
     }
 }
 
@@ -50,24 +82,11 @@ impl FromRequestParts<Arc<App>> for Visitor {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
-        let frame = plain_frame(app, &parts.headers, parts.extensions.get::<Guest>());
-        match find(app, &parts.headers).await {
-            Ok(Some(stub)) => {
-                let badge = Badge { name: "Ada".into(), email: "ada@example.com".into(), is_administrator: true };
-                let stub = stub.from_origin(origin::of(&parts.extensions));
-                Ok(Self { frame, badge, stub })
-            }
-            Ok(None) => Err(go_to(&sign_in(parts))),
-            Err(error) => Err(Failure::from(error).into_response()),
-        }
+        let anybody = Anybody::from_request_parts(parts, app).await.map_err(Failure::into_response)?;
+        let Anybody { frame, signed_in, origin } = anybody;
+        let SignedIn { user, id, .. } = signed_in.ok_or_else(|| go_to(&sign_in(parts)))?;
+        Ok(Self { user, session: id, origin, frame })
     }
-}
-
-async fn find(app: &App, headers: &HeaderMap) -> Result<Option<Principal>> {
-    let Some(cookie) = Cookie::Session.read(app, headers) else { return Ok(None) };
-    let session = app.store.session().await?;
-    let accepted = service_tokens::authenticate(&session, &app.signer, cookie, app.clock.now()).await;
-    Ok(accepted.ok().map(|accepted| accepted.principal))
 }
 
 /// The page for signing in, from which one comes back here.
@@ -133,7 +152,7 @@ impl FromRequestParts<Arc<App>> for Member {
         let id = WorkspaceId::parse(&named).ok_or_else(|| refuse(Error::not_found("workspace", &named)))?;
         let found = async {
             let session = app.store.session().await?;
-            let actor = visitor.stub.clone();
+            let actor = members::principal(&session, &visitor.user, id, visitor.origin.clone()).await?;
             let workspace = workspaces::get(&session, &actor, id).await?;
             Ok((actor, workspace))
         };
