@@ -5,6 +5,7 @@
 //! says what was done, or by the page again with what is wrong. Secrets are on the answer to the POST
 //! itself and never in an address or a cookie.
 
+mod account;
 pub(crate) mod assets;
 mod audit;
 mod backups;
@@ -17,8 +18,12 @@ mod databases;
 mod form;
 mod frame;
 mod integrations;
+mod invitations;
+mod links;
+mod members;
 mod notice;
 mod operations;
+mod people;
 mod present;
 mod projects;
 mod service_tokens;
@@ -49,7 +54,12 @@ pub(in crate::http) fn routes() -> Router<Arc<App>> {
         .route("/", get(async || Redirect::to("/console")))
         .merge(assets::routes())
         .merge(sign_in::routes())
+        .merge(links::routes())
+        .merge(invitations::routes())
+        .merge(account::routes())
+        .merge(people::routes())
         .merge(workspaces::routes())
+        .merge(members::routes())
         .nest("/console/workspaces/{workspace}", resources())
         .route("/console/", get(async || Redirect::permanent("/console")))
         .route("/console/{*path}", get(unknown).post(unknown))
