@@ -71,7 +71,6 @@ pub(super) struct Head {
     pub(super) database: Database,
     pub(super) base: String,
     pub(super) tab: &'static str,
-    pub(super) state: (&'static str, &'static str),
     pub(super) project: String,
 }
 
@@ -80,7 +79,6 @@ impl Head {
         Self {
             base: address(frame, database.id),
             project: project_pages::address(frame, database.project),
-            state: state(database.status),
             tab,
             database,
         }
@@ -97,7 +95,7 @@ pub(super) struct Standing {
     operations: Vec<operation_pages::Row>,
     address: String,
     /// It is asked for again.
-    is_busy: bool,
+    pub(super) is_busy: bool,
     /// It is the answer to a script, and not a part of a page.
     is_part: bool,
 }

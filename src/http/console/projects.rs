@@ -19,7 +19,7 @@ use crate::base::error::{Error, Result};
 use crate::base::id::{DatabaseId, ProjectId};
 use crate::base::name::{DatabaseName, ProjectName};
 use crate::base::page::PageRequest;
-use crate::domain::backups::RETENTION_DAYS;
+use crate::domain::backups;
 use crate::domain::branches::{self, Branch, Placement};
 use crate::domain::databases::{self, Created, Database, NewDatabase, Summary};
 use crate::domain::limits;
@@ -59,6 +59,7 @@ pub(super) fn address(frame: &Frame, id: ProjectId) -> String {
 struct Row {
     address: String,
     project: Project,
+    region: String,
     databases: String,
     state: Option<(&'static str, String)>,
 }
@@ -105,6 +106,7 @@ async fn list(
             address: address(&frame, project.id),
             databases: count(summary.databases.unsigned_abs()),
             state: summarized(summary),
+            region: region_of(&app, &project),
             project,
         }
     });
@@ -129,6 +131,10 @@ async fn list(
 /// A query, with what must be escaped in it.
 pub(super) fn query_string(pairs: &[(&str, &str)]) -> String {
     serde_html_form::to_string(pairs).unwrap_or_default()
+}
+
+fn region_of(app: &App, project: &Project) -> String {
+    project.default_region.as_deref().map(|id| app.regions.describe(id).name).unwrap_or_default()
 }
 
 fn summarized(summary: Summary) -> Option<(&'static str, String)> {
@@ -301,7 +307,7 @@ async fn show(
     });
     let rows = rows.collect();
     Ok(Html(Show {
-        region: project.default_region.as_deref().map(|id| app.regions.describe(id).name).unwrap_or_default(),
+        region: region_of(app, &project),
         is_settings: false,
         rows,
         next: found.next,
@@ -338,7 +344,7 @@ struct Settings {
     is_settings: bool,
     name: String,
     days: String,
-    usual_days: i32,
+    kept_days: i32,
     protected: bool,
     problem: Problem,
     delete_problem: Problem,
@@ -354,20 +360,21 @@ struct SettingsForm {
 }
 
 impl Settings {
-    fn of(app: &App, frame: Frame, project: Project) -> Self {
-        Self {
+    async fn of(app: &App, frame: Frame, project: Project) -> Result<Self> {
+        let kept_days = backups::retention_days(&app.store.session().await?, project.id).await?;
+        Ok(Self {
             base: address(&frame, project.id),
-            region: project.default_region.as_deref().map(|id| app.regions.describe(id).name).unwrap_or_default(),
+            region: region_of(app, &project),
             is_settings: true,
             name: project.name.clone(),
             days: project.backup_retention_days.map(|days| days.to_string()).unwrap_or_default(),
-            usual_days: RETENTION_DAYS,
+            kept_days,
             protected: project.delete_protection,
             problem: Problem::none(),
             delete_problem: Problem::none(),
             project,
             frame,
-        }
+        })
     }
 }
 
@@ -382,7 +389,7 @@ async fn settings(
 ) -> Result<Response, Failure> {
     let project = find(&app, &member, &project).await?;
     member.actor.may_change()?;
-    Ok(Html(Settings::of(&app, member.frame(Section::Projects), project)).into_response())
+    Ok(Html(Settings::of(&app, member.frame(Section::Projects), project).await?).into_response())
 }
 
 async fn update(
@@ -413,7 +420,7 @@ async fn update(
         }
         Err(error) => {
             let problem = Problem::of(error, &["name", "backupRetentionDays"])?;
-            let page = Settings::of(&app, frame, project);
+            let page = Settings::of(&app, frame, project).await?;
             let SettingsForm { name, days, protected } = form;
             Ok(again(Settings { name, days, protected: protected.is_some(), problem, ..page }))
         }
@@ -451,7 +458,7 @@ async fn delete(
             }
         }
     };
-    Ok(again(Settings { delete_problem, ..Settings::of(&app, frame, project) }))
+    Ok(again(Settings { delete_problem, ..Settings::of(&app, frame, project).await? }))
 }
 
 #[derive(Template)]

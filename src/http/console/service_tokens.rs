@@ -44,8 +44,14 @@ struct New {
     frame: Frame,
     projects: Vec<Project>,
     form: NewForm,
-    lives: Vec<(String, &'static str)>,
+    lives: Vec<Life>,
     problem: Problem,
+}
+
+/// How long a token may be good, to choose.
+struct Life {
+    word: String,
+    label: &'static str,
 }
 
 #[derive(Deserialize)]
@@ -73,7 +79,7 @@ impl New {
         let all = PageRequest { after: None, limit: MAX_LIMIT };
         let session = app.store.session().await?;
         let found = projects::list(&session, &member.actor, &projects::Filter::default(), all).await?;
-        let lives = LIVES.iter().map(|(word, _, label)| ((*word).to_owned(), *label)).collect();
+        let lives = LIVES.iter().map(|(word, _, label)| Life { word: (*word).to_owned(), label }).collect();
         Ok(Self { frame: member.frame(Section::Integrations), projects: found.items, form, lives, problem })
     }
 }
