@@ -307,7 +307,7 @@ async fn show(
     });
     let rows = rows.collect();
     Ok(Html(Show {
-        region: region_of(app, &project),
+        region: region_of(&app, &project),
         is_settings: false,
         rows,
         next: found.next,
