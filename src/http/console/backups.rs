@@ -67,15 +67,15 @@ impl Restorable {
 
     /// To the second, since it is said what can be typed.
     fn from_words(&self) -> String {
-        in_words(self.earliest)
+        exactly(self.earliest)
     }
 
     fn to_words(&self) -> String {
-        in_words(self.latest)
+        exactly(self.latest)
     }
 }
 
-fn in_words(moment: Timestamp) -> String {
+fn exactly(moment: Timestamp) -> String {
     moment.strftime("%-d %B %Y, %H:%M:%S UTC").to_string()
 }
 
@@ -238,7 +238,7 @@ impl Ask {
         let window = backups::window(&session, database.id, app.clock.now()).await?;
         let complete = found.into_iter().filter_map(|backup| {
             let at = backup.completed_at?;
-            Some(Choice { id: backup.id.bare(), label: format!("{} ({})", in_words(at), kind(backup.kind)) })
+            Some(Choice { id: backup.id.bare(), label: format!("{} ({})", exactly(at), kind(backup.kind)) })
         });
         Ok(Self {
             window: Restorable::of(&window),

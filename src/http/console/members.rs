@@ -178,9 +178,9 @@ fn done(app: &App, member: &Member, said: &str) -> Response {
 /// What a role may, in words, for who gives it.
 fn about(role: &Role) -> &'static str {
     match role {
-        Role::Viewer => "sees everything but secrets",
-        Role::Developer => "works with projects and databases",
-        Role::Admin => "also gives people and programs access",
-        Role::Owner => "also decides about owners",
+        Role::Viewer => "Viewer: sees everything but secrets",
+        Role::Developer => "Developer: works with projects",
+        Role::Admin => "Admin: also gives access",
+        Role::Owner => "Owner: also decides about owners",
     }
 }
