@@ -521,7 +521,9 @@ async fn a_database_is_brought_back_from_its_pages() {
     assert_eq!(ask(&string, "SELECT count(*) FROM orders"), "10");
     let page = ada.get(&database).await;
     page.assert_says(200, "Restore the database in place");
-    let operation = page.between("/operations/", "\"");
+    let all = owner.get(&format!("/v1/operations?databaseId=db_{id}")).await.data(200).clone();
+    let restored = all.as_array().unwrap().iter().find(|one| one["kind"] == "restore_database").unwrap();
+    let operation = bare(restored["id"].as_str().unwrap());
     let page = ada.get(&format!("{workspace}/operations/{operation}")).await;
     page.assert_says(200, "End the sessions and let the restored one take over");
 

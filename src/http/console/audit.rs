@@ -7,11 +7,9 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use serde::Deserialize;
 
+use super::backups::moment;
 use super::operations::in_words;
 use super::projects::{PAGE, query_string};
 use super::{Frame, Html, Member, Problem, Section};
@@ -113,20 +111,10 @@ impl ListQuery {
             actor: None,
             project: given(&self.project).map(project).transpose()?,
             resource: given(&self.resource),
-            since: moment("since", &self.since)?,
-            until: moment("until", &self.until)?,
+            since: given(&self.since).map(|text| moment("since", &text)).transpose()?,
+            until: given(&self.until).map(|text| moment("until", &text)).transpose()?,
         })
     }
-}
-
-fn moment(field: &str, text: &str) -> Result<Option<Timestamp>> {
-    if text.trim().is_empty() {
-        return Ok(None);
-    }
-    let read = text.trim().parse::<DateTime>().ok().and_then(|local| local.to_zoned(TimeZone::UTC).ok());
-    read.map(|moment| Some(moment.timestamp())).ok_or_else(|| {
-        Error::invalid(format!("{field}: this is not a date and time"), "Write it as 2030-01-31T12:00, in UTC.")
-    })
 }
 
 async fn list(
