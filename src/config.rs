@@ -138,6 +138,10 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_BACKUP_FIRST", value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub backup_first: Duration,
 
+    /// Restore the newest backup of each database in use for a trial so long after the last time; 0: never
+    #[arg(long, env = "HOWDAH_DRILL_EVERY", value_name = "TIME", default_value = "168h", value_parser = duration)]
+    pub drill_every: Duration,
+
     /// Keep deleted databases restorable for so long; 0: not at all
     #[arg(long, env = "HOWDAH_UNDELETE", value_name = "TIME", default_value = "168h", value_parser = duration)]
     pub undelete: Duration,
@@ -177,6 +181,11 @@ impl Serve {
     /// When backups are made.
     pub fn schedule(&self) -> Schedule {
         Schedule { first: signed(self.backup_first), every: signed(self.backup_every) }
+    }
+
+    /// How long after its last trial a database's newest backup is tried again.
+    pub fn drill_every(&self) -> SignedDuration {
+        signed(self.drill_every)
     }
 
     /// How long deleted databases can be restored.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::EngineError;
+use super::{EngineError, Major};
 use crate::base::id::InstanceId;
 use crate::base::secret::{Secret, random_text};
 
@@ -40,6 +40,10 @@ use crate::base::secret::{Secret, random_text};
 ///   exists changes nothing and fails, unless a restore made it, whose facts are then told again.
 ///   A failed or interrupted one leaves nothing that counts, and can be repeated. Each can be read
 ///   by several at the same time.
+/// * `check` reads all tables and indexes of an instance that a restore has made for it, and that
+///   nobody else uses: [`BackupError::Corrupt`] when they are not whole. It has a server of its own,
+///   which archives nothing and has ended when it returns; nothing that a tenant wrote is run. The
+///   instance is good for nothing else afterwards. Dropping the future ends it.
 /// * `expire` removes backups and WAL that retention does not want any more, `remove_backup` one
 ///   backup and those that need it. Both are [`BackupError::Busy`] while a backup or a restore of
 ///   the vault goes on. `remove_backup` of one that is not there is fine.
@@ -74,6 +78,8 @@ pub trait Backups: Send + Sync + 'static {
         to: RecoverTo,
         progress: ProgressSink,
     ) -> Result<RestoreFacts, BackupError>;
+    /// See the contract above.
+    async fn check(&self, id: InstanceId, progress: ProgressSink) -> Result<CheckFacts, BackupError>;
     /// See the contract above.
     async fn expire(&self, vault: &Vault, retention: Retention) -> Result<(), BackupError>;
     /// See the contract above.
@@ -197,6 +203,16 @@ pub struct RestoreFacts {
     pub timeline: u32,
     /// How many bytes of files came out of the backup.
     pub bytes: u64,
+    /// How long it took until the instance was out of recovery and stopped, in milliseconds.
+    #[serde(default)]
+    pub milliseconds: u64,
+}
+
+/// What a check has found whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckFacts {
+    /// How many tables and indexes were read, PostgreSQL's own among them.
+    pub relations: u64,
 }
 
 /// How far a backup or a restore has come, in bytes. The total is an estimate while it lasts.
@@ -282,6 +298,15 @@ pub enum BackupError {
     /// again does not help; another backup may.
     #[error("the repository is damaged: {0}")]
     Damaged(String),
+    /// Tables or indexes of a restored instance are not what PostgreSQL writes. The backup was made of
+    /// files that were damaged by then, or was changed in a way that its checksums do not tell.
+    #[error("what was restored is not whole: {0}")]
+    Corrupt(String),
+    /// What looks at a restored instance is missing.
+    #[error(
+        "pg_amcheck of PostgreSQL {0} and its extension amcheck are not installed on this machine; install PostgreSQL's contrib package"
+    )]
+    CheckMissing(Major),
     /// WAL between the backup and the target was lost; choose a backup that was made after it.
     #[error("WAL from segment {0} on was lost, so that this backup cannot be recovered past it; restore a later one")]
     Gap(String),

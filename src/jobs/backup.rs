@@ -30,6 +30,9 @@ const DAMAGED: &str = "the backup is damaged; choose another one";
 const MISSING: &str = "the backup is no longer there; choose another one";
 const GAP: &str = "changes between the backup and the moment were lost; choose a later backup or an earlier moment";
 const BEFORE: &str = "the moment lies before the end of the backup; choose an earlier backup";
+const NOT_WHOLE: &str = "what the backup holds is not whole: tables or indexes are damaged; the server's log says more";
+const NO_CHECK: &str =
+    "what checks backups is not installed on the server; it goes on as soon as the operator has installed it";
 const REPLACED: &str = "the database was restored meanwhile; make another backup";
 
 /// The steps of `back_up_database`.
@@ -216,6 +219,8 @@ pub(super) fn from_backup(error: BackupError) -> StepError {
         BackupError::Busy(_) => StepError::Wait(reason(OCCUPIED)),
         BackupError::MissingBackup(_) | BackupError::MissingVault(_) => StepError::Fail(reason(MISSING)),
         BackupError::Damaged(_) => StepError::Fail(reason(DAMAGED)),
+        BackupError::Corrupt(_) => StepError::Fail(reason(NOT_WHOLE)),
+        BackupError::CheckMissing(_) => StepError::Wait(reason(NO_CHECK)),
         BackupError::Gap(_) => StepError::Fail(reason(GAP)),
         BackupError::BeforeBackup => StepError::Fail(reason(BEFORE)),
         BackupError::Interrupted => StepError::Retry(reason(INTERRUPTED)),

@@ -6,6 +6,7 @@ pub mod database;
 pub mod reconcile;
 pub mod restore;
 pub mod retention;
+pub mod trial;
 pub mod usage;
 
 use std::sync::Arc;
@@ -20,7 +21,13 @@ use crate::queue::{Handler, Job, Reason, StepError};
 
 /// Workflows that copy whole databases. They have workers of their own, so that a create never waits for
 /// them.
-pub const LONG: &[&str] = &[backups::BACK_UP.name, restores::RESTORE.name, databases::DELETE.name];
+pub const LONG: &[&str] = &[
+    backups::BACK_UP.name,
+    backups::VERIFY.name,
+    restores::RESTORE.name,
+    databases::COPY.name,
+    databases::DELETE.name,
+];
 
 /// The table of all workflows.
 pub struct Workflows(pub Arc<JobCtx>);
@@ -29,22 +36,25 @@ pub struct Workflows(pub Arc<JobCtx>);
 impl Handler for Workflows {
     async fn run(&self, job: &Job, kind: &str, step: &str) -> Result<(), StepError> {
         match kind {
-            kind if kind == databases::PROVISION.name => database::provision(&self.0, job, step).await,
+            kind if kind == databases::PROVISION.name || kind == databases::COPY.name => {
+                database::provision(&self.0, job, step).await
+            }
             kind if kind == databases::DELETE.name => database::delete(&self.0, job, step).await,
             kind if kind == backups::BACK_UP.name => backup::back_up(&self.0, job, step).await,
+            kind if kind == backups::VERIFY.name => trial::verify(&self.0, job, step).await,
             kind if kind == restores::RESTORE.name => restore::restore(&self.0, job, step).await,
             other => Err(unknown("workflow", other)),
         }
     }
 
-    /// A delete never gives up: what people wanted gone must go. A restore in place does by itself, since
-    /// it has to put things back.
+    /// A delete never gives up: what people wanted gone must go. A restore in place and a trial do by
+    /// themselves, since they have to put things back or remove what they made.
     fn may_give_up(&self, kind: &str) -> bool {
-        kind != databases::DELETE.name && kind != restores::RESTORE.name
+        ![databases::DELETE.name, restores::RESTORE.name, backups::VERIFY.name].contains(&kind)
     }
 
     async fn failed(&self, tx: &Tx, job: &Job, kind: &str, reason: &Reason) -> Result<()> {
-        if kind == databases::PROVISION.name {
+        if kind == databases::PROVISION.name || kind == databases::COPY.name {
             databases::mark_failed(tx, job.subject.into(), reason.explanation()).await?;
         }
         if kind == backups::BACK_UP.name {

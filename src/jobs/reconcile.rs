@@ -10,7 +10,7 @@ use crate::app::JobCtx;
 use crate::base::error::{Error, Result, describe};
 use crate::base::store::{Announcement, Channel};
 use crate::domain::connections::credential::forget_expired_probes;
-use crate::domain::{audit, databases, idempotency, restores, usage};
+use crate::domain::{audit, backups, databases, idempotency, restores, usage};
 use crate::queue::Runner;
 
 /// How often instances are looked at for idleness.
@@ -113,6 +113,7 @@ async fn report_orphans(ctx: &JobCtx) -> Result<()> {
     let session = ctx.app.store.session().await?;
     let mut owned = databases::instances(&session).await?;
     owned.extend(restores::instances(&session).await?);
+    owned.extend(backups::trial_instances(&session, None).await?);
     for instance in existing.iter().filter(|instance| !owned.contains(&instance.id)) {
         tracing::error!(
             instance.id = %instance.id,

@@ -211,6 +211,28 @@ pub(super) async fn cancel(tx: &Tx, id: WorkflowId, explanation: &str) -> Result
     Ok(tx.execute(&statement, &[&id.uuid(), &explanation]).await? == 1)
 }
 
+/// The fence grows, so that a step that is under way loses its lease. Until that has run out its worker
+/// may still be at work, so the other step does not begin before.
+pub(super) async fn divert(tx: &Tx, id: WorkflowId, step: &str) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE workflows
+                SET step = $2,
+                    fence = fence + 1,
+                    attempts = 0,
+                    reason = NULL,
+                    explanation = NULL,
+                    progress_done = NULL,
+                    progress_total = NULL,
+                    step_deadline = NULL,
+                    run_after = now(),
+                    updated_at = now()
+              WHERE id = $1 AND state IN ('waiting', 'running')",
+        )
+        .await?;
+    Ok(tx.execute(&statement, &[&id.uuid(), &step]).await? == 1)
+}
+
 /// False when it neither failed nor was cancelled.
 pub(super) async fn restart(tx: &Tx, id: WorkflowId) -> Result<bool> {
     let statement = tx

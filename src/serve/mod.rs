@@ -28,7 +28,7 @@ use crate::domain::regions::Regions;
 use crate::engine::local::{BackupConfig, LocalConfig, LocalEngine, MetadataInstance, Repository};
 use crate::engine::{Instances, Limits};
 use crate::gateway::{self, Gateway};
-use crate::jobs::{self, Workflows, reconcile, retention, usage};
+use crate::jobs::{self, Workflows, reconcile, retention, trial, usage};
 use crate::queue::{Lane, Runner};
 use crate::{http, metadata};
 
@@ -303,6 +303,7 @@ async fn start(
     tasks.spawn(reconcile::idle_stop(ctx.clone()));
     tasks.spawn(retention::archive(ctx.clone()));
     tasks.spawn(retention::retain(ctx.clone(), config.schedule()));
+    tasks.spawn(trial::hold(ctx.clone(), config.drill_every()));
     tasks.spawn(usage::measure(ctx.clone()));
     tasks.spawn(usage::record(ctx.clone(), measurements));
     tasks.spawn(reconcile::housekeeping(ctx.clone(), runner));

@@ -140,9 +140,13 @@ impl Howdah {
     pub fn command(directory: &Path, arguments: &[String]) -> Command {
         let mut command = binary();
         command.arg("serve").arg("--data-dir").arg(directory).args(arguments);
-        for (flag, default) in
-            [("--http", "127.0.0.1:0"), ("--gateway", "127.0.0.1:0"), ("--stock", "2"), ("--undelete", "0")]
-        {
+        for (flag, default) in [
+            ("--http", "127.0.0.1:0"),
+            ("--gateway", "127.0.0.1:0"),
+            ("--stock", "2"),
+            ("--undelete", "0"),
+            ("--drill-every", "0"),
+        ] {
             if !arguments.iter().any(|argument| argument == flag) {
                 command.args([flag, default]);
             }

@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{ArchiveState, Backup, Due, Era, Held, Kind, SealedVault, State, Vault};
+use super::{ArchiveState, Backup, Due, Era, Held, Kind, SealedVault, State, Trial, Vault};
 use crate::base::error::{Error, Result};
 use crate::base::id::{BackupId, DatabaseId, InstanceId, ProjectId};
 use crate::base::store::{Session, Tx};
+use crate::queue::Reason;
 
 const SELECT: &str = "SELECT b.id,
         b.database_id,
@@ -20,7 +21,9 @@ const SELECT: &str = "SELECT b.id,
         b.size,
         b.failure_reason,
         b.verified_at,
-        b.restore_bytes_per_second
+        b.restore_bytes_per_second,
+        b.verified_relations,
+        b.verification_failure
    FROM backups b";
 
 const VAULT: &str = "SELECT v.instance_id, v.database_id, v.sealed_key, v.closed_at IS NULL AS open FROM vaults v";
@@ -223,16 +226,102 @@ pub(super) async fn insert_held(tx: &Tx, id: BackupId, vault: &Vault, held: &Hel
     Ok(())
 }
 
-pub(super) async fn mark_verified(tx: &Tx, id: BackupId, now: Timestamp, bytes_per_second: Option<i64>) -> Result<()> {
+pub(super) async fn mark_verified(tx: &Tx, trial: &Trial, now: Timestamp) -> Result<()> {
     let statement = tx
         .prepare_cached(
             "UPDATE backups
-                SET verified_at = $2, restore_bytes_per_second = coalesce($3, restore_bytes_per_second)
+                SET verified_at = $2,
+                    restore_bytes_per_second = $3,
+                    verified_relations = $4,
+                    verification_failure = NULL
               WHERE id = $1",
         )
         .await?;
-    tx.execute(&statement, &[&id.uuid(), &now, &bytes_per_second]).await?;
+    tx.execute(&statement, &[&trial.backup.uuid(), &now, &trial.bytes_per_second, &trial.relations]).await?;
     Ok(())
+}
+
+pub(super) async fn mark_suspect(tx: &Tx, id: BackupId, reason: &str) -> Result<()> {
+    let statement = tx.prepare_cached("UPDATE backups SET verification_failure = $2 WHERE id = $1").await?;
+    tx.execute(&statement, &[&id.uuid(), &reason]).await?;
+    Ok(())
+}
+
+/// False when there is no such completed backup of the database.
+pub(super) async fn mark_tried(tx: &Tx, database: DatabaseId, backup: BackupId, now: Timestamp) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE vaults v
+                SET tried_at = $3
+               FROM backups b
+              WHERE b.id = $2 AND b.database_id = $1 AND b.state = 'completed' AND v.instance_id = b.instance_id",
+        )
+        .await?;
+    Ok(tx.execute(&statement, &[&database.uuid(), &backup.uuid(), &now]).await? == 1)
+}
+
+pub(super) async fn insert_trial(tx: &Tx, backup: BackupId, database: DatabaseId, instance: InstanceId) -> Result<()> {
+    let statement = tx
+        .prepare_cached("INSERT INTO trials (backup_id, database_id, instance_id) VALUES ($1, $2, $3)")
+        .await?;
+    tx.execute(&statement, &[&backup.uuid(), &database.uuid(), &instance.uuid()]).await?;
+    Ok(())
+}
+
+pub(super) async fn trial(session: &Session, backup: BackupId) -> Result<Option<Trial>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT backup_id, database_id, instance_id, bytes_per_second, relations, failure_cause, failure_reason
+               FROM trials
+              WHERE backup_id = $1",
+        )
+        .await?;
+    let row = session.query_opt(&statement, &[&backup.uuid()]).await?;
+    Ok(row.map(|row| Trial {
+        backup: row.get::<_, Uuid>("backup_id").into(),
+        database: row.get::<_, Uuid>("database_id").into(),
+        instance: row.get::<_, Uuid>("instance_id").into(),
+        bytes_per_second: row.get("bytes_per_second"),
+        relations: row.get("relations"),
+        failure: row
+            .get::<_, Option<String>>("failure_cause")
+            .zip(row.get::<_, Option<String>>("failure_reason"))
+            .map(|(cause, reason)| Reason::new(cause, reason)),
+    }))
+}
+
+pub(super) async fn record_speed(tx: &Tx, backup: BackupId, bytes_per_second: i64) -> Result<()> {
+    let statement = tx.prepare_cached("UPDATE trials SET bytes_per_second = $2 WHERE backup_id = $1").await?;
+    tx.execute(&statement, &[&backup.uuid(), &bytes_per_second]).await?;
+    Ok(())
+}
+
+pub(super) async fn record_relations(tx: &Tx, backup: BackupId, relations: i64) -> Result<()> {
+    let statement = tx.prepare_cached("UPDATE trials SET relations = $2 WHERE backup_id = $1").await?;
+    tx.execute(&statement, &[&backup.uuid(), &relations]).await?;
+    Ok(())
+}
+
+pub(super) async fn record_trial_failure(tx: &Tx, backup: BackupId, reason: &Reason) -> Result<()> {
+    let statement = tx
+        .prepare_cached("UPDATE trials SET failure_cause = $2, failure_reason = $3 WHERE backup_id = $1")
+        .await?;
+    tx.execute(&statement, &[&backup.uuid(), &reason.to_string(), &reason.explanation()]).await?;
+    Ok(())
+}
+
+pub(super) async fn remove_trial(tx: &Tx, backup: BackupId) -> Result<()> {
+    let statement = tx.prepare_cached("DELETE FROM trials WHERE backup_id = $1").await?;
+    tx.execute(&statement, &[&backup.uuid()]).await?;
+    Ok(())
+}
+
+pub(super) async fn trial_instances(session: &Session, database: Option<DatabaseId>) -> Result<Vec<InstanceId>> {
+    let statement = session
+        .prepare_cached("SELECT instance_id FROM trials WHERE $1::uuid IS NULL OR database_id = $1")
+        .await?;
+    let rows = session.query(&statement, &[&database.map(|id| id.uuid())]).await?;
+    Ok(rows.iter().map(|row| row.get::<_, Uuid>("instance_id").into()).collect())
 }
 
 /// Nothing happens when the instance has one.
@@ -360,19 +449,17 @@ pub(super) async fn due_for_trial(session: &Session, before: Timestamp) -> Resul
         .prepare_cached(
             "SELECT d.id AS database_id, b.id AS backup_id
                FROM databases d
-               JOIN LATERAL (SELECT b.id, b.verified_at
+               JOIN vaults v ON v.instance_id = d.instance_id
+               JOIN LATERAL (SELECT b.id, b.completed_at
                                FROM backups b
                               WHERE b.instance_id = d.instance_id AND b.state = 'completed'
                               ORDER BY b.completed_at DESC
                               LIMIT 1) b ON true
               WHERE d.status = 'ready'
                 AND d.deleted_at IS NULL
-                AND (b.verified_at IS NULL OR b.verified_at < $1)
-                AND NOT EXISTS (SELECT
-                                  FROM workflows w
-                                 WHERE w.kind = 'verify_backup'
-                                   AND (w.state IN ('waiting', 'running') OR w.subject = b.id AND w.created_at > $1))
-              ORDER BY b.verified_at NULLS FIRST, b.id
+                AND (v.tried_at IS NULL OR v.tried_at < $1 AND b.completed_at > v.tried_at)
+                AND NOT EXISTS (SELECT FROM trials)
+              ORDER BY v.tried_at NULLS FIRST, b.id
               LIMIT 1",
         )
         .await?;
@@ -438,5 +525,7 @@ fn read(row: &Row) -> Result<Backup> {
         failure_reason: row.get("failure_reason"),
         verified_at: row.get("verified_at"),
         restore_bytes_per_second: row.get("restore_bytes_per_second"),
+        verified_relations: row.get("verified_relations"),
+        verification_failure: row.get("verification_failure"),
     })
 }

@@ -148,6 +148,8 @@ mod tests {
             failure_reason: None,
             verified_at: None,
             restore_bytes_per_second: None,
+            verified_relations: None,
+            verification_failure: None,
         };
         let backups = backups.iter().map(backup).collect();
         Era { instance, backups, closed_at: closed_at.map(at), archived_until: None, failing: false, gap_at: None }

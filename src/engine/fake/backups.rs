@@ -10,10 +10,12 @@ use crate::base::id::InstanceId;
 use crate::base::secret::Secret;
 use crate::engine::EngineError;
 use crate::engine::backups::{
-    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, Gap, Progress, ProgressSink, RecoverTo,
-    RestoreFacts, Retention, Vault,
+    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, CheckFacts, Gap, Progress, ProgressSink,
+    RecoverTo, RestoreFacts, Retention, Vault,
 };
 
+/// The text in an instance that a check finds damaged.
+pub const NOT_WHOLE: &str = "not whole";
 /// How large everything is.
 const SIZE: u64 = 1 << 20;
 
@@ -198,13 +200,28 @@ impl Backups for FakeEngine {
             return Err(BackupError::Damaged("a file of the backup has a wrong checksum".into()));
         }
         let (content, last_commit_at) = found.at(backup, to)?;
-        let facts = RestoreFacts { last_commit_at, timeline: found.timeline + 1, bytes: SIZE };
+        let facts = RestoreFacts { last_commit_at, timeline: found.timeline + 1, bytes: SIZE, milliseconds: 500 };
         let mut instance = FakeInstance::new(major, system_identifier);
         instance.content = content;
         instance.timeline = facts.timeline;
         instance.restored = Some(facts.clone());
         state.instances.insert(target, instance);
         Ok(facts)
+    }
+
+    async fn check(&self, id: InstanceId, progress: ProgressSink) -> Result<CheckFacts, BackupError> {
+        self.call(Verb::Check, Some(id)).await?;
+        progress(Progress { done: SIZE, total: SIZE });
+        let state = self.state();
+        let instance = state.instances.get(&id).ok_or(EngineError::Missing(id))?;
+        match instance.restored {
+            Some(_) if instance.content == NOT_WHOLE => Err(BackupError::Corrupt("the test wrote it so".into())),
+            Some(_) => Ok(CheckFacts { relations: 1 }),
+            None => {
+                let reason = "it was not made by a restore".to_owned();
+                Err(BackupError::Failed { doing: "check the restored instance", reason })
+            }
+        }
     }
 
     async fn expire(&self, vault: &Vault, retention: Retention) -> Result<(), BackupError> {

@@ -106,9 +106,16 @@ pub(super) struct BackupWire {
     /// When it was last restored for a trial and found whole; null when it was not yet.
     #[schema(format = "date-time", example = json!(null))]
     verified_at: Option<String>,
-    /// How fast the last trial was, in bytes a second; null without one.
+    /// How fast that restore was, in bytes a second; null without one.
     #[schema(example = json!(null))]
     restore_bytes_per_second: Option<i64>,
+    /// How many tables and indexes were read then, PostgreSQL's own among them; null without one.
+    #[schema(example = json!(null))]
+    verified_relations: Option<i64>,
+    /// Why the last trial failed: do not rely on this backup, and make another one. Null when it went
+    /// well, or there was none.
+    #[schema(example = json!(null))]
+    verification_failure: Option<String>,
 }
 
 /// What holds for all backups of a database.
@@ -282,6 +289,8 @@ fn wire(backup: Backup) -> BackupWire {
         completed_at: backup.completed_at.map(format_timestamp),
         verified_at: backup.verified_at.map(format_timestamp),
         restore_bytes_per_second: backup.restore_bytes_per_second,
+        verified_relations: backup.verified_relations,
+        verification_failure: backup.verification_failure,
     }
 }
 
