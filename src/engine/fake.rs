@@ -93,6 +93,8 @@ struct State {
     calls: Vec<(Verb, Option<InstanceId>)>,
     vaults: HashMap<InstanceId, FakeVault>,
     repository_gone: bool,
+    /// There is no room for what is restored.
+    full: bool,
 }
 
 #[derive(Default)]

@@ -41,14 +41,8 @@ pub enum RestoreStep {
 
 impl RestoreStep {
     /// All of them, in order; the last two instead of those after the one that did not work.
-    pub const ALL: [Self; 6] = [
-        Self::RestoreInstance,
-        Self::TakeOver,
-        Self::ProveReady,
-        Self::Discard,
-        Self::PutBack,
-        Self::DiscardRestored,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::RestoreInstance, Self::TakeOver, Self::ProveReady, Self::Discard, Self::PutBack, Self::DiscardRestored];
 
     /// Its name in the queue.
     pub fn name(self) -> &'static str {

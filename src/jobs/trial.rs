@@ -98,9 +98,8 @@ async fn run(ctx: &JobCtx, job: &Job, trial: &Trial, backup: &Backup, step: Tria
             let (vault, _) = open_vault(ctx, backup.instance).await?;
             let label = backup.label.as_deref().and_then(BackupLabel::parse);
             let label = label.ok_or_else(|| StepError::Fail(Reason::new("the backup has no label", NO_LABEL)))?;
-            let restore = |progress| {
-                ctx.instances.restore(trial.instance, &vault, &label, RecoverTo::Immediate, progress)
-            };
+            let restore =
+                |progress| ctx.instances.restore(trial.instance, &vault, &label, RecoverTo::Immediate, progress);
             let facts = reporting(ctx, job, restore).await.map_err(from_backup)?;
             let tx = store.begin().await?;
             backups::record_speed(&tx, trial.backup, bytes_per_second(&facts)).await?;

@@ -142,6 +142,13 @@ async fn every_operation_checks_who_is_calling() {
             Stranger::NotFound,
             404,
         ),
+        post(
+            "/v1/databases/{databaseId}/backups/{backupId}/verify",
+            format!("{database}/backups/bak_00000000000000000000000000/verify"),
+            json!({}),
+            Stranger::NotFound,
+            404,
+        ),
         post(restore, format!("{database}/restore"), from_backup, Stranger::NotFound, 404),
         get("/v1/projects/{projectId}/deleted-databases", format!("{project}/deleted-databases"), Stranger::NotFound),
         post("/v1/databases/{databaseId}/backups", format!("{spare}/backups"), json!({}), Stranger::NotFound, 202),

@@ -346,6 +346,77 @@ async fn what_cannot_be_restored_changes_nothing() {
 }
 
 #[tokio::test]
+async fn the_newest_backup_is_tried_by_itself_and_runs_nothing_of_a_tenant_s() {
+    let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let mut kept = Kept::new(&howdah).await;
+    kept.note("one");
+    // What would fail if it were evaluated, and settings that would be in the way.
+    ask(
+        &kept.connection,
+        "CREATE FUNCTION trap(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT $1 $$; \
+         CREATE INDEX ON notes (trap(note)); \
+         CREATE OR REPLACE FUNCTION trap(text) RETURNS text IMMUTABLE LANGUAGE plpgsql \
+         AS $$ BEGIN RAISE EXCEPTION 'a trap'; END $$",
+    );
+    ask(&kept.connection, "CREATE DATABASE own");
+    ask(&kept.connection, "ALTER DATABASE own SET default_transaction_read_only = on");
+    ask(&kept.connection, "ALTER DATABASE own SET statement_timeout = 1");
+    ask(&kept.connection, "ALTER DATABASE own SET search_path = public");
+    let backup = kept.back_up().await;
+    assert_eq!((&backup["verifiedAt"], &backup["restoreBytesPerSecond"]), (&Value::Null, &Value::Null));
+
+    // It is looked for what is due at every start.
+    howdah.stop().await;
+    howdah.add_arguments(&["--drill-every", "1h"]);
+    howdah.launch().await;
+    kept.owner = howdah.owner();
+    let tried = eventually("a trial", async || {
+        let backup = kept.backups().await["data"][0].clone();
+        assert_eq!(backup["verificationFailure"], Value::Null, "{backup}");
+        backup["verifiedAt"].is_string().then_some(backup)
+    })
+    .await;
+    assert!(tried["restoreBytesPerSecond"].as_i64() > Some(0), "{tried}");
+    // Three databases, each with some 270 tables and indexes of its own.
+    assert!(tried["verifiedRelations"].as_i64() > Some(700), "{tried}");
+    let operations = kept.owner.get(&format!("/v1/operations?databaseId={}", kept.id)).await.data(200).clone();
+    assert_eq!((&operations[0]["kind"], &operations[0]["state"]), (&json!("verify_backup"), &json!("succeeded")));
+    howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn a_backup_that_does_not_stand_its_trial_is_loud_and_leaves_nothing() {
+    let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    kept.note("one");
+    let backup = kept.back_up().await;
+    let verify = format!("{}/backups/{}/verify", kept.path(), backup["id"].as_str().unwrap());
+    let asked = kept.owner.post(&verify, json!({})).await;
+    assert_eq!(asked.data(202)["id"], backup["id"]);
+    kept.owner.post(&verify, json!({})).await.assert_error(409, "client-error");
+    let ended = kept.owner.ended(asked.headers["howdah-operation"].to_str().unwrap()).await;
+    assert_eq!((&ended["kind"], &ended["state"]), (&json!("verify_backup"), &json!("succeeded")), "{ended}");
+    let good = kept.backups().await["data"][0].clone();
+    assert!(good["verifiedAt"].is_string() && good["restoreBytesPerSecond"].as_i64() > Some(0), "{good}");
+
+    howdah.expect_errors(&["the trial of the backup"]);
+    flip_a_byte(&largest(&directory_of(&howdah), "bundle"));
+    let asked = kept.owner.post(&verify, json!({})).await;
+    asked.data(202);
+    let ended = kept.owner.ended(asked.headers["howdah-operation"].to_str().unwrap()).await;
+    assert_eq!(ended["state"], "failed", "{ended}");
+    assert!(ended["reason"].as_str().unwrap().contains("damaged"), "{ended}");
+    assert!(howdah.log().contains("the trial of the backup"), "the log says so");
+    let bad = kept.backups().await["data"][0].clone();
+    assert_eq!(bad["verificationFailure"], ended["reason"]);
+    assert_eq!((&bad["status"], &bad["verifiedAt"]), (&json!("completed"), &good["verifiedAt"]));
+    assert_eq!(notes(&kept.connection), "one");
+    howdah.assert_tidy().await;
+    let left = howdah.directory().path().join("restores");
+    assert!(left.read_dir().unwrap().next().is_none(), "nothing is left of the restore");
+}
+
+#[tokio::test]
 async fn two_restores_at_once_are_one_and_a_delete_waits_for_none() {
     let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
     let kept = Kept::new(&howdah).await;

@@ -261,9 +261,8 @@ pub(super) async fn mark_tried(tx: &Tx, database: DatabaseId, backup: BackupId, 
 }
 
 pub(super) async fn insert_trial(tx: &Tx, backup: BackupId, database: DatabaseId, instance: InstanceId) -> Result<()> {
-    let statement = tx
-        .prepare_cached("INSERT INTO trials (backup_id, database_id, instance_id) VALUES ($1, $2, $3)")
-        .await?;
+    let statement =
+        tx.prepare_cached("INSERT INTO trials (backup_id, database_id, instance_id) VALUES ($1, $2, $3)").await?;
     tx.execute(&statement, &[&backup.uuid(), &database.uuid(), &instance.uuid()]).await?;
     Ok(())
 }
@@ -303,9 +302,8 @@ pub(super) async fn record_relations(tx: &Tx, backup: BackupId, relations: i64) 
 }
 
 pub(super) async fn record_trial_failure(tx: &Tx, backup: BackupId, reason: &Reason) -> Result<()> {
-    let statement = tx
-        .prepare_cached("UPDATE trials SET failure_cause = $2, failure_reason = $3 WHERE backup_id = $1")
-        .await?;
+    let statement =
+        tx.prepare_cached("UPDATE trials SET failure_cause = $2, failure_reason = $3 WHERE backup_id = $1").await?;
     tx.execute(&statement, &[&backup.uuid(), &reason.to_string(), &reason.explanation()]).await?;
     Ok(())
 }
@@ -317,9 +315,8 @@ pub(super) async fn remove_trial(tx: &Tx, backup: BackupId) -> Result<()> {
 }
 
 pub(super) async fn trial_instances(session: &Session, database: Option<DatabaseId>) -> Result<Vec<InstanceId>> {
-    let statement = session
-        .prepare_cached("SELECT instance_id FROM trials WHERE $1::uuid IS NULL OR database_id = $1")
-        .await?;
+    let statement =
+        session.prepare_cached("SELECT instance_id FROM trials WHERE $1::uuid IS NULL OR database_id = $1").await?;
     let rows = session.query(&statement, &[&database.map(|id| id.uuid())]).await?;
     Ok(rows.iter().map(|row| row.get::<_, Uuid>("instance_id").into()).collect())
 }

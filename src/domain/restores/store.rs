@@ -135,9 +135,8 @@ pub(super) async fn remove(tx: &Tx, database: DatabaseId) -> Result<()> {
 }
 
 pub(super) async fn give_up(tx: &Tx, database: DatabaseId, reason: &Reason) -> Result<()> {
-    let statement = tx
-        .prepare_cached("UPDATE restores SET failure_cause = $2, failure_reason = $3 WHERE database_id = $1")
-        .await?;
+    let statement =
+        tx.prepare_cached("UPDATE restores SET failure_cause = $2, failure_reason = $3 WHERE database_id = $1").await?;
     tx.execute(&statement, &[&database.uuid(), &reason.to_string(), &reason.explanation()]).await?;
     Ok(())
 }

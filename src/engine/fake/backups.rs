@@ -73,6 +73,18 @@ impl FakeEngine {
         }
     }
 
+    /// Makes the disk full for restores, or not.
+    pub fn set_full(&self, full: bool) {
+        self.state().full = full;
+    }
+
+    /// Loses the WAL that the backups so far need, so that none of them can be restored.
+    pub fn lose_wal_of_backups(&self, id: InstanceId) {
+        if let Some(vault) = self.state().vaults.get_mut(&id) {
+            vault.backups.values_mut().for_each(|backup| backup.facts.restorable = false);
+        }
+    }
+
     /// Changes a byte of a backup in the repository.
     pub fn damage_backup(&self, id: InstanceId, label: &BackupLabel) {
         if let Some(backup) = self.state().vaults.get_mut(&id).and_then(|vault| vault.backups.get_mut(label)) {
@@ -193,9 +205,15 @@ impl Backups for FakeEngine {
             return there.restored.clone().ok_or_else(already_there);
         }
         state.reach("restore the backup")?;
+        if state.full {
+            return Err(EngineError::NoSpace { doing: "restore the backup" }.into());
+        }
         let (major, system_identifier) = state.lineage(source);
         let found = state.open(source)?;
         let backup = found.backups.get(label).ok_or_else(|| BackupError::MissingBackup(label.clone()))?;
+        if !backup.facts.restorable {
+            return Err(BackupError::Gap(backup.facts.last_segment.clone()));
+        }
         if backup.damaged {
             return Err(BackupError::Damaged("a file of the backup has a wrong checksum".into()));
         }

@@ -368,6 +368,35 @@ pub(super) async fn create_backup(
     Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
+/// Verify a backup
+///
+/// Restores it for a trial into an instance that nobody is routed to, reads all tables and indexes there,
+/// and throws that away; the database is not touched. It goes on after the answer; `verifiedAt`,
+/// `restoreBytesPerSecond` and `verificationFailure` say how it went. The newest backups of databases in
+/// use are verified by themselves, in turn.
+#[utoipa::path(post, path = "/v1/databases/{databaseId}/backups/{backupId}/verify", tag = "Database Backups",
+    params(("databaseId" = String, Path, description = "The database's id."),
+        ("backupId" = String, Path, description = "The backup's id.")), responses(
+    (status = 202, description = "The backup, which is being verified.", body = Data<BackupWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
+    (status = 404, description = "There is no such database or backup.", body = ErrorBody),
+    (status = 409, description = "The backup is not complete, or is being verified.", body = ErrorBody),
+))]
+pub(super) async fn verify_backup(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    repeatable: Repeatable,
+    Path((database, backup)): Path<(String, String)>,
+) -> Result<Answer, Failure> {
+    let database = parse_database(&database)?;
+    let backup = BackupId::parse(&backup).ok_or_else(|| Error::not_found("backup", &backup))?;
+    let tx = app.store.begin().await?;
+    let (backup, operation) = backups::verify(&tx, &actor, app.clock.now(), database, backup).await?;
+    let answer = Answer::of(StatusCode::ACCEPTED, &Data { data: wire(backup) })?.naming([operation]);
+    Ok(repeatable.commit(&app, tx, answer).await?)
+}
+
 /// Restore a backup to a new database
 ///
 /// In the same project, region and branch, with a connection of its own, whose secret is in the answer.

@@ -79,6 +79,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(limits::get_limits))
         .routes(routes!(backups::list_backups, backups::create_backup))
         .routes(routes!(backups::restore_backup))
+        .routes(routes!(backups::verify_backup))
         .routes(routes!(backups::restore_database))
         .routes(routes!(backups::list_deleted_databases))
         .routes(routes!(audit::list_audit_log))

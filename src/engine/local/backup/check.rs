@@ -67,8 +67,7 @@ impl LocalEngine {
         self.forget(id);
         let server = start::ensure(&self.machine, &place, &manifest, Purpose::Trial, None).await?;
         let server = Private(server);
-        let is_there =
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_available_extensions() AS e WHERE e.name = 'amcheck')";
+        let is_there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_available_extensions() AS e WHERE e.name = 'amcheck')";
         if !ask(&place, is_there).await.map_err(|error| unanswered(DOING, error))? {
             return Err(BackupError::CheckMissing(major));
         }
@@ -104,8 +103,7 @@ async fn examine(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let readable: Vec<_> = programs.home().map(ToOwned::to_owned).into_iter().chain([place.socket()]).collect();
-    let mut child =
-        blocking(DOING, move || confine::spawn(command, &readable, &[]).map_err(failed(DOING))).await?;
+    let mut child = blocking(DOING, move || confine::spawn(command, &readable, &[]).map_err(failed(DOING))).await?;
     let (output, errors) = (child.stdout.take(), child.stderr.take());
     let mut findings = Said::default();
     let mut complaints = Said::default();
