@@ -583,6 +583,26 @@ async fn large_copies_hold_up_no_create() {
 }
 
 #[tokio::test]
+async fn a_copy_is_cancelled_and_tried_again_as_a_create_is() {
+    let world = World::new().await;
+    let (_, database, _) = world.ready().await;
+    let backup = Some(world.back_up(database).await);
+    let source_type = SourceType::Backup;
+    let recipe = Recipe { source_type, source_database: database, backup, target_time: None };
+    let (_, copy, workflow) = world.create_from(Some(recipe)).await;
+    world.drive_to(workflow, ProvisionStep::CreateInstance.name(), Fault::BeforeWrite).await;
+    let cancelled = world.cancel(workflow).await.unwrap();
+    assert_eq!((cancelled.kind.as_str(), cancelled.state), ("copy_database", State::Cancelled));
+    assert_eq!(world.status(copy).await.status, databases::Status::Failure);
+    let tx = world.ctx.app.store.begin().await.unwrap();
+    operations::retry(&tx, &world.actor, world.ctx.app.clock.now(), workflow).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    assert_eq!(world.status(copy).await.status, databases::Status::Ready);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_backup_without_its_wal_is_not_completed() {
     let world = World::new().await;
     let (_, database, instance) = world.ready().await;

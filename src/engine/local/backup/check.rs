@@ -14,7 +14,7 @@
 use std::process::Stdio;
 use std::sync::Arc;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 
 use super::archiver::unanswered;
 use super::confine;
@@ -34,6 +34,8 @@ const DOING: &str = "check the restored instance";
 const PAGE: u64 = 8192;
 /// How much of its words is passed on.
 const LONGEST_REASON: usize = 500;
+/// A longer line is taken for several: what is said comes from a server that may not be what it should.
+const LONGEST_LINE: u64 = 4096;
 /// What it ends with when something is not whole.
 const NOT_WHOLE: i32 = 2;
 
@@ -143,9 +145,11 @@ fn options(major: Major) -> String {
 
 async fn each_line(from: Option<impl AsyncRead + Unpin>, mut take: impl FnMut(&str)) {
     let Some(from) = from else { return };
-    let mut lines = BufReader::new(from).split(b'\n');
-    while let Ok(Some(line)) = lines.next_segment().await {
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    while (&mut from).take(LONGEST_LINE).read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
         take(&String::from_utf8_lossy(&line));
+        line.clear();
     }
 }
 
