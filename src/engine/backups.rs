@@ -295,7 +295,21 @@ pub enum BackupError {
     /// The instance was stopped or destroyed meanwhile.
     #[error("the instance was stopped meanwhile")]
     Interrupted,
-    /// Anything else that may pass, such as a repository that cannot be reached or is full.
+    /// The repository, or the disk that what is on its way there waits on, is full.
+    #[error("{doing}: no space is left in the repository or on the disk")]
+    Full {
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// The repository answers, and does not let Howdah do it: its settings or rights have to be changed.
+    #[error("{doing}: {reason}")]
+    Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// Anything else that may pass, such as a repository that cannot be reached.
     #[error("{doing}: {reason}")]
     Failed {
         /// What was being done, such as `back up the instance`.

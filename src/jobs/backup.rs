@@ -20,7 +20,10 @@ use crate::queue::{Job, Reason, StepError};
 /// How often the progress of a step is written down.
 const REPORT: Duration = Duration::from_secs(1);
 
-const UNREACHABLE: &str = "the place where backups are kept does not answer or is full; the server's log says more";
+const UNREACHABLE: &str =
+    "the place where backups are kept does not answer, or something else is in the way; the server's log says more";
+const FULL: &str = "the place where backups are kept is full; it is tried again when the operator has made room";
+const REFUSED: &str = "the place where backups are kept refuses it; the operator has to look at its settings";
 const NOT_INSTALLED: &str =
     "pgBackRest is not installed on the server; it goes on as soon as the operator has installed it";
 const OCCUPIED: &str = "another backup or restore of the same database is under way; it goes on after that";
@@ -220,6 +223,8 @@ pub(super) fn from_backup(error: BackupError) -> StepError {
         BackupError::BeforeBackup => StepError::Fail(reason(BEFORE)),
         BackupError::Interrupted => StepError::Retry(reason(INTERRUPTED)),
         BackupError::Unclean => StepError::Retry(reason(UNCLEAN)),
+        BackupError::Full { .. } => StepError::Retry(reason(FULL)),
+        BackupError::Refused { .. } => StepError::Retry(reason(REFUSED)),
         BackupError::Failed { .. } => StepError::Retry(reason(UNREACHABLE)),
     }
 }
