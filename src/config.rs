@@ -134,6 +134,11 @@ pub struct Serve {
     #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
     pub backup_s3: BackupS3,
 
+    /// How much of what one database writes may wait on this machine's disk when it cannot be archived, in
+    /// MiB; then it is given up, and a new backup made
+    #[arg(long, env = "HOWDAH_BACKUP_QUEUE", value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    pub backup_queue: u32,
+
     /// Back a database that is in use up after so long since the last time; 0: never by itself
     #[arg(long, env = "HOWDAH_BACKUP_EVERY", value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub backup_every: Duration,

@@ -234,6 +234,33 @@ pub struct Gap {
     pub last_segment: String,
     /// When it was given up.
     pub at: Timestamp,
+    /// Everything that was committed before this moment was archived before it; `None`: not known.
+    #[serde(default)]
+    pub archived_until: Option<Timestamp>,
+}
+
+/// What is in the way of archiving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// pgBackRest is missing.
+    NotInstalled,
+    /// The repository, or the disk, is full.
+    Full,
+    /// The repository answers, and does not let Howdah put anything into it.
+    Refused,
+    /// Anything else, such as a repository that cannot be reached.
+    Other,
+}
+
+impl From<&BackupError> for Obstacle {
+    fn from(error: &BackupError) -> Self {
+        match error {
+            BackupError::NotInstalled => Self::NotInstalled,
+            BackupError::Full { .. } => Self::Full,
+            BackupError::Refused { .. } => Self::Refused,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// How the archiving of an instance goes.
@@ -256,6 +283,8 @@ pub struct ArchiveStatus {
     pub failing_since: Option<Timestamp>,
     /// Why, for an operator.
     pub reason: Option<String>,
+    /// Why, for whoever has the instance.
+    pub obstacle: Option<Obstacle>,
     /// What was lost, oldest first.
     pub gaps: Vec<Gap>,
 }

@@ -16,6 +16,7 @@ const KEY_SECRET: &str = "HOWDAH_BACKUP_S3_KEY_SECRET";
 /// # Errors
 /// A sentence with the cure when the options do not say one place.
 pub(super) fn config(config: &Serve, defaults: BackupConfig) -> Result<BackupConfig, String> {
+    let defaults = BackupConfig { queue_limit: u64::from(config.backup_queue) << 20, ..defaults };
     let repository = match (&config.backup_dir, &config.backup_s3.bucket) {
         (None, None) => return Ok(defaults),
         (Some(_), Some(_)) => {

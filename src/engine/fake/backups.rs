@@ -10,8 +10,8 @@ use crate::base::id::InstanceId;
 use crate::base::secret::Secret;
 use crate::engine::EngineError;
 use crate::engine::backups::{
-    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, Gap, Progress, ProgressSink, RecoverTo,
-    RestoreFacts, Retention, Vault,
+    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, Gap, Obstacle, Progress, ProgressSink,
+    RecoverTo, RestoreFacts, Retention, Vault,
 };
 
 /// How large everything is.
@@ -67,7 +67,7 @@ impl FakeEngine {
         if let Some(vault) = self.state().vaults.get_mut(&id) {
             vault.pending.clear();
             vault.failing_since = None;
-            vault.gaps.push(Gap { first_segment: segment(1), last_segment: segment(1), at });
+            vault.gaps.push(Gap { first_segment: segment(1), last_segment: segment(1), at, archived_until: None });
         }
     }
 
@@ -131,6 +131,7 @@ impl Backups for FakeEngine {
             pending_bytes: vault.pending.len() as u64 * SIZE,
             failing_since: vault.failing_since,
             reason: vault.failing_since.map(|_| UNREACHABLE.to_owned()),
+            obstacle: vault.failing_since.map(|_| Obstacle::Other),
             gaps: vault.gaps.clone(),
         })
     }

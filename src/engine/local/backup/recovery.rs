@@ -119,6 +119,10 @@ impl<'a> Recovery<'a> {
         let mut next = first;
         while next <= last && self.is_recovering().await? {
             if !self.bring(next).await? {
+                // All that is wanted came before the loss, whether or not the target was seen in it.
+                if self.ends_before(next) {
+                    break;
+                }
                 // The server may come to its target before it gets here.
                 return match self.comes_to_an_end().await? {
                     true => self.until_out_of_recovery().await,
@@ -138,6 +142,14 @@ impl<'a> Recovery<'a> {
         self.until_out_of_recovery().await?;
         progress(Progress { done: total, total });
         Ok(())
+    }
+
+    /// Whether everything that was committed before the target is archived before this segment, with
+    /// which WAL was lost.
+    fn ends_before(&self, missing: Segment) -> bool {
+        let RecoverTo::Time(moment) = self.to else { return false };
+        let gap = self.holdings.gaps.iter().find(|gap| Segment::parse(&gap.first_segment) == Some(missing));
+        gap.and_then(|gap| gap.archived_until).is_some_and(|until| moment <= until)
     }
 
     /// Ends the server: a fast shutdown.

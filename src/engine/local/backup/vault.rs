@@ -38,6 +38,8 @@ pub(super) struct Holdings {
     pub(super) archive: String,
     /// The last segment of WAL.
     pub(super) last_segment: Option<Segment>,
+    /// What is missing before that, as far as the instance is still there to tell.
+    pub(super) gaps: Vec<Gap>,
 }
 
 #[derive(Deserialize)]
@@ -365,7 +367,7 @@ fn read(stanza: Stanza, gaps: &[Gap]) -> Option<Holdings> {
         });
     }
     backups.sort_by(|one, other| (one.stopped_at, &one.label).cmp(&(other.stopped_at, &other.label)));
-    Some(Holdings { backups, major, archive, last_segment })
+    Some(Holdings { backups, major, archive, last_segment, gaps: gaps.to_vec() })
 }
 
 #[cfg(test)]
@@ -403,7 +405,8 @@ mod tests {
     #[test]
     fn a_gap_in_what_a_backup_needs_makes_it_useless() {
         let lost = |first: &str, last: &str| {
-            let gap = Gap { first_segment: first.into(), last_segment: last.into(), at: Timestamp::UNIX_EPOCH };
+            let (first_segment, last_segment) = (first.to_owned(), last.to_owned());
+            let gap = Gap { first_segment, last_segment, at: Timestamp::UNIX_EPOCH, archived_until: None };
             !holdings(&[gap]).backups[0].restorable
         };
         assert!(lost("00000001000000000000000F", "000000010000000000000012"));
