@@ -120,17 +120,21 @@ impl Howdah {
 
     /// Starts one with more arguments.
     pub async fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(&[], arguments).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub async fn start_in(environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let path = Directory::new().path().to_owned();
-        Self::start_on(path, arguments).await
+        Self::launched(path, environment, arguments).await
     }
 
     /// Starts one on this data directory, which is removed at the end.
     pub async fn start_on(directory: PathBuf, arguments: &[&str]) -> Self {
-        Self::start_in(directory, &[], arguments).await
+        Self::launched(directory, &[], arguments).await
     }
 
-    /// The same, with these variables in its environment.
-    pub async fn start_in(directory: PathBuf, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
+    async fn launched(directory: PathBuf, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut howdah = Self {
             child: None,
             directory: Directory(directory),

@@ -77,11 +77,11 @@ impl Bucket {
         .to_vec()
     }
 
-    /// One of pgBackRest's own commands on the whole bucket, without any database's key.
-    fn look(&self, arguments: &[&str]) -> Vec<u8> {
+    /// One of pgBackRest's own commands on what is below a path, without any database's key.
+    fn look(&self, path: &str, arguments: &[&str]) -> Vec<u8> {
         let mut command = Command::new("pgbackrest");
         command.args(["--no-config", "--log-level-console=off", "--log-level-file=off", "--log-level-stderr=error"]);
-        command.args(["--stanza=none", "--repo1-type=s3", "--repo1-path=/", "--repo1-s3-uri-style=path"]);
+        command.args(["--stanza=none", "--repo1-type=s3", "--repo1-s3-uri-style=path", "--repo1-path", path]);
         command.args(["--repo1-s3-bucket=kept", "--repo1-s3-region=us-east-1", "--repo1-s3-endpoint=localhost"]);
         command.arg(format!("--repo1-storage-port={}", self.facts["port"]));
         command.arg(format!("--repo1-storage-ca-file={}", self.ca_file().display()));
@@ -92,9 +92,14 @@ impl Bucket {
         output.stdout
     }
 
-    /// The names of all objects in it.
+    /// The names of all objects in it, after `howdah/`, which they all begin with.
     fn objects(&self) -> Vec<String> {
-        let listed: Value = serde_json::from_slice(&self.look(&["--output=json", "--recurse", "repo-ls"])).unwrap();
+        let listed = |path, arguments: &[&str]| -> Value {
+            serde_json::from_slice(&self.look(path, &[&["--output=json", "repo-ls"], arguments].concat())).unwrap()
+        };
+        let top = listed("/", &[]);
+        assert!(top.as_object().unwrap().keys().all(|name| [".", "howdah"].contains(&name.as_str())), "{top}");
+        let listed = listed("/howdah", &["--recurse"]);
         let files = listed.as_object().unwrap().iter().filter(|(_, facts)| facts["type"] == "file");
         files.map(|(name, _)| name.clone()).collect()
     }
@@ -153,7 +158,7 @@ async fn a_bucket_holds_backups_and_every_way_back() {
     let bucket = Bucket::start().await;
     let arguments = bucket.arguments();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--backup-every", "0"]).collect();
-    let howdah = Howdah::start_in(Directory::new().path().to_owned(), &bucket.environment(), &arguments).await;
+    let howdah = Howdah::start_in(&bucket.environment(), &arguments).await;
     assert_eq!(bucket.objects(), Vec::<String>::new(), "what the start has tried is gone");
 
     let kept = Kept::new(&howdah).await;
@@ -167,9 +172,9 @@ async fn a_bucket_holds_backups_and_every_way_back() {
 
     // Every object is below the prefix and the instance's own name, and none can be read as it is.
     let objects = bucket.objects();
-    assert!(objects.iter().all(|name| name.starts_with("howdah/one/")), "{objects:#?}");
+    assert!(objects.iter().all(|name| name.starts_with("one/")), "{objects:#?}");
     let info = objects.iter().find(|name| name.ends_with("/backup.info")).unwrap();
-    assert!(bucket.look(&["repo-get", "--raw", info]).starts_with(b"Salted__"), "{info}");
+    assert!(bucket.look("/howdah", &["repo-get", "--raw", info]).starts_with(b"Salted__"), "{info}");
 
     let at = json!({"type": "database", "databaseId": kept.id, "targetTime": then});
     assert_eq!(notes(&kept.make_from("then", at).await), "before after");
@@ -238,7 +243,7 @@ async fn a_bucket_that_refuses_ends_the_start_and_one_that_is_away_does_not() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let away = otherwise("--backup-s3-endpoint", &format!("localhost:{free}"));
     let away: Vec<&str> = away.iter().map(String::as_str).collect();
-    let howdah = Howdah::start_in(Directory::new().path().to_owned(), &good, &away).await;
+    let howdah = Howdah::start_in(&good, &away).await;
     assert!(howdah.log().contains("the bucket kept for backups does not answer"), "{}", howdah.log());
     let kept = Kept::new(&howdah).await;
     kept.note("works");

@@ -25,7 +25,7 @@ people.put_user_policy("howdah", "all", json.dumps(ALL))
 key = people.create_access_key("howdah")
 s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket("kept", "us-east-1")
 
-server = Server(("127.0.0.1", int(sys.argv[3])), DomainDispatcherApplication(create_backend_app), numthreads=16)
+server = Server(("127.0.0.1", 0), DomainDispatcherApplication(create_backend_app), numthreads=16)
 server.ssl_adapter = BuiltinSSLAdapter(sys.argv[1], sys.argv[2])
 server.prepare()
 print(json.dumps({"port": server.bind_addr[1], "key": key.access_key_id, "secret": key.secret_access_key}), flush=True)

@@ -372,12 +372,13 @@ fn explain_end(error: EngineError) -> BackupError {
     }
 }
 
-/// Segments and their checksums out of a list of files named `<segment>-<checksum>.<compression>`.
+/// Segments and their checksums out of a list of files named `<segment>-<checksum>.<compression>`. What
+/// could not be written whole has one more ending, and is nothing.
 fn read_checksums(listed: &str) -> HashMap<String, String> {
     let files: HashMap<String, serde_json::Value> = serde_json::from_str(listed).unwrap_or_default();
     let read = |name: &String| {
         let (segment, rest) = name.split_once('-')?;
-        let checksum = rest.split('.').next()?;
+        let (checksum, _) = rest.split_once('.').filter(|(_, compression)| !compression.contains('.'))?;
         (Segment::parse(segment).is_some() && checksum.len() == 40).then(|| (segment.to_owned(), checksum.to_owned()))
     };
     files.keys().filter_map(read).collect()
@@ -402,6 +403,7 @@ mod tests {
     #[test]
     fn checksums_stand_in_names() {
         let listed = r#"{".":{"type":"path"},"000000010000000000000008-0f74dd2c5f223f7488b9236b837749f981be5ae2.zst":{"type":"file"},
+                         "00000001000000000000000A-0f74dd2c5f223f7488b9236b837749f981be5ae2.zst.pgbackrest.tmp":{"type":"file"},
                          "000000010000000000000009.00000028.backup":{"type":"file"}}"#;
         let read = read_checksums(listed);
         assert_eq!(read.len(), 1);
