@@ -125,6 +125,7 @@ impl Watch {
         let thread = std::thread::spawn(move || {
             let (mut seen, mut found) = (0, Vec::new());
             while !stopped.load(Ordering::Relaxed) {
+                std::thread::yield_now();
                 for process in std::fs::read_dir("/proc").unwrap().flatten() {
                     let Ok(line) = std::fs::read(process.path().join("cmdline")) else { continue };
                     let line = String::from_utf8_lossy(&line).into_owned();

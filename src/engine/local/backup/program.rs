@@ -20,8 +20,10 @@ use crate::engine::local::{Machine, blocking};
 const LONGEST_REASON: usize = 500;
 /// How what it says of an answer begins that waiting does not change: 400 to 499.
 const ANSWERED_NO: &str = "HTTP request failed with 4";
-/// How long it may wait for a server or for storage, in seconds.
-const IO_TIMEOUT: &str = "60";
+/// How long it may wait for storage, in seconds. One command may do so several times.
+const IO_TIMEOUT: &str = "15";
+/// The same for what takes long, and would begin again.
+pub(super) const LONG_IO_TIMEOUT: &str = "60";
 
 /// The codes that it ends with which mean something to Howdah.
 mod code {
