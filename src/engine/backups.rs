@@ -250,6 +250,33 @@ pub struct Gap {
     pub last_segment: String,
     /// When it was given up.
     pub at: Timestamp,
+    /// Everything that was committed before this moment was archived before it; `None`: not known.
+    #[serde(default)]
+    pub archived_until: Option<Timestamp>,
+}
+
+/// What is in the way of archiving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// pgBackRest is missing.
+    NotInstalled,
+    /// The repository, or the disk, is full.
+    Full,
+    /// The repository answers, and does not let Howdah put anything into it.
+    Refused,
+    /// Anything else, such as a repository that cannot be reached.
+    Other,
+}
+
+impl From<&BackupError> for Obstacle {
+    fn from(error: &BackupError) -> Self {
+        match error {
+            BackupError::NotInstalled => Self::NotInstalled,
+            BackupError::Full { .. } => Self::Full,
+            BackupError::Refused { .. } => Self::Refused,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// How the archiving of an instance goes.
@@ -272,6 +299,8 @@ pub struct ArchiveStatus {
     pub failing_since: Option<Timestamp>,
     /// Why, for an operator.
     pub reason: Option<String>,
+    /// Why, for whoever has the instance.
+    pub obstacle: Option<Obstacle>,
     /// What was lost, oldest first.
     pub gaps: Vec<Gap>,
 }
@@ -320,7 +349,21 @@ pub enum BackupError {
     /// The instance was stopped or destroyed meanwhile.
     #[error("the instance was stopped meanwhile")]
     Interrupted,
-    /// Anything else that may pass, such as a repository that cannot be reached or is full.
+    /// The repository, or the disk that what is on its way there waits on, is full.
+    #[error("{doing}: no space is left in the repository or on the disk")]
+    Full {
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// The repository answers, and does not let Howdah do it: its settings or rights have to be changed.
+    #[error("{doing}: {reason}")]
+    Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// Anything else that may pass, such as a repository that cannot be reached.
     #[error("{doing}: {reason}")]
     Failed {
         /// What was being done, such as `back up the instance`.

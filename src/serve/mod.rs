@@ -1,5 +1,6 @@
 //! Start-up in order, and shutdown in the opposite one.
 
+mod backups;
 mod directory;
 mod first_start;
 pub mod init;
@@ -25,7 +26,7 @@ use crate::base::tasks::Tasks;
 use crate::cli::print;
 use crate::config::{Place, Serve};
 use crate::domain::regions::Regions;
-use crate::engine::local::{BackupConfig, LocalConfig, LocalEngine, MetadataInstance, Repository};
+use crate::engine::local::{LocalConfig, LocalEngine, MetadataInstance};
 use crate::engine::{Instances, Limits};
 use crate::gateway::{self, Gateway};
 use crate::jobs::{self, Workflows, reconcile, retention, trial, usage};
@@ -53,7 +54,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
     // What can be found out without making anything comes first.
     let local = local(&config.place)?;
     let local = LocalConfig { stock_target: config.stock, ..local };
-    let local = LocalConfig { backups: backups(&config, local.backups.clone())?, ..local };
+    let local = LocalConfig { backups: backups::config(&config, local.backups.clone())?, ..local };
     local.check()?;
     let regions = Regions::parse(&config.regions)?;
     config.audit_stream.as_deref().map(|target| jobs::audit::Target::parse(target).check()).transpose()?;
@@ -231,6 +232,7 @@ async fn start(
     let master_key = directory.master_key()?;
     let keyring = Keyring::new(&master_key);
     let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
+    backups::check(&engine, config).await?;
     let store_config = match external {
         Some(config) => config,
         None => {
@@ -322,15 +324,6 @@ fn local(place: &Place) -> Result<LocalConfig, String> {
     local.programs.clone_from(&place.postgres_bin);
     local.uid_range = place.uid_range.clone();
     Ok(local)
-}
-
-/// Where backups go.
-fn backups(config: &Serve, defaults: BackupConfig) -> Result<BackupConfig, String> {
-    let Some(directory) = &config.backup_dir else { return Ok(defaults) };
-    let directory = std::path::absolute(directory).map_err(|error| {
-        format!("{} cannot be used: {error}; name another directory with --backup-dir", directory.display())
-    })?;
-    Ok(BackupConfig { repository: Some(Repository::Directory(directory)), ..defaults })
 }
 
 /// How to reach the metadata store that the operator has named, if it answers.

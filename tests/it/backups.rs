@@ -1,5 +1,7 @@
 //! Backups with pgBackRest, and every way back, on real PostgreSQL.
 
+#![expect(unreachable_pub, reason = "tests are one crate; pub says what other tests may use of this")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -9,15 +11,15 @@ use serde_json::{Value, json};
 use crate::harness::{Howdah, Person, ask, connection_string, eventually, postgres_program};
 
 /// A database with something in it, somebody who has it, and its connection string.
-struct Kept {
-    owner: Person,
-    project: String,
-    id: String,
-    connection: String,
+pub struct Kept {
+    pub owner: Person,
+    pub project: String,
+    pub id: String,
+    pub connection: String,
 }
 
 impl Kept {
-    async fn new(howdah: &Howdah) -> Self {
+    pub async fn new(howdah: &Howdah) -> Self {
         let owner = howdah.owner();
         let made = owner.create_project("kept").await;
         let connection = connection_string(&made);
@@ -26,16 +28,16 @@ impl Kept {
         Self { owner, project: text(&made["id"]), id: text(&made["database"]["id"]), connection }
     }
 
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/v1/databases/{}", self.id)
     }
 
-    fn note(&self, note: &str) {
+    pub fn note(&self, note: &str) {
         ask(&self.connection, &format!("INSERT INTO notes (note) VALUES ('{note}')"));
     }
 
     /// A backup that is complete.
-    async fn back_up(&self) -> Value {
+    pub async fn back_up(&self) -> Value {
         let made = self.owner.post(&format!("{}/backups", self.path()), json!({})).await;
         let backup = made.data(202).clone();
         assert_eq!(backup["status"], "running");
@@ -48,14 +50,14 @@ impl Kept {
         found
     }
 
-    async fn backups(&self) -> Value {
+    pub async fn backups(&self) -> Value {
         let answer = self.owner.get(&format!("{}/backups", self.path())).await;
         answer.data(200);
         answer.body
     }
 
     /// A new database from a source; its connection string.
-    async fn make_from(&self, name: &str, source: Value) -> String {
+    pub async fn make_from(&self, name: &str, source: Value) -> String {
         let body = json!({"projectId": self.project, "name": name, "source": source});
         let made = self.owner.post("/v1/databases", body).await;
         let database = made.data(201).clone();
@@ -64,14 +66,14 @@ impl Kept {
         connection_string(&database)
     }
 
-    async fn restore_in_place(&self, source: Value) -> Value {
+    pub async fn restore_in_place(&self, source: Value) -> Value {
         let begun = self.owner.post(&format!("{}/restore", self.path()), json!({"source": source})).await;
         assert_eq!(begun.data(200)["status"], "recovering");
         self.owner.ended(begun.headers["howdah-operation"].to_str().unwrap()).await
     }
 
     /// Waits until no work on it is left, such as the first backup after a restore.
-    async fn settled(&self) {
+    pub async fn settled(&self) {
         eventually("all operations to end", async || {
             let path = format!("/v1/operations?databaseId={}", self.id);
             let all = self.owner.get(&path).await.data(200).clone();
@@ -82,7 +84,7 @@ impl Kept {
 }
 
 /// A moment that lies between what was committed before and what is committed afterwards.
-fn moment(connection: &str) -> String {
+pub fn moment(connection: &str) -> String {
     ask(connection, "SELECT pg_sleep(0.05)");
     let now = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')";
     let moment = ask(connection, now);
@@ -90,7 +92,7 @@ fn moment(connection: &str) -> String {
     moment
 }
 
-fn notes(connection: &str) -> String {
+pub fn notes(connection: &str) -> String {
     ask(connection, "SELECT coalesce(string_agg(note, ' ' ORDER BY n), '') FROM notes")
 }
 
@@ -468,7 +470,7 @@ async fn kill_9_at_any_moment_leaves_backups_that_restore() {
 }
 
 /// The largest file below a directory whose path has this in it.
-fn largest(directory: &Path, part: &str) -> PathBuf {
+pub fn largest(directory: &Path, part: &str) -> PathBuf {
     let mut files = Vec::new();
     let mut folders = vec![directory.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -483,7 +485,7 @@ fn largest(directory: &Path, part: &str) -> PathBuf {
     files.into_iter().max().map(|(_, path)| path).unwrap_or_else(|| panic!("no file of {part} in {directory:?}"))
 }
 
-fn flip_a_byte(path: &Path) {
+pub fn flip_a_byte(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0xff;

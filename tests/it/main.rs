@@ -33,5 +33,6 @@ mod schemathesis;
 mod sdk;
 mod service_tokens;
 mod start;
+mod storage;
 mod usage;
 mod workflows;

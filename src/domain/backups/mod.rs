@@ -10,7 +10,7 @@ mod window;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-pub use window::{Era, Window};
+pub use window::{Era, Loss, Span, Window};
 
 use crate::auth::Principal;
 use crate::base::error::{Error, Result};
@@ -176,8 +176,19 @@ pub struct ArchiveState {
     pub archived_until: Option<Timestamp>,
     /// Since when nothing could be archived.
     pub failing_since: Option<Timestamp>,
-    /// When WAL was lost last.
-    pub gap_at: Option<Timestamp>,
+    /// Why, for whoever has the database.
+    pub failing_reason: Option<String>,
+    /// What was lost.
+    pub lost: Vec<Loss>,
+}
+
+/// How what a database writes gets into its vault.
+#[derive(Clone, Debug)]
+pub struct Archiving {
+    /// Since when it does not; `None`: it does.
+    pub failing_since: Option<Timestamp>,
+    /// Why it does not.
+    pub reason: Option<String>,
 }
 
 /// A database that is due for a backup.
@@ -210,6 +221,11 @@ pub async fn list(
 /// The moments that a database can be restored to.
 pub async fn window(session: &Session, database: DatabaseId, now: Timestamp) -> Result<Window> {
     Ok(Window::of(store::eras(session, database).await?, now))
+}
+
+/// How the archiving of a database goes; `None`: nothing of it was backed up yet.
+pub async fn archiving(session: &Session, database: DatabaseId) -> Result<Option<Archiving>> {
+    store::archiving(session, database).await
 }
 
 /// For how many days every moment of a project's databases stays restorable.
@@ -377,7 +393,7 @@ pub async fn record_archive(session: &Session, instance: InstanceId, state: &Arc
 /// Records that what an instance committed last could not be brought into its vault, so that the vault
 /// ends where archiving did.
 pub async fn record_lost_end(tx: &Tx, instance: InstanceId, now: Timestamp) -> Result<()> {
-    let state = ArchiveState { archived_until: None, failing_since: Some(now), gap_at: None };
+    let state = ArchiveState { failing_since: Some(now), ..ArchiveState::default() };
     store::record_archive(tx, instance, &state).await
 }
 

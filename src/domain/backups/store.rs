@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{ArchiveState, Backup, Due, Era, Held, Kind, SealedVault, State, Trial, Vault};
+use super::{ArchiveState, Archiving, Backup, Due, Era, Held, Kind, Loss, SealedVault, State, Trial, Vault};
 use crate::base::error::{Error, Result};
 use crate::base::id::{BackupId, DatabaseId, InstanceId, ProjectId};
 use crate::base::store::{Session, Tx};
@@ -59,7 +59,7 @@ pub(super) async fn newest(session: &Session, instance: InstanceId) -> Result<Op
 pub(super) async fn eras(session: &Session, database: DatabaseId) -> Result<Vec<Era>> {
     let vaults = session
         .prepare_cached(
-            "SELECT instance_id, closed_at, archived_until, failing_since IS NOT NULL AS failing, gap_at
+            "SELECT instance_id, closed_at, archived_until, failing_since IS NOT NULL AS failing
                FROM vaults
               WHERE database_id = $1
               ORDER BY opened_at, instance_id",
@@ -70,6 +70,20 @@ pub(super) async fn eras(session: &Session, database: DatabaseId) -> Result<Vec<
             "{SELECT} WHERE b.database_id = $1 AND b.state = 'completed' ORDER BY b.completed_at, b.id"
         ))
         .await?;
+    let losses = session
+        .prepare_cached(
+            "SELECT g.instance_id, g.lost_from, g.lost_until
+               FROM archive_gaps g
+               JOIN vaults v ON v.instance_id = g.instance_id
+              WHERE v.database_id = $1
+              ORDER BY g.lost_until",
+        )
+        .await?;
+    let losses = session.query(&losses, &[&database.uuid()]).await?;
+    let lost = |instance: Uuid| {
+        let own = losses.iter().filter(|row| row.get::<_, Uuid>("instance_id") == instance);
+        own.map(|row| Loss { from: row.get("lost_from"), until: row.get("lost_until") }).collect()
+    };
     let found: Vec<Backup> =
         session.query(&backups, &[&database.uuid()]).await?.iter().map(read).collect::<Result<_>>()?;
     let rows = session.query(&vaults, &[&database.uuid()]).await?;
@@ -83,7 +97,7 @@ pub(super) async fn eras(session: &Session, database: DatabaseId) -> Result<Vec<
                 closed_at: row.get("closed_at"),
                 archived_until: row.get("archived_until"),
                 failing: row.get("failing"),
-                gap_at: row.get("gap_at"),
+                lost: lost(instance.uuid()),
             }
         })
         .collect())
@@ -359,14 +373,43 @@ pub(super) async fn record_archive(session: &Session, instance: InstanceId, stat
             "UPDATE vaults
                 SET archived_until = greatest(archived_until, $2),
                     failing_since = $3,
-                    gap_at = greatest(gap_at, $4)
+                    failing_reason = $4,
+                    gap_at = greatest(gap_at, $5)
               WHERE instance_id = $1",
         )
         .await?;
-    session
-        .execute(&statement, &[&instance.uuid(), &state.archived_until, &state.failing_since, &state.gap_at])
-        .await?;
+    let gap_at = state.lost.iter().map(|loss| loss.until).max();
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+        [&instance.uuid(), &state.archived_until, &state.failing_since, &state.failing_reason, &gap_at];
+    if gap_at.is_some() {
+        let lose = session
+            .prepare_cached(
+                "INSERT INTO archive_gaps (instance_id, lost_from, lost_until)
+                 SELECT v.instance_id, lost.since, lost.until
+                   FROM vaults v, unnest($2::timestamptz[], $3::timestamptz[]) AS lost (since, until)
+                  WHERE v.instance_id = $1
+                 ON CONFLICT (instance_id, lost_until) DO NOTHING",
+            )
+            .await?;
+        let (from, until): (Vec<Option<Timestamp>>, Vec<Timestamp>) =
+            state.lost.iter().map(|loss| (loss.from, loss.until)).unzip();
+        session.execute(&lose, &[&instance.uuid(), &from, &until]).await?;
+    }
+    session.execute(&statement, &values).await?;
     Ok(())
+}
+
+pub(super) async fn archiving(session: &Session, database: DatabaseId) -> Result<Option<Archiving>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT v.failing_since, v.failing_reason
+               FROM vaults v
+               JOIN databases d ON d.instance_id = v.instance_id
+              WHERE d.id = $1",
+        )
+        .await?;
+    let row = session.query_opt(&statement, &[&database.uuid()]).await?;
+    Ok(row.map(|row| Archiving { failing_since: row.get("failing_since"), reason: row.get("failing_reason") }))
 }
 
 pub(super) async fn archived_until(session: &Session, instance: InstanceId) -> Result<Option<Timestamp>> {

@@ -10,7 +10,8 @@ use crate::base::id::InstanceId;
 use crate::base::secret::Secret;
 use crate::engine::EngineError;
 use crate::engine::backups::{
-    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, CheckFacts, Gap, Progress, ProgressSink,
+    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, CheckFacts, Gap, Obstacle, Progress,
+    ProgressSink,
     RecoverTo, RestoreFacts, Retention, Vault,
 };
 
@@ -69,7 +70,7 @@ impl FakeEngine {
         if let Some(vault) = self.state().vaults.get_mut(&id) {
             vault.pending.clear();
             vault.failing_since = None;
-            vault.gaps.push(Gap { first_segment: segment(1), last_segment: segment(1), at });
+            vault.gaps.push(Gap { first_segment: segment(1), last_segment: segment(1), at, archived_until: None });
         }
     }
 
@@ -145,6 +146,7 @@ impl Backups for FakeEngine {
             pending_bytes: vault.pending.len() as u64 * SIZE,
             failing_since: vault.failing_since,
             reason: vault.failing_since.map(|_| UNREACHABLE.to_owned()),
+            obstacle: vault.failing_since.map(|_| Obstacle::Other),
             gaps: vault.gaps.clone(),
         })
     }

@@ -15,7 +15,7 @@ use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::{BackupId, DatabaseId, ProjectId};
 use crate::base::name::DatabaseName;
-use crate::domain::backups::{self, Backup, Kind, State as BackupState};
+use crate::domain::backups::{self, Archiving, Backup, Kind, State as BackupState};
 use crate::domain::databases;
 use crate::domain::restores::{self, Source};
 use crate::http::Failure;
@@ -132,6 +132,57 @@ pub(super) struct BackupMetaWire {
     /// The latest moment that the database can be restored to; null when there is none.
     #[schema(format = "date-time", example = "2026-07-09T12:00:00.000Z")]
     latest_restorable_time: Option<String>,
+    /// All moments that the database can be restored to, oldest first, beyond the original. What lies
+    /// between two of these cannot be restored.
+    restorable_windows: Vec<RestorableWindowWire>,
+    /// How the write-ahead log gets to where backups are kept, beyond the original; null while nothing was
+    /// backed up yet.
+    archiving: Option<ArchivingWire>,
+}
+
+/// Moments that can be restored.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RestorableWindow)]
+pub(super) struct RestorableWindowWire {
+    /// The first.
+    #[schema(format = "date-time", example = "2026-07-02T11:52:19.000Z")]
+    from: String,
+    /// The last.
+    #[schema(format = "date-time", example = "2026-07-09T12:00:00.000Z")]
+    until: String,
+}
+
+/// Whether what is written gets to where backups are kept.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum ArchivingState {
+    Ok,
+    Stuck,
+}
+
+/// How archiving goes.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Archiving)]
+pub(super) struct ArchivingWire {
+    /// `stuck`: what is written waits on the server's disk, and is tried again. When too much waits it is given
+    /// up; a backup follows as soon as one can be made, and the moments until then cannot be restored.
+    state: ArchivingState,
+    /// Since when it is stuck; null otherwise.
+    #[schema(format = "date-time", example = json!(null))]
+    since: Option<String>,
+    /// Why it is stuck; null otherwise.
+    #[schema(example = json!(null))]
+    reason: Option<String>,
+}
+
+impl From<Archiving> for ArchivingWire {
+    fn from(archiving: Archiving) -> Self {
+        Self {
+            state: if archiving.failing_since.is_some() { ArchivingState::Stuck } else { ArchivingState::Ok },
+            since: archiving.failing_since.map(format_timestamp),
+            reason: archiving.reason,
+        }
+    }
 }
 
 /// How much of the list this is.
@@ -301,8 +352,7 @@ fn parse_database(id: &str) -> Result<DatabaseId, Error> {
 /// List backups of a database
 ///
 /// What the repository holds, newest first, with what is being made and what failed in the last week. Any
-/// moment between `earliestRestorableTime` and `latestRestorableTime` can be restored to, not only
-/// the ends of backups.
+/// moment within `restorableWindows` can be restored to, not only the ends of backups.
 #[utoipa::path(get, path = "/v1/databases/{databaseId}/backups", tag = "Database Backups",
     params(("databaseId" = String, Path, description = "The database's id."), BackupQuery), responses(
     (status = 200, description = "The backups.", body = BackupListWire),
@@ -330,6 +380,12 @@ pub(super) async fn list_backups(
         backup_retention_days: backups::retention_days(&session, of.project).await?,
         earliest_restorable_time: window.earliest().map(format_timestamp),
         latest_restorable_time: window.latest().map(format_timestamp),
+        restorable_windows: window
+            .spans()
+            .iter()
+            .map(|span| RestorableWindowWire { from: format_timestamp(span.from), until: format_timestamp(span.until) })
+            .collect(),
+        archiving: backups::archiving(&session, database).await?.map(ArchivingWire::from),
     };
     Ok(Json(BackupListWire {
         data: found.into_iter().map(wire).collect(),

@@ -119,6 +119,10 @@ impl<'a> Recovery<'a> {
         let mut next = first;
         while next <= last && self.is_recovering().await? {
             if !self.bring(next).await? {
+                // All that is wanted came before the loss, whether or not the target was seen in it.
+                if self.ends_before(next) {
+                    break;
+                }
                 // The server may come to its target before it gets here.
                 return match self.comes_to_an_end().await? {
                     true => self.until_out_of_recovery().await,
@@ -138,6 +142,14 @@ impl<'a> Recovery<'a> {
         self.until_out_of_recovery().await?;
         progress(Progress { done: total, total });
         Ok(())
+    }
+
+    /// Whether everything that was committed before the target is archived before this segment, with
+    /// which WAL was lost.
+    fn ends_before(&self, missing: Segment) -> bool {
+        let RecoverTo::Time(moment) = self.to else { return false };
+        let gap = self.holdings.gaps.iter().find(|gap| Segment::parse(&gap.first_segment) == Some(missing));
+        gap.and_then(|gap| gap.archived_until).is_some_and(|until| moment <= until)
     }
 
     /// Ends the server: a fast shutdown.
@@ -360,12 +372,13 @@ fn explain_end(error: EngineError) -> BackupError {
     }
 }
 
-/// Segments and their checksums out of a list of files named `<segment>-<checksum>.<compression>`.
+/// Segments and their checksums out of a list of files named `<segment>-<checksum>.<compression>`. What
+/// could not be written whole has one more ending, and is nothing.
 fn read_checksums(listed: &str) -> HashMap<String, String> {
     let files: HashMap<String, serde_json::Value> = serde_json::from_str(listed).unwrap_or_default();
     let read = |name: &String| {
         let (segment, rest) = name.split_once('-')?;
-        let checksum = rest.split('.').next()?;
+        let (checksum, _) = rest.split_once('.').filter(|(_, compression)| !compression.contains('.'))?;
         (Segment::parse(segment).is_some() && checksum.len() == 40).then(|| (segment.to_owned(), checksum.to_owned()))
     };
     files.keys().filter_map(read).collect()
@@ -390,6 +403,7 @@ mod tests {
     #[test]
     fn checksums_stand_in_names() {
         let listed = r#"{".":{"type":"path"},"000000010000000000000008-0f74dd2c5f223f7488b9236b837749f981be5ae2.zst":{"type":"file"},
+                         "00000001000000000000000A-0f74dd2c5f223f7488b9236b837749f981be5ae2.zst.pgbackrest.tmp":{"type":"file"},
                          "000000010000000000000009.00000028.backup":{"type":"file"}}"#;
         let read = read_checksums(listed);
         assert_eq!(read.len(), 1);

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::archiver::unanswered;
 use super::back_up::part_of;
-use super::program::{PgBackRest, percentage};
+use super::program::{LONG_IO_TIMEOUT, PgBackRest, percentage};
 use super::recovery::Recovery;
 use super::vault::{Holdings, REMOVAL};
 use crate::base::id::InstanceId;
@@ -138,6 +138,7 @@ impl LocalEngine {
             .with("LOCK_PATH", scratch.join("lock"))
             .with("SPOOL_PATH", scratch.join("spool"))
             .with("PG1_PATH", place.data())
+            .with("IO_TIMEOUT", LONG_IO_TIMEOUT)
             .with("LOG_LEVEL_CONSOLE", "detail");
         let set = format!("--set={}", backup.label);
         let watch = |line: &str| {
