@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::noun::{Listed, Named, Noun, Reference, Rows, Shown, all, find, read, text};
-use super::session::{Options, Session, read_token};
+use super::session::{Session, read_token};
 use super::table::Cell;
 use super::wait::Patience;
 use super::{databases, prompt};
@@ -28,8 +28,6 @@ PROJECT is an id (proj_…) or the exact name of one project.";
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub(super) struct Projects {
-    #[command(flatten)]
-    pub(super) options: Options,
     #[command(subcommand)]
     verb: Verb,
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::failure::Failure;
 use super::limits::Limits;
 use super::noun::{Listed, Named, Noun, Rows, Shown, all, find};
-use super::session::{Options, Session};
+use super::session::Session;
 use super::table::Cell;
 use crate::base::id::WorkspaceId;
 
@@ -15,8 +15,6 @@ use crate::base::id::WorkspaceId;
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true)]
 pub(super) struct Workspaces {
-    #[command(flatten)]
-    pub(super) options: Options,
     #[command(subcommand)]
     verb: Verb,
 }

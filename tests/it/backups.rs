@@ -1,8 +1,11 @@
 //! Backups with pgBackRest, and every way back, on real PostgreSQL.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use rand::prelude::{IndexedRandom as _, RngExt as _, SeedableRng as _, StdRng};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -368,32 +371,88 @@ async fn two_restores_at_once_are_one_and_a_delete_waits_for_none() {
     howdah.assert_tidy().await;
 }
 
+/// How often something is killed.
+const KILLS: usize = 20;
+
 #[tokio::test]
-async fn kill_9_at_any_moment_leaves_backups_that_restore() {
+async fn kill_9_of_howdah_or_pgbackrest_at_any_moment_leaves_backups_that_restore() {
+    let seed = std::env::var("HOWDAH_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(rand::random::<u64>);
+    eprintln!("HOWDAH_TEST_SEED={seed} has the same instants again");
+    let mut dice = StdRng::seed_from_u64(seed);
     let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
     let mut kept = Kept::new(&howdah).await;
-    for round in 0..6u64 {
+    let mut asked_after = HashMap::new();
+    let (mut killed_howdah, mut killed_pgbackrest) = (0, 0);
+    for round in 0..KILLS {
         kept.note(&format!("r{round}"));
         let asked = kept.owner.post(&format!("{}/backups", kept.path()), json!({})).await;
-        assert!([202, 409].contains(&asked.status.as_u16()), "{}", asked.body);
-        tokio::time::sleep(std::time::Duration::from_millis(250 * round)).await;
-        let old = howdah.gateway().port();
-        howdah.kill();
-        howdah.launch().await;
-        kept.owner = howdah.owner();
-        kept.connection = kept.connection.replace(&format!(":{old}/"), &format!(":{}/", howdah.gateway().port()));
+        match asked.status.as_u16() {
+            202 => drop(asked_after.insert(asked.data(202)["id"].as_str().unwrap().to_owned(), round)),
+            // The one before is under way, or is tried again.
+            409 => {}
+            _ => panic!("{}", asked.body),
+        }
+        // The instant is what this is about; nothing is waited for.
+        tokio::time::sleep(Duration::from_millis(dice.random_range(0..800))).await;
+        if dice.random_bool(0.5) {
+            let found = pgbackrests(howdah.directory().path());
+            // It may have ended by itself.
+            let victim = found.choose(&mut dice);
+            killed_pgbackrest += usize::from(victim.is_some_and(|pid| kill_process(*pid, Signal::KILL).is_ok()));
+        } else {
+            killed_howdah += 1;
+            let old = howdah.gateway().port();
+            howdah.kill();
+            howdah.launch().await;
+            kept.owner = howdah.owner();
+            kept.connection = kept.connection.replace(&format!(":{old}/"), &format!(":{}/", howdah.gateway().port()));
+        }
+        if dice.random_bool(0.4) {
+            kept.settled().await;
+        }
     }
     kept.settled().await;
-    let completed = kept.backups().await["data"].clone();
-    let completed: Vec<&Value> =
-        completed.as_array().unwrap().iter().filter(|backup| backup["status"] == "completed").collect();
-    assert!(!completed.is_empty());
-    for (n, backup) in completed.iter().enumerate() {
-        let source = json!({"type": "backup", "databaseId": kept.id, "backupId": backup["id"]});
-        let copy = kept.make_from(&format!("copy {n}"), source).await;
-        assert!(notes(&copy).starts_with("r0"), "{backup}");
+    let listed = kept.backups().await["data"].clone();
+    let listed = listed.as_array().unwrap();
+    let completed: Vec<&Value> = listed.iter().filter(|backup| backup["status"] == "completed").collect();
+    eprintln!(
+        "killed Howdah {killed_howdah} times and pgBackRest {killed_pgbackrest} times: {} of {} backups are complete",
+        completed.len(),
+        listed.len()
+    );
+    assert!(!completed.is_empty(), "{listed:?}");
+    let all: Vec<String> = (0..KILLS).map(|round| format!("r{round}")).collect();
+    for backup in &completed {
+        let id = backup["id"].as_str().unwrap();
+        let source = json!({"type": "backup", "databaseId": kept.id, "backupId": id});
+        let copy = kept.make_from(id, source).await;
+        // What was committed before it was asked for is in it, and nothing out of order.
+        let found = notes(&copy);
+        let least = asked_after.get(id).map_or(0, |round| *round);
+        assert!(found.starts_with(&all[..=least].join(" ")), "{backup} was asked for after r{least}: {found}");
+        assert!(all.join(" ").starts_with(&found), "{found}");
     }
-    assert_eq!(notes(&kept.connection), "r0 r1 r2 r3 r4 r5");
+    assert_eq!(notes(&kept.connection), all.join(" "));
+}
+
+/// The processes of pgBackRest that work for the Howdah on this directory.
+fn pgbackrests(directory: &Path) -> Vec<Pid> {
+    let ours = directory.as_os_str().as_encoded_bytes();
+    let mut found = Vec::new();
+    for process in Path::new("/proc").read_dir().unwrap().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
+            continue;
+        };
+        let read = |name: &str| std::fs::read(process.path().join(name)).unwrap_or_default();
+        // All that it is told is in its environment, and in that of the processes that it starts.
+        let is_one = read("comm").starts_with(b"pgbackrest");
+        if is_one && read("environ").windows(ours.len()).any(|part| part == ours) {
+            found.push(pid);
+        }
+    }
+    found.sort_by_key(|pid| pid.as_raw_nonzero());
+    found
 }
 
 /// The largest file below a directory whose path has this in it.
