@@ -92,6 +92,8 @@ enum Verb {
     Restore(restore::Restore),
 
     /// List deleted databases that can still be restored
+    ///
+    /// One is here as soon as its delete is done: what was written to it last is kept first.
     Deleted(deleted::Deleted),
 
     /// Make a deleted database again, as it was last

@@ -28,7 +28,8 @@ pub(super) struct Deleted {
 #[command(after_help = "\
 Examples:
   howdah databases undelete reporting --from my_project
-  howdah databases undelete reporting --from proj_01jzq6w3c4e5f6g7h8j9k0m1n2 --into other
+  howdah databases undelete reporting --from proj_01jzq6w3c4e5f6g7h8j9k0m1n2 \\
+    --into other
 
 It gets an id and a connection of its own; those that it had are gone.")]
 pub(super) struct Undelete {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::prelude::{IndexedRandom as _, RngExt as _, SeedableRng as _, StdRng};
 use rustix::process::{Pid, Signal, kill_process};
@@ -75,12 +75,13 @@ impl Kept {
 
     /// Waits until no work on it is left, such as the first backup after a restore.
     async fn settled(&self) {
-        eventually("all operations to end", async || {
-            let path = format!("/v1/operations?databaseId={}", self.id);
-            let all = self.owner.get(&path).await.data(200).clone();
-            all.as_array().unwrap().iter().all(|operation| operation["endedAt"].is_string()).then_some(())
-        })
-        .await;
+        eventually("all operations to end", async || self.is_settled().await.then_some(())).await;
+    }
+
+    async fn is_settled(&self) -> bool {
+        let path = format!("/v1/operations?databaseId={}", self.id);
+        let all = self.owner.get(&path).await.data(200).clone();
+        all.as_array().unwrap().iter().all(|operation| operation["endedAt"].is_string())
     }
 }
 
@@ -380,10 +381,11 @@ async fn kill_9_of_howdah_or_pgbackrest_at_any_moment_leaves_backups_that_restor
     let seed = seed.unwrap_or_else(rand::random::<u64>);
     eprintln!("HOWDAH_TEST_SEED={seed} has the same instants again");
     let mut dice = StdRng::seed_from_u64(seed);
-    let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let mut howdah = Howdah::start_with(&["--backup-every", "0", "--stock", "1"]).await;
     let mut kept = Kept::new(&howdah).await;
     let mut asked_after = HashMap::new();
     let (mut killed_howdah, mut killed_pgbackrest) = (0, 0);
+    let begun = Instant::now();
     for round in 0..KILLS {
         kept.note(&format!("r{round}"));
         let asked = kept.owner.post(&format!("{}/backups", kept.path()), json!({})).await;
@@ -396,41 +398,56 @@ async fn kill_9_of_howdah_or_pgbackrest_at_any_moment_leaves_backups_that_restor
         // The instant is what this is about; nothing is waited for.
         tokio::time::sleep(Duration::from_millis(dice.random_range(0..800))).await;
         if dice.random_bool(0.5) {
-            let found = pgbackrests(howdah.directory().path());
+            // The next one that there is, or one of several; none, when the backup is done.
+            let victim = eventually("pgBackRest to work, or not to be needed", async || {
+                let found = pgbackrests(howdah.directory().path());
+                match found.choose(&mut dice) {
+                    Some(pid) => Some(Some(*pid)),
+                    None => kept.is_settled().await.then_some(None),
+                }
+            })
+            .await;
             // It may have ended by itself.
-            let victim = found.choose(&mut dice);
-            killed_pgbackrest += usize::from(victim.is_some_and(|pid| kill_process(*pid, Signal::KILL).is_ok()));
+            killed_pgbackrest += usize::from(victim.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok()));
         } else {
             killed_howdah += 1;
             let old = howdah.gateway().port();
             howdah.kill();
+            // Its work is taken up at once, and not when nobody has heard of it for a while.
+            let (store, tasks) = howdah.store();
+            let orphaned = "UPDATE workflows SET lease_expires_at = now() - interval '1 s' WHERE state = 'running'";
+            store.session().await.unwrap().execute(orphaned, &[]).await.unwrap();
+            tasks.stop();
             howdah.launch().await;
             kept.owner = howdah.owner();
             kept.connection = kept.connection.replace(&format!(":{old}/"), &format!(":{}/", howdah.gateway().port()));
         }
-        if dice.random_bool(0.4) {
+        if dice.random_bool(0.25) {
             kept.settled().await;
         }
     }
     kept.settled().await;
+    let rounds = begun.elapsed().as_secs();
     let listed = kept.backups().await["data"].clone();
     let listed = listed.as_array().unwrap();
     let completed: Vec<&Value> = listed.iter().filter(|backup| backup["status"] == "completed").collect();
     eprintln!(
-        "killed Howdah {killed_howdah} times and pgBackRest {killed_pgbackrest} times: {} of {} backups are complete",
+        "killed Howdah {killed_howdah} times and pgBackRest {killed_pgbackrest} times in {rounds} s: {} of {} backups \
+         are complete",
         completed.len(),
         listed.len()
     );
     assert!(!completed.is_empty(), "{listed:?}");
     let all: Vec<String> = (0..KILLS).map(|round| format!("r{round}")).collect();
-    for backup in &completed {
+    let restored = completed.iter().map(|backup| async {
         let id = backup["id"].as_str().unwrap();
         let source = json!({"type": "backup", "databaseId": kept.id, "backupId": id});
-        let copy = kept.make_from(id, source).await;
+        (id, kept.make_from(id, source).await)
+    });
+    for (id, copy) in futures_util::future::join_all(restored).await {
         // What was committed before it was asked for is in it, and nothing out of order.
-        let found = notes(&copy);
-        let least = asked_after.get(id).map_or(0, |round| *round);
-        assert!(found.starts_with(&all[..=least].join(" ")), "{backup} was asked for after r{least}: {found}");
+        let (found, least) = (notes(&copy), asked_after.get(id).map_or(0, |round| *round));
+        assert!(found.starts_with(&all[..=least].join(" ")), "{id} was asked for after r{least}: {found}");
         assert!(all.join(" ").starts_with(&found), "{found}");
     }
     assert_eq!(notes(&kept.connection), all.join(" "));
