@@ -372,6 +372,42 @@ async fn two_restores_at_once_are_one_and_a_delete_waits_for_none() {
     howdah.assert_tidy().await;
 }
 
+#[tokio::test]
+async fn backups_are_kept_as_the_project_the_workspace_or_the_server_says() {
+    let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    let workspace = format!("/v1/workspaces/{}", kept.owner.workspace_id().await);
+    let project = format!("/v1/projects/{}", kept.project);
+    let days = |thing: &Value| thing["backupRetentionDays"].clone();
+    let holds = async || days(&kept.backups().await["meta"]);
+    assert_eq!((days(kept.owner.get(&workspace).await.data(200)), holds().await), (Value::Null, json!(7)));
+    assert_eq!(days(kept.owner.patch(&workspace, json!({"backupRetentionDays": 30})).await.data(200)), 30);
+    assert_eq!((days(kept.owner.get(&project).await.data(200)), holds().await), (Value::Null, json!(30)));
+    kept.owner.patch(&project, json!({"backupRetentionDays": 2})).await.data(200);
+    assert_eq!(holds().await, 2);
+    for bad in [json!(0), json!(366), json!(-1), json!(1.5), json!("7"), json!(5_000_000_000_i64)] {
+        for path in [&workspace, &project] {
+            let refused = kept.owner.patch(path, json!({"backupRetentionDays": bad})).await;
+            refused.assert_error(422, "validation-error");
+        }
+    }
+    // What is left out stays.
+    kept.owner.patch(&workspace, json!({})).await.data(200);
+    kept.owner.patch(&project, json!({"name": "same"})).await.data(200);
+    assert_eq!((days(kept.owner.get(&workspace).await.data(200)), holds().await), (json!(30), json!(2)));
+    let nothing = json!({"backupRetentionDays": null});
+    assert_eq!(days(kept.owner.patch(&project, nothing.clone()).await.data(200)), Value::Null);
+    assert_eq!(holds().await, 30);
+    assert_eq!(days(kept.owner.patch(&workspace, nothing).await.data(200)), Value::Null);
+    assert_eq!(holds().await, 7);
+    let log = kept.owner.get(&format!("{workspace}/audit-log?action=update_workspace")).await.data(200).clone();
+    let seen: Vec<(Value, Value)> =
+        log.as_array().unwrap().iter().map(|entry| (days(&entry["before"]), days(&entry["after"]))).collect();
+    assert_eq!(seen.last(), Some(&(Value::Null, json!(30))));
+    assert_eq!(seen.first(), Some(&(json!(30), Value::Null)));
+    assert_eq!(log[0]["resource"]["type"], "workspace");
+}
+
 /// How often something is killed.
 const KILLS: usize = 20;
 

@@ -527,6 +527,14 @@ async fn backups_are_made_listed_and_brought_back_every_way() {
     assert!(lines[2].contains("full") && lines[2].contains("MiB") && lines[2].contains("completed"), "{table}");
     let window = client.json(&["backups", "window", "shop"]);
     assert!(lines[3].starts_with(&format!("Any moment from {}", text(&window["earliestRestorableTime"]))), "{table}");
+    client.json(&["workspaces", "update", "--backup-retention", "30"]);
+    assert!(client.text(&["backups", "list", "shop"]).contains("30 days"));
+    let shown = client.text(&["projects", "update", "shop", "--backup-retention", "2"]);
+    assert!(shown.contains("2 days") && client.text(&["backups", "window", "shop"]).contains("2 days"), "{shown}");
+    assert!(client.text(&["projects", "update", "shop", "--backup-retention", "default"]).contains("as the workspace"));
+    assert!(client.text(&["workspaces", "update", "--backup-retention", "default"]).contains("as the server"));
+    client.failure(2, &["workspaces", "update", "--backup-retention", "long"]);
+    client.failure(7, &["workspaces", "update", "--backup-retention", "1000"]);
     assert_eq!(client.json(&["backups", "list", "shop", "--limit", "1"]).as_array().unwrap().len(), 1);
     assert!(client.run(&["backups", "list", "shop", "--limit", "1"]).stderr.contains("older backups"));
     assert!(client.text(&["backups", "window", "shop"]).contains("Earliest"));
