@@ -2,9 +2,12 @@
 
 #![expect(unreachable_pub, reason = "tests are one crate; pub says what other tests may use of this")]
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use rand::prelude::{IndexedRandom as _, RngExt as _, SeedableRng as _, StdRng};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -74,12 +77,13 @@ impl Kept {
 
     /// Waits until no work on it is left, such as the first backup after a restore.
     pub async fn settled(&self) {
-        eventually("all operations to end", async || {
-            let path = format!("/v1/operations?databaseId={}", self.id);
-            let all = self.owner.get(&path).await.data(200).clone();
-            all.as_array().unwrap().iter().all(|operation| operation["endedAt"].is_string()).then_some(())
-        })
-        .await;
+        eventually("all operations to end", async || self.is_settled().await.then_some(())).await;
+    }
+
+    async fn is_settled(&self) -> bool {
+        let path = format!("/v1/operations?databaseId={}", self.id);
+        let all = self.owner.get(&path).await.data(200).clone();
+        all.as_array().unwrap().iter().all(|operation| operation["endedAt"].is_string())
     }
 }
 
@@ -442,31 +446,139 @@ async fn two_restores_at_once_are_one_and_a_delete_waits_for_none() {
 }
 
 #[tokio::test]
-async fn kill_9_at_any_moment_leaves_backups_that_restore() {
-    let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+async fn backups_are_kept_as_the_project_the_workspace_or_the_server_says() {
+    let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    let workspace = format!("/v1/workspaces/{}", kept.owner.workspace_id().await);
+    let project = format!("/v1/projects/{}", kept.project);
+    let days = |thing: &Value| thing["backupRetentionDays"].clone();
+    let holds = async || days(&kept.backups().await["meta"]);
+    assert_eq!((days(kept.owner.get(&workspace).await.data(200)), holds().await), (Value::Null, json!(7)));
+    assert_eq!(days(kept.owner.patch(&workspace, json!({"backupRetentionDays": 30})).await.data(200)), 30);
+    assert_eq!((days(kept.owner.get(&project).await.data(200)), holds().await), (Value::Null, json!(30)));
+    kept.owner.patch(&project, json!({"backupRetentionDays": 2})).await.data(200);
+    assert_eq!(holds().await, 2);
+    for bad in [json!(0), json!(366), json!(-1), json!(1.5), json!("7"), json!(5_000_000_000_i64)] {
+        for path in [&workspace, &project] {
+            let refused = kept.owner.patch(path, json!({"backupRetentionDays": bad})).await;
+            refused.assert_error(422, "validation-error");
+        }
+    }
+    // What is left out stays.
+    kept.owner.patch(&workspace, json!({})).await.data(200);
+    kept.owner.patch(&project, json!({"name": "same"})).await.data(200);
+    assert_eq!((days(kept.owner.get(&workspace).await.data(200)), holds().await), (json!(30), json!(2)));
+    let nothing = json!({"backupRetentionDays": null});
+    assert_eq!(days(kept.owner.patch(&project, nothing.clone()).await.data(200)), Value::Null);
+    assert_eq!(holds().await, 30);
+    assert_eq!(days(kept.owner.patch(&workspace, nothing).await.data(200)), Value::Null);
+    assert_eq!(holds().await, 7);
+    let log = kept.owner.get(&format!("{workspace}/audit-log?action=update_workspace")).await.data(200).clone();
+    let seen: Vec<(Value, Value)> =
+        log.as_array().unwrap().iter().map(|entry| (days(&entry["before"]), days(&entry["after"]))).collect();
+    assert_eq!(seen.last(), Some(&(Value::Null, json!(30))));
+    assert_eq!(seen.first(), Some(&(json!(30), Value::Null)));
+    assert_eq!(log[0]["resource"]["type"], "workspace");
+}
+
+/// How often something is killed.
+const KILLS: usize = 20;
+
+#[tokio::test]
+async fn kill_9_of_howdah_or_pgbackrest_at_any_moment_leaves_backups_that_restore() {
+    let seed = std::env::var("HOWDAH_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(rand::random::<u64>);
+    eprintln!("HOWDAH_TEST_SEED={seed} has the same instants again");
+    let mut dice = StdRng::seed_from_u64(seed);
+    let mut howdah = Howdah::start_with(&["--backup-every", "0", "--stock", "1"]).await;
     let mut kept = Kept::new(&howdah).await;
-    for round in 0..6u64 {
+    let mut asked_after = HashMap::new();
+    let (mut killed_howdah, mut killed_pgbackrest) = (0, 0);
+    let begun = Instant::now();
+    for round in 0..KILLS {
         kept.note(&format!("r{round}"));
         let asked = kept.owner.post(&format!("{}/backups", kept.path()), json!({})).await;
-        assert!([202, 409].contains(&asked.status.as_u16()), "{}", asked.body);
-        tokio::time::sleep(std::time::Duration::from_millis(250 * round)).await;
-        let old = howdah.gateway().port();
-        howdah.kill();
-        howdah.launch().await;
-        kept.owner = howdah.owner();
-        kept.connection = kept.connection.replace(&format!(":{old}/"), &format!(":{}/", howdah.gateway().port()));
+        match asked.status.as_u16() {
+            202 => drop(asked_after.insert(asked.data(202)["id"].as_str().unwrap().to_owned(), round)),
+            // The one before is under way, or is tried again.
+            409 => {}
+            _ => panic!("{}", asked.body),
+        }
+        // The instant is what this is about; nothing is waited for.
+        tokio::time::sleep(Duration::from_millis(dice.random_range(0..800))).await;
+        if dice.random_bool(0.5) {
+            // The next one that there is, or one of several; none, when the backup is done.
+            let victim = eventually("pgBackRest to work, or not to be needed", async || {
+                let found = pgbackrests(howdah.directory().path());
+                match found.choose(&mut dice) {
+                    Some(pid) => Some(Some(*pid)),
+                    None => kept.is_settled().await.then_some(None),
+                }
+            })
+            .await;
+            // It may have ended by itself.
+            killed_pgbackrest += usize::from(victim.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok()));
+        } else {
+            killed_howdah += 1;
+            let old = howdah.gateway().port();
+            howdah.kill();
+            // Its work is taken up at once, and not when nobody has heard of it for a while.
+            let (store, tasks) = howdah.store();
+            let orphaned = "UPDATE workflows SET lease_expires_at = now() - interval '1 s' WHERE state = 'running'";
+            store.session().await.unwrap().execute(orphaned, &[]).await.unwrap();
+            tasks.stop();
+            howdah.launch().await;
+            kept.owner = howdah.owner();
+            kept.connection = kept.connection.replace(&format!(":{old}/"), &format!(":{}/", howdah.gateway().port()));
+        }
+        if dice.random_bool(0.25) {
+            kept.settled().await;
+        }
     }
     kept.settled().await;
-    let completed = kept.backups().await["data"].clone();
-    let completed: Vec<&Value> =
-        completed.as_array().unwrap().iter().filter(|backup| backup["status"] == "completed").collect();
-    assert!(!completed.is_empty());
-    for (n, backup) in completed.iter().enumerate() {
-        let source = json!({"type": "backup", "databaseId": kept.id, "backupId": backup["id"]});
-        let copy = kept.make_from(&format!("copy {n}"), source).await;
-        assert!(notes(&copy).starts_with("r0"), "{backup}");
+    let rounds = begun.elapsed().as_secs();
+    let listed = kept.backups().await["data"].clone();
+    let listed = listed.as_array().unwrap();
+    let completed: Vec<&Value> = listed.iter().filter(|backup| backup["status"] == "completed").collect();
+    eprintln!(
+        "killed Howdah {killed_howdah} times and pgBackRest {killed_pgbackrest} times in {rounds} s: {} of {} backups \
+         are complete",
+        completed.len(),
+        listed.len()
+    );
+    assert!(!completed.is_empty(), "{listed:?}");
+    let all: Vec<String> = (0..KILLS).map(|round| format!("r{round}")).collect();
+    let restored = completed.iter().map(|backup| async {
+        let id = backup["id"].as_str().unwrap();
+        let source = json!({"type": "backup", "databaseId": kept.id, "backupId": id});
+        (id, kept.make_from(id, source).await)
+    });
+    for (id, copy) in futures_util::future::join_all(restored).await {
+        // What was committed before it was asked for is in it, and nothing out of order.
+        let (found, least) = (notes(&copy), asked_after.get(id).map_or(0, |round| *round));
+        assert!(found.starts_with(&all[..=least].join(" ")), "{id} was asked for after r{least}: {found}");
+        assert!(all.join(" ").starts_with(&found), "{found}");
     }
-    assert_eq!(notes(&kept.connection), "r0 r1 r2 r3 r4 r5");
+    assert_eq!(notes(&kept.connection), all.join(" "));
+}
+
+/// The processes of pgBackRest that work for the Howdah on this directory.
+fn pgbackrests(directory: &Path) -> Vec<Pid> {
+    let ours = directory.as_os_str().as_encoded_bytes();
+    let mut found = Vec::new();
+    for process in Path::new("/proc").read_dir().unwrap().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
+            continue;
+        };
+        let read = |name: &str| std::fs::read(process.path().join(name)).unwrap_or_default();
+        // All that it is told is in its environment, and in that of the processes that it starts.
+        let is_one = read("comm").starts_with(b"pgbackrest");
+        if is_one && read("environ").windows(ours.len()).any(|part| part == ours) {
+            found.push(pid);
+        }
+    }
+    found.sort_by_key(|pid| pid.as_raw_nonzero());
+    found
 }
 
 /// The largest file below a directory whose path has this in it.

@@ -21,11 +21,11 @@ use howdah::domain::connections::credential;
 use howdah::domain::databases::{self, NewDatabase};
 use howdah::domain::limits::Quotas;
 use howdah::domain::operations;
-use howdah::domain::projects::{self, NewProject};
+use howdah::domain::projects::{self, NewProject, ProjectChange};
 use howdah::domain::regions::Regions;
 use howdah::domain::restores::{self, Recipe, Source, SourceType};
 use howdah::domain::usage::{self, Period, Sample, Usage};
-use howdah::domain::workspaces;
+use howdah::domain::workspaces::{self, WorkspaceChange};
 use howdah::engine::backups::BackupLabel;
 use howdah::engine::fake::{FakeEngine, NOT_WHOLE, Verb};
 use howdah::engine::local::{LocalConfig, MetadataInstance};
@@ -35,6 +35,7 @@ use howdah::jobs::Workflows;
 use howdah::jobs::backup::BackUpStep;
 use howdah::jobs::database::{DeleteStep, ProvisionStep};
 use howdah::jobs::restore::RestoreStep;
+use howdah::jobs::retention::{self, Schedule};
 use howdah::jobs::trial::TrialStep;
 use howdah::jobs::{self, reconcile};
 use howdah::metadata;
@@ -60,13 +61,16 @@ impl World {
 
     /// At most `max_running` instances run at a time, and deleted databases are kept for `undelete`.
     async fn with(max_running: usize, undelete: SignedDuration) -> Self {
+        Self::on(FakeEngine::new().unwrap(), max_running, undelete).await
+    }
+
+    async fn on(engine: Arc<FakeEngine>, max_running: usize, undelete: SignedDuration) -> Self {
         let directory = Directory::new();
         let metadata = MetadataInstance::open(LocalConfig::new(directory.path().to_owned())).await.unwrap();
         let config = metadata.ensure_started().await.unwrap();
         metadata::migrate(&config).await.unwrap();
         let (tasks, clock) = (Tasks::default(), Clock::system());
         let store = Store::open(config, 8, &tasks).unwrap();
-        let engine = FakeEngine::new().unwrap();
         let limits = engine::Limits { idle_stop: None, max_running };
         let instances = Instances::new(engine.clone(), limits, clock.clone(), tasks.clone());
         let (certificate, key) = tls::self_signed(&["localhost".to_owned()]).unwrap();
@@ -680,6 +684,70 @@ async fn active_databases_are_due_for_a_trial_in_turn() {
     drop(session);
     assert_eq!(due(SignedDuration::ZERO).await, None, "it was tried lately");
     assert_eq!(due(week * 2).await, Some((all[0].0, newer)));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_shorter_retention_moves_the_window_and_removes_what_is_too_old() {
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+    let clock = Clock::manual(Clock::system().now() - DAY * 12);
+    let world = World::on(FakeEngine::with_clock(clock.clone()).unwrap(), 10, SignedDuration::ZERO).await;
+    let (project, database, workflow) = world.create().await;
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    let (app, instances) = (&world.ctx.app, &world.ctx.instances);
+    let workspace = world.actor.workspace();
+    let keep = async |of_workspace: Option<i32>, of_project: Option<i32>| {
+        let tx = app.store.begin().await.unwrap();
+        let change = WorkspaceChange { backup_retention_days: Some(of_workspace) };
+        workspaces::update(&tx, &world.actor, app.clock.now(), workspace, &change).await.unwrap();
+        let change = ProjectChange { backup_retention_days: Some(of_project), ..ProjectChange::default() };
+        projects::update(&tx, &world.actor, app.clock.now(), project.id, &change).await.unwrap();
+        tx.commit().await.unwrap();
+        backups::retention_days(&app.store.session().await.unwrap(), project.id).await.unwrap()
+    };
+    assert_eq!(keep(Some(30), None).await, 30);
+    // A full backup each four days; the last one is four days old.
+    for _ in 0..3 {
+        let tx = app.store.begin().await.unwrap();
+        let full = Some(backups::Kind::Full);
+        let (_, workflow) =
+            backups::create(&tx, &world.actor, app.clock.now(), &app.keyring, database, full).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+        clock.advance(DAY * 4);
+    }
+    let listed = async || {
+        let session = app.store.session().await.unwrap();
+        let found = backups::list(&session, &world.actor, database, 100).await.unwrap().0;
+        let mut ends: Vec<_> = found.iter().map(|backup| backup.completed_at.unwrap()).collect();
+        ends.sort();
+        let window = backups::window(&session, database, app.clock.now()).await.unwrap();
+        assert_eq!(window.earliest(), ends.first().copied(), "the window begins with the oldest backup");
+        ends
+    };
+    let instance = databases::plan(&app.store.session().await.unwrap(), database).await.unwrap().unwrap().instance;
+    let vault = backups::vault(&app.store.session().await.unwrap(), &app.keyring, instance.unwrap()).await.unwrap();
+    let vault = engine::backups::Vault { instance: instance.unwrap(), key: vault.unwrap().key };
+    let look_after = async |left: usize| {
+        let never = Schedule { first: SignedDuration::ZERO, every: SignedDuration::ZERO };
+        let reached = eventually("old backups to go", async || (listed().await.len() == left).then_some(()));
+        tokio::select! {
+            () = retention::retain(world.ctx.clone(), never) => unreachable!("it goes on"),
+            () = reached => {}
+        }
+        assert_eq!(instances.backups(&vault).await.unwrap().len(), left, "the vault holds what is listed");
+    };
+    let all = listed().await;
+    assert_eq!(all.len(), 3);
+    // What reaches back to the first moment that is wanted stays.
+    assert_eq!(keep(None, None).await, backups::RETENTION_DAYS);
+    look_after(2).await;
+    assert_eq!(listed().await, all[1..]);
+    // The project's word counts before the workspace's.
+    assert_eq!(keep(Some(3), Some(7)).await, 7);
+    assert_eq!(keep(Some(3), None).await, 3);
+    look_after(1).await;
+    assert_eq!(listed().await, all[2..]);
     world.end().await;
 }
 
