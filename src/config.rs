@@ -130,7 +130,7 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_BACKUP_DIR", value_name = "DIR")]
     pub backup_dir: Option<PathBuf>,
 
-    /// Back a database that is in use up after so long since the last time; 0: never by itself
+    /// Back a database that is in use, and the metadata, up after so long since the last time; 0: never by itself
     #[arg(long, env = "HOWDAH_BACKUP_EVERY", value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub backup_every: Duration,
 
@@ -145,6 +145,22 @@ pub struct Serve {
     /// Also write the audit log out, a line of JSON each entry: to a file, or to `syslog`
     #[arg(long, env = "HOWDAH_AUDIT_STREAM", value_name = "FILE|syslog")]
     pub audit_stream: Option<String>,
+}
+
+/// What `howdah recover` can be told.
+#[derive(Args, Clone, Debug)]
+pub struct Recover {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
+    pub place: Place,
+
+    /// Where the backups are, of the databases and of Howdah's own metadata
+    #[arg(long, env = "HOWDAH_BACKUP_DIR", value_name = "DIR")]
+    pub backup_dir: PathBuf,
+
+    /// A copy of the lost Howdah's `keys/master.key`
+    #[arg(long, env = "HOWDAH_MASTER_KEY_FILE", value_name = "FILE")]
+    pub master_key_file: PathBuf,
 }
 
 impl Place {

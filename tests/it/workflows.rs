@@ -102,6 +102,7 @@ impl World {
             rates: Rates::default(),
             quotas: Quotas::default(),
             undelete: jiff::SignedDuration::ZERO,
+            metadata_at_risk: std::sync::atomic::AtomicBool::default(),
             tasks: tasks.clone(),
         });
         Self {
