@@ -99,7 +99,7 @@ impl DataDirectory {
         ended.map_err(|error| unusable(&path, &error))
     }
 
-    /// Removes everything from a directory in which a recovery has come to nothing.
+    /// Removes everything from a directory in which a recovery has come to nothing; last what says so.
     ///
     /// # Errors
     /// A sentence when something cannot be removed.
@@ -108,12 +108,12 @@ impl DataDirectory {
             for entry in fs::read_dir(&self.path)? {
                 let entry = entry?;
                 match entry.file_name() {
-                    name if name == "lost+found" => {}
+                    name if name == "lost+found" || name == RECOVERY => {}
                     _ if entry.file_type()?.is_dir() => fs::remove_dir_all(entry.path())?,
                     _ => fs::remove_file(entry.path())?,
                 }
             }
-            Ok(())
+            fs::remove_file(self.path.join(RECOVERY))
         };
         remove().map_err(|error| unusable(&self.path, &error))
     }

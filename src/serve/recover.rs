@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::directory::{DataDirectory, read_key};
-use super::{backups, local};
+use super::{Signals, backups, local};
+use crate::auth::signing::Signer;
 use crate::base::clock::{Clock, format_timestamp};
 use crate::base::error::{Error, describe};
 use crate::base::id::InstanceId;
@@ -24,6 +25,8 @@ use crate::engine::backups::{BackupError, BackupFacts, Backups as _, Progress, P
 use crate::engine::local::{LocalConfig, LocalEngine, MetadataInstance};
 use crate::metadata;
 
+const INTERRUPTED: &str = "interrupted; run the same command again to go on";
+
 /// Recovers into an empty data directory. The error is one sentence with the cure.
 pub async fn recover(config: Recover) -> Result<(), String> {
     if config.place.metadata_url.is_some() {
@@ -33,6 +36,7 @@ pub async fn recover(config: Recover) -> Result<(), String> {
             .to_owned());
     }
     let master_key = read_key(&config.master_key_file)?;
+    let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let defaults = local(&config.place)?;
     let local = LocalConfig { backups: backups(Some(&config.backup_dir), defaults.backups.clone())?, ..defaults };
     if !config.backup_dir.is_dir() {
@@ -50,7 +54,10 @@ pub async fn recover(config: Recover) -> Result<(), String> {
         directory.write_master_key(&master_key)?;
         settle(&engine, &private, &directory, &keyring).await
     };
-    let recovered = recovered.await;
+    let recovered = tokio::select! {
+        recovered = recovered => recovered,
+        () = signals.next() => Err(INTERRUPTED.to_owned()),
+    };
     private.ensure_stopped().await.map_err(|error| error.to_string())?;
     match recovered {
         Ok(recovery) => {
@@ -59,8 +66,9 @@ pub async fn recover(config: Recover) -> Result<(), String> {
             Ok(())
         }
         Err(sentence) => {
-            if !private.exists() {
-                directory.empty()?;
+            // What is left of it is in nobody's way: the next attempt goes on from there.
+            if !private.exists() && sentence != INTERRUPTED {
+                let _ = directory.empty();
             }
             Err(sentence)
         }
@@ -148,7 +156,10 @@ async fn settle(
         let tx = store.begin().await?;
         let installation = metadata::installation(&tx).await?;
         let installation = installation.ok_or_else(|| Error::internal("it belongs to no installation"))?;
-        let recovery = recoveries::begin(&tx, Clock::system().now()).await?;
+        let now = Clock::system().now();
+        // Its key is in the store: this fails with any other master key.
+        Signer::load_or_create(&tx, keyring, now).await?;
+        let recovery = recoveries::begin(&tx, now).await?;
         let known = domain_backups::all_vaults(&tx, keyring).await?;
         tx.commit().await?;
         Ok((installation, recovery, known))

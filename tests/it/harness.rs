@@ -140,9 +140,13 @@ impl Howdah {
     pub fn command(directory: &Path, arguments: &[String]) -> Command {
         let mut command = binary();
         command.arg("serve").arg("--data-dir").arg(directory).args(arguments);
-        for (flag, default) in
-            [("--http", "127.0.0.1:0"), ("--gateway", "127.0.0.1:0"), ("--stock", "2"), ("--undelete", "0")]
-        {
+        for (flag, default) in [
+            ("--http", "127.0.0.1:0"),
+            ("--gateway", "127.0.0.1:0"),
+            ("--stock", "2"),
+            ("--undelete", "0"),
+            ("--backup-every", "0"),
+        ] {
             if !arguments.iter().any(|argument| argument == flag) {
                 command.args([flag, default]);
             }
@@ -372,6 +376,11 @@ impl Answer {
 impl Person {
     pub fn new(url: String, token: Option<String>) -> Self {
         Self { url, token, client: reqwest::Client::builder().timeout(LIMIT).build().unwrap() }
+    }
+
+    /// The same person with the same token, at another Howdah.
+    pub fn on(&self, howdah: &Howdah) -> Self {
+        Self { url: howdah.url(), ..self.clone() }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
