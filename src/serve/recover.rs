@@ -27,7 +27,8 @@ use crate::metadata;
 
 const INTERRUPTED: &str = "interrupted; run the same command again to go on";
 
-/// Recovers into an empty data directory. The error is one sentence with the cure.
+/// Recovers into an empty data directory. The error is one sentence with the cure. Backups inside of the
+/// data directory are refused: that is emptied when nothing comes of it.
 pub async fn recover(config: Recover) -> Result<(), String> {
     if config.place.metadata_url.is_some() {
         return Err("the metadata at --metadata-url is not Howdah's to recover, and its databases cannot be brought \
@@ -41,6 +42,15 @@ pub async fn recover(config: Recover) -> Result<(), String> {
     let local = LocalConfig { backups: backups(Some(&config.backup_dir), defaults.backups.clone())?, ..defaults };
     if !config.backup_dir.is_dir() {
         return Err(format!("there is no directory {}; name the one with the backups", config.backup_dir.display()));
+    }
+    let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if resolved(&config.backup_dir).starts_with(resolved(&local.data_directory)) {
+        return Err(format!(
+            "the backups in {} are inside of the data directory {}, which has to be empty; move them out of it, or \
+             choose another one with --data-dir",
+            config.backup_dir.display(),
+            local.data_directory.display()
+        ));
     }
     local.check()?;
     let directory = DataDirectory::open_for_recovery(&local.data_directory)?;
@@ -87,13 +97,13 @@ async fn bring_back(engine: &Arc<LocalEngine>, keyring: &Keyring, repository: &P
              that is lost"
         ));
     }
-    let mut unopened = None;
+    let mut opened = true;
     for era in eras {
         let vault = metadata::vault(keyring, era);
         let held = match engine.backups(&vault).await {
             Ok(held) => held,
-            Err(error @ BackupError::Damaged(_)) => {
-                unopened = Some(error);
+            Err(BackupError::Damaged(_)) => {
+                opened = false;
                 continue;
             }
             Err(error) => return Err(error.to_string()),
@@ -103,12 +113,12 @@ async fn bring_back(engine: &Arc<LocalEngine>, keyring: &Keyring, repository: &P
             return Ok(());
         }
     }
-    Err(match unopened {
-        Some(error) => format!(
-            "the master key does not open the metadata in {shown} ({error}); name the file with the key of the Howdah \
-             that is lost"
+    Err(match opened {
+        false => format!(
+            "the master key does not open the metadata in {shown}: it is the key of another Howdah, or what is there was \
+             damaged; name the file with the right one with --master-key-file"
         ),
-        None => format!("there is no complete backup of the metadata in {shown}, so that nothing can be recovered"),
+        true => format!("there is no complete backup of the metadata in {shown}, so that nothing can be recovered"),
     })
 }
 
@@ -195,13 +205,19 @@ fn quarters() -> ProgressSink {
 
 fn farewell(directory: &DataDirectory, repository: &Path, recovery: Recovery) -> String {
     let Recovery { databases, provisions, deletes } = recovery;
-    let mut text = format!("\nRecovered into {}. When Howdah serves from it,\n\n", directory.path().display());
-    for (number, what) in [
-        (databases, "brought back from their backups and what was archived after them"),
-        (provisions, "made anew, since they were still being made"),
-        (deletes, "deleted, since they were being deleted"),
+    let mut text =
+        format!("\nRecovered into {}. What Howdah will do when it serves from it:\n\n", directory.path().display());
+    for (what, number) in [
+        ("databases to bring back, from their backups and what was archived after them", databases),
+        ("databases to make anew, since they were still being made", provisions),
+        ("databases to delete, since they were being deleted", deletes),
     ] {
-        text.push_str(&format!("  {number} databases are {what}\n"));
+        if number > 0 {
+            text.push_str(&format!("  {what}: {number}\n"));
+        }
+    }
+    if databases + provisions + deletes == 0 {
+        text.push_str("  there is no database to bring back.\n");
     }
     text.push_str(&format!(
         "\nStart it with the options that it had, among them these:\n\n  howdah serve --data-dir {} --backup-dir {}\n\n\

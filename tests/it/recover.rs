@@ -203,7 +203,11 @@ async fn a_lost_machine_comes_back_on_an_empty_one_and_so_does_the_next() {
     let text = refusal(Howdah::command(data, &elsewhere.arguments()));
     assert!(text.contains("howdah recover"), "{text}");
     let said = elsewhere.recovered(data);
-    assert!(said.contains("3 databases are brought back") && said.contains(&stray), "{said}");
+    assert!(
+        said.contains("databases to bring back, from their backups and what was archived after them: 3")
+            && said.contains(&stray),
+        "{said}"
+    );
     assert!(said.contains("howdah serve"), "{said}");
     assert!(machines[1].servers().is_empty(), "nothing is left running");
     let text = refusal(elsewhere.recover(data));
@@ -270,6 +274,12 @@ fn refuses_what_cannot_be_recovered(elsewhere: &Elsewhere, data: &Path) {
     std::fs::create_dir(&empty).unwrap();
     let text = refusal(elsewhere.recover_with(data, &empty, &elsewhere.key()));
     assert!(text.contains("no backup of the metadata"), "{text}");
+
+    let inside = data.join("backups");
+    std::fs::create_dir(&inside).unwrap();
+    let text = refusal(elsewhere.recover_with(data, &inside, &elsewhere.key()));
+    assert!(text.contains("inside of the data directory"), "{text}");
+    std::fs::remove_dir(&inside).unwrap();
 
     std::fs::write(data.join("holiday.jpg"), "").unwrap();
     let text = refusal(elsewhere.recover(data));
