@@ -139,7 +139,7 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_BACKUP_QUEUE", value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub backup_queue: u32,
 
-    /// Back a database that is in use up after so long since the last time; 0: never by itself
+    /// Back a database that is in use, and the metadata, up after so long since the last time; 0: never by itself
     #[arg(long, env = "HOWDAH_BACKUP_EVERY", value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub backup_every: Duration,
 
@@ -204,6 +204,26 @@ pub enum UriStyle {
     Host,
     /// `host/bucket`
     Path,
+}
+
+/// What `howdah recover` can be told.
+#[derive(Args, Clone, Debug)]
+pub struct Recover {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
+    pub place: Place,
+
+    /// Where the backups are, of the databases and of Howdah's own metadata
+    #[arg(long, env = "HOWDAH_BACKUP_DIR", value_name = "DIR")]
+    pub backup_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
+    pub backup_s3: BackupS3,
+
+    /// A copy of the lost Howdah's `keys/master.key`
+    #[arg(long, env = "HOWDAH_MASTER_KEY_FILE", value_name = "FILE")]
+    pub master_key_file: PathBuf,
 }
 
 impl Place {

@@ -7,7 +7,7 @@ use super::failure::EXIT_CODES;
 
 /// The groups; what is in none stands in the last one.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("The platform", &["serve", "migrate", "issue-token", "openapi"]),
+    ("The platform", &["serve", "recover", "migrate", "issue-token", "openapi"]),
     ("As whom", &["login", "logout", "whoami"]),
     (
         "What is on it",

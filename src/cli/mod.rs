@@ -70,6 +70,15 @@ enum Command {
     /// `howdah serve` does this at each start; this is for those who want to do it before.
     Migrate(config::Place),
 
+    /// Bring everything back on an empty machine, from backups and the master key
+    ///
+    /// Restores Howdah's own metadata into a new or empty data directory, and notes what has to be done
+    /// about the databases: `howdah serve` then brings each of them back to what was archived last.
+    /// Tokens and connection strings stay good. It can be run again after it was interrupted. Make sure
+    /// that the lost Howdah does not run any more; docs/recovery.md says what else to think of.
+    #[command(after_help = RECOVER_EXAMPLES)]
+    Recover(config::Recover),
+
     /// Make a token that may do everything in the first workspace, and print it
     ///
     /// For whoever has lost every token: on the machine itself, as the user that Howdah runs as,
@@ -117,6 +126,11 @@ Examples:
 
 More detail in the logs: RUST_LOG=howdah=debug";
 
+const RECOVER_EXAMPLES: &str = "\
+Example:
+  howdah recover --backup-dir /mnt/backups --master-key-file /mnt/usb/master.key
+  howdah serve --backup-dir /mnt/backups";
+
 const COMPLETION_EXAMPLES: &str = "\
 Examples:
   howdah completions bash > /etc/bash_completion.d/howdah
@@ -142,6 +156,7 @@ pub fn main() -> ExitCode {
     match command {
         Command::Serve(config) => platform(serve::run(*config)),
         Command::Migrate(place) => platform(serve::migrate(place)),
+        Command::Recover(config) => platform(serve::recover(config)),
         Command::IssueToken(place) => platform(serve::issue_token(place)),
         Command::Openapi => {
             print(&openapi());

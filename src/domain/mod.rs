@@ -13,6 +13,7 @@ pub mod integrations;
 pub mod limits;
 pub mod operations;
 pub mod projects;
+pub mod recoveries;
 pub mod regions;
 pub mod restores;
 pub mod service_tokens;

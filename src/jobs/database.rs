@@ -177,6 +177,15 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
 /// What was committed last is in a vault before the instance goes, by a delete or a restore in place,
 /// neither of which is held up for ever by a repository that does not answer or an instance that is broken.
 pub(super) async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan, instance: InstanceId) -> Result<(), StepError> {
+    if !ctx.instances.list().await.map_err(from_engine)?.iter().any(|facts| facts.id == instance) {
+        tracing::warn!(
+            database.id = %plan.id, instance.id = %instance,
+            "the instance of {} was lost: its vault ends with what was archived by then", plan.id
+        );
+        let tx = ctx.app.store.begin().await?;
+        backups::record_lost_end(&tx, instance, ctx.app.clock.now()).await?;
+        return Ok(tx.commit().await?);
+    }
     let kept = async {
         let used = stop_and_measure(ctx, plan.id, instance).await?;
         let session = ctx.app.store.session().await?;

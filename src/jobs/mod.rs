@@ -3,7 +3,9 @@
 pub mod audit;
 pub mod backup;
 pub mod database;
+pub mod metadata;
 pub mod reconcile;
+pub mod recovery;
 pub mod restore;
 pub mod retention;
 pub mod trial;
@@ -16,7 +18,7 @@ use async_trait::async_trait;
 use crate::app::JobCtx;
 use crate::base::error::Result;
 use crate::base::store::Tx;
-use crate::domain::{backups, databases, restores};
+use crate::domain::{backups, databases, recoveries, restores};
 use crate::queue::{Handler, Job, Reason, StepError};
 
 /// Workflows that copy whole databases. They have workers of their own, so that a create never waits for
@@ -25,6 +27,7 @@ pub const LONG: &[&str] = &[
     backups::BACK_UP.name,
     backups::VERIFY.name,
     restores::RESTORE.name,
+    recoveries::RECOVER.name,
     databases::COPY.name,
     databases::DELETE.name,
 ];
@@ -43,14 +46,17 @@ impl Handler for Workflows {
             kind if kind == backups::BACK_UP.name => backup::back_up(&self.0, job, step).await,
             kind if kind == backups::VERIFY.name => trial::verify(&self.0, job, step).await,
             kind if kind == restores::RESTORE.name => restore::restore(&self.0, job, step).await,
+            kind if kind == recoveries::RECOVER.name => recovery::recover(&self.0, job, step).await,
             other => Err(unknown("workflow", other)),
         }
     }
 
-    /// A delete never gives up: what people wanted gone must go. A restore in place and a trial do by
-    /// themselves, since they have to put things back or remove what they made.
+    /// A delete never gives up: what people wanted gone must go. Nor does a recovery: there is nothing
+    /// else. A restore in place and a trial do by themselves, since they have to put things back or
+    /// remove what they made.
     fn may_give_up(&self, kind: &str) -> bool {
-        ![databases::DELETE.name, restores::RESTORE.name, backups::VERIFY.name].contains(&kind)
+        let steadfast = [databases::DELETE, recoveries::RECOVER, restores::RESTORE, backups::VERIFY];
+        !steadfast.iter().any(|steadfast| steadfast.name == kind)
     }
 
     async fn failed(&self, tx: &Tx, job: &Job, kind: &str, reason: &Reason) -> Result<()> {
@@ -59,6 +65,10 @@ impl Handler for Workflows {
         }
         if kind == backups::BACK_UP.name {
             backups::mark_failed(tx, job.subject.into(), reason.explanation()).await?;
+        }
+        if kind == recoveries::RECOVER.name {
+            restores::put_back(tx, job.subject.into(), Some(reason.explanation())).await?;
+            restores::finish(tx, job.subject.into()).await?;
         }
         Ok(())
     }

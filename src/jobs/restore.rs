@@ -9,7 +9,8 @@ use crate::base::id::{BackupId, DatabaseId};
 use crate::domain::backups::{self, Backup};
 use crate::domain::databases::{self, Plan};
 use crate::domain::restores::{self, RESTORE, Restore};
-use crate::engine::backups::{BackupKind, BackupLabel, RecoverTo, Vault};
+use crate::engine::EngineError;
+use crate::engine::backups::{BackupError, BackupKind, BackupLabel, RecoverTo, Vault};
 use crate::queue::{Job, Reason, StepError};
 
 const SOURCE_GONE: &str = "what it was to be made from is gone; delete it and choose another source";
@@ -201,7 +202,12 @@ pub(super) async fn bring_back(ctx: &JobCtx, job: &Job, restore: &Restore) -> Re
 /// Brings into the vault what is not in it yet. For a moment that is, the instance need not be well: it
 /// may be the reason for the restore.
 async fn flush(ctx: &JobCtx, vault: &Vault, to: RecoverTo) -> Result<(), StepError> {
-    let Err(error) = ctx.instances.flush_archive(vault).await else { return Ok(()) };
+    let error = match ctx.instances.flush_archive(vault).await {
+        Ok(()) => return Ok(()),
+        // It was lost with its machine: what is in the vault is all there is.
+        Err(BackupError::Engine(EngineError::Missing(_))) => return Ok(()),
+        Err(error) => error,
+    };
     let archived = backups::archived_until(&ctx.app.store.session().await?, vault.instance).await?;
     match to {
         RecoverTo::Time(moment) if archived.is_some_and(|archived| moment <= archived) => {

@@ -285,6 +285,17 @@ pub async fn retry(tx: &Tx, id: WorkflowId) -> Result<bool> {
     Ok(true)
 }
 
+/// Lets all workflows of a kind that have not ended begin with their first step, whoever works on them;
+/// given `ended_badly`, those too that failed or were called off will do so when they are tried again.
+pub async fn begin_anew(tx: &Tx, kind: Kind, ended_badly: bool) -> Result<()> {
+    store::begin_anew(tx, kind, ended_badly).await
+}
+
+/// Ends all workflows that are of none of these kinds, as failed.
+pub async fn end_others(tx: &Tx, kinds: &[Kind], explanation: &str) -> Result<()> {
+    store::end_others(tx, kinds, explanation).await
+}
+
 /// How a workflow ended, or `None` when it has not within `limit`. Holds no transaction meanwhile.
 ///
 /// `announcements` must have been subscribed before the workflow's transaction committed.

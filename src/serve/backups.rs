@@ -17,15 +17,23 @@ const KEY_SECRET: &str = "HOWDAH_BACKUP_S3_KEY_SECRET";
 /// A sentence with the cure when the options do not say one place.
 pub(super) fn config(config: &Serve, defaults: BackupConfig) -> Result<BackupConfig, String> {
     let defaults = BackupConfig { queue_limit: u64::from(config.backup_queue) << 20, ..defaults };
-    let repository = match (&config.backup_dir, &config.backup_s3.bucket) {
-        (None, None) => return Ok(defaults),
+    let repository = repository(config.backup_dir.as_deref(), &config.backup_s3)?.or(defaults.repository);
+    Ok(BackupConfig { repository, ..defaults })
+}
+
+/// The place that the options name, if they name one.
+///
+/// # Errors
+/// A sentence with the cure when they do not name one place.
+pub(super) fn repository(directory: Option<&Path>, bucket: &BackupS3) -> Result<Option<Repository>, String> {
+    match (directory, &bucket.bucket) {
+        (None, None) => Ok(None),
         (Some(_), Some(_)) => {
-            return Err("backups are kept in one place; give either --backup-dir or --backup-s3-bucket".to_owned());
+            Err("backups are kept in one place; give either --backup-dir or --backup-s3-bucket".to_owned())
         }
-        (Some(directory), None) => Repository::Directory(absolute(directory, "--backup-dir")?),
-        (None, Some(bucket)) => Repository::S3(bucket_of(bucket, &config.backup_s3, |name| std::env::var(name).ok())?),
-    };
-    Ok(BackupConfig { repository: Some(repository), ..defaults })
+        (Some(directory), None) => absolute(directory, "--backup-dir").map(Repository::Directory).map(Some),
+        (None, Some(name)) => bucket_of(name, bucket, |name| std::env::var(name).ok()).map(Repository::S3).map(Some),
+    }
 }
 
 fn bucket_of(bucket: &str, options: &BackupS3, environment: impl Fn(&str) -> Option<String>) -> Result<S3, String> {

@@ -5,10 +5,12 @@ mod directory;
 mod first_start;
 pub mod init;
 mod logs;
+mod recover;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -16,6 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_postgres::config::{Host, SslMode};
 
 use self::directory::DataDirectory;
+pub use self::recover::recover;
 use crate::app::{App, JobCtx, PublicAddresses};
 use crate::base::clock::Clock;
 use crate::base::error::describe;
@@ -27,7 +30,7 @@ use crate::cli::print;
 use crate::config::{Place, Serve};
 use crate::domain::regions::Regions;
 use crate::engine::local::{LocalConfig, LocalEngine, MetadataInstance};
-use crate::engine::{Instances, Limits};
+use crate::engine::{EngineError, Instances, Limits};
 use crate::gateway::{self, Gateway};
 use crate::jobs::{self, Workflows, reconcile, retention, trial, usage};
 use crate::queue::{Lane, Runner};
@@ -58,7 +61,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
     local.check()?;
     let regions = Regions::parse(&config.regions)?;
     config.audit_stream.as_deref().map(|target| jobs::audit::Target::parse(target).check()).transpose()?;
-    let directory = DataDirectory::lock_existing(&local.data_directory)?;
+    let directory = DataDirectory::open_to_serve(&local.data_directory)?;
     let http_listener = listen(config.http, "--http").await?;
     drop(listen(config.gateway, "--gateway").await?);
     let tls_files = tls_files(&config)?;
@@ -155,7 +158,7 @@ pub async fn migrate(place: Place) -> Result<(), String> {
             Some(config) => (config, None),
             None => {
                 local.check()?;
-                let directory = match DataDirectory::lock_existing(&local.data_directory)? {
+                let directory = match DataDirectory::open_to_serve(&local.data_directory)? {
                     Some(directory) => directory,
                     None => DataDirectory::create(&local.data_directory)?,
                 };
@@ -233,11 +236,14 @@ async fn start(
     let keyring = Keyring::new(&master_key);
     let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
     backups::check(&engine, config).await?;
-    let store_config = match external {
-        Some(config) => config,
+    let (store_config, own) = match external {
+        Some(config) => (config, None),
         None => {
             let instance = started.private.insert(engine.metadata());
-            instance.ensure_started().await.map_err(|error| format!("cannot start the metadata instance: {error}"))?
+            let started = async { Ok((instance.ensure_started().await?, instance.id().await?)) };
+            let started: Result<_, EngineError> = started.await;
+            let (config, id) = started.map_err(|error| format!("cannot start the metadata instance: {error}"))?;
+            (config, Some((engine.clone(), id)))
         }
     };
     metadata::migrate(&store_config)
@@ -292,6 +298,7 @@ async fn start(
         rates: config.rates(),
         quotas: config.quotas(),
         undelete: config.undelete(),
+        metadata_at_risk: AtomicBool::default(),
         tasks: tasks.clone(),
     });
     let ctx = Arc::new(JobCtx { app: app.clone(), instances: instances.clone(), gateway: gateway_address });
@@ -306,6 +313,9 @@ async fn start(
     tasks.spawn(retention::archive(ctx.clone()));
     tasks.spawn(retention::retain(ctx.clone(), config.schedule()));
     tasks.spawn(trial::hold(ctx.clone(), config.drill_every()));
+    if let Some((engine, id)) = own {
+        tasks.spawn(jobs::metadata::back_up(ctx.clone(), engine, id, config.schedule()));
+    }
     tasks.spawn(usage::measure(ctx.clone()));
     tasks.spawn(usage::record(ctx.clone(), measurements));
     tasks.spawn(reconcile::housekeeping(ctx.clone(), runner));
@@ -437,11 +447,13 @@ fn banner(addresses: &Addresses, directory: &DataDirectory, is_first: bool) -> S
     if is_first {
         let token = directory.path().join("initial-token");
         text.push_str(&format!(
-            "  Token     in {token}\n\nMake a database:\n\n  curl -X POST http://{http}/v1/projects \\\n       \
+            "  Token     in {token}\n  Key       in {key}: keep a copy on another machine;\n            \
+             without it no backup can be opened (docs/recovery.md)\n\nMake a database:\n\n  curl -X POST http://{http}/v1/projects \\\n       \
              -H \"Authorization: Bearer $(cat {token})\" \\\n       \
              -H 'Content-Type: application/json' \\\n       \
              -d '{{\"name\":\"my_project\",\"region\":\"us-east-1\"}}'\n",
-            token = token.display()
+            token = token.display(),
+            key = directory.master_key_file().display()
         ));
     }
     text.push('\n');

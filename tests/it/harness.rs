@@ -157,6 +157,7 @@ impl Howdah {
             ("--stock", "2"),
             ("--undelete", "0"),
             ("--drill-every", "0"),
+            ("--backup-every", "0"),
         ] {
             if !arguments.iter().any(|argument| argument == flag) {
                 command.args([flag, default]);
@@ -387,6 +388,11 @@ impl Answer {
 impl Person {
     pub fn new(url: String, token: Option<String>) -> Self {
         Self { url, token, client: reqwest::Client::builder().timeout(LIMIT).build().unwrap() }
+    }
+
+    /// The same person with the same token, at another Howdah.
+    pub fn on(&self, howdah: &Howdah) -> Self {
+        Self { url: howdah.url(), ..self.clone() }
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -29,6 +29,7 @@ mod migrations;
 mod openapi;
 mod operations;
 mod projects;
+mod recover;
 mod schemathesis;
 mod sdk;
 mod service_tokens;

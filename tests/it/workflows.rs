@@ -22,6 +22,7 @@ use howdah::domain::databases::{self, NewDatabase};
 use howdah::domain::limits::Quotas;
 use howdah::domain::operations;
 use howdah::domain::projects::{self, NewProject, ProjectChange};
+use howdah::domain::recoveries::{self, RECOVER};
 use howdah::domain::regions::Regions;
 use howdah::domain::restores::{self, Recipe, Source, SourceType};
 use howdah::domain::usage::{self, Period, Sample, Usage};
@@ -34,6 +35,7 @@ use howdah::gateway::{self, Gateway, tls};
 use howdah::jobs::Workflows;
 use howdah::jobs::backup::BackUpStep;
 use howdah::jobs::database::{DeleteStep, ProvisionStep};
+use howdah::jobs::recovery::RecoverStep;
 use howdah::jobs::restore::RestoreStep;
 use howdah::jobs::retention::{self, Schedule};
 use howdah::jobs::trial::TrialStep;
@@ -110,6 +112,7 @@ impl World {
             rates: Rates::default(),
             quotas: Quotas::default(),
             undelete,
+            metadata_at_risk: std::sync::atomic::AtomicBool::default(),
             tasks: tasks.clone(),
         });
         Self {
@@ -245,6 +248,23 @@ impl World {
         let row = tx.query_one(select, &[&database.uuid()]).await.unwrap();
         tx.commit().await.unwrap();
         row.get::<_, uuid::Uuid>("id").into()
+    }
+
+    /// Every instance is gone, and the metadata has been brought back.
+    async fn lose_machine(&self) {
+        for facts in self.ctx.instances.list().await.unwrap() {
+            self.ctx.instances.ensure_destroyed(facts.id).await.unwrap();
+        }
+        let tx = self.ctx.app.store.begin().await.unwrap();
+        recoveries::begin(&tx, self.ctx.app.clock.now()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// The one workflow on a database that has not ended.
+    async fn open_workflow(&self, database: DatabaseId) -> WorkflowId {
+        let session = self.ctx.app.store.session().await.unwrap();
+        let select = "SELECT id FROM workflows WHERE subject = $1 AND state = 'waiting'";
+        session.query_one(select, &[&database.uuid()]).await.unwrap().get::<_, uuid::Uuid>("id").into()
     }
 
     async fn status(&self, database: DatabaseId) -> databases::Database {
@@ -748,6 +768,88 @@ async fn a_shorter_retention_moves_the_window_and_removes_what_is_too_old() {
     assert_eq!(keep(Some(3), None).await, 3);
     look_after(1).await;
     assert_eq!(listed().await, all[2..]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn recoveries_survive_a_failure_at_every_step() {
+    let world = World::new().await;
+    let (project, database, workflow) = world.create().await;
+    world.runner().drive(workflow).await.unwrap();
+    world.back_up(database).await;
+    for step in RecoverStep::ALL.iter().map(|step| step.name()) {
+        for fault in FAULTS {
+            let runner = world.runner().with_faults(once(RECOVER.name, step, fault));
+            world.lose_machine().await;
+            assert_eq!(world.status(database).await.status, databases::Status::Recovering);
+            let workflow = world.open_workflow(database).await;
+            assert_eq!(runner.drive(workflow).await.unwrap(), Some(State::Succeeded), "{step} {fault:?}");
+            assert_eq!(world.status(database).await.status, databases::Status::Ready, "{step} {fault:?}");
+            assert_eq!((world.instance_count().await, world.count("restores").await), (1, 0));
+            // The machine may be lost again before the first backup of the new era.
+            if fault != Fault::After {
+                let first = world.open_workflow(database).await;
+                assert_eq!(runner.drive(first).await.unwrap(), Some(State::Succeeded), "{step} {fault:?}");
+            }
+        }
+    }
+    let workflow = world.delete(&project, database).await;
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    for table in ["databases", "vaults", "backups", "restores"] {
+        assert_eq!(world.count(table).await, 0, "{table}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_was_under_way_when_the_machine_was_lost_is_settled() {
+    let world = World::new().await;
+    let runner = world.runner();
+    let (store, clock) = (&world.ctx.app.store, &world.ctx.app.clock);
+    let made = async || {
+        let (project, database, workflow) = world.create().await;
+        runner.drive(workflow).await.unwrap();
+        (project, database)
+    };
+    let (_, unfinished, provision) = world.create().await;
+    world.set("step = 'prove_ready'").await;
+    let (_, without_backup) = made().await;
+    let (going, deleted) = made().await;
+    let delete = world.delete(&going, deleted).await;
+    let (_, restored) = made().await;
+    let backup = world.back_up(restored).await;
+    let tx = store.begin().await.unwrap();
+    let source = Source::Backup { database: restored, backup, to: None };
+    let (_, restore) = restores::start_in_place(&tx, &world.actor, clock.now(), restored, &source).await.unwrap();
+    tx.commit().await.unwrap();
+    let session = store.session().await.unwrap();
+    // Its instance was there, and went with the machine.
+    session.execute("UPDATE workflows SET step = 'take_over' WHERE id = $1", &[&restore.uuid()]).await.unwrap();
+    let (_, backed_up) = made().await;
+    let tx = store.begin().await.unwrap();
+    let keyring = &world.ctx.app.keyring;
+    let (_, backup) = backups::create(&tx, &world.actor, clock.now(), keyring, backed_up, None).await.unwrap();
+    tx.commit().await.unwrap();
+
+    world.lose_machine().await;
+    // Twice is as good as once.
+    world.lose_machine().await;
+    assert_eq!(runner.drive(backup).await.unwrap(), Some(State::Failed));
+    assert_eq!(runner.drive(provision).await.unwrap(), Some(State::Succeeded));
+    assert_eq!(world.status(unfinished).await.status, databases::Status::Ready);
+    assert_eq!(runner.drive(delete).await.unwrap(), Some(State::Succeeded));
+    assert!(databases::plan(&session, deleted).await.unwrap().is_none());
+    assert_eq!(runner.drive(restore).await.unwrap(), Some(State::Succeeded));
+    assert_eq!(world.status(restored).await.status, databases::Status::Ready);
+    for database in [without_backup, backed_up] {
+        let recovery = world.open_workflow(database).await;
+        assert_eq!(runner.drive(recovery).await.unwrap(), Some(State::Failed));
+        let failed = world.status(database).await;
+        assert_eq!(failed.status, databases::Status::Failure);
+        assert!(failed.status_reason.unwrap().contains("lost before its first backup"));
+    }
+    assert_eq!((world.count("restores").await, world.instance_count().await), (0, 2));
+    drop(session);
     world.end().await;
 }
 

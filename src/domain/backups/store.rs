@@ -515,7 +515,7 @@ pub(super) async fn outlived(session: &Session, now: Timestamp, default_days: i3
                JOIN projects p ON p.id = d.project_id
                JOIN workspaces w ON w.id = p.workspace_id
               WHERE (d.forget_at <= $1
-                     OR d.deleted_at IS NULL AND v.closed_at < $1 - make_interval(days => coalesce(p.backup_retention_days,
+                     OR d.deleted_at IS NULL AND d.status <> 'recovering' AND v.closed_at < $1 - make_interval(days => coalesce(p.backup_retention_days,
                                                                           w.backup_retention_days,
                                                                           $2)))
                 AND NOT EXISTS (SELECT
@@ -527,6 +527,7 @@ pub(super) async fn outlived(session: &Session, now: Timestamp, default_days: i3
     Ok(session.query(&statement, &[&now, &default_days]).await?.iter().map(read_vault).collect())
 }
 
+/// What a database is being brought back from is left as it is.
 pub(super) async fn retentions(session: &Session) -> Result<Vec<(Uuid, Option<i32>)>> {
     let statement = session
         .prepare_cached(
@@ -534,7 +535,8 @@ pub(super) async fn retentions(session: &Session) -> Result<Vec<(Uuid, Option<i3
                FROM vaults v
                JOIN databases d ON d.id = v.database_id
                JOIN projects p ON p.id = d.project_id
-               JOIN workspaces w ON w.id = p.workspace_id",
+               JOIN workspaces w ON w.id = p.workspace_id
+              WHERE d.status <> 'recovering' OR d.deleted_at IS NOT NULL",
         )
         .await?;
     let rows = session.query(&statement, &[]).await?;

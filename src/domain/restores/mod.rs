@@ -224,6 +224,24 @@ pub async fn start_in_place(
     Ok((after, operation))
 }
 
+/// Records that a database is to be brought back from its own vaults, since its instance was lost.
+/// If that cannot be done it stands at `failure`.
+pub async fn plan_recovery(tx: &Tx, database: DatabaseId, instance: InstanceId) -> Result<()> {
+    let recipe =
+        Recipe { source_type: SourceType::Database, source_database: database, backup: None, target_time: None };
+    store::insert(tx, database, instance, &recipe, Some(Status::Failure)).await?;
+    store::set_status(tx, database, Status::Recovering).await?;
+    tx.announce(Channel::DatabaseChanged, &database.bare()).await
+}
+
+/// Lets a restore in place begin anew, into another instance: what it had restored so far was lost, and
+/// so was what it would have put back.
+pub async fn begin_anew(tx: &Tx, database: DatabaseId, instance: InstanceId) -> Result<()> {
+    store::begin_anew(tx, database, instance).await?;
+    store::set_status(tx, database, Status::Recovering).await?;
+    tx.announce(Channel::DatabaseChanged, &database.bare()).await
+}
+
 /// The restore under way of a database, if there is one.
 pub async fn find(session: &Session, database: DatabaseId) -> Result<Option<Restore>> {
     store::find(session, database).await

@@ -80,6 +80,18 @@ pub(super) async fn set_status(tx: &Tx, database: DatabaseId, status: Status) ->
     Ok(())
 }
 
+pub(super) async fn begin_anew(tx: &Tx, database: DatabaseId, instance: InstanceId) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE restores
+                SET instance_id = $2, status_before = 'failure', failure_cause = NULL, failure_reason = NULL
+              WHERE database_id = $1",
+        )
+        .await?;
+    tx.execute(&statement, &[&database.uuid(), &instance.uuid()]).await?;
+    Ok(())
+}
+
 pub(super) async fn find(session: &Session, database: DatabaseId) -> Result<Option<Restore>> {
     let statement = session
         .prepare_cached(

@@ -11,8 +11,7 @@ use crate::base::secret::Secret;
 use crate::engine::EngineError;
 use crate::engine::backups::{
     ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, CheckFacts, Gap, Obstacle, Progress,
-    ProgressSink,
-    RecoverTo, RestoreFacts, Retention, Vault,
+    ProgressSink, RecoverTo, RestoreFacts, Retention, Vault,
 };
 
 /// The text in an instance that a check finds damaged.

@@ -25,7 +25,8 @@ use super::vault::Holdings;
 use crate::base::id::InstanceId;
 use crate::engine::EngineError;
 use crate::engine::backups::{BackupError, BackupFacts, Progress, ProgressSink, RecoverTo, Vault};
-use crate::engine::local::configuration::{Access, Purpose};
+use crate::engine::local::configuration::Access;
+use crate::engine::local::metadata::purpose_of;
 use crate::engine::local::place::{Manifest, Place};
 use crate::engine::local::process::{Says, Server, says};
 use crate::engine::local::session::{ask, ask_for_text};
@@ -45,6 +46,7 @@ const QUIET: Duration = Duration::from_millis(500);
 /// A private server in recovery. It ends with this.
 pub(super) struct Recovery<'a> {
     engine: &'a LocalEngine,
+    target: InstanceId,
     source: &'a Vault,
     holdings: &'a Holdings,
     place: &'a Place,
@@ -96,9 +98,9 @@ impl<'a> Recovery<'a> {
             copy().map_err(failed(DOING))
         })
         .await?;
-        let server = launch(engine, place, manifest, to).await?;
+        let server = launch(engine, target, place, manifest, to).await?;
         let checksums = Mutex::default();
-        Ok(Self { engine, source, holdings, place, manifest, to, server, scratch, checksums })
+        Ok(Self { engine, target, source, holdings, place, manifest, to, server, scratch, checksums })
     }
 
     /// Brings the server what it needs, until it has left the recovery where it should.
@@ -135,7 +137,7 @@ impl<'a> Recovery<'a> {
         }
         if matches!(self.to, RecoverTo::Time(_)) && !self.comes_to_an_end().await? {
             start::stop(self.place, self.manifest, Some(self.server.clone())).await?;
-            self.server = launch(self.engine, self.place, self.manifest, RecoverTo::Latest).await?;
+            self.server = launch(self.engine, self.target, self.place, self.manifest, RecoverTo::Latest).await?;
         }
         // It goes through all that is there before it obeys.
         self.promote().await?;
@@ -325,13 +327,14 @@ impl Drop for Recovery<'_> {
 
 async fn launch(
     engine: &LocalEngine,
+    target: InstanceId,
     place: &Place,
     manifest: &Manifest,
     to: RecoverTo,
 ) -> Result<Arc<Server>, EngineError> {
     // Nobody else is in it, and where users are shared nobody knows its origin's password.
     let access = Access { separate_users: true, own_name: engine.machine.access.own_name.clone() };
-    start::launch(&engine.machine, place, manifest, Purpose::Tenant, access, settings(to)).await
+    start::launch(&engine.machine, place, manifest, purpose_of(target), access, settings(to)).await
 }
 
 /// What a server that recovers is told beside what every one is.

@@ -21,6 +21,8 @@ use crate::base::id::InstanceId;
 use crate::engine::backups::{
     BackupError, BackupFacts, BackupLabel, Progress, ProgressSink, RecoverTo, RestoreFacts, Vault,
 };
+use crate::engine::local::configuration::Purpose;
+use crate::engine::local::metadata::purpose_of;
 use crate::engine::local::place::{GROUP_ACCESS, Manifest, Place, make_directory};
 use crate::engine::local::session::{ask_for_text, renew_password};
 use crate::engine::local::template::failed;
@@ -64,7 +66,7 @@ impl LocalEngine {
 
         let mut recovery = Recovery::begin(self, target, source, &holdings, &place, &manifest, to).await?;
         recovery.go_through_wal(&backup, &progress).await?;
-        let facts = self.take_over(&place, &backup).await?;
+        let facts = self.take_over(target, &place, &backup).await?;
         recovery.stop().await?;
         let facts = RestoreFacts { milliseconds: begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX), ..facts };
         self.finish(target, &place, manifest, &facts).await?;
@@ -151,7 +153,12 @@ impl LocalEngine {
     }
 
     /// Notes what has been brought back, and takes from the instance what it shares with its origin.
-    async fn take_over(&self, place: &Place, backup: &BackupFacts) -> Result<RestoreFacts, BackupError> {
+    async fn take_over(
+        &self,
+        target: InstanceId,
+        place: &Place,
+        backup: &BackupFacts,
+    ) -> Result<RestoreFacts, BackupError> {
         let say = |error| unanswered(DOING, error);
         let commit = "SELECT pg_catalog.to_char(pg_catalog.pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', \
                       'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
@@ -165,7 +172,7 @@ impl LocalEngine {
             let dismiss = format!("ALTER ROLE {BACKUP_ROLE} NOLOGIN PASSWORD NULL");
             ask_for_text(place, &dismiss).await.map_err(say)?;
         }
-        if !self.machine.access.separate_users {
+        if purpose_of(target) == Purpose::Tenant && !self.machine.access.separate_users {
             renew_password(place).await.map_err(say)?;
         }
         Ok(RestoreFacts { last_commit_at, timeline, bytes: backup.size, milliseconds: 0 })

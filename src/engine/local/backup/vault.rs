@@ -1,9 +1,10 @@
 //! What a vault holds, as pgBackRest says it, and taking things out of it.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -11,10 +12,12 @@ use serde::Deserialize;
 use super::archiver::Archive;
 use super::program::{Failure, PgBackRest};
 use super::record::Record;
-use super::repository::Repository;
+use super::repository::{METADATA, Repository};
 use super::segment::Segment;
 use crate::base::id::InstanceId;
+use crate::base::secret::Secret;
 use crate::engine::backups::{BackupError, BackupFacts, BackupKind, BackupLabel, Gap, Retention, Vault};
+use crate::engine::local::metadata::{generate_id, is_metadata};
 use crate::engine::local::place::make_directory;
 use crate::engine::local::template::{failed, give};
 use crate::engine::local::{LocalEngine, Machine, blocking, passable};
@@ -265,6 +268,45 @@ impl LocalEngine {
         }
         let work = self.machine.backup_work(vault.instance);
         Ok(blocking(DOING, move || remove_tree(work).map_err(failed(DOING))).await?)
+    }
+
+    /// The instances that have a vault in the repository, and the metadata instances that have one; each
+    /// oldest first.
+    pub async fn vaults(&self) -> Result<(Vec<InstanceId>, Vec<InstanceId>), BackupError> {
+        let all = self.listed("").await?.into_iter().filter(|id| !is_metadata(*id) && !id.uuid().is_nil()).collect();
+        let metadata = self.listed(METADATA).await?.into_iter().filter(|id| is_metadata(*id)).collect();
+        Ok((all, metadata))
+    }
+
+    /// The vaults in this directory of the repository.
+    async fn listed(&self, directory: &'static str) -> Result<Vec<InstanceId>, BackupError> {
+        const DOING: &str = "look into the repository";
+        let names: Vec<String> = match self.machine.repository() {
+            Repository::Directory(path) => {
+                blocking(DOING, move || match fs::read_dir(path.join(directory)) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                    entries => entries
+                        .and_then(|entries| {
+                            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+                        })
+                        .map_err(failed(DOING)),
+                })
+                .await?
+            }
+            Repository::S3(s3) => {
+                // Names of objects are no secret, and whose vault it would be does not matter.
+                let nobody = Vault { instance: generate_id(Timestamp::UNIX_EPOCH), key: Secret::new("none") };
+                let path = Path::new("/").join(&s3.prefix).join(directory);
+                let command = PgBackRest::new(&self.machine, &nobody)?.with("REPO1_PATH", path);
+                let said = command.run(&["--output=json", "repo-ls"]).await;
+                let said = said.map_err(|failure| failure.while_doing(DOING))?;
+                let listed: HashMap<String, serde_json::Value> = serde_json::from_str(&said.text).unwrap_or_default();
+                listed.into_keys().collect()
+            }
+        };
+        let mut ids: Vec<InstanceId> = names.iter().filter_map(|name| InstanceId::parse(name)).collect();
+        ids.sort_unstable();
+        Ok(ids)
     }
 
     /// Makes the places that pgBackRest needs for a vault that is there: they may come from
