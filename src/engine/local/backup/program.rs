@@ -20,8 +20,9 @@ use crate::engine::local::{Machine, blocking};
 const LONGEST_REASON: usize = 500;
 /// How what it says of an answer begins that waiting does not change: 400 to 499.
 const ANSWERED_NO: &str = "HTTP request failed with 4";
-/// How long it may wait for storage, in seconds. One command may do so several times.
-const IO_TIMEOUT: &str = "15";
+/// How long it may wait for storage, in seconds. When that is gone, `info` does so four times and
+/// `archive-push` eight times before they say it (2.45: tried).
+const IO_TIMEOUT: &str = "8";
 /// The same for what takes long, and would begin again.
 pub(super) const LONG_IO_TIMEOUT: &str = "60";
 
