@@ -71,6 +71,9 @@ pub(super) fn arguments(place: &Place, purpose: Purpose, major: Major) -> Vec<Os
         Purpose::Metadata => "log_min_messages=warning",
     };
     settings.push(verbosity.into());
+    // Finished segments are marked and kept until Howdah has archived or given them up. There is
+    // no command: nothing is run by the instance's user.
+    settings.push(format!("archive_mode={}", if purpose == Purpose::Trial { "off" } else { "on" }).into());
     settings.extend(
         [
             "external_pid_file=",
@@ -79,9 +82,6 @@ pub(super) fn arguments(place: &Place, purpose: Purpose, major: Major) -> Vec<Os
             "listen_addresses=",
             "ssl=off",
             "shared_preload_libraries=",
-            // Finished segments are marked and kept until Howdah has archived or given them up. There
-            // is no command: nothing is run by the instance's user.
-            "archive_mode=on",
             "session_preload_libraries=",
             "local_preload_libraries=",
             "archive_command=",
@@ -170,18 +170,15 @@ fn host_based_authentication(purpose: Purpose, access: &Access) -> String {
         Purpose::Tenant | Purpose::Trial if !access.separate_users => "scram-sha-256",
         _ => "peer map=howdah",
     };
-    let mut lines = vec![
-        "# TYPE DATABASE USER METHOD".to_owned(),
-        "local howdah tenant reject".to_owned(),
-        // It can log in during a backup only, with a password made for that one.
-        format!("local {PLATFORM_DATABASE} {BACKUP_ROLE} scram-sha-256"),
-    ];
+    let mut lines = vec!["# TYPE DATABASE USER METHOD".to_owned(), "local howdah tenant reject".to_owned()];
     if purpose == Purpose::Trial {
         // What looks at it runs as the instance's user, and logs in to every database but the
         // platform's.
         lines.push(format!("local {PLATFORM_DATABASE} howdah {platform}"));
         lines.push("local all howdah scram-sha-256".to_owned());
     } else {
+        // It can log in during a backup only, with a password made for that one.
+        lines.push(format!("local {PLATFORM_DATABASE} {BACKUP_ROLE} scram-sha-256"));
         lines.push(format!("local all howdah {platform}"));
     }
     if purpose == Purpose::Tenant {
