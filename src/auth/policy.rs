@@ -299,7 +299,7 @@ impl Principal {
     /// # Errors
     /// [`Error::Forbidden`] when it may not.
     pub fn may_change_workspace(&self) -> Result<()> {
-        self.may_change()?;
+        self.may(Action::ManageWorkspace)?;
         if self.limits.projects.is_some() {
             let message = "This token is limited to projects and does not change the workspace.";
             return Err(Error::forbidden(message, WHOLE_WORKSPACE));

@@ -723,7 +723,7 @@ async fn a_shorter_retention_moves_the_window_and_removes_what_is_too_old() {
     let workspace = world.actor.workspace();
     let keep = async |of_workspace: Option<i32>, of_project: Option<i32>| {
         let tx = app.store.begin().await.unwrap();
-        let change = WorkspaceChange { backup_retention_days: Some(of_workspace) };
+        let change = WorkspaceChange { backup_retention_days: Some(of_workspace), ..WorkspaceChange::default() };
         workspaces::update(&tx, &world.actor, app.clock.now(), workspace, &change).await.unwrap();
         let change = ProjectChange { backup_retention_days: Some(of_project), ..ProjectChange::default() };
         projects::update(&tx, &world.actor, app.clock.now(), project.id, &change).await.unwrap();

@@ -4,7 +4,7 @@ mod store;
 
 use jiff::Timestamp;
 
-use crate::auth::{Action, Principal};
+use crate::auth::Principal;
 use crate::base::error::{Error, Result};
 use crate::base::id::WorkspaceId;
 use crate::base::name::WorkspaceName;
@@ -36,6 +36,8 @@ impl Workspace {
 /// What to change about a workspace; `None` leaves it as it is.
 #[derive(Clone, Debug, Default)]
 pub struct WorkspaceChange {
+    /// Another name.
+    pub name: Option<WorkspaceName>,
     /// See [`Workspace::backup_retention_days`].
     pub backup_retention_days: Option<Option<i32>>,
 }
@@ -50,27 +52,6 @@ pub async fn create(tx: &Tx, name: &str, now: Timestamp) -> Result<Workspace> {
     };
     store::insert(tx, &workspace).await?;
     Ok(workspace)
-}
-
-/// Gives the caller's workspace another name.
-///
-/// # Errors
-/// [`Error::Forbidden`] when the caller may not.
-pub async fn rename(tx: &Tx, actor: &Principal, now: Timestamp, name: &WorkspaceName) -> Result<Workspace> {
-    actor.may(Action::ManageWorkspace)?;
-    let before = get(tx, actor, actor.workspace()).await?;
-    store::rename(tx, actor.workspace(), name.as_str()).await?;
-    let after = Workspace { name: name.as_str().to_owned(), ..before.clone() };
-    let shown = |workspace: &Workspace| Some(serde_json::json!({ "name": workspace.name }));
-    let change = Change {
-        action: "update_workspace",
-        resource: Resource::new("workspace", after.id, &after.name),
-        project: None,
-        before: shown(&before),
-        after: shown(&after),
-    };
-    audit::record(tx, actor, now, change).await?;
-    Ok(after)
 }
 
 /// The workspace with this id.
@@ -95,6 +76,9 @@ pub async fn update(
 ) -> Result<Workspace> {
     let before = get(tx, actor, id).await?;
     actor.may_change_workspace()?;
+    if let Some(name) = &change.name {
+        store::rename(tx, id, name.as_str()).await?;
+    }
     if let Some(days) = change.backup_retention_days {
         store::set_backup_retention(tx, id, days).await?;
     }

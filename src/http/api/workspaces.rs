@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::WorkspaceId;
+use crate::base::name::WorkspaceName;
 use crate::domain::limits;
 use crate::domain::workspaces::{self, Workspace, WorkspaceChange};
 use crate::http::Failure;
@@ -61,6 +62,10 @@ pub(super) struct WorkspaceWire {
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"backupRetentionDays": 14}))]
 pub(super) struct UpdateWorkspace {
+    /// Another name: 1 to 256 characters.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, min_length = 1, max_length = 256)]
+    name: Option<String>,
     /// For how many days every moment of its databases stays restorable, where their project says nothing:
     /// 1 to 365; null: as the server has it.
     #[serde(default, deserialize_with = "given")]
@@ -209,8 +214,10 @@ pub(super) async fn update_workspace(
     body::Json(change): body::Json<UpdateWorkspace>,
 ) -> Result<Answer, Failure> {
     let id = parse(&id)?;
-    let change =
-        WorkspaceChange { backup_retention_days: change.backup_retention_days.map(backups::retention).transpose()? };
+    let change = WorkspaceChange {
+        name: change.name.as_deref().map(WorkspaceName::parse).transpose()?,
+        backup_retention_days: change.backup_retention_days.map(backups::retention).transpose()?,
+    };
     let tx = app.store.begin().await?;
     let workspace = workspaces::update(&tx, &actor, app.clock.now(), id, &change).await?;
     let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, workspace) })?;
