@@ -19,6 +19,7 @@ mod retry;
 mod server;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -137,6 +138,9 @@ async fn readiness(State(app): State<Arc<App>>) -> impl IntoResponse {
     let answers = async { app.store.session().await?.simple_query("SELECT 1").await.map_err(Into::into) };
     let answers: crate::base::error::Result<_> = answers.await;
     match answers {
+        Ok(_) if app.metadata_at_risk.load(Ordering::Relaxed) => {
+            (StatusCode::OK, [(header::RETRY_AFTER, "0")], "ready; the metadata cannot be backed up: see the log\n")
+        }
         Ok(_) => (StatusCode::OK, [(header::RETRY_AFTER, "0")], "ready\n"),
         Err(_) => {
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "the metadata store does not answer\n")

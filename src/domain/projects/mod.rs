@@ -82,8 +82,8 @@ pub struct ProjectChange {
     pub settings: Option<String>,
     /// See [`Project::delete_protection`].
     pub delete_protection: Option<bool>,
-    /// See [`Project::backup_retention_days`].
-    pub backup_retention_days: Option<i32>,
+    /// See [`Project::backup_retention_days`]; the outer `None` leaves it as it is.
+    pub backup_retention_days: Option<Option<i32>>,
 }
 
 /// Makes a project with its first branch, without databases.

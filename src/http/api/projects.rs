@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::databases::NewDatabaseFields;
-use super::{Data, List, PageQuery, WorkspaceReference, databases as database_wire, given, sample_url, url};
+use super::{Data, List, PageQuery, WorkspaceReference, backups, databases as database_wire, given, sample_url, url};
 use crate::app::App;
 use crate::auth::{Principal, service_tokens};
 use crate::base::clock::format_timestamp;
@@ -65,7 +65,7 @@ pub(super) struct ProjectWire {
     workspace: WorkspaceReference,
     /// Whether it and its databases cannot be deleted.
     delete_protection: bool,
-    /// For how many days every moment of its databases stays restorable; null: as the server has it.
+    /// For how many days every moment of its databases stays restorable; null: as the workspace has it.
     #[schema(example = 7)]
     backup_retention_days: Option<i32>,
 }
@@ -124,10 +124,11 @@ pub(super) struct UpdateProject {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     delete_protection: Option<bool>,
-    /// For how many days every moment of its databases stays restorable: 1 to 365.
+    /// For how many days every moment of its databases stays restorable: 1 to 365; null: as the workspace
+    /// has it.
     #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false, minimum = 1, maximum = 365)]
-    backup_retention_days: Option<i32>,
+    #[schema(value_type = Option<i32>, required = false, minimum = 1, maximum = 365)]
+    backup_retention_days: Option<Option<i32>>,
 }
 
 /// Who gets a project.
@@ -165,19 +166,6 @@ fn wire(app: &App, project: Project) -> ProjectWire {
         workspace: WorkspaceReference::new(app, project.workspace, project.workspace_name),
         delete_protection: project.delete_protection,
         backup_retention_days: project.backup_retention_days,
-    }
-}
-
-/// The most days that backups are kept for.
-const LONGEST_RETENTION: i32 = 365;
-
-fn days(days: i32) -> Result<i32, Error> {
-    match days {
-        1..=LONGEST_RETENTION => Ok(days),
-        _ => Err(Error::invalid(
-            format!("backupRetentionDays: {days} is out of range"),
-            format!("Give a number of days from 1 to {LONGEST_RETENTION}."),
-        )),
     }
 }
 
@@ -318,7 +306,7 @@ pub(super) async fn update_project(
         name: change.name.as_deref().map(ProjectName::parse).transpose()?,
         settings: change.settings.map(|settings| serde_json::Value::Object(settings).to_string()),
         delete_protection: change.delete_protection,
-        backup_retention_days: change.backup_retention_days.map(days).transpose()?,
+        backup_retention_days: change.backup_retention_days.map(backups::retention).transpose()?,
     };
     let tx = app.store.begin().await?;
     let project = projects::update(&tx, &actor, app.clock.now(), id, &change).await?;
