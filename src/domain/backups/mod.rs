@@ -30,6 +30,8 @@ pub const VERIFY: queue::Kind = queue::Kind { name: "verify_backup", first_step:
 
 /// How long every moment stays restorable, when nobody says.
 pub const RETENTION_DAYS: i32 = 7;
+/// The most days that backups are kept for.
+const LONGEST_RETENTION: i32 = 365;
 /// A full backup at least every so often.
 pub const FULL_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -226,6 +228,20 @@ pub async fn window(session: &Session, database: DatabaseId, now: Timestamp) -> 
 /// How the archiving of a database goes; `None`: nothing of it was backed up yet.
 pub async fn archiving(session: &Session, database: DatabaseId) -> Result<Option<Archiving>> {
     store::archiving(session, database).await
+}
+
+/// For how many days backups are kept; `None` is for whoever is above to say.
+///
+/// # Errors
+/// [`Error::Invalid`] for a number that is out of range.
+pub fn retention(days: Option<i32>) -> Result<Option<i32>> {
+    match days {
+        None | Some(1..=LONGEST_RETENTION) => Ok(days),
+        Some(days) => Err(Error::invalid(
+            format!("backupRetentionDays: {days} is out of range"),
+            format!("Give a number of days from 1 to {LONGEST_RETENTION}."),
+        )),
+    }
 }
 
 /// For how many days every moment of a project's databases stays restorable.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::databases::NewDatabaseFields;
-use super::{Data, List, PageQuery, WorkspaceReference, backups, databases as database_wire, given, sample_url, url};
+use super::{Data, List, PageQuery, WorkspaceReference, databases as database_wire, given, sample_url, url};
 use crate::app::App;
 use crate::auth::{Principal, service_tokens};
 use crate::base::clock::format_timestamp;
@@ -17,6 +17,7 @@ use crate::base::error::Error;
 use crate::base::id::ProjectId;
 use crate::base::name::{DatabaseName, LogicalId, ProjectName};
 use crate::base::store::{Session, Tx};
+use crate::domain::backups;
 use crate::domain::branches::Placement;
 use crate::domain::databases::{self, NewDatabase};
 use crate::domain::projects::{self, NewProject, Project, ProjectChange};

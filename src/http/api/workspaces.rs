@@ -8,12 +8,13 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Data, List, PageQuery, backups, given, sample_url, url};
+use super::{Data, List, PageQuery, given, sample_url, url};
 use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::WorkspaceId;
 use crate::base::name::WorkspaceName;
+use crate::domain::backups;
 use crate::domain::limits;
 use crate::domain::workspaces::{self, Workspace, WorkspaceChange};
 use crate::http::Failure;

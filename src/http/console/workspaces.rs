@@ -12,10 +12,12 @@ use serde::Deserialize;
 use super::{Form, Frame, Html, Member, Problem, Section, Visitor, again, go_to, see_other};
 use crate::app::App;
 use crate::auth::{Action, Role};
+use crate::base::error::Error;
 use crate::base::name::WorkspaceName;
+use crate::domain::backups;
 use crate::domain::limits::{self, Quota, Standing};
 use crate::domain::members;
-use crate::domain::workspaces::{self, Workspace};
+use crate::domain::workspaces::{self, Workspace, WorkspaceChange};
 use crate::http::Failure;
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -23,7 +25,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/console", get(go_home))
         .route("/console/workspaces", get(list_workspaces).post(create_workspace))
         .route("/console/workspaces/{workspace}/settings", get(get_settings))
-        .route("/console/workspaces/{workspace}/settings/name", post(rename_workspace))
+        .route("/console/workspaces/{workspace}/settings/change", post(update_workspace))
         .route("/console/workspaces/{workspace}/settings/leave", post(leave_workspace))
 }
 
@@ -41,6 +43,10 @@ struct ListPage {
 struct SettingsPage {
     frame: Frame,
     name: String,
+    /// For how long backups are kept, as it was typed.
+    days: String,
+    /// The same where nobody says.
+    usual_days: i32,
     standing: Standing,
     may_manage: bool,
     is_last_owner: bool,
@@ -50,6 +56,13 @@ struct SettingsPage {
 #[derive(Deserialize)]
 struct Named {
     name: String,
+}
+
+#[derive(Deserialize)]
+struct Settings {
+    name: String,
+    #[serde(default, rename = "backupRetentionDays")]
+    days: String,
 }
 
 #[derive(Deserialize)]
@@ -100,13 +113,15 @@ async fn create_workspace(
     }
 }
 
-async fn settings_page(app: &App, member: &Member, name: String, problem: Problem) -> Result<SettingsPage, Failure> {
+async fn settings_page(app: &App, member: &Member, problem: Problem) -> Result<SettingsPage, Failure> {
     let session = app.store.session().await?;
     let standing = limits::get(&session, &member.actor, &app.quotas, member.workspace.id).await?;
     let owners = members::list(&session, &member.actor).await?.into_iter().filter(|other| other.role == Role::Owner);
     Ok(SettingsPage {
         frame: member.frame(Section::Settings),
-        name,
+        name: member.workspace.name.clone(),
+        days: member.workspace.backup_retention_days.map(|days| days.to_string()).unwrap_or_default(),
+        usual_days: backups::RETENTION_DAYS,
         standing,
         may_manage: member.actor.may(Action::ManageWorkspace).is_ok(),
         is_last_owner: member.actor.role() == Role::Owner && owners.count() == 1,
@@ -115,28 +130,41 @@ async fn settings_page(app: &App, member: &Member, name: String, problem: Proble
 }
 
 async fn get_settings(State(app): State<Arc<App>>, member: Member) -> Result<Html<SettingsPage>, Failure> {
-    let name = member.workspace.name.clone();
-    settings_page(&app, &member, name, Problem::none()).await.map(Html)
+    settings_page(&app, &member, Problem::none()).await.map(Html)
 }
 
-async fn rename_workspace(
+async fn update_workspace(
     State(app): State<Arc<App>>,
     member: Member,
-    Form(new): Form<Named>,
+    Form(new): Form<Settings>,
 ) -> Result<Response, Failure> {
-    let renamed = async {
-        let name = WorkspaceName::parse(&new.name)?;
+    let updated = async {
+        let change = WorkspaceChange {
+            name: Some(WorkspaceName::parse(&new.name)?),
+            backup_retention_days: Some(backups::retention(days(&new.days)?)?),
+        };
         let tx = app.store.begin().await?;
-        workspaces::rename(&tx, &member.actor, app.clock.now(), &name).await?;
+        workspaces::update(&tx, &member.actor, app.clock.now(), member.workspace.id, &change).await?;
         tx.commit().await
     };
-    match renamed.await {
-        Ok(()) => Ok(see_other(&app, &member.frame(Section::Settings).to("settings"), "The workspace has a new name.")),
+    match updated.await {
+        Ok(()) => Ok(see_other(&app, &member.frame(Section::Settings).to("settings"), "The settings are saved.")),
         Err(error) => {
-            let problem = Problem::of(error, &["name"])?;
-            Ok(again(settings_page(&app, &member, new.name, problem).await?))
+            let problem = Problem::of(error, &["name", "backupRetentionDays"])?;
+            let page = settings_page(&app, &member, problem).await?;
+            Ok(again(SettingsPage { name: new.name, days: new.days, ..page }))
         }
     }
+}
+
+/// A number of days, if there is one.
+fn days(text: &str) -> Result<Option<i32>, Error> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let wrong =
+        |_| Error::invalid("backupRetentionDays: this is not a number of days", "Give a whole number, or none.");
+    text.trim().parse().map(Some).map_err(wrong)
 }
 
 async fn leave_workspace(
@@ -159,7 +187,7 @@ async fn leave_workspace(
         }
         Err(error) => {
             let problem = Problem::of(error, &["confirm"])?;
-            Ok(again(settings_page(&app, &member, member.workspace.name.clone(), problem).await?))
+            Ok(again(settings_page(&app, &member, problem).await?))
         }
     }
 }
