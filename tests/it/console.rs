@@ -496,6 +496,8 @@ async fn cookies_are_bound_to_the_host_behind_https() {
     let cookie = page.headers["set-cookie"].to_str().unwrap();
     assert!(cookie.starts_with("__Host-howdah_guest=") && cookie.contains("; Secure"), "{cookie}");
     assert!(cookie.contains("; Path=/;") && !cookie.contains("Domain"), "{cookie}");
+    let bare = browser.ask("/").header("accept", "text/html,*/*;q=0.8");
+    assert_eq!(browser.send(bare).await.location(), "/console");
     let page = browser.get("/console/account").await;
     assert!(page.location().starts_with('/'), "addresses are of whatever host the browser knows");
 }
