@@ -92,9 +92,16 @@ kinds! {
     Unavailable = SERVICE_UNAVAILABLE "service-unavailable",
 }
 
-/// The message of an answer, for the layers that it passes.
+/// What an answer says, for the layers that it passes.
 #[derive(Clone, Debug)]
-pub(super) struct Said(pub(super) String);
+pub(super) struct Said {
+    /// Which line of the table it is.
+    pub(super) kind: Kind,
+    /// What happened.
+    pub(super) message: String,
+    /// What to do about it.
+    pub(super) hint: Option<String>,
+}
 
 /// A request that was not carried out.
 #[derive(Debug)]
@@ -176,7 +183,7 @@ fn where_to_look(kind: &str) -> Option<&'static str> {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let (status, code) = self.kind.line();
-        let said = Said(self.message.clone());
+        let said = Said { kind: self.kind, message: self.message.clone(), hint: self.hint.clone() };
         let body = ErrorBody { error: ErrorDetail { code, message: self.message, hint: self.hint } };
         let mut response = (status, Json(body)).into_response();
         response.extensions_mut().insert(said);

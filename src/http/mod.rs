@@ -4,8 +4,10 @@ mod answer;
 pub mod api;
 mod body;
 mod caller;
+pub(crate) mod console;
 mod docs;
 pub(crate) mod failure;
+mod file;
 mod head;
 mod origin;
 mod path;
@@ -77,10 +79,12 @@ fn router(app: Arc<App>) -> Router {
         .fallback(failure::unknown_route);
     // Whoever watches over the process must not be kept away by those who share its address.
     let health = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readiness));
+    let pages = guarded(console::routes()).layer(middleware::from_fn_with_state(rates.clone(), rate::limit));
     guarded(api)
         .layer(middleware::from_fn_with_state(rates, rate::limit))
         .merge(guarded(health))
         .layer(middleware::from_fn_with_state(Arc::new(cors), for_browsers))
+        .merge(console::presented(pages, &app))
         .layer(middleware::from_fn(request_id::trace))
         .layer(middleware::from_fn_with_state(app.clone(), origin::find))
         .with_state(app)

@@ -45,7 +45,7 @@ pub(super) async fn record(
         let reason = response
             .extensions()
             .get::<Said>()
-            .map(|said| said.0.chars().filter(|letter| *letter != '\0').take(LONGEST).collect());
+            .map(|said| said.message.chars().filter(|letter| *letter != '\0').take(LONGEST).collect());
         let (status, reason) = (response.status().as_u16(), reason.unwrap_or_default());
         let refusal = Refusal { action, status, reason, resource, project };
         if let Err(error) = write(&app, &actor, refusal).await {

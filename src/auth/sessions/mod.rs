@@ -2,6 +2,7 @@
 //! hash finds the row, which decides at every request.
 
 mod store;
+pub mod ticket;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::{SignedDuration, Timestamp};
@@ -17,7 +18,7 @@ use crate::base::store::{Session, Tx};
 /// A session that nobody uses ends after so long.
 const IDLE: SignedDuration = SignedDuration::from_hours(14 * 24);
 /// Every session ends after so long.
-const LONGEST: SignedDuration = SignedDuration::from_hours(60 * 24);
+pub const LONGEST: SignedDuration = SignedDuration::from_hours(60 * 24);
 /// A browser's description is kept up to so many characters.
 const USER_AGENT: usize = 300;
 

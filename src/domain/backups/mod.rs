@@ -23,6 +23,9 @@ use crate::domain::databases::{self, Database, Status};
 use crate::domain::operations;
 use crate::queue::{self, Reason};
 
+/// The longest that backups can be kept, in days.
+pub const LONGEST_RETENTION: i32 = 365;
+
 /// Makes a backup of a database.
 pub const BACK_UP: queue::Kind = queue::Kind { name: "back_up_database", first_step: "copy_files" };
 /// Restores a backup for a trial, and looks whether everything is there.
@@ -226,6 +229,21 @@ pub async fn window(session: &Session, database: DatabaseId, now: Timestamp) -> 
 /// How the archiving of a database goes; `None`: nothing of it was backed up yet.
 pub async fn archiving(session: &Session, database: DatabaseId) -> Result<Option<Archiving>> {
     store::archiving(session, database).await
+}
+
+/// Reads for how many days somebody wants backups to be kept; `Some(None)` is for whoever is above to
+/// say, and `None` says nothing.
+///
+/// # Errors
+/// [`Error::Invalid`] for no days at all, and for more than [`LONGEST_RETENTION`].
+pub fn parse_retention(days: Option<Option<i32>>) -> Result<Option<Option<i32>>> {
+    match days {
+        None | Some(None | Some(1..=LONGEST_RETENTION)) => Ok(days),
+        Some(Some(days)) => Err(Error::invalid(
+            format!("backupRetentionDays: {days} is out of range"),
+            format!("Give a number of days from 1 to {LONGEST_RETENTION}."),
+        )),
+    }
 }
 
 /// For how many days every moment of a project's databases stays restorable.

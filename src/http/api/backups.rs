@@ -32,7 +32,6 @@ const DEFAULT_LIMIT: u32 = 25;
 const LARGEST_PAGE: u32 = 100;
 
 /// The most days that backups are kept for.
-const LONGEST_RETENTION: i32 = 365;
 
 /// What a backup is: always `backup`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -311,17 +310,6 @@ pub(super) struct BackupQuery {
     /// How many backups to answer at most: 1 to 100.
     #[param(minimum = 1, maximum = 100, default = 25)]
     limit: Option<u32>,
-}
-
-/// For how many days backups are kept; null is for whoever is above to say.
-pub(super) fn retention(days: Option<i32>) -> Result<Option<i32>, Error> {
-    match days {
-        None | Some(1..=LONGEST_RETENTION) => Ok(days),
-        Some(days) => Err(Error::invalid(
-            format!("backupRetentionDays: {days} is out of range"),
-            format!("Give a number of days from 1 to {LONGEST_RETENTION}."),
-        )),
-    }
 }
 
 /// A backup as a source.

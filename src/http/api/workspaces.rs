@@ -8,12 +8,13 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Data, List, PageQuery, backups, given, sample_url, url};
+use super::{Data, List, PageQuery, given, sample_url, url};
 use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::WorkspaceId;
 use crate::base::name::WorkspaceName;
+use crate::domain::backups;
 use crate::domain::limits;
 use crate::domain::workspaces::{self, Workspace, WorkspaceChange};
 use crate::http::Failure;
@@ -216,7 +217,7 @@ pub(super) async fn update_workspace(
     let id = parse(&id)?;
     let change = WorkspaceChange {
         name: change.name.as_deref().map(WorkspaceName::parse).transpose()?,
-        backup_retention_days: change.backup_retention_days.map(backups::retention).transpose()?,
+        backup_retention_days: backups::parse_retention(change.backup_retention_days)?,
     };
     let tx = app.store.begin().await?;
     let workspace = workspaces::update(&tx, &actor, app.clock.now(), id, &change).await?;

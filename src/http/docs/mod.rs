@@ -3,8 +3,6 @@
 //! All of it is in the binary. Links in the pages are relative, so that they work behind any
 //! address, and nothing is loaded from elsewhere.
 
-mod file;
-
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,10 +11,10 @@ use axum::response::Redirect;
 use axum::routing::{MethodRouter, get};
 use utoipa::openapi::OpenApi;
 
-use self::file::File;
 use crate::app::App;
 use crate::base::error::describe;
 use crate::http::api::document::to_json;
+use crate::http::file::File;
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";

@@ -10,12 +10,13 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
+use super::failure::Failure;
 use crate::base::error::Error;
-use crate::http::Failure;
 
 /// A file that stays the same while the process runs.
 pub(super) struct File {
     gzip: Bytes,
+    hash: String,
     headers: HeaderMap,
 }
 
@@ -46,7 +47,12 @@ impl File {
         }
         headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        Self { gzip, headers }
+        Self { gzip, hash, headers }
+    }
+
+    /// The hash of its content, for a name that is another one when the content is.
+    pub(super) fn hash(&self) -> &str {
+        &self.hash
     }
 
     /// With one more header.

@@ -1,0 +1,69 @@
+//! The console's cookies. Behind https their names begin with `__Host-`, which browsers take from
+//! this very host only (RFC 6265bis, section 4.1.3).
+
+use std::fmt::Write as _;
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use jiff::SignedDuration;
+
+use crate::app::App;
+
+/// What the console keeps in a browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cookie {
+    /// Who has signed in.
+    Session,
+    /// A browser in which nobody has signed in, so that its forms are its own.
+    Guest,
+    /// What the next page says about the change before it.
+    Notice,
+    /// Light or dark, where somebody has chosen.
+    Theme,
+}
+
+impl Cookie {
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Session => ("howdah_session", "__Host-howdah_session"),
+            Self::Guest => ("howdah_guest", "__Host-howdah_guest"),
+            Self::Notice => ("howdah_notice", "__Host-howdah_notice"),
+            Self::Theme => ("howdah_theme", "__Host-howdah_theme"),
+        }
+    }
+
+    fn name(self, app: &App) -> &'static str {
+        let (plain, secure) = self.names();
+        if is_secure(app) { secure } else { plain }
+    }
+
+    /// Its value in a request.
+    pub(crate) fn read<'a>(self, app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
+        let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+        let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let name = self.name(app);
+        pairs.find_map(|(found, value)| (found == name && !value.is_empty()).then_some(value))
+    }
+
+    /// The `Set-Cookie` that keeps a value: for so long, or until the browser is closed. `None` for a
+    /// value that no cookie can have.
+    pub(crate) fn set(self, app: &App, value: &str, lasts: Option<SignedDuration>) -> Option<HeaderValue> {
+        let mut text = format!("{}={value}; Path=/; HttpOnly; SameSite=Lax", self.name(app));
+        if is_secure(app) {
+            text.push_str("; Secure");
+        }
+        if let Some(lasts) = lasts {
+            let _ = write!(text, "; Max-Age={}", lasts.as_secs());
+        }
+        let fits = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if fits { HeaderValue::from_str(&text).ok() } else { None }
+    }
+
+    /// The `Set-Cookie` that makes a browser forget it.
+    pub(crate) fn clear(self, app: &App) -> Option<HeaderValue> {
+        self.set(app, "", Some(SignedDuration::ZERO))
+    }
+}
+
+fn is_secure(app: &App) -> bool {
+    app.public.api.starts_with("https://")
+}

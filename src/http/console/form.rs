@@ -1,0 +1,153 @@
+//! Forms: what a page sends, and what is said beside a field that does not fit.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use subtle::ConstantTimeEq as _;
+
+use super::cookies::Cookie;
+use super::present::Guest;
+use crate::app::App;
+use crate::auth::sessions;
+use crate::base::error::Error;
+use crate::http::body;
+use crate::http::failure::{Failure, Kind};
+
+/// What a form has sent, once it is clear that it is a form of ours, shown to this very browser.
+/// A field that may be missing (a box that is not ticked) needs `#[serde(default)]`.
+pub(crate) struct Form<T>(pub(crate) T);
+
+/// The hidden field.
+#[derive(Deserialize)]
+struct Proof {
+    #[serde(default)]
+    csrf: String,
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Form<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Failure> {
+        let media = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        if !media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            let hint = "Send the form from its page.";
+            return Err(Failure::new(Kind::UnsupportedMediaType, "This is not what a form sends.", hint));
+        }
+        let expected = token(app, request.headers(), request.extensions().get());
+        let bytes = body::read(request, app).await?;
+        let proof: Proof = serde_html_form::from_bytes(&bytes).map_err(unreadable)?;
+        if !expected.is_some_and(|expected| bool::from(expected.as_bytes().ct_eq(proof.csrf.as_bytes()))) {
+            return Err(Failure::new(
+                Kind::Forbidden,
+                "The form is too old, or was not sent from a page of this console.",
+                "Nothing was changed. Open the page again and send the form from there.",
+            ));
+        }
+        serde_html_form::from_bytes(&bytes).map(Self).map_err(unreadable)
+    }
+}
+
+fn unreadable(error: serde_html_form::de::Error) -> Failure {
+    Error::invalid(format!("The form cannot be read: {error}."), "Open the page again and send the form from there.")
+        .into()
+}
+
+/// What the hidden field `csrf` must hold: a mark of the cookie that only this browser has. Whoever
+/// makes a browser send a form from elsewhere knows neither.
+pub(super) fn token(app: &App, headers: &HeaderMap, new: Option<&Guest>) -> Option<String> {
+    let cookie = Cookie::Session.read(app, headers).or_else(|| Cookie::Guest.read(app, headers));
+    let value = cookie.or(new.map(|guest| guest.0.as_str()))?;
+    Some(sessions::form_token(value))
+}
+
+/// What is wrong with a form, said on its page: beside the field, or above the form when it
+/// concerns no field alone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Problem {
+    field: String,
+    /// What is wrong.
+    pub(crate) message: String,
+    /// What to do about it.
+    pub(crate) hint: String,
+}
+
+impl Problem {
+    /// Nothing is wrong.
+    pub(crate) fn none() -> Self {
+        Self::default()
+    }
+
+    /// What is wrong with one field.
+    pub(crate) fn with(field: &str, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into(), hint: String::new() }
+    }
+
+    /// What the person can mend. Rules name the field before a colon, by the name that it has in the
+    /// API; `fields` are those of the form.
+    ///
+    /// # Errors
+    /// The error itself when no other input would help: it has a page of its own.
+    pub(crate) fn of(error: Error, fields: &[&str]) -> Result<Self, Failure> {
+        let (message, hint) = match error {
+            Error::Invalid { message, hint }
+            | Error::Conflict { message, hint }
+            | Error::Rejected { message, hint }
+            | Error::LimitReached { message, hint } => (message, hint),
+            other => return Err(other.into()),
+        };
+        // Some say which request of the API helps. The page has what helps here.
+        let hint = if hint.contains("/v1/") { String::new() } else { hint };
+        let named = message.split_once(": ").filter(|(name, _)| fields.contains(name));
+        let (field, message) = named.map_or(("", message.as_str()), |(field, rest)| (field, rest));
+        Ok(Self { field: field.into(), message: sentence(message), hint })
+    }
+
+    /// Whether it concerns this field.
+    pub(crate) fn is_of(&self, field: &str) -> bool {
+        !self.message.is_empty() && self.field == field
+    }
+
+    /// Whether it concerns the form as a whole.
+    pub(crate) fn is_general(&self) -> bool {
+        self.is_of("")
+    }
+}
+
+/// What is said when another name was typed than the one that confirms.
+pub(crate) fn not_the_name(name: &str) -> Error {
+    Error::invalid("confirm: this is not the name", format!("Type {name} as it stands there."))
+}
+
+/// With a stop at the end and, unless it begins with an address, a capital at the beginning.
+fn sentence(text: &str) -> String {
+    let begins_with_address = text.split(' ').next().is_some_and(|word| word.contains('@'));
+    let mut letters = text.chars();
+    let first = letters.next().map_or_else(String::new, |letter| match begins_with_address {
+        true => letter.to_string(),
+        false => letter.to_uppercase().to_string(),
+    });
+    let stop = if text.ends_with(['.', '?', ':']) { "" } else { "." };
+    format!("{first}{}{stop}", letters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_stands_beside_its_field() {
+        let error = || Error::invalid("name: the project's name is too short", "Give a longer one.");
+        let problem = Problem::of(error(), &["name"]).unwrap();
+        assert!(problem.is_of("name") && !problem.is_general() && !problem.is_of("region"));
+        assert_eq!(problem.message, "The project's name is too short.");
+        let problem = Problem::of(error(), &["region"]).unwrap();
+        assert!(problem.is_general(), "a field that the form does not have");
+        assert!(!Problem::none().is_general());
+        let taken = Error::conflict("ada@example.com has an account already", "Sign in.");
+        assert_eq!(Problem::of(taken, &[]).unwrap().message, "ada@example.com has an account already.");
+        assert!(Problem::of(Error::not_found("project", "x"), &[]).is_err());
+    }
+}

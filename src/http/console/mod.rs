@@ -1,0 +1,85 @@
+//! The console: pages for people, made on the server. `docs/console.md` says how to add one.
+//!
+//! A handler calls the use cases that the API calls, with what a signed-in person may do. GET changes
+//! nothing; every change is a form, sent by POST with its `csrf`, and answered by 303 to a page that
+//! says what was done, or by the page again with what is wrong. Secrets are on the answer to the POST
+//! itself and never in an address or a cookie.
+
+mod account;
+pub(crate) mod assets;
+mod audit;
+mod backups;
+mod branches;
+mod chart;
+mod confirm;
+mod connections;
+mod cookies;
+mod databases;
+mod form;
+mod frame;
+mod integrations;
+mod invitations;
+mod links;
+mod members;
+mod notice;
+mod operations;
+mod people;
+mod present;
+mod projects;
+mod service_tokens;
+mod sign_in;
+mod snippets;
+mod visitor;
+mod workspaces;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::Uri;
+use axum::response::Redirect;
+use axum::routing::get;
+
+use super::failure;
+use crate::app::App;
+pub(crate) use cookies::Cookie;
+pub(crate) use form::{Form, Problem};
+pub(crate) use frame::{Frame, Html, Section, again};
+pub(crate) use notice::{go_to, see_other};
+pub(in crate::http) use present::presented;
+pub(crate) use visitor::{Anybody, Member, Visitor, local};
+
+/// `/console` and everything below it. [`presented`] goes round it.
+pub(in crate::http) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/", get(async || Redirect::to("/console")))
+        .merge(assets::routes())
+        .merge(sign_in::routes())
+        .merge(links::routes())
+        .merge(invitations::routes())
+        .merge(account::routes())
+        .merge(people::routes())
+        .merge(workspaces::routes())
+        .merge(members::routes())
+        .nest("/console/workspaces/{workspace}", resources())
+        .route("/console/", get(async || Redirect::permanent("/console")))
+        .route("/console/{*path}", get(unknown).post(unknown))
+}
+
+/// What a workspace holds.
+fn resources() -> Router<Arc<App>> {
+    Router::new()
+        .merge(projects::routes())
+        .merge(branches::routes())
+        .merge(databases::routes())
+        .merge(connections::routes())
+        .merge(backups::routes())
+        .merge(operations::routes())
+        .merge(integrations::routes())
+        .merge(service_tokens::routes())
+        .merge(audit::routes())
+}
+
+/// There is a page for what does not exist, too.
+async fn unknown(_uri: Uri) -> failure::Failure {
+    failure::unknown_route().await
+}

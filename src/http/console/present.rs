@@ -1,0 +1,168 @@
+//! What every answer of the console has: security headers, no place in a cache, and a page for
+//! people where the API would have sent its envelope.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use tower_http::csrf::{CsrfLayer, ProtectionError};
+
+use super::cookies::Cookie;
+use super::form;
+use super::frame::{Frame, Section, Theme};
+use super::notice;
+use crate::app::App;
+use crate::base::secret::random_text;
+use crate::http::failure::{Failure, Kind, Said};
+use crate::http::request_id;
+
+/// Nothing is loaded from elsewhere, no script stands in a page, no other site shows one in a frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// An answer that has one of these already keeps it.
+const HEADERS: [(HeaderName, &str); 6] = [
+    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::REFERRER_POLICY, "same-origin"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// The mark of a browser in which nobody has signed in, which it gets with this answer.
+#[derive(Clone, Debug)]
+pub(super) struct Guest(pub(super) String);
+
+/// The error page.
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage {
+    frame: Frame,
+    status: u16,
+    title: &'static str,
+    message: String,
+    hint: String,
+    request_id: String,
+}
+
+/// These routes as the console answers them; for others that show pages, too.
+pub(in crate::http) fn presented(routes: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
+    // What a proxy changes of Host is known: browsers see the public address.
+    let csrf = CsrfLayer::new();
+    let csrf = match csrf.clone().add_trusted_origin(origin_of(&app.public.api)) {
+        Ok(csrf) => csrf,
+        Err(_) => csrf,
+    };
+    routes.layer(csrf).layer(middleware::from_fn_with_state(app.clone(), present))
+}
+
+/// The origin of an address: what stands before its path.
+fn origin_of(address: &str) -> &str {
+    let host = address.find("://").map_or(0, |at| at + 3);
+    address[host..].find('/').map_or(address, |path| &address[..host + path])
+}
+
+async fn present(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let headers = request.headers().clone();
+    let is_stranger = Cookie::Session.read(&app, &headers).is_none() && Cookie::Guest.read(&app, &headers).is_none();
+    let is_file = request.uri().path().starts_with("/console/static/");
+    let guest = (is_stranger && !is_file && request.method() == Method::GET).then(|| Guest(random_text::<24>()));
+    if let Some(guest) = guest.clone() {
+        request.extensions_mut().insert(guest);
+    }
+    // A script asks for a part of a page, which shows no notice.
+    let is_part = headers.get("sec-fetch-dest").is_some_and(|kind| kind == "empty");
+
+    let mut response = next.run(request).await;
+    if response.extensions().get::<ProtectionError>().is_some() {
+        let hint = "Nothing was changed. Open the page of this console and send the form from there.";
+        response = Failure::new(Kind::Forbidden, "The form was sent from another site.", hint).into_response();
+    }
+    if let Some(said) = response.extensions_mut().remove::<Said>() {
+        response = error_page(&app, &headers, guest.as_ref(), said, response);
+    }
+    for (name, value) in HEADERS {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    if let Some(cookie) = guest.and_then(|guest| Cookie::Guest.set(&app, &guest.0, None)) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    let shows = !is_part && !is_file && !response.status().is_redirection();
+    if shows
+        && Cookie::Notice.read(&app, &headers).is_some()
+        && let Some(cookie) = Cookie::Notice.clear(&app)
+    {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// The frame of a page for anybody.
+pub(super) fn plain_frame(app: &App, headers: &HeaderMap, guest: Option<&Guest>) -> Frame {
+    Frame {
+        section: Section::Elsewhere,
+        theme: Cookie::Theme.read(app, headers).map(Theme::parse).unwrap_or_default(),
+        csrf: form::token(app, headers, guest).unwrap_or_default(),
+        notice: notice::read(app, headers),
+        badge: None,
+        place: None,
+        now: app.clock.now(),
+    }
+}
+
+/// The same answer, with a page instead of the envelope.
+fn error_page(app: &App, headers: &HeaderMap, guest: Option<&Guest>, said: Said, answer: Response) -> Response {
+    let (title, hint) = match said.kind {
+        Kind::NotFound | Kind::MethodNotAllowed => (
+            "There is no such page",
+            Some("It may have been deleted, or it belongs to a workspace that you are not a member of.".to_owned()),
+        ),
+        Kind::Forbidden => ("You may not do this", said.hint),
+        Kind::TooManyRequests => ("Too many requests", Some("Wait a moment, then load the page again.".to_owned())),
+        Kind::Unavailable => ("Not right now", Some("Wait a moment, then load the page again.".to_owned())),
+        Kind::Internal => (
+            "Something went wrong",
+            Some(
+                "Load the page again. If that does not help, give the operator of this server the id below.".to_owned(),
+            ),
+        ),
+        Kind::Conflict | Kind::LimitReached => ("That does not fit with what is there", said.hint),
+        _ => ("That did not work", said.hint),
+    };
+    let message = match said.kind {
+        Kind::NotFound | Kind::MethodNotAllowed => "Nothing is at this address, or it is not for you.".to_owned(),
+        _ => said.message,
+    };
+    let status = answer.status();
+    let page = ErrorPage {
+        frame: Frame { notice: None, ..plain_frame(app, headers, guest) },
+        status: status.as_u16(),
+        title,
+        message,
+        hint: hint.unwrap_or_default(),
+        request_id: request_id::current().unwrap_or_default(),
+    };
+    let (mut head, _) = answer.into_parts();
+    // If even this page cannot be made, there is a status and nothing else.
+    let text = page.render().unwrap_or_default();
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    Response::from_parts(head, Body::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_has_no_path() {
+        assert_eq!(origin_of("https://db.example.com"), "https://db.example.com");
+        assert_eq!(origin_of("https://db.example.com:8443/behind/a/proxy"), "https://db.example.com:8443");
+    }
+}

@@ -1,0 +1,212 @@
+//! Signing in and out: a password, and the code of an authenticator where there is one.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+
+use super::{Anybody, Cookie, Form, Frame, Html, Problem, Visitor, again, go_to, local, see_other};
+use crate::app::App;
+use crate::auth::sessions::{self, ticket};
+use crate::auth::users::{self, Proven, User};
+use crate::base::error::Result;
+use crate::base::secret::Secret;
+use crate::base::store::Tx;
+use crate::http::Failure;
+use crate::http::query::Query;
+use crate::http::rate::Meter;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/console/sign-in", get(show_sign_in).post(sign_in))
+        .route("/console/sign-in/code", post(check_code))
+        .route("/console/sign-out", post(sign_out))
+}
+
+#[derive(Template)]
+#[template(path = "sign_in/password.html")]
+struct PasswordPage {
+    frame: Frame,
+    /// Somebody has an account; otherwise there is nobody to sign in.
+    is_set_up: bool,
+    email: String,
+    next: String,
+    problem: Problem,
+}
+
+#[derive(Template)]
+#[template(path = "sign_in/code.html")]
+struct CodePage {
+    frame: Frame,
+    ticket: String,
+    next: String,
+    problem: Problem,
+}
+
+#[derive(Deserialize)]
+struct Next {
+    #[serde(default)]
+    next: String,
+}
+
+#[derive(Deserialize)]
+struct Password {
+    email: String,
+    password: String,
+    #[serde(default)]
+    next: String,
+}
+
+#[derive(Deserialize)]
+struct Code {
+    ticket: String,
+    code: String,
+    #[serde(default)]
+    next: String,
+}
+
+async fn show_sign_in(
+    State(app): State<Arc<App>>,
+    anybody: Anybody,
+    Query(to): Query<Next>,
+) -> Result<Response, Failure> {
+    if anybody.signed_in.is_some() {
+        return Ok(go_to(local(&to.next)));
+    }
+    let is_set_up = users::exist(&app.store.session().await?).await?;
+    let next = local(&to.next).to_owned();
+    let page = PasswordPage { frame: anybody.frame, is_set_up, email: String::new(), next, problem: Problem::none() };
+    Ok(private(Html(page).into_response()))
+}
+
+async fn sign_in(
+    State(app): State<Arc<App>>,
+    anybody: Anybody,
+    meter: Meter,
+    headers: HeaderMap,
+    Form(given): Form<Password>,
+) -> Result<Response, Failure> {
+    let frame = anybody.frame.clone();
+    let next = local(&given.next).to_owned();
+    let page = |email: String, problem: Problem| {
+        again(PasswordPage { frame, is_set_up: true, email, next: next.clone(), problem })
+    };
+    if let Err(seconds) = meter.sign_in(&given.email) {
+        return Ok(too_many(page(given.email, wait(seconds)), seconds));
+    }
+    let session = app.store.session().await?;
+    let proven = users::check_password(&session, &given.email, &Secret::new(given.password)).await?;
+    drop(session);
+    match proven {
+        None => {
+            tracing::warn!("somebody could not sign in: the address or the password was not right");
+            let mut problem = Problem::with("", "The address or the password is not right.");
+            problem.hint = "An administrator can make a link that sets a new password.".into();
+            Ok(page(given.email, problem))
+        }
+        Some(Proven::Password(user)) => {
+            let ticket = ticket::make(&app.keyring, app.clock.now(), user.id, &anybody.frame.csrf)?;
+            let page = CodePage { frame: anybody.frame, ticket, next, problem: Problem::none() };
+            Ok(private(Html(page).into_response()))
+        }
+        Some(Proven::All(user)) => {
+            let tx = app.store.begin().await?;
+            let cookie = begin(&app, &tx, &anybody, &headers, &user).await?;
+            tx.commit().await?;
+            Ok(with_cookie(go_to(&next), cookie))
+        }
+    }
+}
+
+async fn check_code(
+    State(app): State<Arc<App>>,
+    anybody: Anybody,
+    meter: Meter,
+    headers: HeaderMap,
+    Form(given): Form<Code>,
+) -> Result<Response, Failure> {
+    let next = local(&given.next).to_owned();
+    let now = app.clock.now();
+    let Some(user) = ticket::read(&app.keyring, now, &given.ticket, &anybody.frame.csrf) else {
+        return Ok(see_other(&app, "/console/sign-in", "That took too long. Sign in again."));
+    };
+    let frame = anybody.frame.clone();
+    let page = |problem: Problem| again(CodePage { frame, ticket: given.ticket.clone(), next: next.clone(), problem });
+    if let Err(seconds) = meter.sign_in(&user.bare()) {
+        return Ok(too_many(page(wait(seconds)), seconds));
+    }
+    let tx = app.store.begin().await?;
+    let account = users::get(&tx, user).await?;
+    let is_right = users::check_second_factor(&tx, &app.keyring, now, user, &given.code).await?;
+    if !is_right || account.disabled_at.is_some() {
+        return Ok(page(Problem::with("code", "This code is not right, or was used already.")));
+    }
+    let left = users::get(&tx, user).await?.recovery_codes;
+    let cookie = begin(&app, &tx, &anybody, &headers, &account.user).await?;
+    tx.commit().await?;
+    let answer = if left < account.recovery_codes {
+        see_other(
+            &app,
+            &next,
+            &format!("That was a recovery code. {left} are left; the page of your account makes new ones."),
+        )
+    } else {
+        go_to(&next)
+    };
+    Ok(with_cookie(answer, cookie))
+}
+
+async fn sign_out(State(app): State<Arc<App>>, visitor: Visitor, Form(_): Form<Nothing>) -> Result<Response, Failure> {
+    sessions::end(&app.store.session().await?, visitor.user.id, visitor.session).await?;
+    Ok(with_cookie(see_other(&app, "/console/sign-in", "You have signed out."), Cookie::Session.clear(&app)))
+}
+
+/// A form that is one button.
+#[derive(Deserialize)]
+pub(super) struct Nothing {}
+
+/// Begins a session of this user in this browser; the cookie goes on the answer once the transaction
+/// is committed. Whatever the browser had before is a session no more.
+pub(super) async fn begin(
+    app: &App,
+    tx: &Tx,
+    anybody: &Anybody,
+    headers: &HeaderMap,
+    user: &User,
+) -> Result<Option<HeaderValue>> {
+    if let Some(before) = &anybody.signed_in {
+        sessions::end(tx, before.user.id, before.id).await?;
+    }
+    let browser = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let cookie = sessions::begin(tx, app.clock.now(), user.id, &anybody.origin, browser).await?;
+    Ok(Cookie::Session.set(app, cookie.expose(), Some(sessions::LONGEST)))
+}
+
+/// The same answer, which also sets a cookie.
+pub(super) fn with_cookie(mut answer: Response, cookie: Option<HeaderValue>) -> Response {
+    if let Some(cookie) = cookie {
+        answer.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    answer
+}
+
+/// The same answer, whose address is told to no page that one goes to from it: there is a secret in it.
+pub(super) fn private(mut answer: Response) -> Response {
+    answer.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    answer
+}
+
+fn wait(seconds: u64) -> Problem {
+    Problem::with("", format!("There were too many attempts. Wait {seconds} seconds, then try again."))
+}
+
+fn too_many(mut answer: Response, seconds: u64) -> Response {
+    *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    answer
+}

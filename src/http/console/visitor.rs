@@ -1,0 +1,190 @@
+//! Who looks at a page: anybody, somebody who has signed in, a member of the workspace in the address.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, OriginalUri, RawPathParams};
+use axum::http::Method;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
+
+use super::cookies::Cookie;
+use super::frame::{Badge, Frame, Place, Section};
+use super::notice::go_to;
+use super::present::{Guest, plain_frame};
+use crate::app::App;
+use crate::auth::sessions::{self, SignedIn};
+use crate::auth::users::User;
+use crate::auth::{Origin, Principal};
+use crate::base::error::{Error, describe};
+use crate::base::id::{SessionId, WorkspaceId};
+use crate::domain::members;
+use crate::domain::workspaces::{self, Workspace};
+use crate::http::{Failure, origin};
+
+/// Anybody, signed in or not: for the pages before a sign-in.
+pub(crate) struct Anybody {
+    /// The frame of the page.
+    pub(crate) frame: Frame,
+    /// Who it is, if they have signed in.
+    pub(crate) signed_in: Option<SignedIn>,
+    /// The request that they came with.
+    pub(crate) origin: Origin,
+}
+
+impl FromRequestParts<Arc<App>> for Anybody {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Failure> {
+        let frame = plain_frame(app, &parts.headers, parts.extensions.get::<Guest>());
+        let signed_in = match Cookie::Session.read(app, &parts.headers) {
+            None => None,
+            Some(cookie) => sessions::find(&app.store.session().await?, app.clock.now(), cookie).await?,
+        };
+        if let Some(stale) = signed_in.as_ref().filter(|signed_in| signed_in.use_is_stale) {
+            app.tasks.spawn(record_use(app.clone(), stale.id));
+        }
+        Ok(Self { frame, signed_in, origin: origin::of(&parts.extensions) })
+    }
+}
+
+/// Beside the request, which need not wait for it.
+async fn record_use(app: Arc<App>, session: SessionId) {
+    let recorded = async { sessions::record_use(&app.store.session().await?, session, app.clock.now()).await }.await;
+    if let Err(error) = recorded {
+        tracing::warn!(error = %describe(&error), session.id = %session, "could not record the use of {session}");
+    }
+}
+
+/// Somebody who has signed in. Who has not is sent to the page for it, and comes back from there.
+pub(crate) struct Visitor {
+    /// Who it is.
+    pub(crate) user: User,
+    /// The session of this browser.
+    pub(crate) session: SessionId,
+    /// The request that they came with.
+    pub(crate) origin: Origin,
+    frame: Frame,
+}
+
+impl Visitor {
+    /// The frame of a page in this section.
+    pub(crate) fn frame(&self, section: Section) -> Frame {
+        let badge = Badge {
+            name: self.user.name().to_owned(),
+            email: self.user.email.clone(),
+            is_administrator: self.user.is_administrator,
+        };
+        Frame { section, badge: Some(badge), ..self.frame.clone() }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Visitor {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
+        let anybody = Anybody::from_request_parts(parts, app).await.map_err(Failure::into_response)?;
+        let Anybody { frame, signed_in, origin } = anybody;
+        let SignedIn { user, id, .. } = signed_in.ok_or_else(|| go_to(&sign_in(parts)))?;
+        Ok(Self { user, session: id, origin, frame })
+    }
+}
+
+/// The page for signing in, from which one comes back here.
+fn sign_in(parts: &Parts) -> String {
+    let here = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
+    match here.path_and_query() {
+        // What a form sends is not sent again.
+        Some(path) if parts.method == Method::GET => {
+            let next: String = path.as_str().bytes().map(percent_encoded).collect();
+            format!("/console/sign-in?next={next}")
+        }
+        _ => "/console/sign-in".to_owned(),
+    }
+}
+
+fn percent_encoded(byte: u8) -> String {
+    match byte {
+        b'/' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    }
+}
+
+/// Where to go after signing in: `next` when it is a path of ours, else the console's first page.
+/// Browsers read a backslash as a slash, and two slashes at the beginning as another host.
+pub(crate) fn local(next: &str) -> &str {
+    let is_plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let is_ours =
+        next == "/console" || ["/console/", "/console?", "/authorize?"].iter().any(|start| next.starts_with(start));
+    if is_plain && is_ours { next } else { "/console" }
+}
+
+/// A member of the workspace that the path names in its parameter `workspace`; 404 for anybody else.
+pub(crate) struct Member {
+    /// Who has signed in.
+    pub(crate) visitor: Visitor,
+    /// What they may do in the workspace; use cases take it.
+    pub(crate) actor: Principal,
+    /// The workspace.
+    pub(crate) workspace: Workspace,
+}
+
+impl Member {
+    /// The frame of a page in this section of the workspace.
+    pub(crate) fn frame(&self, section: Section) -> Frame {
+        let place = Place { workspace: self.workspace.clone(), actor: self.actor.clone() };
+        Frame { place: Some(place), ..self.visitor.frame(section) }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Member {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
+        let visitor = Visitor::from_request_parts(parts, app).await?;
+        let refuse = |error: Error| Failure::from(error).into_response();
+        let parameters = RawPathParams::from_request_parts(parts, app).await;
+        let named = parameters.ok().and_then(|parameters| {
+            let found = parameters.iter().find(|(name, _)| *name == "workspace")?;
+            Some(found.1.to_owned())
+        });
+        let named = named.unwrap_or_default();
+        let id = WorkspaceId::parse(&named).ok_or_else(|| refuse(Error::not_found("workspace", &named)))?;
+        let found = async {
+            let session = app.store.session().await?;
+            let actor = members::principal(&session, &visitor.user, id, visitor.origin.clone()).await?;
+            let workspace = workspaces::get(&session, &actor, id).await?;
+            Ok((actor, workspace))
+        };
+        let (actor, workspace) = found.await.map_err(refuse)?;
+        Ok(Self { visitor, actor, workspace })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_comes_back_to_a_page_of_ours_only() {
+        for next in ["/console", "/console/account", "/console/people?cursor=1", "/authorize?client_id=1&state=%2F"] {
+            assert_eq!(local(next), next);
+        }
+        for next in [
+            "",
+            "https://elsewhere.example",
+            "//elsewhere.example",
+            "/\\elsewhere.example",
+            "/console/\\elsewhere",
+            "\\\\elsewhere.example",
+            "/console/\r\nset-cookie: a=b",
+            "/console//\t",
+            "javascript:alert(1)",
+            "/consoleelsewhere",
+            "/v1/me",
+            " /console",
+        ] {
+            assert_eq!(local(next), "/console", "{next:?}");
+        }
+    }
+}

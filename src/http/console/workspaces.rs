@@ -1,0 +1,199 @@
+//! The workspaces of a person, and what is set for one of them.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde::Deserialize;
+
+use super::projects::days_of;
+use super::{Form, Frame, Html, Member, Problem, Section, Visitor, again, go_to, see_other};
+use crate::app::App;
+use crate::auth::{Action, Role};
+use crate::base::name::WorkspaceName;
+use crate::domain::backups;
+use crate::domain::limits::{self, Quota, Standing};
+use crate::domain::members;
+use crate::domain::workspaces::{self, Workspace, WorkspaceChange};
+use crate::http::Failure;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/console", get(go_home))
+        .route("/console/workspaces", get(list_workspaces).post(create_workspace))
+        .route("/console/workspaces/{workspace}/settings", get(get_settings).post(update_workspace))
+        .route("/console/workspaces/{workspace}/settings/leave", post(leave_workspace))
+}
+
+#[derive(Template)]
+#[template(path = "workspaces/list.html")]
+struct ListPage {
+    frame: Frame,
+    workspaces: Vec<(Workspace, Role)>,
+    name: String,
+    problem: Problem,
+}
+
+#[derive(Template)]
+#[template(path = "workspaces/settings.html")]
+struct SettingsPage {
+    frame: Frame,
+    name: String,
+    days: String,
+    usual_days: i32,
+    standing: Standing,
+    may_manage: bool,
+    is_last_owner: bool,
+    problem: Problem,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct SettingsForm {
+    name: String,
+    #[serde(default, rename = "backupRetentionDays")]
+    days: String,
+}
+
+impl SettingsForm {
+    fn of(workspace: &Workspace) -> Self {
+        let days = workspace.backup_retention_days.map(|days| days.to_string());
+        Self { name: workspace.name.clone(), days: days.unwrap_or_default() }
+    }
+}
+
+#[derive(Deserialize)]
+struct Confirmed {
+    confirm: String,
+}
+
+/// Where somebody begins: in their workspace, if they have one, else where they choose.
+async fn go_home(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Response, Failure> {
+    let workspaces = members::workspaces_of(&app.store.session().await?, visitor.user.id).await?;
+    Ok(match &workspaces[..] {
+        [(only, _)] => go_to(&format!("/console/workspaces/{}", only.id.bare())),
+        _ => go_to("/console/workspaces"),
+    })
+}
+
+async fn list_page(app: &App, visitor: &Visitor, name: String, problem: Problem) -> Result<ListPage, Failure> {
+    let workspaces = members::workspaces_of(&app.store.session().await?, visitor.user.id).await?;
+    Ok(ListPage { frame: visitor.frame(Section::Workspaces), workspaces, name, problem })
+}
+
+async fn list_workspaces(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Html<ListPage>, Failure> {
+    list_page(&app, &visitor, String::new(), Problem::none()).await.map(Html)
+}
+
+async fn create_workspace(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Form(new): Form<Named>,
+) -> Result<Response, Failure> {
+    let created = async {
+        let name = WorkspaceName::parse(&new.name)?;
+        let tx = app.store.begin().await?;
+        let workspace =
+            members::create_workspace(&tx, app.clock.now(), &visitor.user, &name, visitor.origin.clone()).await?;
+        tx.commit().await?;
+        Ok(workspace)
+    };
+    match created.await {
+        Ok(workspace) => {
+            let address = format!("/console/workspaces/{}", workspace.id.bare());
+            Ok(see_other(&app, &address, &format!("The workspace {} is yours.", workspace.name)))
+        }
+        Err(error) => {
+            let problem = Problem::of(error, &["name"])?;
+            Ok(again(list_page(&app, &visitor, new.name, problem).await?))
+        }
+    }
+}
+
+async fn settings_page(
+    app: &App,
+    member: &Member,
+    SettingsForm { name, days }: SettingsForm,
+    problem: Problem,
+) -> Result<SettingsPage, Failure> {
+    let session = app.store.session().await?;
+    let standing = limits::get(&session, &member.actor, &app.quotas, member.workspace.id).await?;
+    let owners = members::list(&session, &member.actor).await?.into_iter().filter(|other| other.role == Role::Owner);
+    Ok(SettingsPage {
+        frame: member.frame(Section::Settings),
+        name,
+        days,
+        usual_days: backups::RETENTION_DAYS,
+        standing,
+        may_manage: member.actor.may(Action::ManageWorkspace).is_ok(),
+        is_last_owner: member.actor.role() == Role::Owner && owners.count() == 1,
+        problem,
+    })
+}
+
+async fn get_settings(State(app): State<Arc<App>>, member: Member) -> Result<Html<SettingsPage>, Failure> {
+    settings_page(&app, &member, SettingsForm::of(&member.workspace), Problem::none()).await.map(Html)
+}
+
+async fn update_workspace(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Form(form): Form<SettingsForm>,
+) -> Result<Response, Failure> {
+    let updated = async {
+        let change = WorkspaceChange {
+            name: Some(WorkspaceName::parse(&form.name)?),
+            backup_retention_days: Some(days_of(&form.days)?),
+        };
+        let tx = app.store.begin().await?;
+        workspaces::update(&tx, &member.actor, app.clock.now(), member.workspace.id, &change).await?;
+        tx.commit().await
+    };
+    match updated.await {
+        Ok(()) => Ok(see_other(&app, &member.frame(Section::Settings).to("settings"), "The settings were changed.")),
+        Err(error) => {
+            let problem = Problem::of(error, &["name", "backupRetentionDays"])?;
+            Ok(again(settings_page(&app, &member, form, problem).await?))
+        }
+    }
+}
+
+async fn leave_workspace(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Form(leave): Form<Confirmed>,
+) -> Result<Response, Failure> {
+    let left = async {
+        if leave.confirm.trim() != member.workspace.name.trim() {
+            return Err(super::form::not_the_name(&member.workspace.name));
+        }
+        let tx = app.store.begin().await?;
+        members::remove(&tx, &member.actor, app.clock.now(), member.visitor.user.id).await?;
+        tx.commit().await
+    };
+    match left.await {
+        Ok(()) => {
+            let said = format!("You are no longer in the workspace {}.", member.workspace.name);
+            Ok(see_other(&app, "/console/workspaces", &said))
+        }
+        Err(error) => {
+            let problem = Problem::of(error, &["confirm"])?;
+            Ok(again(settings_page(&app, &member, SettingsForm::of(&member.workspace), problem).await?))
+        }
+    }
+}
+
+/// A limit in words.
+fn shown(quota: &Quota) -> String {
+    match quota.limit {
+        Some(limit) => format!("{} of {limit}", quota.used),
+        None => format!("{}, no limit", quota.used),
+    }
+}
