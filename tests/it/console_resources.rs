@@ -403,15 +403,45 @@ async fn what_does_not_fit_is_said_beside_its_field() {
         ("/projects", vec![("name", long.as_str()), ("region", "us-east-1")], "name", "too long"),
         ("/projects", vec![("name", "a"), ("region", "mars")], "region", "There is no region"),
         ("/projects/{project}/settings", vec![("name", "  ")], "name", "too short"),
-        ("/projects/{project}/settings", vec![("name", "a"), ("backupRetentionDays", "0")], "backupRetentionDays", "out of range"),
-        ("/projects/{project}/settings", vec![("name", "a"), ("backupRetentionDays", "ten")], "backupRetentionDays", "Not a number"),
+        (
+            "/projects/{project}/settings",
+            vec![("name", "a"), ("backupRetentionDays", "0")],
+            "backupRetentionDays",
+            "out of range",
+        ),
+        (
+            "/projects/{project}/settings",
+            vec![("name", "a"), ("backupRetentionDays", "ten")],
+            "backupRetentionDays",
+            "Not a number",
+        ),
         ("/projects/{project}/branches/new", vec![("gitName", "feature/search")], "gitName", "Another branch"),
-        ("/projects/{project}/databases/new", vec![("name", ""), ("region", "us-east-1"), ("branchId", "{branch}")], "name", "too short"),
-        ("/projects/{project}/databases/new", vec![("name", "a"), ("region", "us-east-1"), ("branchId", "x")], "branchId", "no such branch"),
+        (
+            "/projects/{project}/databases/new",
+            vec![("name", ""), ("region", "us-east-1"), ("branchId", "{branch}")],
+            "name",
+            "too short",
+        ),
+        (
+            "/projects/{project}/databases/new",
+            vec![("name", "a"), ("region", "us-east-1"), ("branchId", "x")],
+            "branchId",
+            "no such branch",
+        ),
         ("/databases/{database}/connections", vec![("name", "ab")], "name", "too short"),
         ("/databases/{database}/settings", vec![("name", long.as_str()), ("branchId", "{branch}")], "name", "too long"),
-        ("/databases/{database}/restore", vec![("what", "moment"), ("targetTime", "soon"), ("into", "new"), ("name", "a")], "what", "choose"),
-        ("/databases/{database}/restore", vec![("what", "now"), ("into", "new"), ("name", "Orders")], "name", "has this name"),
+        (
+            "/databases/{database}/restore",
+            vec![("what", "moment"), ("targetTime", "soon"), ("into", "new"), ("name", "a")],
+            "what",
+            "choose",
+        ),
+        (
+            "/databases/{database}/restore",
+            vec![("what", "now"), ("into", "new"), ("name", "Orders")],
+            "name",
+            "has this name",
+        ),
     ] {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, shop.fill(value))).collect();
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();

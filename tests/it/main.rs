@@ -16,6 +16,8 @@ mod branches;
 mod browser;
 mod cli;
 mod connections;
+
+mod console;
 mod console_resources;
 mod crash;
 mod databases;

@@ -31,8 +31,6 @@ use crate::http::retry::Repeatable;
 const DEFAULT_LIMIT: u32 = 25;
 const LARGEST_PAGE: u32 = 100;
 
-/// The most days that backups are kept for.
-
 /// What a backup is: always `backup`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -400,7 +400,7 @@ async fn update(
         let change = ProjectChange {
             name: Some(ProjectName::parse(form.name.trim())?),
             delete_protection: Some(form.protected.is_some()),
-            backup_retention_days: Some(days_of(days)?),
+            backup_retention_days: Some(days_of(&form.days)?),
             settings: None,
         };
         let tx = app.store.begin().await?;

@@ -1,0 +1,149 @@
+//! People who use the console as a browser does: with cookies, and with forms that pages show.
+
+#![expect(unreachable_pub, reason = "tests are one crate; pub says what tests may use of the browser")]
+
+use std::collections::BTreeMap;
+
+use reqwest::header::{CONTENT_TYPE, COOKIE, HeaderMap, SET_COOKIE};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, RequestBuilder};
+
+use crate::harness::{Howdah, eventually};
+
+/// Good enough for everybody.
+pub const PASSWORD: &str = "tusk-marble-wander-94";
+
+/// A browser without script.
+pub struct Browser {
+    client: Client,
+    url: String,
+    pub cookies: BTreeMap<String, String>,
+    /// What the forms of the last page carry.
+    pub csrf: String,
+}
+
+/// An answer of the console.
+pub struct Page {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Page {
+    /// Where it sends the browser.
+    pub fn location(&self) -> &str {
+        assert_eq!(self.status, 303, "{}", self.text);
+        self.headers["location"].to_str().unwrap()
+    }
+
+    /// What stands between two texts.
+    pub fn between(&self, before: &str, after: &str) -> String {
+        let rest = self.text.split_once(before).unwrap_or_else(|| panic!("no {before:?} in {}", self.text)).1;
+        rest.split_once(after).unwrap().0.to_owned()
+    }
+
+    pub fn assert_says(&self, status: u16, words: &str) {
+        assert_eq!(self.status, status, "{}", self.text);
+        assert!(self.text.contains(words), "no {words:?} in {}", self.text);
+    }
+}
+
+impl Browser {
+    pub fn new(howdah: &Howdah) -> Self {
+        let client = Client::builder().redirect(Policy::none()).build().unwrap();
+        Self { client, url: howdah.url(), cookies: BTreeMap::new(), csrf: String::new() }
+    }
+
+    /// The browser of the first administrator, who owns the first workspace.
+    pub async fn administrator(howdah: &Howdah) -> Self {
+        let mut browser = Self::new(howdah);
+        let link = set_up_link(howdah).await;
+        browser.get(&link).await;
+        let account = [("name", "Ada"), ("email", "ada@example.com"), ("password", PASSWORD), ("again", PASSWORD)];
+        let page = browser.submit(&link, &account).await;
+        assert_eq!(page.location(), "/console");
+        browser
+    }
+
+    /// The browser of somebody new whom this one's owner invites to a workspace in this role.
+    pub async fn invite(&mut self, howdah: &Howdah, workspace: &str, name: &str, role: &str) -> Self {
+        let email = format!("{name}@example.com");
+        let link = self.invitation(workspace, &email, role).await;
+        let mut browser = Self::new(howdah);
+        browser.get(&link).await;
+        let account = [("name", name), ("email", &email), ("password", PASSWORD), ("again", PASSWORD)];
+        let page = browser.submit(&format!("{link}/account"), &account).await;
+        assert_eq!(page.location(), workspace);
+        browser
+    }
+
+    /// The path of a link for this address.
+    pub async fn invitation(&mut self, workspace: &str, email: &str, role: &str) -> String {
+        self.get(&format!("{workspace}/members")).await;
+        let page = self.submit(&format!("{workspace}/members/invitations"), &[("email", email), ("role", role)]).await;
+        assert_eq!(page.status, 200, "{}", page.text);
+        format!("/console/invitations/{}", page.between("/console/invitations/", "<"))
+    }
+
+    /// The address of the first workspace of who uses it.
+    pub async fn workspace(&mut self) -> String {
+        let page = self.get("/console/workspaces").await;
+        format!("/console/workspaces/{}", page.between("<a href=\"/console/workspaces/", "\""))
+    }
+
+    pub async fn get(&mut self, path: &str) -> Page {
+        self.send(self.client.request(Method::GET, format!("{}{path}", self.url))).await
+    }
+
+    /// Sends a form with what the last page's forms carry.
+    pub async fn submit(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
+        let csrf = self.csrf.clone();
+        let fields: Vec<_> = fields.iter().copied().chain([("csrf", csrf.as_str())]).collect();
+        let request = self.post(path, &fields);
+        self.send(request).await
+    }
+
+    /// A form with these fields and no others.
+    pub fn post(&self, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
+        let form = serde_html_form::to_string(fields).unwrap();
+        let request = self.client.request(Method::POST, format!("{}{path}", self.url));
+        request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form)
+    }
+
+    /// Sends a request with the cookies, and keeps those that come back.
+    pub async fn send(&mut self, request: RequestBuilder) -> Page {
+        let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let answer = request.header(COOKIE, cookies.join("; ")).send().await.unwrap();
+        for line in answer.headers().get_all(SET_COOKIE) {
+            let line = line.to_str().unwrap();
+            let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
+            match value {
+                "" => drop(self.cookies.remove(name)),
+                value => drop(self.cookies.insert(name.to_owned(), value.to_owned())),
+            }
+        }
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let page = Page { status, headers, text: answer.text().await.unwrap() };
+        if let Some((_, rest)) = page.text.split_once("name=\"csrf\" value=\"") {
+            self.csrf = rest.split_once('"').unwrap().0.to_owned();
+        }
+        page
+    }
+
+    /// Signs in with the password that everybody has.
+    pub async fn sign_in(&mut self, email: &str) -> Page {
+        self.get("/console/sign-in").await;
+        self.submit("/console/sign-in", &[("email", email), ("password", PASSWORD)]).await
+    }
+}
+
+/// The path of the link that the server prints while nobody has an account.
+pub async fn set_up_link(howdah: &Howdah) -> String {
+    eventually("the set-up link", async || {
+        let log = howdah.log();
+        let (_, rest) = log.rsplit_once("/console/set-up/")?;
+        let token: String = rest.chars().take_while(|letter| !letter.is_whitespace()).collect();
+        (token.len() == 32).then(|| format!("/console/set-up/{token}"))
+    })
+    .await
+}
