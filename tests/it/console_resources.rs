@@ -5,7 +5,9 @@ use howdah::base::name::ProjectName;
 use howdah::domain::operations::kinds;
 use howdah::jobs::backup::BackUpStep;
 use howdah::jobs::database::{DeleteStep, ProvisionStep};
+use howdah::jobs::recovery::RecoverStep;
 use howdah::jobs::restore::RestoreStep;
+use howdah::jobs::trial::TrialStep;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -631,11 +633,16 @@ async fn the_unknown_is_not_done_by_other_methods() {
 fn every_step_of_every_workflow_has_words() {
     let known: Vec<(&str, Vec<&str>)> = vec![
         ("provision_database", ProvisionStep::ALL.iter().map(|step| step.name()).collect()),
+        ("copy_database", ProvisionStep::ALL.iter().map(|step| step.name()).collect()),
         ("delete_database", DeleteStep::ALL.iter().map(|step| step.name()).collect()),
         ("back_up_database", BackUpStep::ALL.iter().map(|step| step.name()).collect()),
+        ("verify_backup", TrialStep::ALL.iter().map(|step| step.name()).collect()),
         ("restore_database", RestoreStep::ALL.iter().map(|step| step.name()).collect()),
+        ("recover_database", RecoverStep::ALL.iter().map(|step| step.name()).collect()),
     ];
-    let told: Vec<(&str, Vec<&str>)> =
-        kinds::KINDS.iter().map(|kind| (kind.name, kind.steps.iter().map(|(name, _)| *name).collect())).collect();
+    let told: Vec<(&str, Vec<&str>)> = kinds::KINDS
+        .iter()
+        .map(|kind| (kind.name, [kind.steps, kind.undoing].concat().iter().map(|(name, _)| *name).collect()))
+        .collect();
     assert_eq!(told, known, "src/domain/operations/kinds.rs has the words for the steps in src/jobs");
 }

@@ -66,11 +66,11 @@ impl Restorable {
     }
 
     /// To the second, since it is said what can be typed.
-    fn from_words(&self) -> String {
+    fn begins(&self) -> String {
         exactly(self.earliest)
     }
 
-    fn to_words(&self) -> String {
+    fn ends(&self) -> String {
         exactly(self.latest)
     }
 }
@@ -367,7 +367,7 @@ async fn restore_in_place(
     let typed = Typed { confirm: form.confirm.clone() };
     typed.check(&database.name, "database").map_err(Refused::Problem)?;
     let mut announcements = app.store.announcements();
-    let tx = app.store.begin().await.map_err(Error::from)?;
+    let tx = app.store.begin().await?;
     let (_, operation) = restores::start_in_place(&tx, &member.actor, app.clock.now(), database.id, &source).await?;
     tx.commit().await?;
     app.settle(&mut announcements, operation).await?;
