@@ -55,12 +55,14 @@ const SIGN_INS_OF_ADDRESS: (u32, Duration) = (100, Duration::from_secs(5));
 
 /// The limits, and where everybody stands.
 pub(super) struct RateLimits {
-    /// To one account from one address, to one account, from one address.
-    sign_ins: [Limiter<Attempt>; 3],
+    sign_ins: [(Limiter<Attempt>, WhoseAttempt); 3],
     tokens: Option<Limiter<Uuid>>,
     addresses: Option<Limiter<Network>>,
     attempts: Option<Limiter<Network>>,
 }
+
+/// What an attempt of an account from an address is counted under.
+type WhoseAttempt = fn(&str, Network) -> Attempt;
 
 impl RateLimits {
     pub(super) fn new(rates: &Rates) -> Self {
@@ -69,7 +71,11 @@ impl RateLimits {
         let clock = DefaultClock::default();
         let sign_ins = |(burst, period)| Limiter::of_period(burst, period, clock.clone());
         Self {
-            sign_ins: [SIGN_INS, SIGN_INS_OF_ACCOUNT, SIGN_INS_OF_ADDRESS].map(sign_ins),
+            sign_ins: [
+                (sign_ins(SIGN_INS), |account, address| Attempt(Some(hash(account)), Some(address))),
+                (sign_ins(SIGN_INS_OF_ACCOUNT), |account, _| Attempt(Some(hash(account)), None)),
+                (sign_ins(SIGN_INS_OF_ADDRESS), |_, address| Attempt(None, Some(address))),
+            ],
             tokens: rates.token.map(|rate| Limiter::new(rate, clock.clone())),
             addresses: rates.address.map(|rate| Limiter::new(rate, clock.clone())),
             attempts: attempts.map(|rate| Limiter::new(rate, clock.clone())),
@@ -144,10 +150,9 @@ impl Meter {
     /// Counts an attempt to sign in to an account, whether there is one or not; otherwise says in how
     /// many seconds there may be another.
     pub(super) fn sign_in(&self, account: &str) -> Result<(), u64> {
-        let (account, address) = (Some(hash(&account.trim().to_lowercase())), Some(self.0.party));
-        let attempts = [Attempt(account.clone(), address), Attempt(account, None), Attempt(None, address)];
-        for (limiter, attempt) in self.0.limits.sign_ins.iter().zip(attempts) {
-            limiter.take(&attempt).map_err(whole_seconds)?;
+        let account = account.trim().to_lowercase();
+        for (limiter, attempt) in &self.0.limits.sign_ins {
+            limiter.take(&attempt(&account, self.0.party)).map_err(whole_seconds)?;
         }
         Ok(())
     }

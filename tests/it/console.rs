@@ -28,7 +28,7 @@ const CHANGES: &[(&str, &[(&str, &str)])] = &[
     ("/console/people/{user}/disable", &[("confirm", "ada@example.com")]),
     ("/console/people/{user}/enable", &[]),
     ("/console/people/{user}/administrator", &[("administrator", "on")]),
-    ("{workspace}/settings/change", &[("name", "Forged")]),
+    ("{workspace}/settings", &[("name", "Forged")]),
     ("{workspace}/settings/leave", &[("confirm", "Default")]),
     ("{workspace}/members/invitations", &[("email", "forged@example.com"), ("role", "owner")]),
     ("{workspace}/members/invitations/{invitation}/withdraw", &[]),
@@ -147,10 +147,10 @@ async fn only_members_and_administrators_see_what_is_theirs() {
     page.assert_says(200, "ada@example.com");
     assert!(!page.text.contains("/members/invitations") && !page.text.contains("/role\""), "{}", page.text);
     let page = viewer.get(&format!("{workspace}/settings")).await;
-    assert!(!page.text.contains("settings/change"), "{}", page.text);
+    assert!(!page.text.contains("backupRetentionDays"), "{}", page.text);
     let user = ada.get(&format!("{workspace}/members")).await.between("/members/", "/role");
     for (path, fields) in [
-        (format!("{workspace}/settings/change"), vec![("name", "Forged")]),
+        (format!("{workspace}/settings"), vec![("name", "Forged")]),
         (format!("{workspace}/members/invitations"), vec![("email", "x@example.com"), ("role", "viewer")]),
         (format!("{workspace}/members/{user}/role"), vec![("role", "viewer")]),
         (format!("{workspace}/members/{user}/remove"), vec![]),

@@ -16,7 +16,9 @@ mod branches;
 mod browser;
 mod cli;
 mod connections;
+
 mod console;
+mod console_resources;
 mod crash;
 mod databases;
 mod docs;

@@ -23,6 +23,9 @@ use crate::domain::databases::{self, Database, Status};
 use crate::domain::operations;
 use crate::queue::{self, Reason};
 
+/// The longest that backups can be kept, in days.
+pub const LONGEST_RETENTION: i32 = 365;
+
 /// Makes a backup of a database.
 pub const BACK_UP: queue::Kind = queue::Kind { name: "back_up_database", first_step: "copy_files" };
 /// Restores a backup for a trial, and looks whether everything is there.
@@ -30,8 +33,6 @@ pub const VERIFY: queue::Kind = queue::Kind { name: "verify_backup", first_step:
 
 /// How long every moment stays restorable, when nobody says.
 pub const RETENTION_DAYS: i32 = 7;
-/// The most days that backups are kept for.
-const LONGEST_RETENTION: i32 = 365;
 /// A full backup at least every so often.
 pub const FULL_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -230,14 +231,15 @@ pub async fn archiving(session: &Session, database: DatabaseId) -> Result<Option
     store::archiving(session, database).await
 }
 
-/// For how many days backups are kept; `None` is for whoever is above to say.
+/// Reads for how many days somebody wants backups to be kept; `Some(None)` is for whoever is above to
+/// say, and `None` says nothing.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a number that is out of range.
-pub fn retention(days: Option<i32>) -> Result<Option<i32>> {
+/// [`Error::Invalid`] for no days at all, and for more than [`LONGEST_RETENTION`].
+pub fn parse_retention(days: Option<Option<i32>>) -> Result<Option<Option<i32>>> {
     match days {
-        None | Some(1..=LONGEST_RETENTION) => Ok(days),
-        Some(days) => Err(Error::invalid(
+        None | Some(None | Some(1..=LONGEST_RETENTION)) => Ok(days),
+        Some(Some(days)) => Err(Error::invalid(
             format!("backupRetentionDays: {days} is out of range"),
             format!("Give a number of days from 1 to {LONGEST_RETENTION}."),
         )),

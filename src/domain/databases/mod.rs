@@ -3,6 +3,8 @@
 
 mod store;
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 
 use crate::auth::Principal;
@@ -18,7 +20,7 @@ use crate::domain::branches::{self, Placement};
 use crate::domain::connections::{self, Connection, NewCredential};
 use crate::domain::limits::{self, Quotas};
 use crate::domain::operations;
-use crate::domain::projects;
+use crate::domain::projects::{self, Project};
 use crate::domain::restores::{self, Recipe, SourceType};
 use crate::queue;
 
@@ -347,6 +349,20 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: DatabaseId) 
     };
     audit::record(tx, actor, now, database.change("delete_database", Some(&database), None)).await?;
     Ok(Database { operation: Some(operation), ..database })
+}
+
+/// How the databases of one project stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// How many there are.
+    pub databases: i64,
+    /// How many of them are not ready.
+    pub not_ready: i64,
+}
+
+/// How the databases of projects stand that the caller was given; those without databases are missing.
+pub async fn summarize(session: &Session, projects: &[Project]) -> Result<HashMap<ProjectId, Summary>> {
+    store::summarize(session, projects).await
 }
 
 /// How many databases a project has.

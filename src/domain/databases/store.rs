@@ -1,16 +1,19 @@
 //! The SQL of databases.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Database, DatabaseChange, Deleted, Filter, NewDatabase, Plan, Status};
+use super::{Database, DatabaseChange, Deleted, Filter, NewDatabase, Plan, Status, Summary};
 use crate::auth::Scope;
 use crate::base::error::{Error, Result};
 use crate::base::id::{BranchId, ConnectionId, DatabaseId, InstanceId, ProjectId};
 use crate::base::name::{BranchName, DatabaseName, LogicalId};
 use crate::base::page::PageRequest;
 use crate::base::store::{Conditions, Session, Tx};
+use crate::domain::projects::Project;
 use crate::domain::restores::SourceType;
 
 const SELECT: &str = "SELECT d.id,
@@ -174,6 +177,24 @@ pub(super) async fn list(
         ))
         .await?;
     session.query(&statement, wanted.values()).await?.iter().map(read).collect()
+}
+
+pub(super) async fn summarize(session: &Session, projects: &[Project]) -> Result<HashMap<ProjectId, Summary>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT project_id, count(*) AS databases, count(*) FILTER (WHERE status <> 'ready') AS not_ready
+               FROM databases
+              WHERE project_id = ANY ($1) AND deleted_at IS NULL
+              GROUP BY project_id",
+        )
+        .await?;
+    let ids: Vec<Uuid> = projects.iter().map(|project| project.id.uuid()).collect();
+    let rows = session.query(&statement, &[&ids]).await?;
+    let read = |row: &Row| {
+        let summary = Summary { databases: row.get("databases"), not_ready: row.get("not_ready") };
+        (row.get::<_, Uuid>("project_id").into(), summary)
+    };
+    Ok(rows.iter().map(read).collect())
 }
 
 pub(super) async fn live_in_project(tx: &Tx, project: ProjectId) -> Result<Vec<(DatabaseId, Status)>> {

@@ -1,6 +1,7 @@
 //! Operations: workflows as the owners of what they work on see them. How a workflow runs is the
 //! queue's; here is who may see it, call it off, and have it tried again.
 
+pub mod kinds;
 mod store;
 
 use jiff::Timestamp;

@@ -86,6 +86,15 @@ pub struct ProjectChange {
     pub backup_retention_days: Option<Option<i32>>,
 }
 
+/// Which projects to list; those that fit all that is given.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// The one with this identity.
+    pub logical_id: Option<LogicalId>,
+    /// Those whose name has this in it, in letters of either case.
+    pub name_contains: Option<String>,
+}
+
 /// Makes a project with its first branch, without databases.
 ///
 /// # Errors
@@ -111,14 +120,14 @@ pub async fn get(session: &Session, actor: &Principal, id: ProjectId) -> Result<
     store::get(session, &actor.scope(), id).await?.ok_or_else(|| Error::not_found("project", id))
 }
 
-/// The caller's projects, oldest first; those with one `logical_id`, if it is given.
+/// The caller's projects, oldest first.
 pub async fn list(
     session: &Session,
     actor: &Principal,
+    filter: &Filter,
     page: PageRequest<ProjectId>,
-    logical_id: Option<&LogicalId>,
 ) -> Result<Page<Project>> {
-    let rows = store::list(session, &actor.scope(), page, logical_id).await?;
+    let rows = store::list(session, &actor.scope(), filter, page).await?;
     Ok(Page::cut(rows, page.limit, |project| project.id.bare()))
 }
 

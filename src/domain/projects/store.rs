@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::{Project, ProjectChange};
+use super::{Filter, Project, ProjectChange};
 use crate::auth::Scope;
 use crate::base::error::{Error, Result};
 use crate::base::id::{ProjectId, WorkspaceId};
@@ -114,13 +114,15 @@ pub(super) async fn get(session: &Session, scope: &Scope, id: ProjectId) -> Resu
 pub(super) async fn list(
     session: &Session,
     scope: &Scope,
+    filter: &Filter,
     page: PageRequest<ProjectId>,
-    logical_id: Option<&LogicalId>,
 ) -> Result<Vec<Project>> {
     let (after, limit) = (page.after.map_or(Uuid::nil(), |id| id.uuid()), i64::from(page.limit) + 1);
-    let logical_id = logical_id.map(LogicalId::as_str);
+    let logical_id = filter.logical_id.as_ref().map(LogicalId::as_str);
     let mut wanted = Conditions::of([&scope.workspace, &scope.projects, &after, &limit]);
     wanted.add("p.logical_id = $?", logical_id.as_ref());
+    // No pattern: what is looked for may have any character in it.
+    wanted.add("position(lower($?) IN lower(p.name)) > 0", filter.name_contains.as_ref());
     let statement =
         session.prepare_cached(&format!("{SELECT} AND p.id > $3 {} ORDER BY p.id LIMIT $4", wanted.sql())).await?;
     let rows = session.query(&statement, wanted.values()).await?;

@@ -138,6 +138,10 @@ pub async fn delete(
     token.record(tx, actor, now, "delete_service_token").await
 }
 
-async fn get(session: &Session, actor: &Principal, id: ServiceTokenId) -> Result<ServiceToken> {
+/// The token with this id.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller has no such token that was not revoked.
+pub async fn get(session: &Session, actor: &Principal, id: ServiceTokenId) -> Result<ServiceToken> {
     store::get(session, actor, id).await?.ok_or_else(|| Error::not_found("service token", id))
 }

@@ -27,6 +27,7 @@ use crate::auth::Principal;
 use crate::base::error::{Error, Result};
 use crate::base::id::{DatabaseId, InstanceId};
 use crate::base::store::{Session, Tx};
+use crate::domain::databases;
 
 /// How long hours are kept. The newest one of a database stays: it holds its size.
 const KEPT: SignedDuration = SignedDuration::from_hours(24 * 400);
@@ -72,6 +73,17 @@ pub struct Usage {
     pub measured_at: Option<Timestamp>,
 }
 
+/// What a database did in one hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hour {
+    /// When the hour began.
+    pub start: Timestamp,
+    /// Operations in it.
+    pub operations: u64,
+    /// The database's size, as the last measurement in it found it.
+    pub storage_bytes: u64,
+}
+
 /// From when to when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Period {
@@ -98,6 +110,11 @@ impl Period {
             ));
         }
         Ok(Self { start, end })
+    }
+
+    /// The time up to a moment.
+    pub fn until(end: Timestamp, length: SignedDuration) -> Self {
+        Self { start: end - length, end }
     }
 
     /// When it begins.
@@ -145,6 +162,16 @@ pub async fn get(session: &Session, actor: &Principal, database: DatabaseId, per
     store::get(session, &actor.scope(), database, from, period.end)
         .await?
         .ok_or_else(|| Error::not_found("database", database))
+}
+
+/// The hours of a period in which a database of the caller's was measured, oldest first; before them the
+/// newest one before the period, for the size that it had when the period began.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller has no such live database.
+pub async fn history(session: &Session, actor: &Principal, database: DatabaseId, period: &Period) -> Result<Vec<Hour>> {
+    databases::get(session, actor, database).await?;
+    store::history(session, database, hour(period.start)?, period.end).await
 }
 
 /// Adds what was done since the measurement before. That of an instance which belongs to no ready

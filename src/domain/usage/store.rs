@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use super::{Counters, Usage};
+use super::{Counters, Hour, Usage};
 use crate::auth::Scope;
 use crate::base::error::{Error, Result};
 use crate::base::id::{DatabaseId, InstanceId};
@@ -46,6 +46,34 @@ pub(super) async fn get(
         storage_bytes: row.get::<_, Option<i64>>("storage_bytes").unwrap_or_default().unsigned_abs(),
         measured_at: row.get("measured_at"),
     }))
+}
+
+/// The hours that begin in `[from, until)`, and the newest one before.
+pub(super) async fn history(
+    session: &Session,
+    database: DatabaseId,
+    from: Timestamp,
+    until: Timestamp,
+) -> Result<Vec<Hour>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT h.hour, h.operations, h.storage_bytes
+               FROM usage_hours h
+              WHERE h.database_id = $1
+                AND h.hour < $3
+                AND h.hour >= coalesce((SELECT max(before.hour)
+                                          FROM usage_hours before
+                                         WHERE before.database_id = $1 AND before.hour < $2), $2)
+              ORDER BY h.hour",
+        )
+        .await?;
+    let rows = session.query(&statement, &[&database.uuid(), &from, &until]).await?;
+    let read = |row: &tokio_postgres::Row| Hour {
+        start: row.get("hour"),
+        operations: row.get::<_, i64>("operations").unsigned_abs(),
+        storage_bytes: row.get::<_, i64>("storage_bytes").unsigned_abs(),
+    };
+    Ok(rows.iter().map(read).collect())
 }
 
 /// The ready database that lives in an instance. Its row stays until the transaction ends.

@@ -190,8 +190,9 @@ pub(super) async fn list_projects(
 ) -> Result<Json<List<ProjectWire>>, Failure> {
     let page = page.parse(ProjectId::parse)?;
     let logical_id = filter.logical_id.as_deref().map(LogicalId::parse).transpose()?;
+    let filter = projects::Filter { logical_id, ..projects::Filter::default() };
     let session = app.store.session().await?;
-    let found = projects::list(&session, &actor, page, logical_id.as_ref()).await?;
+    let found = projects::list(&session, &actor, &filter, page).await?;
     Ok(Json(List::of(found, |project| wire(&app, project))))
 }
 
@@ -307,7 +308,7 @@ pub(super) async fn update_project(
         name: change.name.as_deref().map(ProjectName::parse).transpose()?,
         settings: change.settings.map(|settings| serde_json::Value::Object(settings).to_string()),
         delete_protection: change.delete_protection,
-        backup_retention_days: change.backup_retention_days.map(backups::retention).transpose()?,
+        backup_retention_days: backups::parse_retention(change.backup_retention_days)?,
     };
     let tx = app.store.begin().await?;
     let project = projects::update(&tx, &actor, app.clock.now(), id, &change).await?;

@@ -217,7 +217,7 @@ pub(super) async fn update_workspace(
     let id = parse(&id)?;
     let change = WorkspaceChange {
         name: change.name.as_deref().map(WorkspaceName::parse).transpose()?,
-        backup_retention_days: change.backup_retention_days.map(backups::retention).transpose()?,
+        backup_retention_days: backups::parse_retention(change.backup_retention_days)?,
     };
     let tx = app.store.begin().await?;
     let workspace = workspaces::update(&tx, &actor, app.clock.now(), id, &change).await?;

@@ -98,6 +98,8 @@ impl Problem {
             | Error::LimitReached { message, hint } => (message, hint),
             other => return Err(other.into()),
         };
+        // Some say which request of the API helps. The page has what helps here.
+        let hint = if hint.contains("/v1/") { String::new() } else { hint };
         let named = message.split_once(": ").filter(|(name, _)| fields.contains(name));
         let (field, message) = named.map_or(("", message.as_str()), |(field, rest)| (field, rest));
         Ok(Self { field: field.into(), message: sentence(message), hint })

@@ -7,16 +7,28 @@
 
 mod account;
 pub(crate) mod assets;
+mod audit;
+mod backups;
+mod branches;
+mod chart;
+mod confirm;
+mod connections;
 mod cookies;
+mod databases;
 mod form;
 mod frame;
+mod integrations;
 mod invitations;
 mod links;
 mod members;
 mod notice;
+mod operations;
 mod people;
 mod present;
+mod projects;
+mod service_tokens;
 mod sign_in;
+mod snippets;
 mod visitor;
 mod workspaces;
 
@@ -47,8 +59,23 @@ pub(in crate::http) fn routes() -> Router<Arc<App>> {
         .merge(people::routes())
         .merge(workspaces::routes())
         .merge(members::routes())
+        .nest("/console/workspaces/{workspace}", resources())
         .route("/console/", get(async || Redirect::permanent("/console")))
         .route("/console/{*path}", get(unknown).post(unknown))
+}
+
+/// What a workspace holds.
+fn resources() -> Router<Arc<App>> {
+    Router::new()
+        .merge(projects::routes())
+        .merge(branches::routes())
+        .merge(databases::routes())
+        .merge(connections::routes())
+        .merge(backups::routes())
+        .merge(operations::routes())
+        .merge(integrations::routes())
+        .merge(service_tokens::routes())
+        .merge(audit::routes())
 }
 
 /// There is a page for what does not exist, too.

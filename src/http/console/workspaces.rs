@@ -9,10 +9,10 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
 
+use super::projects::days_of;
 use super::{Form, Frame, Html, Member, Problem, Section, Visitor, again, go_to, see_other};
 use crate::app::App;
 use crate::auth::{Action, Role};
-use crate::base::error::Error;
 use crate::base::name::WorkspaceName;
 use crate::domain::backups;
 use crate::domain::limits::{self, Quota, Standing};
@@ -24,8 +24,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/console", get(go_home))
         .route("/console/workspaces", get(list_workspaces).post(create_workspace))
-        .route("/console/workspaces/{workspace}/settings", get(get_settings))
-        .route("/console/workspaces/{workspace}/settings/change", post(update_workspace))
+        .route("/console/workspaces/{workspace}/settings", get(get_settings).post(update_workspace))
         .route("/console/workspaces/{workspace}/settings/leave", post(leave_workspace))
 }
 
@@ -43,9 +42,7 @@ struct ListPage {
 struct SettingsPage {
     frame: Frame,
     name: String,
-    /// For how long backups are kept, as it was typed.
     days: String,
-    /// The same where nobody says.
     usual_days: i32,
     standing: Standing,
     may_manage: bool,
@@ -59,10 +56,17 @@ struct Named {
 }
 
 #[derive(Deserialize)]
-struct Settings {
+struct SettingsForm {
     name: String,
     #[serde(default, rename = "backupRetentionDays")]
     days: String,
+}
+
+impl SettingsForm {
+    fn of(workspace: &Workspace) -> Self {
+        let days = workspace.backup_retention_days.map(|days| days.to_string());
+        Self { name: workspace.name.clone(), days: days.unwrap_or_default() }
+    }
 }
 
 #[derive(Deserialize)]
@@ -113,14 +117,19 @@ async fn create_workspace(
     }
 }
 
-async fn settings_page(app: &App, member: &Member, problem: Problem) -> Result<SettingsPage, Failure> {
+async fn settings_page(
+    app: &App,
+    member: &Member,
+    SettingsForm { name, days }: SettingsForm,
+    problem: Problem,
+) -> Result<SettingsPage, Failure> {
     let session = app.store.session().await?;
     let standing = limits::get(&session, &member.actor, &app.quotas, member.workspace.id).await?;
     let owners = members::list(&session, &member.actor).await?.into_iter().filter(|other| other.role == Role::Owner);
     Ok(SettingsPage {
         frame: member.frame(Section::Settings),
-        name: member.workspace.name.clone(),
-        days: member.workspace.backup_retention_days.map(|days| days.to_string()).unwrap_or_default(),
+        name,
+        days,
         usual_days: backups::RETENTION_DAYS,
         standing,
         may_manage: member.actor.may(Action::ManageWorkspace).is_ok(),
@@ -130,41 +139,30 @@ async fn settings_page(app: &App, member: &Member, problem: Problem) -> Result<S
 }
 
 async fn get_settings(State(app): State<Arc<App>>, member: Member) -> Result<Html<SettingsPage>, Failure> {
-    settings_page(&app, &member, Problem::none()).await.map(Html)
+    settings_page(&app, &member, SettingsForm::of(&member.workspace), Problem::none()).await.map(Html)
 }
 
 async fn update_workspace(
     State(app): State<Arc<App>>,
     member: Member,
-    Form(new): Form<Settings>,
+    Form(form): Form<SettingsForm>,
 ) -> Result<Response, Failure> {
     let updated = async {
         let change = WorkspaceChange {
-            name: Some(WorkspaceName::parse(&new.name)?),
-            backup_retention_days: Some(backups::retention(days(&new.days)?)?),
+            name: Some(WorkspaceName::parse(&form.name)?),
+            backup_retention_days: Some(days_of(&form.days)?),
         };
         let tx = app.store.begin().await?;
         workspaces::update(&tx, &member.actor, app.clock.now(), member.workspace.id, &change).await?;
         tx.commit().await
     };
     match updated.await {
-        Ok(()) => Ok(see_other(&app, &member.frame(Section::Settings).to("settings"), "The settings are saved.")),
+        Ok(()) => Ok(see_other(&app, &member.frame(Section::Settings).to("settings"), "The settings were changed.")),
         Err(error) => {
             let problem = Problem::of(error, &["name", "backupRetentionDays"])?;
-            let page = settings_page(&app, &member, problem).await?;
-            Ok(again(SettingsPage { name: new.name, days: new.days, ..page }))
+            Ok(again(settings_page(&app, &member, form, problem).await?))
         }
     }
-}
-
-/// A number of days, if there is one.
-fn days(text: &str) -> Result<Option<i32>, Error> {
-    if text.trim().is_empty() {
-        return Ok(None);
-    }
-    let wrong =
-        |_| Error::invalid("backupRetentionDays: this is not a number of days", "Give a whole number, or none.");
-    text.trim().parse().map(Some).map_err(wrong)
 }
 
 async fn leave_workspace(
@@ -187,7 +185,7 @@ async fn leave_workspace(
         }
         Err(error) => {
             let problem = Problem::of(error, &["confirm"])?;
-            Ok(again(settings_page(&app, &member, problem).await?))
+            Ok(again(settings_page(&app, &member, SettingsForm::of(&member.workspace), problem).await?))
         }
     }
 }

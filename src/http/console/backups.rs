@@ -1,0 +1,401 @@
+//! The backups of a database, and the ways back: to a new database or in place, to a backup, to a
+//! moment, or a copy of what is there now.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
+use serde::Deserialize;
+
+use super::chart::bytes;
+use super::confirm::Typed;
+use super::connections::Reveal;
+use super::databases::{self as database_pages, Head, Standing};
+use super::projects::{self as project_pages, Wanted};
+use super::{Form, Frame, Html, Member, Problem, Section, again, see_other};
+use crate::app::App;
+use crate::base::error::{Error, Result};
+use crate::base::id::BackupId;
+use crate::domain::backups::{self, Backup, Kind, State as BackupState};
+use crate::domain::branches::Placement;
+use crate::domain::databases::{Database, Status};
+use crate::domain::restores::{self, Source};
+use crate::http::Failure;
+use crate::http::path::Path;
+use crate::http::query::Query;
+
+/// How many backups a page shows.
+const SHOWN: u32 = 100;
+/// What `datetime-local` sends and takes (HTML, section 2.3.5.5), to the second.
+const MOMENT: &str = "%Y-%m-%dT%H:%M:%S";
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/databases/{database}/backups", get(list).post(create))
+        .route("/databases/{database}/restore", get(ask).post(restore))
+}
+
+/// The moments that can be restored, in whole seconds inside of the window.
+struct Restorable {
+    earliest: Timestamp,
+    latest: Timestamp,
+}
+
+impl Restorable {
+    fn of(window: &backups::Window) -> Option<Self> {
+        let (earliest, latest) = (window.earliest()?, window.latest()?);
+        let second = |mode| TimestampRound::new().smallest(Unit::Second).mode(mode);
+        Some(Self {
+            earliest: earliest.round(second(RoundMode::Ceil)).unwrap_or(earliest),
+            latest: latest.round(second(RoundMode::Floor)).unwrap_or(latest),
+        })
+    }
+
+    fn first(&self) -> String {
+        self.earliest.strftime(MOMENT).to_string()
+    }
+
+    fn last(&self) -> String {
+        self.latest.strftime(MOMENT).to_string()
+    }
+
+    /// To the second, since it is said what can be typed.
+    fn begins(&self) -> String {
+        exactly(self.earliest)
+    }
+
+    fn ends(&self) -> String {
+        exactly(self.latest)
+    }
+}
+
+fn exactly(moment: Timestamp) -> String {
+    moment.strftime("%-d %B %Y, %H:%M:%S UTC").to_string()
+}
+
+struct Row {
+    backup: Backup,
+    kind: &'static str,
+    state: (&'static str, &'static str),
+    size: String,
+    restore: Option<String>,
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Full => "full",
+        Kind::Differential => "differential",
+        Kind::Incremental => "incremental",
+    }
+}
+
+impl Row {
+    fn of(base: &str, backup: Backup, may_change: bool) -> Self {
+        let is_complete = backup.state == BackupState::Completed;
+        Self {
+            kind: kind(backup.kind),
+            state: match backup.state {
+                BackupState::Running => ("busy", "being made"),
+                BackupState::Completed => ("good", "complete"),
+                BackupState::Failed => ("bad", "failed"),
+            },
+            size: backup.size.map(|size| bytes(size.unsigned_abs())).unwrap_or_default(),
+            restore: (is_complete && may_change).then(|| format!("{base}/restore?backup={}", backup.id.bare())),
+            backup,
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "backups/list.html")]
+struct List {
+    frame: Frame,
+    head: Head,
+    standing: Standing,
+    days: i32,
+    window: Option<Restorable>,
+    rows: Vec<Row>,
+    has_more: bool,
+    kinds: [Kind; 3],
+    can_back_up: bool,
+    problem: Problem,
+}
+
+impl List {
+    async fn of(app: &App, member: &Member, database: Database) -> Result<Self> {
+        let (frame, actor) = (member.frame(Section::Projects), &member.actor);
+        let session = app.store.session().await?;
+        let (found, has_more) = backups::list(&session, actor, database.id, SHOWN).await?;
+        let window = backups::window(&session, database.id, app.clock.now()).await?;
+        let days = backups::retention_days(&session, database.project).await?;
+        let standing = Standing::of(&session, &frame, actor, &database).await?;
+        let is_running = found.iter().any(|backup| backup.state == BackupState::Running);
+        let can_back_up = actor.may_change().is_ok() && database.status == Status::Ready && !is_running;
+        let head = Head::of(&frame, database, "backups");
+        Ok(Self {
+            rows: found.into_iter().map(|backup| Row::of(&head.base, backup, frame.may_change())).collect(),
+            window: Restorable::of(&window),
+            kinds: Kind::ALL,
+            problem: Problem::none(),
+            frame,
+            head,
+            standing,
+            days,
+            has_more,
+            can_back_up,
+        })
+    }
+}
+
+async fn list(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, database)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let database = database_pages::find(&app, &member, &database).await?;
+    Ok(Html(List::of(&app, &member, database).await?).into_response())
+}
+
+#[derive(Deserialize)]
+struct NewForm {
+    #[serde(default, rename = "backupType")]
+    kind: String,
+}
+
+async fn create(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, database)): Path<(String, String)>,
+    Form(form): Form<NewForm>,
+) -> Result<Response, Failure> {
+    let database = database_pages::find(&app, &member, &database).await?;
+    let started = async {
+        let tx = app.store.begin().await?;
+        let (actor, now) = (&member.actor, app.clock.now());
+        backups::create(&tx, actor, now, &app.keyring, database.id, Kind::parse(&form.kind)).await?;
+        tx.commit().await
+    };
+    match started.await {
+        Ok(()) => {
+            let base = database_pages::address(&member.frame(Section::Projects), database.id);
+            Ok(see_other(&app, &format!("{base}/backups"), "The backup has begun."))
+        }
+        Err(error) => {
+            let problem = Problem::of(error, &[])?;
+            Ok(again(List { problem, ..List::of(&app, &member, database).await? }))
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "backups/restore.html")]
+struct Ask {
+    frame: Frame,
+    head: Head,
+    window: Option<Restorable>,
+    choices: Vec<Choice>,
+    form: RestoreForm,
+    is_ready: bool,
+    problem: Problem,
+}
+
+/// A backup to choose.
+struct Choice {
+    id: String,
+    label: String,
+}
+
+#[derive(Clone, Default, Deserialize)]
+struct RestoreForm {
+    /// `backup`, `moment` or `now`.
+    #[serde(default)]
+    what: String,
+    #[serde(default)]
+    backup: String,
+    #[serde(default, rename = "targetTime")]
+    moment: String,
+    /// `new` or `here`.
+    #[serde(default)]
+    into: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    confirm: String,
+}
+
+impl Ask {
+    async fn of(app: &App, member: &Member, database: Database, form: RestoreForm) -> Result<Self> {
+        let frame = member.frame(Section::Projects);
+        member.actor.may_change()?;
+        let session = app.store.session().await?;
+        let (found, _) = backups::list(&session, &member.actor, database.id, SHOWN).await?;
+        let window = backups::window(&session, database.id, app.clock.now()).await?;
+        let complete = found.into_iter().filter_map(|backup| {
+            let at = backup.completed_at?;
+            Some(Choice { id: backup.id.bare(), label: format!("{} ({})", exactly(at), kind(backup.kind)) })
+        });
+        Ok(Self {
+            window: Restorable::of(&window),
+            choices: complete.collect(),
+            is_ready: database.status == Status::Ready,
+            head: Head::of(&frame, database, "backups"),
+            problem: Problem::none(),
+            frame,
+            form,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct AskQuery {
+    backup: Option<String>,
+}
+
+async fn ask(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, database)): Path<(String, String)>,
+    Query(query): Query<AskQuery>,
+) -> Result<Response, Failure> {
+    let database = database_pages::find(&app, &member, &database).await?;
+    let name = format!("{} restored", database.name);
+    let form = RestoreForm { what: "backup".into(), into: "new".into(), name, ..RestoreForm::default() };
+    let page = Ask::of(&app, &member, database, form).await?;
+    let form = match query.backup {
+        Some(backup) => RestoreForm { backup, ..page.form },
+        None if page.window.is_some() => RestoreForm { what: "moment".into(), ..page.form },
+        None => RestoreForm { what: "now".into(), ..page.form },
+    };
+    Ok(Html(Ask { form, ..page }).into_response())
+}
+
+/// What the form names. `None` for a moment: the newest that there is.
+fn source(form: &RestoreForm, database: &Database) -> Result<Source> {
+    let database = database.id;
+    match form.what.as_str() {
+        "backup" => {
+            let backup = BackupId::parse(&form.backup);
+            let backup =
+                backup.ok_or_else(|| Error::invalid("backup: no backup is chosen", "Choose one of the list."))?;
+            Ok(Source::Backup { database, backup, to: None })
+        }
+        "moment" => Ok(Source::Database { database, to: Some(moment("targetTime", &form.moment)?) }),
+        "now" => Ok(Source::Database { database, to: None }),
+        _ => Err(Error::invalid("what: nothing is chosen", "Say what to restore.")),
+    }
+}
+
+/// A date and time that a field has sent. `datetime-local` sends no offset: pages say that it is UTC.
+/// Whoever types one means it.
+pub(super) fn moment(field: &str, text: &str) -> Result<Timestamp> {
+    let text = text.trim();
+    let local = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|moment| moment.timestamp());
+    text.parse().ok().or_else(local).ok_or_else(|| {
+        Error::invalid(format!("{field}: this is not a date and time"), "Write it as 2030-01-31T12:00:00, in UTC.")
+    })
+}
+
+async fn restore(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, database)): Path<(String, String)>,
+    Form(form): Form<RestoreForm>,
+) -> Result<Response, Failure> {
+    let database = database_pages::find(&app, &member, &database).await?;
+    let done = match form.into.as_str() {
+        "here" => restore_in_place(&app, &member, &database, &form).await,
+        _ => restore_beside(&app, &member, &database, &form).await,
+    };
+    match done {
+        Ok(answer) => Ok(answer),
+        Err(Refused::Problem(problem)) => Ok(again(Ask { problem, ..Ask::of(&app, &member, database, form).await? })),
+        Err(Refused::Error(error)) => {
+            let problem = Problem::of(error, &["what", "backup", "targetTime", "into", "name", "confirm"])?;
+            Ok(again(Ask { problem, ..Ask::of(&app, &member, database, form).await? }))
+        }
+    }
+}
+
+/// Why a form was not carried out.
+enum Refused {
+    Problem(Problem),
+    Error(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+async fn restore_beside(
+    app: &App,
+    member: &Member,
+    database: &Database,
+    form: &RestoreForm,
+) -> Result<Response, Refused> {
+    let wanted = Wanted {
+        name: form.name.trim(),
+        region: &database.region,
+        placement: Placement::Branch(database.branch),
+        is_default: false,
+        source: Some(source(form, database)?),
+    };
+    let created = project_pages::create_database(app, member, database.project, wanted).await?;
+    let title = format!("{} is being restored to {}", database.name, form.name.trim());
+    let frame = member.frame(Section::Projects);
+    Ok(Reveal::of_new(app, frame, &member.actor, title, &created).await?.into_response())
+}
+
+async fn restore_in_place(
+    app: &App,
+    member: &Member,
+    database: &Database,
+    form: &RestoreForm,
+) -> Result<Response, Refused> {
+    let source = source(form, database)?;
+    if form.what == "now" {
+        let message = "what it is now is there already: choose a backup or a moment";
+        return Err(Error::invalid(format!("what: {message}"), "").into());
+    }
+    let typed = Typed { confirm: form.confirm.clone() };
+    typed.check(&database.name, "database").map_err(Refused::Problem)?;
+    let mut announcements = app.store.announcements();
+    let tx = app.store.begin().await?;
+    let (_, operation) = restores::start_in_place(&tx, &member.actor, app.clock.now(), database.id, &source).await?;
+    tx.commit().await?;
+    app.settle(&mut announcements, operation).await?;
+    let address = database_pages::address(&member.frame(Section::Projects), database.id);
+    Ok(see_other(app, &address, "The restore has begun."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_read_as_browsers_send_it() {
+        for text in ["2030-01-31T12:00", "2030-01-31T12:00:00", " 2030-01-31 12:00:00Z", "2030-01-31T13:00+01:00"] {
+            assert_eq!(moment("at", text).unwrap().to_string(), "2030-01-31T12:00:00Z", "{text:?}");
+        }
+        for text in ["", "yesterday", "2030-13-01T00:00", "31.1.2030"] {
+            assert!(moment("at", text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn whole_seconds_lie_inside_of_the_window() {
+        let round = |text: &str, mode| {
+            let moment: Timestamp = text.parse().unwrap();
+            moment.round(TimestampRound::new().smallest(Unit::Second).mode(mode)).unwrap().to_string()
+        };
+        assert_eq!(round("2030-01-31T12:00:00.2Z", RoundMode::Ceil), "2030-01-31T12:00:01Z");
+        assert_eq!(round("2030-01-31T12:00:00.8Z", RoundMode::Floor), "2030-01-31T12:00:00Z");
+    }
+}

@@ -1,0 +1,196 @@
+//! The connections of a database, and the one time that a connection string is shown.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+
+use super::confirm::{Confirm, Nothing};
+use super::databases::{self as pages, state};
+use super::snippets::Revealed;
+use super::{Form, Frame, Html, Member, Problem, Section, see_other};
+use crate::app::App;
+use crate::auth::Principal;
+use crate::base::error::{Error, Result};
+use crate::base::id::ConnectionId;
+use crate::base::name::ConnectionName;
+use crate::base::store::Channel;
+use crate::domain::connections::{self, Connection, NewCredential};
+use crate::domain::databases::{self, Created, Database, Status};
+use crate::http::Failure;
+use crate::http::path::Path;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/databases/{database}/connections", post(create))
+        .route("/connections/{connection}/rotate", get(ask_to_rotate).post(rotate))
+        .route("/connections/{connection}/delete", get(ask_to_delete).post(delete))
+}
+
+/// A connection string, on the answer that made it and nowhere else.
+#[derive(Template)]
+#[template(path = "connections/reveal.html")]
+pub(super) struct Reveal {
+    frame: Frame,
+    title: String,
+    revealed: Revealed,
+    database: Database,
+    state: (&'static str, &'static str),
+    is_ready: bool,
+    next: String,
+}
+
+impl Reveal {
+    /// That of a new database.
+    pub(super) async fn of_new(
+        app: &App,
+        frame: Frame,
+        actor: &Principal,
+        title: String,
+        created: &Created,
+    ) -> Result<Self> {
+        let database = databases::get(&app.store.session().await?, actor, created.database).await?;
+        Ok(Self::of(app, frame, title, database, &created.credential))
+    }
+
+    fn of(app: &App, frame: Frame, title: String, database: Database, credential: &NewCredential) -> Self {
+        Self {
+            title,
+            revealed: Revealed::of(app, credential),
+            state: state(database.status),
+            is_ready: database.status == Status::Ready,
+            next: pages::address(&frame, database.id),
+            database,
+            frame,
+        }
+    }
+}
+
+impl IntoResponse for Reveal {
+    fn into_response(self) -> Response {
+        Html(self).into_response()
+    }
+}
+
+#[derive(Deserialize)]
+struct NewForm {
+    name: String,
+}
+
+async fn create(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, database)): Path<(String, String)>,
+    Form(form): Form<NewForm>,
+) -> Result<Response, Failure> {
+    let database = pages::find(&app, &member, &database).await?;
+    let made = async {
+        let name = ConnectionName::parse(form.name.trim())?;
+        let tx = app.store.begin().await?;
+        let now = app.clock.now();
+        let credential = connections::create(&tx, &member.actor, now, &app.quotas, database.id, &name).await?;
+        tx.commit().await?;
+        Ok::<_, Error>((name, credential))
+    };
+    match made.await {
+        Ok((name, credential)) => {
+            let title = format!("The connection {} was made", name.as_str());
+            Ok(Reveal::of(&app, member.frame(Section::Projects), title, database, &credential).into_response())
+        }
+        Err(error) => {
+            let problem = Problem::of(error, &["name"])?;
+            pages::overview_again(&app, &member, database, form.name, problem).await
+        }
+    }
+}
+
+async fn find(app: &App, member: &Member, id: &str) -> Result<Connection> {
+    let id = ConnectionId::parse(id).ok_or_else(|| Error::not_found("connection", id))?;
+    connections::get(&app.store.session().await?, &member.actor, id).await
+}
+
+fn rotation(member: &Member, connection: &Connection) -> Confirm {
+    let frame = member.frame(Section::Projects);
+    Confirm {
+        title: format!("Rotate the connection {}?", connection.name),
+        effects: vec![
+            format!("It gets another user name and password for the database {}.", connection.database_name),
+            "The ones that it has stop working at once, and the sessions opened with them are ended.".to_owned(),
+            "You see the new connection string on the next page, this once.".to_owned(),
+        ],
+        label: "Rotate",
+        action: frame.to(&format!("connections/{}/rotate", connection.id.bare())),
+        back: pages::address(&frame, connection.database),
+        problem: Problem::none(),
+        frame,
+    }
+}
+
+async fn ask_to_rotate(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, connection)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let connection = find(&app, &member, &connection).await?;
+    member.actor.may_change()?;
+    Ok(rotation(&member, &connection).ask())
+}
+
+async fn rotate(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, connection)): Path<(String, String)>,
+    Form(Nothing {}): Form<Nothing>,
+) -> Result<Response, Failure> {
+    let connection = find(&app, &member, &connection).await?;
+    let mut announcements = app.store.announcements();
+    let tx = app.store.begin().await?;
+    let credential = connections::rotate(&tx, &member.actor, app.clock.now(), connection.id).await?;
+    let database = databases::get(&tx, &member.actor, connection.database).await?;
+    tx.commit().await?;
+    // Sessions end by the connection's id: the new string is shown when the gateway has heard of it.
+    app.hear(&mut announcements, Channel::ConnectionEnded, &connection.id.bare()).await;
+    let title = format!("The connection {} was rotated", connection.name);
+    Ok(Reveal::of(&app, member.frame(Section::Projects), title, database, &credential).into_response())
+}
+
+async fn ask_to_delete(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, connection)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let connection = find(&app, &member, &connection).await?;
+    member.actor.may_change()?;
+    let frame = member.frame(Section::Projects);
+    Ok(Confirm {
+        title: format!("Delete the connection {}?", connection.name),
+        effects: vec![
+            "Its user name and password stop working at once, and the sessions opened with them are ended.".to_owned(),
+            format!("The database {} and its other connections stay as they are.", connection.database_name),
+        ],
+        label: "Delete connection",
+        action: frame.to(&format!("connections/{}/delete", connection.id.bare())),
+        back: pages::address(&frame, connection.database),
+        problem: Problem::none(),
+        frame,
+    }
+    .ask())
+}
+
+async fn delete(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, connection)): Path<(String, String)>,
+    Form(Nothing {}): Form<Nothing>,
+) -> Result<Response, Failure> {
+    let connection = find(&app, &member, &connection).await?;
+    let tx = app.store.begin().await?;
+    connections::delete(&tx, &member.actor, app.clock.now(), connection.id).await?;
+    tx.commit().await?;
+    let address = pages::address(&member.frame(Section::Projects), connection.database);
+    Ok(see_other(&app, &address, &format!("The connection {} was deleted.", connection.name)))
+}

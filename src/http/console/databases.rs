@@ -1,0 +1,439 @@
+//! The pages of a database.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::chart::{Chart, Span, bytes, count};
+use super::confirm::Typed;
+use super::connections::Reveal;
+use super::projects::{self as project_pages, Wanted};
+use super::{Form, Frame, Html, Member, Problem, Section, again, operations as operation_pages, see_other};
+use crate::app::App;
+use crate::auth::Principal;
+use crate::base::error::{Error, Result};
+use crate::base::id::{BranchId, DatabaseId};
+use crate::base::name::DatabaseName;
+use crate::base::page::PageRequest;
+use crate::base::store::Session;
+use crate::domain::branches::{self, Branch, Placement};
+use crate::domain::connections::Connection;
+use crate::domain::databases::{self, Database, DatabaseChange, Status};
+use crate::domain::operations::{self, State as OperationState};
+use crate::domain::projects::{self, Project};
+use crate::domain::regions::Region;
+use crate::domain::usage::{self, Period};
+use crate::http::Failure;
+use crate::http::path::Path;
+use crate::http::query::Query;
+
+/// The most branches that there are to choose from.
+const BRANCHES: u32 = 1000;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/projects/{project}/databases/new", get(new).post(create))
+        .route("/databases/{database}", get(show))
+        .route("/databases/{database}/status", get(show_status))
+        .route("/databases/{database}/settings", get(settings).post(update))
+        .route("/databases/{database}/delete", get(settings).post(delete))
+}
+
+/// The address of a database's page.
+pub(super) fn address(frame: &Frame, id: DatabaseId) -> String {
+    frame.to(&format!("databases/{}", id.bare()))
+}
+
+/// How a database stands: the kind of its dot, and in a word.
+pub(super) fn state(status: Status) -> (&'static str, &'static str) {
+    match status {
+        Status::Provisioning => ("busy", "being made"),
+        Status::Ready => ("good", "ready"),
+        Status::Recovering => ("busy", "being restored"),
+        Status::Failure => ("bad", "failed"),
+    }
+}
+
+/// The database that an address names.
+pub(super) async fn find(app: &App, member: &Member, id: &str) -> Result<Database> {
+    let id = DatabaseId::parse(id).ok_or_else(|| Error::not_found("database", id))?;
+    databases::get(&app.store.session().await?, &member.actor, id).await
+}
+
+/// What stands above every page of a database.
+pub(super) struct Head {
+    pub(super) database: Database,
+    pub(super) base: String,
+    pub(super) tab: &'static str,
+    pub(super) project: String,
+}
+
+impl Head {
+    pub(super) fn of(frame: &Frame, database: Database, tab: &'static str) -> Self {
+        Self {
+            base: address(frame, database.id),
+            project: project_pages::address(frame, database.project),
+            tab,
+            database,
+        }
+    }
+}
+
+/// How a database stands and what is being done to it: the part of a page that keeps itself up to date.
+#[derive(Template)]
+#[template(path = "databases/standing.html")]
+pub(super) struct Standing {
+    frame: Frame,
+    state: (&'static str, &'static str),
+    reason: Option<String>,
+    operations: Vec<operation_pages::Row>,
+    address: String,
+    /// It is asked for again.
+    pub(super) is_busy: bool,
+    /// It is the answer to a script, and not a part of a page.
+    is_part: bool,
+}
+
+impl Standing {
+    /// As it is now.
+    pub(super) async fn of(session: &Session, frame: &Frame, actor: &Principal, database: &Database) -> Result<Self> {
+        let page = PageRequest { after: None, limit: operation_pages::RECENT };
+        let open = vec![OperationState::Waiting, OperationState::Running];
+        let filter = operations::Filter { database: Some(database.id), states: open, ..Default::default() };
+        let mut shown = operations::list(session, actor, &filter, page).await?.items;
+        let is_busy = !shown.is_empty() || matches!(database.status, Status::Provisioning | Status::Recovering);
+        if let (Status::Failure, Some(last)) = (database.status, database.operation)
+            && shown.is_empty()
+        {
+            shown.extend(operations::get(session, actor, last).await.ok());
+        }
+        Ok(Self {
+            state: state(database.status),
+            reason: database.status_reason.clone(),
+            operations: shown.into_iter().map(|operation| operation_pages::Row::of(frame, operation)).collect(),
+            address: format!("{}/status", address(frame, database.id)),
+            is_busy,
+            is_part: false,
+            frame: frame.clone(),
+        })
+    }
+}
+
+async fn show_status(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, database)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let database = find(&app, &member, &database).await?;
+    let frame = member.frame(Section::Projects);
+    let standing = Standing::of(&app.store.session().await?, &frame, &member.actor, &database).await?;
+    Ok(Html(Standing { is_part: true, ..standing }).into_response())
+}
+
+struct ConnectionRow {
+    connection: Connection,
+    base: String,
+    is_default: bool,
+}
+
+#[derive(Template)]
+#[template(path = "databases/show.html")]
+struct Show {
+    frame: Frame,
+    head: Head,
+    standing: Standing,
+    region: String,
+    branch: String,
+    source: Option<(String, &'static str)>,
+    size: String,
+    month: String,
+    measured_at: Option<Timestamp>,
+    connections: Vec<ConnectionRow>,
+    name: String,
+    problem: Problem,
+    chart: Chart,
+    span: Span,
+    operations: Vec<operation_pages::Row>,
+    all_operations: String,
+}
+
+impl Show {
+    async fn of(app: &App, member: &Member, database: Database, span: Span) -> Result<Self> {
+        let (frame, actor, now) = (member.frame(Section::Projects), &member.actor, app.clock.now());
+        let session = app.store.session().await?;
+        let standing = Standing::of(&session, &frame, actor, &database).await?;
+        let branch = branches::get(&session, actor, database.branch).await?;
+        let month = usage::get(&session, actor, database.id, &Period::parse(None, None, now)?).await?;
+        let hours = usage::history(&session, actor, database.id, &Period::until(span.end(now), span.length())).await?;
+        let page = PageRequest { after: None, limit: operation_pages::RECENT };
+        let recent = operations::list_of_database(&session, actor, database.id, page).await?;
+        drop(session);
+        let source = database.source_database.map(|source| {
+            let what = match database.source_backup {
+                Some(_) => "a backup of a database",
+                None => "a database",
+            };
+            (address(&frame, source), what)
+        });
+        let rows = database.connections.iter().map(|connection| ConnectionRow {
+            base: frame.to(&format!("connections/{}", connection.id.bare())),
+            is_default: database.default_connection == Some(connection.id),
+            connection: connection.clone(),
+        });
+        Ok(Self {
+            region: app.regions.describe(&database.region).name,
+            branch: branch.git_name,
+            source,
+            size: month.measured_at.map_or_else(|| "not measured yet".to_owned(), |_| bytes(month.storage_bytes)),
+            month: count(month.operations),
+            measured_at: month.measured_at,
+            connections: rows.collect(),
+            name: String::new(),
+            problem: Problem::none(),
+            chart: Chart::of(&hours, span, now),
+            span,
+            operations: recent.items.into_iter().map(|operation| operation_pages::Row::of(&frame, operation)).collect(),
+            all_operations: format!(
+                "{}?{}",
+                frame.to("operations"),
+                project_pages::query_string(&[("database", &database.id.bare())])
+            ),
+            head: Head::of(&frame, database, "overview"),
+            standing,
+            frame,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct ShowQuery {
+    #[serde(default)]
+    span: String,
+}
+
+async fn show(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, database)): Path<(String, String)>,
+    Query(query): Query<ShowQuery>,
+) -> Result<Response, Failure> {
+    let database = find(&app, &member, &database).await?;
+    Ok(Html(Show::of(&app, &member, database, Span::parse(&query.span)).await?).into_response())
+}
+
+/// The page, with what is wrong with the name of a connection.
+pub(super) async fn overview_again(
+    app: &App,
+    member: &Member,
+    database: Database,
+    name: String,
+    problem: Problem,
+) -> Result<Response, Failure> {
+    let page = Show::of(app, member, database, Span::default()).await?;
+    Ok(again(Show { name, problem, ..page }))
+}
+
+#[derive(Template)]
+#[template(path = "databases/new.html")]
+struct New {
+    frame: Frame,
+    project: Project,
+    base: String,
+    branches: Vec<Branch>,
+    regions: Vec<Region>,
+    has_default: bool,
+    form: NewForm,
+    problem: Problem,
+}
+
+#[derive(Deserialize)]
+struct NewForm {
+    name: String,
+    region: String,
+    #[serde(rename = "branchId")]
+    branch: String,
+    #[serde(rename = "isDefault")]
+    is_default: Option<String>,
+}
+
+impl New {
+    async fn of(app: &App, member: &Member, id: &str, form: Option<NewForm>, problem: Problem) -> Result<Self> {
+        let (frame, actor) = (member.frame(Section::Projects), &member.actor);
+        let session = app.store.session().await?;
+        let project = projects::get(&session, actor, project_pages::parse(id)?).await?;
+        actor.may_change()?;
+        let branches = list_branches(&session, actor, &project).await?;
+        let all = PageRequest { after: None, limit: BRANCHES };
+        let has_default =
+            databases::list(&session, actor, project.id, all).await?.items.iter().any(|one| one.is_default);
+        let form = form.unwrap_or_else(|| NewForm {
+            name: String::new(),
+            region: project.default_region.clone().unwrap_or_else(|| app.regions.default_id().to_owned()),
+            branch: branches.iter().find(|one| one.is_default).map(|one| one.id.bare()).unwrap_or_default(),
+            is_default: None,
+        });
+        let (base, regions) = (project_pages::address(&frame, project.id), app.regions.list().to_vec());
+        Ok(Self { frame, base, project, branches, regions, has_default, form, problem })
+    }
+}
+
+async fn list_branches(session: &Session, actor: &Principal, project: &Project) -> Result<Vec<Branch>> {
+    let all = PageRequest { after: None, limit: BRANCHES };
+    Ok(branches::list(session, actor, project.id, &branches::Filter::All, all).await?.items)
+}
+
+async fn new(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, project)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    Ok(Html(New::of(&app, &member, &project, None, Problem::none()).await?).into_response())
+}
+
+async fn create(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, project)): Path<(String, String)>,
+    Form(form): Form<NewForm>,
+) -> Result<Response, Failure> {
+    let id = project_pages::parse(&project)?;
+    let made = async {
+        let branch =
+            BranchId::parse(&form.branch).ok_or_else(|| Error::invalid("branchId: there is no such branch", ""))?;
+        let wanted = Wanted {
+            name: form.name.trim(),
+            region: &form.region,
+            placement: Placement::Branch(branch),
+            is_default: form.is_default.is_some(),
+            source: None,
+        };
+        project_pages::create_database(&app, &member, id, wanted).await
+    };
+    match made.await {
+        Ok(created) => {
+            let title = format!("The database {} was made", form.name.trim());
+            let frame = member.frame(Section::Projects);
+            Ok(Reveal::of_new(&app, frame, &member.actor, title, &created).await?.into_response())
+        }
+        Err(error) => {
+            let problem = Problem::of(error, &["name", "region", "branchId"])?;
+            Ok(again(New::of(&app, &member, &project, Some(form), problem).await?))
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "databases/settings.html")]
+struct Settings {
+    frame: Frame,
+    head: Head,
+    branches: Vec<Branch>,
+    name: String,
+    branch: String,
+    /// Why it cannot be deleted by itself.
+    kept: Option<&'static str>,
+    project_settings: String,
+    undelete_days: i64,
+    problem: Problem,
+    delete_problem: Problem,
+}
+
+#[derive(Deserialize)]
+struct SettingsForm {
+    name: String,
+    #[serde(rename = "branchId")]
+    branch: String,
+}
+
+impl Settings {
+    async fn of(app: &App, member: &Member, database: Database) -> Result<Self> {
+        let (frame, actor) = (member.frame(Section::Projects), &member.actor);
+        let session = app.store.session().await?;
+        let project = projects::get(&session, actor, database.project).await?;
+        actor.may_change()?;
+        let branches = list_branches(&session, actor, &project).await?;
+        let kept = match (project.delete_protection, database.is_default) {
+            (true, _) => Some("Delete protection is on for its project: nothing in it can be deleted."),
+            (false, true) => Some("It is its project's default database, which goes with the project only."),
+            (false, false) => None,
+        };
+        Ok(Self {
+            branches,
+            name: database.name.clone(),
+            branch: database.branch.bare(),
+            kept,
+            project_settings: format!("{}/settings", project_pages::address(&frame, project.id)),
+            undelete_days: app.undelete.as_hours() / 24,
+            head: Head::of(&frame, database, "settings"),
+            problem: Problem::none(),
+            delete_problem: Problem::none(),
+            frame,
+        })
+    }
+}
+
+async fn settings(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, database)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let database = find(&app, &member, &database).await?;
+    Ok(Html(Settings::of(&app, &member, database).await?).into_response())
+}
+
+async fn update(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, database)): Path<(String, String)>,
+    Form(form): Form<SettingsForm>,
+) -> Result<Response, Failure> {
+    let database = find(&app, &member, &database).await?;
+    let changed = async {
+        let branch =
+            BranchId::parse(&form.branch).ok_or_else(|| Error::invalid("branchId: there is no such branch", ""))?;
+        let name = DatabaseName::parse(form.name.trim())?;
+        let change = DatabaseChange { name: Some(name), placement: Some(Placement::Branch(branch)), logical_id: None };
+        let tx = app.store.begin().await?;
+        let after = databases::update(&tx, &member.actor, app.clock.now(), database.id, &change).await?;
+        tx.commit().await?;
+        Ok::<_, Error>(after)
+    };
+    match changed.await {
+        Ok(after) => {
+            let address = format!("{}/settings", address(&member.frame(Section::Projects), after.id));
+            Ok(see_other(&app, &address, &format!("The settings of {} were changed.", after.name)))
+        }
+        Err(error) => {
+            let problem = Problem::of(error, &["name", "branchId"])?;
+            let page = Settings::of(&app, &member, database).await?;
+            Ok(again(Settings { name: form.name, branch: form.branch, problem, ..page }))
+        }
+    }
+}
+
+async fn delete(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, database)): Path<(String, String)>,
+    Form(typed): Form<Typed>,
+) -> Result<Response, Failure> {
+    let database = find(&app, &member, &database).await?;
+    let delete_problem = match typed.check(&database.name, "database") {
+        Err(problem) => problem,
+        Ok(()) => {
+            let tx = app.store.begin().await?;
+            databases::delete(&tx, &member.actor, app.clock.now(), database.id).await?;
+            tx.commit().await?;
+            let address = project_pages::address(&member.frame(Section::Projects), database.project);
+            return Ok(see_other(&app, &address, &format!("The database {} was deleted.", database.name)));
+        }
+    };
+    let page = Settings::of(&app, &member, database).await?;
+    Ok(again(Settings { delete_problem, ..page }))
+}

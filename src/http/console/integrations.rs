@@ -1,0 +1,146 @@
+//! Who acts in a workspace besides its members: service tokens, applications, and what people let
+//! applications do.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde::Deserialize;
+
+use super::confirm::{Confirm, Nothing};
+use super::projects::{PAGE, query_string};
+use super::{Form, Frame, Html, Member, Problem, Section, see_other};
+use crate::app::App;
+use crate::auth::Action;
+use crate::base::error::{Error, Result};
+use crate::base::id::{IntegrationId, ServiceTokenId};
+use crate::base::page::{MAX_LIMIT, PageRequest};
+use crate::domain::integrations::{self, Integration};
+use crate::domain::service_tokens::{self, ServiceToken};
+use crate::http::Failure;
+use crate::http::path::Path;
+use crate::http::query::Query;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/integrations", get(list))
+        .route("/integrations/granted/{integration}/revoke", get(ask_to_revoke).post(revoke))
+}
+
+struct TokenRow {
+    token: ServiceToken,
+    reach: String,
+    has_expired: bool,
+    revoke: String,
+}
+
+struct GrantedRow {
+    integration: Integration,
+    scopes: String,
+    revoke: String,
+}
+
+#[derive(Template)]
+#[template(path = "integrations/list.html")]
+struct List {
+    frame: Frame,
+    tokens: Vec<TokenRow>,
+    next_tokens: Option<String>,
+    more_tokens: String,
+    granted: Vec<GrantedRow>,
+    next_granted: Option<String>,
+    may_manage: bool,
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    cursor: Option<String>,
+}
+
+fn reach(token: &ServiceToken) -> String {
+    match token.limits.projects.as_deref() {
+        None => "the whole workspace".to_owned(),
+        Some([_]) => "1 project".to_owned(),
+        Some(projects) => format!("{} projects", projects.len()),
+    }
+}
+
+async fn list(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Failure> {
+    let (frame, actor) = (member.frame(Section::Integrations), &member.actor);
+    let page = PageRequest::parse(query.cursor.as_deref(), Some(PAGE), ServiceTokenId::parse)?;
+    let session = app.store.session().await?;
+    let tokens = service_tokens::list(&session, actor, Some(actor.workspace()), page).await?;
+    let all = PageRequest { after: None, limit: MAX_LIMIT };
+    let granted = integrations::list(&session, actor, actor.workspace(), all).await?;
+    drop(session);
+    let now = frame.now;
+    let tokens_shown = tokens.items.into_iter().map(|token| TokenRow {
+        reach: reach(&token),
+        has_expired: token.limits.expires_at.is_some_and(|end| end <= now),
+        revoke: frame.to(&format!("integrations/tokens/{}/revoke", token.id.bare())),
+        token,
+    });
+    let granted_shown = granted.items.into_iter().map(|integration| GrantedRow {
+        scopes: integration.scopes.join(", "),
+        revoke: frame.to(&format!("integrations/granted/{}/revoke", integration.id.bare())),
+        integration,
+    });
+    Ok(Html(List {
+        tokens: tokens_shown.collect(),
+        next_tokens: tokens.next,
+        more_tokens: format!("{}?{}", frame.to("integrations"), query_string(&[("part", "tokens")])),
+        granted: granted_shown.collect(),
+        next_granted: granted.next,
+        may_manage: actor.may(Action::ManageCredentials).is_ok(),
+        frame,
+    })
+    .into_response())
+}
+
+async fn find(app: &App, member: &Member, id: &str) -> Result<Integration> {
+    let id = IntegrationId::parse(id).ok_or_else(|| Error::not_found("integration", id))?;
+    integrations::get(&app.store.session().await?, &member.actor, id).await
+}
+
+async fn ask_to_revoke(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, integration)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let integration = find(&app, &member, &integration).await?;
+    let frame = member.frame(Section::Integrations);
+    Ok(Confirm {
+        title: format!("Revoke what {} may do?", integration.client.name),
+        effects: vec![
+            format!("The application no longer acts for {} in this workspace.", integration.user.email),
+            "The tokens that it has stop working at once. It can ask again.".to_owned(),
+        ],
+        label: "Revoke",
+        action: frame.to(&format!("integrations/granted/{}/revoke", integration.id.bare())),
+        back: frame.to("integrations"),
+        problem: Problem::none(),
+        frame,
+    }
+    .ask())
+}
+
+async fn revoke(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, integration)): Path<(String, String)>,
+    Form(Nothing {}): Form<Nothing>,
+) -> Result<Response, Failure> {
+    let integration = find(&app, &member, &integration).await?;
+    let tx = app.store.begin().await?;
+    integrations::delete(&tx, &member.actor, app.clock.now(), integration.id).await?;
+    tx.commit().await?;
+    let address = member.frame(Section::Integrations).to("integrations");
+    Ok(see_other(&app, &address, &format!("{} was revoked.", integration.client.name)))
+}

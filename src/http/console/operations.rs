@@ -1,0 +1,307 @@
+//! What is being done to databases, and what was done: in words, step by step.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+
+use super::chart::bytes;
+use super::confirm::{Confirm, Nothing};
+use super::projects::query_string;
+use super::{Form, Frame, Html, Member, Problem, Section, databases as database_pages, see_other};
+use crate::app::App;
+use crate::base::error::{Error, Result};
+use crate::base::id::{DatabaseId, ProjectId, WorkflowId};
+use crate::base::page::PageRequest;
+use crate::domain::operations::{self, Operation, State as OperationState};
+use crate::http::Failure;
+use crate::http::path::Path;
+use crate::http::query::Query;
+
+/// How many of them stand on the page of something else.
+pub(super) const RECENT: u32 = 5;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/operations", get(list))
+        .route("/operations/{operation}", get(show))
+        .route("/operations/{operation}/status", get(show_status))
+        .route("/operations/{operation}/cancel", get(ask_to_cancel).post(cancel))
+        .route("/operations/{operation}/retry", post(retry))
+}
+
+/// One step of an operation.
+pub(super) struct Step {
+    pub(super) text: String,
+    /// `done`, `now`, `ended` or `later`.
+    pub(super) kind: &'static str,
+    /// The same in a word.
+    pub(super) word: &'static str,
+}
+
+/// How far a step has come.
+pub(super) struct Progress {
+    pub(super) percent: u8,
+    pub(super) text: String,
+}
+
+/// An operation as pages show it.
+pub(super) struct Row {
+    pub(super) operation: Operation,
+    pub(super) address: String,
+    pub(super) database_address: String,
+    pub(super) title: String,
+    pub(super) state: (&'static str, &'static str),
+    pub(super) steps: Vec<Step>,
+    /// The step that it is at, unless it has ended well.
+    pub(super) step: Option<String>,
+    pub(super) progress: Option<Progress>,
+    pub(super) can_cancel: bool,
+    pub(super) can_retry: bool,
+}
+
+fn state(operation: &Operation) -> (&'static str, &'static str) {
+    match operation.state {
+        OperationState::Waiting if operation.attempts > 0 => ("busy", "tries again soon"),
+        OperationState::Waiting => ("busy", "about to start"),
+        OperationState::Running => ("busy", "under way"),
+        OperationState::Succeeded => ("good", "done"),
+        OperationState::Failed => ("bad", "failed"),
+        OperationState::Superseded => ("idle", "overtaken by a delete"),
+        OperationState::Cancelled => ("idle", "cancelled"),
+    }
+}
+
+/// A name of ours for people: `back_up` is "back up".
+pub(super) fn in_words(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+impl Row {
+    pub(super) fn of(frame: &Frame, operation: Operation) -> Self {
+        let kind = operations::kinds::describe(&operation.kind);
+        let undone = kind.and_then(|kind| kind.undoing.iter().position(|(name, _)| *name == operation.step));
+        // What undoes is shown once it comes to that, and then it is what counts.
+        let shown = kind.map(|kind| if undone.is_some() { kind.undoing } else { kind.steps });
+        let at = shown.and_then(|steps| steps.iter().position(|(name, _)| *name == operation.step));
+        let ended = operation.state.has_ended();
+        let succeeded = operation.state == OperationState::Succeeded;
+        let mark = |place: usize| match at {
+            _ if succeeded => ("done", "done"),
+            Some(at) if place < at => ("done", "done"),
+            Some(at) if place == at && ended => ("ended", "ended here"),
+            Some(at) if place == at => ("now", "now"),
+            _ => ("later", "to come"),
+        };
+        let steps = shown.unwrap_or_default();
+        let words = |name: &str| {
+            let known = steps.iter().find(|(known, _)| *known == name);
+            known.map_or_else(|| in_words(name), |(_, text)| (*text).to_owned())
+        };
+        let progress = operation.progress.filter(|(_, total)| *total > 0 && !ended).map(|(done, total)| Progress {
+            percent: u8::try_from(done.clamp(0, total).saturating_mul(100) / total).unwrap_or(100),
+            text: format!("{} of {}", bytes(done.unsigned_abs()), bytes(total.unsigned_abs())),
+        });
+        Self {
+            address: frame.to(&format!("operations/{}", operation.id.bare())),
+            database_address: database_pages::address(frame, operation.database),
+            title: kind.map_or_else(|| in_words(&operation.kind), |kind| kind.title.to_owned()),
+            state: state(&operation),
+            steps: steps
+                .iter()
+                .enumerate()
+                .map(|(place, (_, text))| {
+                    let (kind, word) = mark(place);
+                    Step { text: (*text).to_owned(), kind, word }
+                })
+                .collect(),
+            step: (!succeeded).then(|| words(&operation.step)),
+            progress,
+            can_cancel: frame.may_change() && operation.can_cancel(),
+            can_retry: frame.may_change() && operation.can_retry(),
+            operation,
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "operations/list.html")]
+struct List {
+    frame: Frame,
+    operations: Vec<Row>,
+    state: String,
+    project: String,
+    database: String,
+    next: Option<String>,
+    more: String,
+    is_filtered: bool,
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    project: String,
+    #[serde(default)]
+    database: String,
+    cursor: Option<String>,
+}
+
+/// An id to look for; one that cannot be read finds nothing, and is not the same as none.
+fn wanted<Id>(text: &str, kind: &'static str, read: impl Fn(&str) -> Option<Id>) -> Result<Option<Id>> {
+    match text {
+        "" => Ok(None),
+        text => read(text).map(Some).ok_or_else(|| Error::not_found(kind, text)),
+    }
+}
+
+async fn list(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Failure> {
+    let frame = member.frame(Section::Projects);
+    let states = match query.state.as_str() {
+        "open" => vec![OperationState::Waiting, OperationState::Running],
+        "failed" => vec![OperationState::Failed],
+        _ => Vec::new(),
+    };
+    let filter = operations::Filter {
+        database: wanted(&query.database, "database", DatabaseId::parse)?,
+        project: wanted(&query.project, "project", ProjectId::parse)?,
+        states,
+    };
+    let page = PageRequest::parse(query.cursor.as_deref(), Some(super::projects::PAGE), WorkflowId::parse)?;
+    let found = operations::list(&app.store.session().await?, &member.actor, &filter, page).await?;
+    let ListQuery { state, project, database, cursor } = query;
+    let pairs = [("state", state.as_str()), ("project", project.as_str()), ("database", database.as_str())];
+    Ok(Html(List {
+        operations: found.items.into_iter().map(|operation| Row::of(&frame, operation)).collect(),
+        next: found.next,
+        more: format!("{}?{}", frame.to("operations"), query_string(&pairs)),
+        is_filtered: cursor.is_some() || pairs.iter().any(|(_, value)| !value.is_empty()),
+        state,
+        project,
+        database,
+        frame,
+    })
+    .into_response())
+}
+
+async fn find(app: &App, member: &Member, id: &str) -> Result<Operation> {
+    let id = WorkflowId::parse(id).ok_or_else(|| Error::not_found("operation", id))?;
+    operations::get(&app.store.session().await?, &member.actor, id).await
+}
+
+#[derive(Template)]
+#[template(path = "operations/show.html")]
+struct Show {
+    frame: Frame,
+    row: Row,
+    part: Part,
+    database_exists: bool,
+}
+
+/// The part of the page that keeps itself up to date.
+#[derive(Template)]
+#[template(path = "operations/part.html")]
+struct Part {
+    frame: Frame,
+    row: Row,
+    is_part: bool,
+}
+
+async fn show(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, operation)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let operation = find(&app, &member, &operation).await?;
+    let database = crate::domain::databases::get(&app.store.session().await?, &member.actor, operation.database).await;
+    let frame = member.frame(Section::Projects);
+    let part = Part { row: Row::of(&frame, operation.clone()), is_part: false, frame: frame.clone() };
+    let row = Row::of(&frame, operation);
+    Ok(Html(Show { row, part, database_exists: database.is_ok(), frame }).into_response())
+}
+
+async fn show_status(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, operation)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let operation = find(&app, &member, &operation).await?;
+    let frame = member.frame(Section::Projects);
+    let row = Row::of(&frame, operation);
+    Ok(Html(Part { row, is_part: true, frame }).into_response())
+}
+
+fn cancellation(member: &Member, operation: Operation) -> Confirm {
+    let frame = member.frame(Section::Projects);
+    let row = Row::of(&frame, operation);
+    let effect = if row.operation.kind == crate::domain::databases::PROVISION.name {
+        "The database stands at failed then. You can try again, or delete it."
+    } else {
+        "The backup is not made. You can start another one."
+    };
+    Confirm {
+        title: format!("Cancel “{}” of {}?", row.title, row.operation.database_name),
+        effects: vec![effect.to_owned()],
+        label: "Cancel the operation",
+        action: format!("{}/cancel", row.address),
+        back: row.address,
+        problem: Problem::none(),
+        frame,
+    }
+}
+
+async fn ask_to_cancel(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, operation)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let operation = find(&app, &member, &operation).await?;
+    member.actor.may_change()?;
+    Ok(cancellation(&member, operation).ask())
+}
+
+async fn cancel(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, operation)): Path<(String, String)>,
+    Form(Nothing {}): Form<Nothing>,
+) -> Result<Response, Failure> {
+    let operation = find(&app, &member, &operation).await?;
+    let called_off = async {
+        let tx = app.store.begin().await?;
+        operations::cancel(&tx, &member.actor, app.clock.now(), operation.id).await?;
+        tx.commit().await
+    };
+    match called_off.await {
+        Ok(()) => {
+            let address = member.frame(Section::Projects).to(&format!("operations/{}", operation.id.bare()));
+            Ok(see_other(&app, &address, "The operation was cancelled."))
+        }
+        Err(error) => cancellation(&member, operation).ask_again(error),
+    }
+}
+
+async fn retry(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, operation)): Path<(String, String)>,
+    Form(Nothing {}): Form<Nothing>,
+) -> Result<Response, Failure> {
+    let operation = find(&app, &member, &operation).await?;
+    let mut announcements = app.store.announcements();
+    let tx = app.store.begin().await?;
+    operations::retry(&tx, &member.actor, app.clock.now(), operation.id).await?;
+    tx.commit().await?;
+    app.settle(&mut announcements, operation.id).await?;
+    let address = database_pages::address(&member.frame(Section::Projects), operation.database);
+    Ok(see_other(&app, &address, "It is being tried again."))
+}

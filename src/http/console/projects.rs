@@ -1,0 +1,564 @@
+//! The projects of a workspace, and what is in each.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde::Deserialize;
+
+use super::chart::count;
+use super::confirm::Typed;
+use super::connections::Reveal;
+use super::databases::state;
+use super::{Form, Frame, Html, Member, Problem, Section, again, operations, see_other};
+use crate::app::App;
+use crate::base::error::{Error, Result};
+use crate::base::id::{DatabaseId, ProjectId};
+use crate::base::name::{DatabaseName, ProjectName};
+use crate::base::page::PageRequest;
+use crate::domain::backups::{self, LONGEST_RETENTION};
+use crate::domain::branches::{self, Branch, Placement};
+use crate::domain::databases::{self, Created, Database, NewDatabase, Summary};
+use crate::domain::limits;
+use crate::domain::projects::{self, NewProject, Project, ProjectChange};
+use crate::domain::regions::Region;
+use crate::domain::restores::{self, Source};
+use crate::http::Failure;
+use crate::http::path::Path;
+use crate::http::query::Query;
+
+/// How many lines a page of a list has.
+pub(super) const PAGE: u32 = 50;
+/// The most branches that a page shows; a choice of one among more is no choice.
+const BRANCHES: u32 = 200;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/", get(list))
+        .route("/projects", get(list).post(create))
+        .route("/projects/new", get(new))
+        .route("/projects/{project}", get(show))
+        .route("/projects/{project}/settings", get(settings).post(update))
+        .route("/projects/{project}/delete", get(settings).post(delete))
+        .route("/projects/{project}/deleted/{database}/restore", get(undelete).post(restore_deleted))
+}
+
+/// The id in the address; what is none names nothing.
+pub(super) fn parse(id: &str) -> Result<ProjectId> {
+    ProjectId::parse(id).ok_or_else(|| Error::not_found("project", id))
+}
+
+/// The address of a project's page.
+pub(super) fn address(frame: &Frame, id: ProjectId) -> String {
+    frame.to(&format!("projects/{}", id.bare()))
+}
+
+struct Row {
+    address: String,
+    project: Project,
+    region: String,
+    databases: String,
+    state: Option<(&'static str, String)>,
+}
+
+#[derive(Template)]
+#[template(path = "projects/list.html")]
+struct List {
+    frame: Frame,
+    q: String,
+    rows: Vec<Row>,
+    next: Option<String>,
+    more: String,
+    usage: Vec<String>,
+    may_create: bool,
+    api: String,
+    is_filtered: bool,
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    #[serde(default)]
+    q: String,
+    cursor: Option<String>,
+}
+
+async fn list(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Failure> {
+    let frame = member.frame(Section::Projects);
+    let actor = &member.actor;
+    let q = query.q.replace('\0', "").trim().to_owned();
+    let page = PageRequest::parse(query.cursor.as_deref(), Some(PAGE), ProjectId::parse)?;
+    let session = app.store.session().await?;
+    let filter = projects::Filter { name_contains: (!q.is_empty()).then(|| q.clone()), ..projects::Filter::default() };
+    let found = projects::list(&session, actor, &filter, page).await?;
+    let summaries = databases::summarize(&session, &found.items).await?;
+    let standing = limits::get(&session, actor, &app.quotas, actor.workspace()).await?;
+    drop(session);
+    let rows = found.items.into_iter().map(|project| {
+        let summary = summaries.get(&project.id).copied().unwrap_or_default();
+        Row {
+            address: address(&frame, project.id),
+            databases: count(summary.databases.unsigned_abs()),
+            state: summarized(summary),
+            region: region_of(&app, &project),
+            project,
+        }
+    });
+    let used = |quota: limits::Quota, what: &str| match quota.limit {
+        Some(limit) => format!("{} of {} {what}", count(quota.used.into()), count(limit.into())),
+        None => format!("{} {what}", count(quota.used.into())),
+    };
+    Ok(Html(List {
+        rows: rows.collect(),
+        next: found.next,
+        more: format!("{}?{}", frame.to("projects"), query_string(&[("q", &q)])),
+        usage: vec![used(standing.projects, "projects"), used(standing.databases, "databases")],
+        may_create: actor.may_create_projects().is_ok(),
+        api: app.public.api.clone(),
+        is_filtered: !q.is_empty() || query.cursor.is_some(),
+        q,
+        frame,
+    })
+    .into_response())
+}
+
+/// A query, with what must be escaped in it.
+pub(super) fn query_string(pairs: &[(&str, &str)]) -> String {
+    serde_html_form::to_string(pairs).unwrap_or_default()
+}
+
+fn region_of(app: &App, project: &Project) -> String {
+    project.default_region.as_deref().map(|id| app.regions.describe(id).name).unwrap_or_default()
+}
+
+fn summarized(summary: Summary) -> Option<(&'static str, String)> {
+    match (summary.databases, summary.not_ready) {
+        (0, _) => None,
+        (_, 0) => Some(("good", "ready".to_owned())),
+        (_, some) => Some(("busy", format!("{some} not ready"))),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "projects/new.html")]
+struct New {
+    frame: Frame,
+    name: String,
+    region: String,
+    regions: Vec<Region>,
+    database: bool,
+    problem: Problem,
+    api: String,
+}
+
+#[derive(Deserialize)]
+struct NewForm {
+    #[serde(default)]
+    name: String,
+    region: String,
+    database: Option<String>,
+}
+
+impl New {
+    fn of(app: &App, member: &Member, form: NewForm, problem: Problem) -> Self {
+        Self {
+            frame: member.frame(Section::Projects),
+            name: form.name,
+            region: form.region,
+            regions: app.regions.list().to_vec(),
+            database: form.database.is_some(),
+            problem,
+            api: app.public.api.clone(),
+        }
+    }
+}
+
+async fn new(State(app): State<Arc<App>>, member: Member) -> Result<Response, Failure> {
+    member.actor.may_create_projects()?;
+    let form =
+        NewForm { name: String::new(), region: app.regions.default_id().to_owned(), database: Some(String::new()) };
+    Ok(Html(New::of(&app, &member, form, Problem::none())).into_response())
+}
+
+async fn create(State(app): State<Arc<App>>, member: Member, Form(form): Form<NewForm>) -> Result<Response, Failure> {
+    let (project, created) = match make(&app, &member, &form).await {
+        Ok(made) => made,
+        Err(error) => {
+            let problem = Problem::of(error, &["name", "region"])?;
+            return Ok(again(New::of(&app, &member, form, problem)));
+        }
+    };
+    let frame = member.frame(Section::Projects);
+    let Some(created) = created else {
+        return Ok(see_other(&app, &address(&frame, project.id), &format!("The project {} was made.", project.name)));
+    };
+    let title = format!("The project {} was made", project.name);
+    Ok(Reveal::of_new(&app, frame, &member.actor, title, &created).await?.into_response())
+}
+
+async fn make(app: &App, member: &Member, form: &NewForm) -> Result<(Project, Option<Created>)> {
+    let actor = &member.actor;
+    let name = (!form.name.trim().is_empty()).then(|| ProjectName::parse(form.name.trim())).transpose()?;
+    app.regions.check(&form.region)?;
+    let mut announcements = app.store.announcements();
+    let now = app.clock.now();
+    let tx = app.store.begin().await?;
+    let wanted = NewProject { name, region: Some(form.region.clone()), logical_id: None };
+    let project = projects::create(&tx, actor, now, &app.quotas, wanted).await?;
+    if form.database.is_none() {
+        tx.commit().await?;
+        return Ok((project, None));
+    }
+    let first = NewDatabase {
+        name: DatabaseName::parse(&project.name)?,
+        region: form.region.clone(),
+        is_default: true,
+        placement: Placement::Default,
+        logical_id: None,
+        source: None,
+    };
+    let created = databases::create(&tx, actor, now, &app.quotas, project.id, first).await?;
+    tx.commit().await?;
+    app.settle(&mut announcements, created.workflow).await?;
+    Ok((project, Some(created)))
+}
+
+struct DatabaseRow {
+    address: String,
+    database: Database,
+    branch: String,
+    region: String,
+    state: (&'static str, &'static str),
+}
+
+struct BranchRow {
+    branch: Branch,
+    role: &'static str,
+    base: String,
+    may_delete: bool,
+}
+
+struct DeletedRow {
+    deleted: databases::Deleted,
+    restore: String,
+}
+
+#[derive(Template)]
+#[template(path = "projects/show.html")]
+struct Show {
+    frame: Frame,
+    project: Project,
+    base: String,
+    region: String,
+    is_settings: bool,
+    rows: Vec<DatabaseRow>,
+    next: Option<String>,
+    more: String,
+    branches: Vec<BranchRow>,
+    deleted: Vec<DeletedRow>,
+    operations: Vec<operations::Row>,
+    all_operations: String,
+}
+
+#[derive(Deserialize)]
+struct PageQuery {
+    cursor: Option<String>,
+}
+
+async fn show(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, project)): Path<(String, String)>,
+    Query(query): Query<PageQuery>,
+) -> Result<Response, Failure> {
+    let (frame, actor) = (member.frame(Section::Projects), &member.actor);
+    let page = PageRequest::parse(query.cursor.as_deref(), Some(PAGE), DatabaseId::parse)?;
+    let session = app.store.session().await?;
+    let project = projects::get(&session, actor, parse(&project)?).await?;
+    let found = databases::list(&session, actor, project.id, page).await?;
+    let deleted = databases::list_deleted(&session, actor, project.id).await?;
+    let all = PageRequest { after: None, limit: BRANCHES };
+    let branches = branches::list(&session, actor, project.id, &branches::Filter::All, all).await?.items;
+    let filter = crate::domain::operations::Filter { project: Some(project.id), ..Default::default() };
+    let recent = PageRequest { after: None, limit: operations::RECENT };
+    let recent = crate::domain::operations::list(&session, actor, &filter, recent).await?;
+    drop(session);
+    let name_of = |database: &Database| {
+        let branch = branches.iter().find(|branch| branch.id == database.branch);
+        branch.map(|branch| branch.git_name.clone()).unwrap_or_default()
+    };
+    let base = address(&frame, project.id);
+    let rows = found.items.into_iter().map(|database| DatabaseRow {
+        address: super::databases::address(&frame, database.id),
+        branch: name_of(&database),
+        region: app.regions.describe(&database.region).name,
+        state: state(database.status),
+        database,
+    });
+    let rows = rows.collect();
+    Ok(Html(Show {
+        region: region_of(&app, &project),
+        is_settings: false,
+        rows,
+        next: found.next,
+        more: format!("{base}?"),
+        branches: branches
+            .into_iter()
+            .map(|branch| BranchRow {
+                base: frame.to(&format!("branches/{}", branch.id.bare())),
+                role: branch.role.as_str(),
+                may_delete: !branch.is_default && branch.role == branches::Role::Preview,
+                branch,
+            })
+            .collect(),
+        deleted: deleted
+            .into_iter()
+            .map(|deleted| DeletedRow { restore: format!("{base}/deleted/{}/restore", deleted.id.bare()), deleted })
+            .collect(),
+        operations: recent.items.into_iter().map(|operation| operations::Row::of(&frame, operation)).collect(),
+        all_operations: format!("{}?{}", frame.to("operations"), query_string(&[("project", &project.id.bare())])),
+        base,
+        project,
+        frame,
+    })
+    .into_response())
+}
+
+#[derive(Template)]
+#[template(path = "projects/settings.html")]
+struct Settings {
+    frame: Frame,
+    project: Project,
+    base: String,
+    region: String,
+    is_settings: bool,
+    name: String,
+    days: String,
+    kept_days: i32,
+    protected: bool,
+    problem: Problem,
+    delete_problem: Problem,
+}
+
+#[derive(Deserialize)]
+struct SettingsForm {
+    name: String,
+    #[serde(default, rename = "backupRetentionDays")]
+    days: String,
+    #[serde(rename = "deleteProtection")]
+    protected: Option<String>,
+}
+
+impl Settings {
+    async fn of(app: &App, frame: Frame, project: Project) -> Result<Self> {
+        let kept_days = backups::retention_days(&app.store.session().await?, project.id).await?;
+        Ok(Self {
+            base: address(&frame, project.id),
+            region: region_of(app, &project),
+            is_settings: true,
+            name: project.name.clone(),
+            days: project.backup_retention_days.map(|days| days.to_string()).unwrap_or_default(),
+            kept_days,
+            protected: project.delete_protection,
+            problem: Problem::none(),
+            delete_problem: Problem::none(),
+            project,
+            frame,
+        })
+    }
+}
+
+async fn find(app: &App, member: &Member, id: &str) -> Result<Project> {
+    projects::get(&app.store.session().await?, &member.actor, parse(id)?).await
+}
+
+async fn settings(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, project)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let project = find(&app, &member, &project).await?;
+    member.actor.may_change()?;
+    Ok(Html(Settings::of(&app, member.frame(Section::Projects), project).await?).into_response())
+}
+
+async fn update(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, project)): Path<(String, String)>,
+    Form(form): Form<SettingsForm>,
+) -> Result<Response, Failure> {
+    let project = find(&app, &member, &project).await?;
+    let frame = member.frame(Section::Projects);
+    let changed = async {
+        let change = ProjectChange {
+            name: Some(ProjectName::parse(form.name.trim())?),
+            delete_protection: Some(form.protected.is_some()),
+            backup_retention_days: Some(days_of(&form.days)?),
+            settings: None,
+        };
+        let tx = app.store.begin().await?;
+        let after = projects::update(&tx, &member.actor, app.clock.now(), project.id, &change).await?;
+        tx.commit().await?;
+        Ok(after)
+    };
+    match changed.await {
+        Ok(after) => {
+            let notice = format!("The settings of {} were changed.", after.name);
+            Ok(see_other(&app, &format!("{}/settings", address(&frame, after.id)), &notice))
+        }
+        Err(error) => {
+            let problem = Problem::of(error, &["name", "backupRetentionDays"])?;
+            let page = Settings::of(&app, frame, project).await?;
+            let SettingsForm { name, days, protected } = form;
+            Ok(again(Settings { name, days, protected: protected.is_some(), problem, ..page }))
+        }
+    }
+}
+
+/// An empty field is for the workspace to say.
+pub(super) fn days_of(text: &str) -> Result<Option<i32>> {
+    let text = text.trim();
+    let days = (!text.is_empty()).then(|| text.parse().map_err(|_| not_a_number())).transpose()?;
+    Ok(backups::parse_retention(Some(days))?.flatten())
+}
+
+fn not_a_number() -> Error {
+    Error::invalid("backupRetentionDays: not a number of days", format!("Give one from 1 to {LONGEST_RETENTION}."))
+}
+
+async fn delete(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, project)): Path<(String, String)>,
+    Form(typed): Form<Typed>,
+) -> Result<Response, Failure> {
+    let project = find(&app, &member, &project).await?;
+    member.actor.may_change()?;
+    let frame = member.frame(Section::Projects);
+    let delete_problem = match typed.check(&project.name, "project") {
+        Err(problem) => problem,
+        Ok(()) => {
+            let deleted = async {
+                let tx = app.store.begin().await?;
+                projects::delete(&tx, &member.actor, app.clock.now(), project.id).await?;
+                tx.commit().await
+            };
+            match deleted.await {
+                Ok(()) => {
+                    let notice = format!("The project {} was deleted.", project.name);
+                    return Ok(see_other(&app, &frame.to("projects"), &notice));
+                }
+                Err(error) => Problem::of(error, &[])?,
+            }
+        }
+    };
+    Ok(again(Settings { delete_problem, ..Settings::of(&app, frame, project).await? }))
+}
+
+#[derive(Template)]
+#[template(path = "projects/undelete.html")]
+struct Undelete {
+    frame: Frame,
+    project: Project,
+    base: String,
+    deleted: databases::Deleted,
+    name: String,
+    problem: Problem,
+}
+
+async fn find_deleted(app: &App, member: &Member, project: &str, id: &str) -> Result<(Project, databases::Deleted)> {
+    let session = app.store.session().await?;
+    let project = projects::get(&session, &member.actor, parse(project)?).await?;
+    let deleted = databases::list_deleted(&session, &member.actor, project.id).await?;
+    let found = deleted.into_iter().find(|deleted| Some(deleted.id) == DatabaseId::parse(id));
+    Ok((project, found.ok_or_else(|| Error::not_found("database", id))?))
+}
+
+async fn undelete(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, project, database)): Path<(String, String, String)>,
+) -> Result<Response, Failure> {
+    let (project, deleted) = find_deleted(&app, &member, &project, &database).await?;
+    member.actor.may_change()?;
+    let frame = member.frame(Section::Projects);
+    let (base, name) = (address(&frame, project.id), deleted.name.clone());
+    Ok(Html(Undelete { frame, project, base, deleted, name, problem: Problem::none() }).into_response())
+}
+
+#[derive(Deserialize)]
+struct UndeleteForm {
+    name: String,
+}
+
+async fn restore_deleted(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, project, database)): Path<(String, String, String)>,
+    Form(form): Form<UndeleteForm>,
+) -> Result<Response, Failure> {
+    let (project, deleted) = find_deleted(&app, &member, &project, &database).await?;
+    let frame = member.frame(Section::Projects);
+    let wanted = Wanted {
+        name: form.name.trim(),
+        region: &deleted.region,
+        placement: Placement::Default,
+        is_default: false,
+        source: Some(Source::Database { database: deleted.id, to: None }),
+    };
+    match create_database(&app, &member, project.id, wanted).await {
+        Ok(created) => {
+            let title = format!("{} is being restored", deleted.name);
+            Ok(Reveal::of_new(&app, frame, &member.actor, title, &created).await?.into_response())
+        }
+        Err(error) => {
+            let problem = Problem::of(error, &["name"])?;
+            let base = address(&frame, project.id);
+            Ok(again(Undelete { frame, project, base, deleted, name: form.name, problem }))
+        }
+    }
+}
+
+/// A database to be made, as a form says it.
+pub(super) struct Wanted<'a> {
+    pub(super) name: &'a str,
+    pub(super) region: &'a str,
+    pub(super) placement: Placement,
+    pub(super) is_default: bool,
+    pub(super) source: Option<Source>,
+}
+
+/// Makes a database, and waits a moment for it.
+pub(super) async fn create_database(
+    app: &App,
+    member: &Member,
+    project: ProjectId,
+    wanted: Wanted<'_>,
+) -> Result<Created> {
+    let name = DatabaseName::parse(wanted.name)?;
+    app.regions.check(wanted.region)?;
+    let mut announcements = app.store.announcements();
+    let tx = app.store.begin().await?;
+    let now = app.clock.now();
+    let source = match &wanted.source {
+        // What is restored stands beside what is there: the same name twice would only confuse.
+        Some(_) if databases::has_name(&tx, project, &name).await? => {
+            return Err(Error::conflict("name: a database of the project has this name", "Choose another one."));
+        }
+        Some(source) => Some(restores::resolve(&tx, &member.actor, now, source).await?),
+        None => None,
+    };
+    let Wanted { region, is_default, placement, .. } = wanted;
+    let new = NewDatabase { name, region: region.to_owned(), is_default, placement, logical_id: None, source };
+    let created = databases::create(&tx, &member.actor, now, &app.quotas, project, new).await?;
+    tx.commit().await?;
+    app.settle(&mut announcements, created.workflow).await?;
+    Ok(created)
+}

@@ -1,0 +1,157 @@
+//! How a connection string is used: what to paste where. Programs read it from their environment, so that
+//! it does not end in a repository.
+
+use crate::app::App;
+use crate::domain::connections::NewCredential;
+
+/// What to paste into one place.
+#[derive(Debug)]
+pub(super) struct Snippet {
+    /// The program or language.
+    pub(super) name: &'static str,
+    /// Where the text goes.
+    pub(super) about: &'static str,
+    /// The text.
+    pub(super) text: String,
+}
+
+/// A connection string, shown this once, and what to do with it.
+#[derive(Debug)]
+pub(super) struct Revealed {
+    /// The whole string.
+    pub(super) string: String,
+    /// Its parts, for programs that want them one by one.
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) user: String,
+    pub(super) password: String,
+    pub(super) sslmode: &'static str,
+    /// Texts with it, and for use with it.
+    pub(super) snippets: Vec<Snippet>,
+}
+
+impl Revealed {
+    /// Of a credential that was just made.
+    pub(super) fn of(app: &App, credential: &NewCredential) -> Self {
+        let string = app.public.connection_string(&credential.user, credential.password.expose());
+        Self {
+            host: app.public.gateway_host.clone(),
+            port: app.public.gateway_port,
+            user: credential.user.clone(),
+            password: credential.password.expose().to_owned(),
+            sslmode: app.public.sslmode(),
+            snippets: snippets(&string),
+            string,
+        }
+    }
+}
+
+fn snippets(string: &str) -> Vec<Snippet> {
+    // Letters, digits and what stands between the parts of an address: nothing that a shell or a
+    // file of settings would read otherwise inside of quotes.
+    vec![
+        Snippet { name: "psql", about: "In a shell", text: format!("psql \"{string}\"") },
+        Snippet {
+            name: ".env",
+            about: "In a file that is not checked in; the programs below read it from the environment",
+            text: format!("DATABASE_URL=\"{string}\""),
+        },
+        Snippet {
+            name: "Prisma",
+            about: "In prisma.config.ts; up to version 6, url = env(\"DATABASE_URL\") in the datasource of the schema",
+            text: "\
+import \"dotenv/config\";
+import { defineConfig, env } from \"prisma/config\";
+
+export default defineConfig({
+  schema: \"prisma/schema.prisma\",
+  datasource: { url: env(\"DATABASE_URL\") },
+});"
+            .into(),
+        },
+        Snippet {
+            name: "Node",
+            about: "With npm install pg",
+            text: "\
+import pg from \"pg\";
+
+const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL });
+const { rows } = await pool.query(\"SELECT now()\");
+console.log(rows[0]);
+await pool.end();"
+                .into(),
+        },
+        Snippet {
+            name: "Python",
+            about: "With pip install \"psycopg[binary]\"",
+            text: "\
+import os
+import psycopg
+
+with psycopg.connect(os.environ[\"DATABASE_URL\"]) as connection:
+    print(connection.execute(\"SELECT now()\").fetchone())"
+                .into(),
+        },
+        Snippet {
+            name: "Go",
+            about: "With go get github.com/jackc/pgx/v5",
+            text: "\
+package main
+
+import (
+\t\"context\"
+\t\"fmt\"
+\t\"log\"
+\t\"os\"
+\t\"time\"
+
+\t\"github.com/jackc/pgx/v5\"
+)
+
+func main() {
+\tctx := context.Background()
+\tconnection, err := pgx.Connect(ctx, os.Getenv(\"DATABASE_URL\"))
+\tif err != nil {
+\t\tlog.Fatal(err)
+\t}
+\tdefer connection.Close(ctx)
+\tvar now time.Time
+\tif err := connection.QueryRow(ctx, \"SELECT now()\").Scan(&now); err != nil {
+\t\tlog.Fatal(err)
+\t}
+\tfmt.Println(now)
+}"
+            .into(),
+        },
+        Snippet {
+            name: "Rust",
+            about: "With cargo add sqlx --features postgres,runtime-tokio,tls-rustls and cargo add tokio --features full",
+            text: "\
+use sqlx::postgres::PgPool;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let pool = PgPool::connect(&std::env::var(\"DATABASE_URL\")?).await?;
+    let (one,): (i32,) = sqlx::query_as(\"SELECT 1\").fetch_one(&pool).await?;
+    println!(\"{one}\");
+    Ok(())
+}"
+            .into(),
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_string_stands_in_what_is_not_checked_in_and_nowhere_else() {
+        let with: Vec<&str> = snippets("postgres://u:p@h:1/postgres")
+            .iter()
+            .filter(|snippet| snippet.text.contains("postgres://u:p@h"))
+            .map(|snippet| snippet.name)
+            .collect();
+        assert_eq!(with, ["psql", ".env"]);
+    }
+}

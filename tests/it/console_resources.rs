@@ -1,0 +1,648 @@
+//! The console's pages of projects, databases, connections, backups, operations, integrations and the
+//! audit log, as a browser without script uses them.
+
+use howdah::base::name::ProjectName;
+use howdah::domain::operations::kinds;
+use howdah::jobs::backup::BackUpStep;
+use howdah::jobs::database::{DeleteStep, ProvisionStep};
+use howdah::jobs::recovery::RecoverStep;
+use howdah::jobs::restore::RestoreStep;
+use howdah::jobs::trial::TrialStep;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::browser::{Browser, Page};
+use crate::harness::{Howdah, Person, ask, complaint, eventually};
+use crate::sdk::run;
+
+/// Pages that everybody in the workspace reads.
+const READ: &[&str] = &[
+    "",
+    "/projects",
+    "/projects?q=shop",
+    "/projects/{project}",
+    "/databases/{database}",
+    "/databases/{database}?span=month",
+    "/databases/{database}/status",
+    "/databases/{database}/backups",
+    "/operations",
+    "/operations?state=failed",
+    "/operations?project={project}",
+    "/operations?database={database}",
+    "/operations/{operation}",
+    "/operations/{operation}/status",
+    "/integrations",
+    "/audit",
+    "/audit?action=create+project&outcome=allowed&project={project}&since=2020-01-01T00:00",
+];
+
+/// Pages that lead to a change, for who may make it.
+const ASK: &[&str] = &[
+    "/projects/new",
+    "/projects/{project}/settings",
+    "/projects/{project}/databases/new",
+    "/projects/{project}/branches/new",
+    "/branches/{branch}/delete",
+    "/databases/{database}/settings",
+    "/databases/{database}/restore",
+    "/connections/{connection}/rotate",
+    "/connections/{connection}/delete",
+    "/operations/{operation}/cancel",
+    "/integrations/tokens/new",
+    "/integrations/tokens/{token}/revoke",
+];
+
+/// Every change, with a form that fits.
+const CHANGES: &[(&str, &[(&str, &str)])] = &[
+    ("/projects", &[("name", "Forged"), ("region", "us-east-1")]),
+    ("/projects/{project}/settings", &[("name", "Forged")]),
+    ("/projects/{project}/delete", &[("confirm", "Shop")]),
+    ("/projects/{project}/databases/new", &[("name", "Forged"), ("region", "us-east-1"), ("branchId", "{branch}")]),
+    ("/projects/{project}/branches/new", &[("gitName", "forged")]),
+    ("/branches/{branch}/default", &[]),
+    ("/branches/{branch}/delete", &[]),
+    ("/databases/{database}/settings", &[("name", "Forged"), ("branchId", "{branch}")]),
+    ("/databases/{database}/delete", &[("confirm", "Orders")]),
+    ("/databases/{database}/connections", &[("name", "forged")]),
+    ("/connections/{connection}/rotate", &[]),
+    ("/connections/{connection}/delete", &[]),
+    ("/databases/{database}/backups", &[("backupType", "")]),
+    ("/databases/{database}/restore", &[("what", "now"), ("into", "new"), ("name", "Forged")]),
+    ("/operations/{operation}/cancel", &[]),
+    ("/operations/{operation}/retry", &[]),
+    ("/integrations/tokens/new", &[("name", "Forged"), ("expiresAt", "7"), ("reach", "all")]),
+    ("/integrations/tokens/{token}/revoke", &[]),
+];
+
+/// A workspace with one of each.
+struct Shop {
+    workspace: String,
+    ids: Vec<(&'static str, String)>,
+    owner: Person,
+}
+
+impl Shop {
+    async fn open(howdah: &Howdah, ada: &mut Browser) -> Self {
+        let owner = howdah.owner();
+        let project = owner.create_project("Shop").await;
+        let id = |value: &Value| bare(value["id"].as_str().unwrap());
+        let path = format!("/v1/projects/{}/databases", project["id"].as_str().unwrap());
+        let database = owner.post(&path, json!({"name": "Orders"})).await.data(201).clone();
+        let path = format!("/v1/projects/{}/branches", project["id"].as_str().unwrap());
+        let branch = owner.post(&path, json!({"gitName": "feature/search"})).await.data(201).clone();
+        let token = owner.create_token(json!({"name": "Nightly"})).await;
+        let operation = bare(database["operationId"].as_str().unwrap());
+        owner.ended(database["operationId"].as_str().unwrap()).await;
+        let ids = vec![
+            ("{project}", id(&project)),
+            ("{database}", id(&database)),
+            ("{branch}", id(&branch)),
+            ("{connection}", id(&database["connections"][0])),
+            ("{operation}", operation),
+            ("{token}", bare(&token.id)),
+        ];
+        Self { workspace: ada.workspace().await, ids, owner }
+    }
+
+    /// The address of a page.
+    fn at(&self, template: &str) -> String {
+        self.below(&self.workspace, template)
+    }
+
+    /// The same ids in another workspace.
+    fn below(&self, workspace: &str, template: &str) -> String {
+        format!("{workspace}{}", self.fill(template))
+    }
+
+    fn fill(&self, template: &str) -> String {
+        self.ids.iter().fold(template.to_owned(), |text, (name, id)| text.replace(name, id))
+    }
+
+    /// What the API says of everything that a change could have changed.
+    async fn state(&self) -> Vec<Value> {
+        let mut all = Vec::new();
+        let workspace = self.owner.workspace_id().await;
+        for path in [
+            "/v1/projects".to_owned(),
+            "/v1/databases".to_owned(),
+            "/v1/connections".to_owned(),
+            format!("/v1/projects/{}/branches", self.fill("proj_{project}")),
+            format!("/v1/databases/{}/backups", self.fill("db_{database}")),
+            format!("/v1/workspaces/{workspace}/service-tokens"),
+            "/v1/operations".to_owned(),
+        ] {
+            let mut data = self.owner.get(&path).await.data(200).clone();
+            for one in data.as_array_mut().into_iter().flatten() {
+                // Asking is a use.
+                one.as_object_mut().unwrap().remove("lastUsedAt");
+            }
+            all.push(data);
+        }
+        all
+    }
+}
+
+fn bare(id: &str) -> String {
+    id.split_once('_').unwrap().1.to_owned()
+}
+
+/// What a page shows as a secret.
+fn secret(page: &Page) -> String {
+    assert_eq!(page.status, 200, "{}", page.text);
+    assert_eq!(page.headers["cache-control"], "no-store");
+    assert!(!page.headers.contains_key("location"));
+    let shown = page.text.split_once("class=\"secret\"").unwrap_or_else(|| panic!("no secret in {}", page.text)).1;
+    let shown = shown.split_once("<pre").unwrap().1.split_once('>').unwrap().1;
+    shown.split_once("</pre>").unwrap().0.replace("&#38;", "&")
+}
+
+#[tokio::test]
+async fn each_page_is_for_who_may_see_it() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let shop = Shop::open(&howdah, &mut ada).await;
+    let mut vera = ada.invite(&howdah, &shop.workspace, "vera", "viewer").await;
+    let mut dora = ada.invite(&howdah, &shop.workspace, "dora", "developer").await;
+    ada.get("/console/workspaces").await;
+    let elsewhere = ada.submit("/console/workspaces", &[("name", "Elsewhere")]).await.location().to_owned();
+    let mut fred = ada.invite(&howdah, &elsewhere, "fred", "owner").await;
+
+    for template in READ {
+        let path = shop.at(template);
+        for (who, browser) in [("ada", &mut ada), ("vera", &mut vera), ("dora", &mut dora)] {
+            let page = browser.get(&path).await;
+            assert_eq!(page.status, 200, "{who} {path}: {}", page.text);
+            assert_eq!(page.headers["cache-control"], "no-store", "{path}");
+        }
+        fred.get(&path).await.assert_says(404, "There is no such page");
+        assert!(Browser::new(&howdah).get(&path).await.location().starts_with("/console/sign-in"), "{path}");
+    }
+    for template in ASK {
+        let path = shop.at(template);
+        assert_eq!(ada.get(&path).await.status, 200, "{path}");
+        vera.get(&path).await.assert_says(403, "You may not do this");
+        fred.get(&path).await.assert_says(404, "There is no such page");
+        let status = if template.starts_with("/integrations") { 403 } else { 200 };
+        assert_eq!(dora.get(&path).await.status, status, "{path}");
+    }
+
+    // What may not be done is not offered.
+    for template in READ {
+        let page = vera.get(&shop.at(template)).await;
+        let main = page.text.split_once("<main").map_or(page.text.as_str(), |(_, main)| main);
+        assert!(!main.contains("method=\"post\""), "{template}: {main}");
+        for word in ["New ", "Rotate", "Delete…", "Restore…", "Revoke", "/settings\""] {
+            assert!(!main.contains(word), "{template} offers {word:?}: {main}");
+        }
+    }
+    let page = dora.get(&shop.at("/integrations")).await;
+    assert!(!page.text.contains("New service token") && !page.text.contains("Revoke"), "{}", page.text);
+    assert!(ada.get(&shop.at("/integrations")).await.text.contains("New service token"));
+
+    // And what is sent all the same changes nothing.
+    let before = shop.state().await;
+    let mine = shop.at("");
+    for (template, fields) in CHANGES {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, shop.fill(value))).collect();
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let path = shop.at(template);
+        vera.get(&mine).await;
+        vera.submit(&path, &fields).await.assert_says(403, "You may not do this");
+        fred.get("/console/workspaces").await;
+        fred.submit(&path, &fields).await.assert_says(404, "There is no such page");
+        // The ids of one workspace mean nothing in another.
+        let page = fred.submit(&shop.below(&elsewhere, template), &fields).await;
+        if template.contains('{') {
+            page.assert_says(404, "There is no such page");
+        }
+        let page = ada.send(ada.post(&path, &fields)).await;
+        page.assert_says(403, "Nothing was changed");
+    }
+    for template in ["/integrations/tokens/new", "/integrations/tokens/{token}/revoke"] {
+        dora.get(&mine).await;
+        let page = dora.submit(&shop.at(template), &[("name", "Forged"), ("expiresAt", "7"), ("reach", "all")]).await;
+        page.assert_says(403, "You may not do this");
+    }
+    assert_eq!(shop.state().await, before);
+
+    // Nonsense is no page either.
+    for path in ["/projects/x", "/databases/proj_{project}", "/operations/0", "/connections/{database}/rotate"] {
+        ada.get(&shop.at(path)).await.assert_says(404, "There is no such page");
+    }
+}
+
+#[tokio::test]
+async fn names_are_text_whatever_is_in_them() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let owner = howdah.owner();
+    let hostile = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> {{7*7}} & \u{202e}olleh";
+    let project = owner.create_project(hostile).await;
+    let database = project["database"]["id"].as_str().unwrap();
+    owner.post(&format!("/v1/databases/{database}/connections"), json!({"name": &hostile[..60]})).await.data(200);
+    let path = format!("/v1/projects/{}/branches", project["id"].as_str().unwrap());
+    let branch = owner.post(&path, json!({"gitName": hostile})).await.data(201).clone();
+    let token = owner.create_token(json!({"name": hostile})).await;
+    let (id, database) = (bare(project["id"].as_str().unwrap()), bare(database));
+    let connection = bare(project["database"]["connections"][0]["id"].as_str().unwrap());
+    let encoded = serde_html_form::to_string([("q", hostile), ("action", hostile), ("resource", hostile)]).unwrap();
+    let pages = [
+        "/projects".to_owned(),
+        format!("/projects?{encoded}"),
+        format!("/projects/{id}"),
+        format!("/projects/{id}/settings"),
+        format!("/projects/{id}/databases/new"),
+        format!("/databases/{database}"),
+        format!("/databases/{database}/settings"),
+        format!("/databases/{database}/backups"),
+        format!("/databases/{database}/restore"),
+        format!("/connections/{connection}/rotate"),
+        format!("/branches/{}/delete", bare(branch["id"].as_str().unwrap())),
+        "/operations".to_owned(),
+        "/integrations".to_owned(),
+        "/integrations/tokens/new".to_owned(),
+        format!("/integrations/tokens/{}/revoke", bare(&token.id)),
+        "/audit".to_owned(),
+        format!("/audit?{encoded}"),
+    ];
+    let harmless = |page: &Page, path: &str| {
+        let text = page.text.to_lowercase();
+        assert!(!text.contains("<script>") && !text.contains("<img src=x"), "{path}: {text}");
+        assert!(text.contains("alert(1)"), "{path} shows the name: {text}");
+    };
+    for path in &pages {
+        let page = ada.get(&format!("{workspace}{path}")).await;
+        assert_eq!(page.status, 200, "{path}: {}", page.text);
+        harmless(&page, path);
+    }
+    // What comes back because it does not fit.
+    let long = format!("{hostile}{}", "x".repeat(256));
+    for (path, field) in [
+        ("/projects".to_owned(), "name"),
+        (format!("/projects/{id}/branches/new"), "gitName"),
+        (format!("/databases/{database}/connections"), "name"),
+    ] {
+        let page = ada.submit(&format!("{workspace}{path}"), &[(field, &long), ("region", "us-east-1")]).await;
+        assert_eq!(page.status, 422, "{path}: {}", page.text);
+        harmless(&page, &path);
+    }
+    // It is found by its own name, typed as it is.
+    let page = ada.submit(&format!("{workspace}/projects/{id}/delete"), &[("confirm", hostile)]).await;
+    assert_eq!(page.location(), format!("{workspace}/projects"));
+    harmless(&ada.get(&format!("{workspace}/projects")).await, "the notice");
+}
+
+#[tokio::test]
+async fn a_wrong_name_changes_nothing() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let shop = Shop::open(&howdah, &mut ada).await;
+    let before = shop.state().await;
+    for (template, what) in [("/projects/{project}/delete", "project"), ("/databases/{database}/delete", "database")] {
+        for typed in ["", "Sho", "shop", "orders", "Shop Orders"] {
+            let page = ada.submit(&shop.at(template), &[("confirm", typed)]).await;
+            page.assert_says(422, &format!("This is not the name of the {what}. Nothing was changed."));
+        }
+        assert_eq!(ada.get(&shop.at(template)).await.status, 200, "a look at {template}");
+    }
+    for template in READ.iter().chain(ASK) {
+        ada.get(&shop.at(template)).await;
+    }
+    assert_eq!(shop.state().await, before);
+
+    // Protection holds whatever is typed, and is said.
+    let settings = shop.at("/projects/{project}/settings");
+    ada.submit(&settings, &[("name", "Shop"), ("deleteProtection", "on")]).await.location();
+    ada.get(&settings).await.assert_says(200, "Delete protection is on. Turn it off above first.");
+    let page = ada.submit(&shop.at("/projects/{project}/delete"), &[("confirm", "Shop")]).await;
+    assert_eq!(page.status, 422);
+    ada.get(&shop.at("/databases/{database}/settings")).await.assert_says(200, "Delete protection is on");
+    ada.submit(&settings, &[("name", "Shop")]).await.location();
+
+    let page = ada.submit(&shop.at("/databases/{database}/delete"), &[("confirm", "Orders")]).await;
+    assert_eq!(page.location(), shop.at("/projects/{project}"));
+    let page = ada.get(&shop.at("/projects/{project}")).await;
+    page.assert_says(200, "The database Orders was deleted.");
+    ada.get(&shop.at("/databases/{database}")).await.assert_says(404, "There is no such page");
+    let page = ada.submit(&shop.at("/projects/{project}/delete"), &[("confirm", " Shop ")]).await;
+    assert_eq!(page.location(), shop.at("/projects"));
+    ada.get(&shop.at("/projects")).await.assert_says(200, "No projects yet");
+    howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn secrets_are_shown_once() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    ada.get(&format!("{workspace}/projects/new")).await.assert_says(200, "curl ");
+    let new = [("name", "Shop"), ("region", "eu-west-3"), ("database", "on")];
+    let page = ada.submit(&format!("{workspace}/projects"), &new).await;
+    let first = secret(&page);
+    assert_eq!(ask(&first, "SELECT 1"), "1");
+    for name in ["psql", ".env", "Prisma", "Node", "Python", "Go", "Rust"] {
+        assert!(page.text.contains(&format!("<summary>{name}</summary>")), "{name}: {}", page.text);
+    }
+    let database = format!("{workspace}/databases/{}", page.between("/databases/", "\""));
+    let password = |string: &str| string.split_once("sk_").unwrap().1.split_once('@').unwrap().0.to_owned();
+    let mut secrets = vec![password(&first)];
+
+    let page = ada.get(&database).await;
+    let connection = format!("{workspace}/connections/{}", page.between("/connections/", "/rotate"));
+    ada.get(&format!("{connection}/rotate")).await.assert_says(200, "stop working at once");
+    assert_eq!(ask(&first, "SELECT 2"), "2", "asking changes nothing");
+    let second = secret(&ada.submit(&format!("{connection}/rotate"), &[]).await);
+    assert!(complaint(&first, "SELECT 1").contains("authentication failed"));
+    assert_eq!(ask(&second, "SELECT 3"), "3");
+    let third = secret(&ada.submit(&format!("{database}/connections"), &[("name", "worker")]).await);
+    assert_eq!(ask(&third, "SELECT 4"), "4");
+    assert_eq!(ada.submit(&format!("{connection}/delete"), &[]).await.location(), database);
+    assert!(complaint(&second, "SELECT 1").contains("authentication failed"));
+    secrets.extend([password(&second), password(&third)]);
+
+    // A token: what it may do is what the form said.
+    let tokens = format!("{workspace}/integrations/tokens");
+    let page = ada.submit(&format!("{tokens}/new"), &[("name", ""), ("expiresAt", "7"), ("reach", "all")]).await;
+    page.assert_says(422, "too short");
+    let page = ada.submit(&format!("{tokens}/new"), &[("name", "CI"), ("expiresAt", "7"), ("reach", "some")]).await;
+    page.assert_says(422, "Give 1 to 100 projects");
+    let new = [("name", "CI"), ("expiresAt", "7"), ("readOnly", "on"), ("reach", "all")];
+    let value = secret(&ada.submit(&format!("{tokens}/new"), &new).await);
+    let machine = Person::new(howdah.url(), Some(value.clone()));
+    machine.get("/v1/projects").await.data(200);
+    machine.post("/v1/projects", json!({"name": "x"})).await.assert_error(403, "permission-denied");
+    secrets.push(value);
+    let page = ada.get(&format!("{workspace}/integrations")).await;
+    page.assert_says(200, "in 7 days");
+    let revoke = format!("{tokens}/{}", page.between("/integrations/tokens/01", "\"").replace("/revoke", ""));
+    let revoke = revoke.replace("tokens/", "tokens/01");
+    ada.get(&format!("{revoke}/revoke")).await.assert_says(200, "Revoke the token CI?");
+    machine.get("/v1/projects").await.data(200);
+    assert_eq!(ada.submit(&format!("{revoke}/revoke"), &[]).await.location(), format!("{workspace}/integrations"));
+    machine.get("/v1/projects").await.assert_error(401, "authentication-failed");
+    ada.get(&format!("{workspace}/integrations")).await.assert_says(200, "The token CI was revoked.");
+
+    for path in [&database, &format!("{workspace}/audit"), &format!("{workspace}/operations"), &workspace] {
+        let page = ada.get(path).await;
+        assert_eq!(page.status, 200);
+        assert!(!secrets.iter().any(|secret| page.text.contains(secret)), "{path}");
+        assert!(!ada.cookies.values().any(|cookie| secrets.iter().any(|secret| cookie.contains(secret))));
+    }
+    let page = ada.get(&format!("{workspace}/audit?action=Rotate+connection")).await;
+    page.assert_says(200, "Rotate connection");
+    assert!(page.text.contains("Ada") && page.text.contains("person"), "who did it: {}", page.text);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_said_beside_its_field() {
+    let howdah = Howdah::start_with(&["--max-projects", "2"]).await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let shop = Shop::open(&howdah, &mut ada).await;
+    let long = "x".repeat(257);
+    let before = shop.state().await;
+    for (template, fields, field, words) in [
+        ("/projects", vec![("name", long.as_str()), ("region", "us-east-1")], "name", "too long"),
+        ("/projects", vec![("name", "a"), ("region", "mars")], "region", "There is no region"),
+        ("/projects/{project}/settings", vec![("name", "  ")], "name", "too short"),
+        (
+            "/projects/{project}/settings",
+            vec![("name", "a"), ("backupRetentionDays", "0")],
+            "backupRetentionDays",
+            "out of range",
+        ),
+        (
+            "/projects/{project}/settings",
+            vec![("name", "a"), ("backupRetentionDays", "ten")],
+            "backupRetentionDays",
+            "Not a number",
+        ),
+        ("/projects/{project}/branches/new", vec![("gitName", "feature/search")], "gitName", "Another branch"),
+        (
+            "/projects/{project}/databases/new",
+            vec![("name", ""), ("region", "us-east-1"), ("branchId", "{branch}")],
+            "name",
+            "too short",
+        ),
+        (
+            "/projects/{project}/databases/new",
+            vec![("name", "a"), ("region", "us-east-1"), ("branchId", "x")],
+            "branchId",
+            "no such branch",
+        ),
+        ("/databases/{database}/connections", vec![("name", "ab")], "name", "too short"),
+        ("/databases/{database}/settings", vec![("name", long.as_str()), ("branchId", "{branch}")], "name", "too long"),
+        (
+            "/databases/{database}/restore",
+            vec![("what", "moment"), ("targetTime", "soon"), ("into", "new"), ("name", "a")],
+            "what",
+            "choose",
+        ),
+        (
+            "/databases/{database}/restore",
+            vec![("what", "now"), ("into", "new"), ("name", "Orders")],
+            "name",
+            "has this name",
+        ),
+    ] {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, shop.fill(value))).collect();
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let page = ada.submit(&shop.at(template), &fields).await;
+        assert_eq!(page.status, 422, "{template} {fields:?}: {}", page.text);
+        if field != "what" {
+            let said = page.between(&format!("id=\"{field}-problem\">"), "</p>");
+            assert!(said.contains(words), "{template} {fields:?}: {said}");
+            // What was typed is still there.
+            assert!(page.text.contains(&fields[0].1.replace('<', "&#60;")), "{template}");
+        }
+    }
+    assert_eq!(shop.state().await, before);
+    // A limit is no field's fault, and says how it stands.
+    let new = [("name", "Second"), ("region", "us-east-1")];
+    assert_eq!(ada.submit(&shop.at("/projects"), &new).await.status, 303);
+    let page = ada.submit(&shop.at("/projects"), &[("name", "Third"), ("region", "us-east-1")]).await;
+    page.assert_says(422, "limit of 2 projects");
+    let page = ada.get(&shop.at("/projects")).await;
+    page.assert_says(200, "2 of 2 projects");
+}
+
+#[tokio::test]
+async fn many_projects_have_pages_and_are_found_by_name() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let page = ada.get(&workspace).await;
+    page.assert_says(200, "No projects yet");
+    assert!(page.text.contains("curl http"), "{}", page.text);
+    let owner = howdah.owner();
+    for number in 0..52 {
+        let name = format!("Customer 100% {number:02}");
+        ProjectName::parse(&name).unwrap();
+        owner.post("/v1/projects", json!({"name": name, "createDatabase": false})).await.data(201);
+    }
+    let count = |page: &Page| page.text.matches("<td data-label=\"Name\">").count();
+    let page = ada.get(&format!("{workspace}/projects?q=100%25")).await;
+    assert_eq!(count(&page), 50);
+    let next = page.between("rel=\"next\" href=\"", "\"").replace("&#38;", "&").replace("&amp;", "&");
+    let page = ada.get(&next).await;
+    assert_eq!(count(&page), 2, "the rest of those that were looked for: {next}");
+    assert!(!page.text.contains("rel=\"next\""));
+    assert_eq!(count(&ada.get(&format!("{workspace}/projects?q=cUSTOMER+100%25+4")).await), 10);
+    // No pattern.
+    ada.get(&format!("{workspace}/projects?q=_")).await.assert_says(200, "No project found");
+    assert_eq!(ada.get(&format!("{workspace}/projects?cursor=x")).await.status, 422);
+}
+
+#[tokio::test]
+async fn a_database_is_brought_back_from_its_pages() {
+    let howdah = Howdah::start_with(&["--undelete", "1h"]).await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let new = [("name", "Shop"), ("region", "us-east-1"), ("database", "on")];
+    let page = ada.submit(&format!("{workspace}/projects"), &new).await;
+    let string = secret(&page);
+    let id = page.between("/databases/", "\"");
+    let database = format!("{workspace}/databases/{id}");
+    let owner = howdah.owner();
+    let settled = async || {
+        let path = format!("/v1/operations?databaseId=db_{id}");
+        eventually("everything to end", async || {
+            let all = owner.get(&path).await.data(200).clone();
+            all.as_array().unwrap().iter().all(|one| one["endedAt"].is_string()).then_some(())
+        })
+        .await;
+    };
+    let only_now = ada.get(&format!("{database}/restore")).await;
+    only_now.assert_says(200, "There is no complete backup yet");
+    ask(&string, "CREATE TABLE orders AS SELECT generate_series(1, 10) AS number");
+    let page = ada.submit(&format!("{database}/backups"), &[("backupType", "full")]).await;
+    assert_eq!(page.location(), format!("{database}/backups"));
+    settled().await;
+    let page = ada.get(&format!("{database}/backups")).await;
+    page.assert_says(200, "complete");
+    assert!(page.text.contains("Every moment from"), "{}", page.text);
+    let backup = page.between("/restore?backup=", "\"");
+    let page = ada.get(&format!("{database}/restore?backup={backup}")).await;
+    page.assert_says(200, &format!("value=\"{backup}\" selected"));
+
+    // Moments outside of the window, and what is none.
+    for moment in ["2001-01-01T00:00", "2999-01-01T00:00:00", "soon"] {
+        let fields = [("what", "moment"), ("targetTime", moment), ("into", "new"), ("name", "Old")];
+        let page = ada.submit(&format!("{database}/restore"), &fields).await;
+        page.assert_says(422, "id=\"targetTime-problem\"");
+    }
+    let here = [("what", "backup"), ("backup", backup.as_str()), ("into", "here")];
+    let wrong = [&here[..], &[("confirm", "Shopp")]].concat();
+    ada.submit(&format!("{database}/restore"), &wrong).await.assert_says(422, "This is not the name of the database");
+    ask(&string, "DROP TABLE orders");
+
+    // Beside it.
+    let beside = [("what", "backup"), ("backup", backup.as_str()), ("into", "new"), ("name", "Shop of before")];
+    let page = ada.submit(&format!("{database}/restore"), &beside).await;
+    assert_eq!(ask(&secret(&page), "SELECT count(*) FROM orders"), "10");
+    assert!(complaint(&string, "SELECT * FROM orders").contains("does not exist"));
+    let copy = page.between("/databases/", "\"");
+
+    // In place: the connections stay.
+    let right = [&here[..], &[("confirm", "Shop")]].concat();
+    let page = ada.submit(&format!("{database}/restore"), &right).await;
+    assert_eq!(page.location(), database);
+    let part = ada.get(&format!("{database}/status")).await;
+    assert!(part.text.contains("data-refresh") || part.text.contains("data-reload"), "{}", part.text);
+    settled().await;
+    assert_eq!(ask(&string, "SELECT count(*) FROM orders"), "10");
+    let page = ada.get(&database).await;
+    page.assert_says(200, "Restore the database in place");
+    let all = owner.get(&format!("/v1/operations?databaseId=db_{id}")).await.data(200).clone();
+    let restored = all.as_array().unwrap().iter().find(|one| one["kind"] == "restore_database").unwrap();
+    let operation = bare(restored["id"].as_str().unwrap());
+    let page = ada.get(&format!("{workspace}/operations/{operation}")).await;
+    page.assert_says(200, "End the sessions and let the restored one take over");
+
+    // A deleted one comes back under a name that is free.
+    let copy_page = format!("{workspace}/databases/{copy}");
+    ada.get(&format!("{copy_page}/settings")).await;
+    let page = ada.submit(&format!("{copy_page}/delete"), &[("confirm", "Shop of before")]).await;
+    let project = page.location().to_owned();
+    let restore = eventually("the deleted database to be kept", async || {
+        let page = ada.get(&project).await;
+        page.text.contains("Deleted databases").then(|| page.between(&format!("{project}/deleted/"), "\""))
+    })
+    .await;
+    let restore = format!("{project}/deleted/{restore}");
+    ada.get(&restore).await.assert_says(200, "Restore");
+    ada.submit(&restore, &[("name", "Shop")]).await.assert_says(422, "has this name");
+    let page = eventually("the last backup to be there", async || {
+        let page = ada.submit(&restore, &[("name", "Shop again")]).await;
+        (page.status == 200).then_some(page)
+    })
+    .await;
+    assert_eq!(ask(&secret(&page), "SELECT count(*) FROM orders"), "10");
+}
+
+#[tokio::test]
+async fn branches_are_made_used_and_deleted() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let shop = Shop::open(&howdah, &mut ada).await;
+    let project = shop.at("/projects/{project}");
+    let page = ada.submit(&shop.at("/branches/{branch}/default"), &[]).await;
+    assert_eq!(page.location(), project);
+    ada.get(&project).await.assert_says(200, "feature/search is the default branch now.");
+    let page = ada.submit(&shop.at("/branches/{branch}/delete"), &[]).await;
+    page.assert_says(422, "The default branch of a project cannot be deleted");
+    let fields = [("gitName", "fix"), ("isDefault", "on")];
+    ada.submit(&format!("{project}/branches/new"), &fields).await.location();
+    // A database moves there, and keeps its branch from being deleted.
+    let fields = [("name", "Orders".to_owned()), ("branchId", shop.fill("{branch}"))];
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let page = ada.submit(&shop.at("/databases/{database}/settings"), &fields).await;
+    assert_eq!(page.location(), shop.at("/databases/{database}/settings"));
+    ada.get(&shop.at("/databases/{database}")).await.assert_says(200, "feature/search");
+    ada.submit(&shop.at("/branches/{branch}/delete"), &[]).await.assert_says(422, "has databases (1)");
+}
+
+#[tokio::test]
+async fn a_browser_uses_the_pages_of_the_resources() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let vera = ada.invite(&howdah, &workspace, "vera", "viewer").await;
+    let cookie = |browser: &Browser| browser.cookies["howdah_session"].clone();
+    let (ada, vera) = (cookie(&ada), cookie(&vera));
+    let variables = [("HOWDAH_WORKSPACE", workspace.as_str()), ("HOWDAH_OWNER", &ada), ("HOWDAH_VIEWER", &vera)];
+    run("console_resources.js", &howdah.url(), &howdah.token(), &variables).await;
+}
+
+#[tokio::test]
+async fn the_unknown_is_not_done_by_other_methods() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let shop = Shop::open(&howdah, &mut ada).await;
+    let before = shop.state().await;
+    for method in [Method::PUT, Method::DELETE, Method::PATCH] {
+        let url = format!("{}{}", howdah.url(), shop.at("/projects/{project}/delete"));
+        let request = reqwest::Client::new().request(method, url);
+        let page = ada.send(request).await;
+        assert!([StatusCode::METHOD_NOT_ALLOWED, StatusCode::FORBIDDEN].contains(&page.status.try_into().unwrap()));
+    }
+    assert_eq!(shop.state().await, before);
+}
+
+#[test]
+fn every_step_of_every_workflow_has_words() {
+    let known: Vec<(&str, Vec<&str>)> = vec![
+        ("provision_database", ProvisionStep::ALL.iter().map(|step| step.name()).collect()),
+        ("copy_database", ProvisionStep::ALL.iter().map(|step| step.name()).collect()),
+        ("delete_database", DeleteStep::ALL.iter().map(|step| step.name()).collect()),
+        ("back_up_database", BackUpStep::ALL.iter().map(|step| step.name()).collect()),
+        ("verify_backup", TrialStep::ALL.iter().map(|step| step.name()).collect()),
+        ("restore_database", RestoreStep::ALL.iter().map(|step| step.name()).collect()),
+        ("recover_database", RecoverStep::ALL.iter().map(|step| step.name()).collect()),
+    ];
+    let told: Vec<(&str, Vec<&str>)> = kinds::KINDS
+        .iter()
+        .map(|kind| (kind.name, [kind.steps, kind.undoing].concat().iter().map(|(name, _)| *name).collect()))
+        .collect();
+    assert_eq!(told, known, "src/domain/operations/kinds.rs has the words for the steps in src/jobs");
+}
