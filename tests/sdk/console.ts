@@ -46,7 +46,7 @@ async function setUp(page: Page): Promise<void> {
   await page.goto(required("HOWDAH_SET_UP"));
   await check(page, "set-up");
   const fill = async (password: string) => {
-    await page.getByLabel("Name", { exact: true }).fill("Ada Lovelace");
+    await page.getByLabel("Your name").fill("Ada Lovelace");
     await page.locator("input[name=email]").fill("ada@example.com");
     await page.locator("input[name=password]").fill(password);
     await page.locator("input[name=again]").fill(password);
