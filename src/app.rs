@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub struct App {
     pub rates: Rates,
     /// How much a workspace may have, unless it has limits of its own.
     pub quotas: Quotas,
+    /// The metadata that is Howdah's to keep could not be backed up when that was last tried.
+    pub metadata_at_risk: AtomicBool,
     /// Background work that shutdown waits for.
     pub tasks: Tasks,
 }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::jobs::retention::Schedule;
@@ -130,13 +130,26 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_BACKUP_DIR", value_name = "DIR")]
     pub backup_dir: Option<PathBuf>,
 
-    /// Back a database that is in use up after so long since the last time; 0: never by itself
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
+    pub backup_s3: BackupS3,
+
+    /// How much of what one database writes may wait on this machine's disk when it cannot be archived, in
+    /// MiB; then it is given up, and a new backup made
+    #[arg(long, env = "HOWDAH_BACKUP_QUEUE", value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    pub backup_queue: u32,
+
+    /// Back a database that is in use, and the metadata, up after so long since the last time; 0: never by itself
     #[arg(long, env = "HOWDAH_BACKUP_EVERY", value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub backup_every: Duration,
 
     /// Back a new database that is in use up for the first time after so long
     #[arg(long, env = "HOWDAH_BACKUP_FIRST", value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub backup_first: Duration,
+
+    /// Restore the newest backup of each database in use for a trial so long after the last time; 0: never
+    #[arg(long, env = "HOWDAH_DRILL_EVERY", value_name = "TIME", default_value = "168h", value_parser = duration)]
+    pub drill_every: Duration,
 
     /// Keep deleted databases restorable for so long; 0: not at all
     #[arg(long, env = "HOWDAH_UNDELETE", value_name = "TIME", default_value = "168h", value_parser = duration)]
@@ -145,6 +158,72 @@ pub struct Serve {
     /// Also write the audit log out, a line of JSON each entry: to a file, or to `syslog`
     #[arg(long, env = "HOWDAH_AUDIT_STREAM", value_name = "FILE|syslog")]
     pub audit_stream: Option<String>,
+}
+
+/// Storage that speaks the protocol of S3, for backups. What opens it is in the environment only:
+/// arguments are for everybody to read.
+#[derive(Args, Clone, Debug)]
+pub struct BackupS3 {
+    /// A bucket to keep backups in, instead of a directory; HOWDAH_BACKUP_S3_KEY and
+    /// HOWDAH_BACKUP_S3_KEY_SECRET in the environment open it
+    #[arg(long = "backup-s3-bucket", env = "HOWDAH_BACKUP_S3_BUCKET", value_name = "NAME")]
+    pub bucket: Option<String>,
+
+    /// The host of the storage, which is always reached by TLS [default: that of the region at AWS]
+    #[arg(long = "backup-s3-endpoint", env = "HOWDAH_BACKUP_S3_ENDPOINT", value_name = "HOST[:PORT]",
+        value_parser = storage_endpoint, requires = "bucket")]
+    pub endpoint: Option<(String, Option<u16>)>,
+
+    /// The bucket's region
+    #[arg(
+        long = "backup-s3-region",
+        env = "HOWDAH_BACKUP_S3_REGION",
+        value_name = "NAME",
+        default_value = "us-east-1"
+    )]
+    pub region: String,
+
+    /// What the names of all objects begin with [default: nothing]
+    #[arg(long = "backup-s3-prefix", env = "HOWDAH_BACKUP_S3_PREFIX", value_name = "PATH",
+        value_parser = storage_prefix, requires = "bucket")]
+    pub prefix: Option<String>,
+
+    /// Where the bucket's name stands in addresses [default: in the host at AWS, in the path elsewhere]
+    #[arg(long = "backup-s3-uri-style", env = "HOWDAH_BACKUP_S3_URI_STYLE", value_name = "STYLE", requires = "bucket")]
+    pub uri_style: Option<UriStyle>,
+
+    /// Authorities to trust for the storage's certificate, PEM [default: the machine's]
+    #[arg(long = "backup-s3-ca-file", env = "HOWDAH_BACKUP_S3_CA_FILE", value_name = "FILE", requires = "bucket")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Where a bucket's name stands in an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UriStyle {
+    /// `bucket.host`
+    Host,
+    /// `host/bucket`
+    Path,
+}
+
+/// What `howdah recover` can be told.
+#[derive(Args, Clone, Debug)]
+pub struct Recover {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
+    pub place: Place,
+
+    /// Where the backups are, of the databases and of Howdah's own metadata
+    #[arg(long, env = "HOWDAH_BACKUP_DIR", value_name = "DIR")]
+    pub backup_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
+    pub backup_s3: BackupS3,
+
+    /// A copy of the lost Howdah's `keys/master.key`
+    #[arg(long, env = "HOWDAH_MASTER_KEY_FILE", value_name = "FILE")]
+    pub master_key_file: PathBuf,
 }
 
 impl Place {
@@ -177,6 +256,11 @@ impl Serve {
     /// When backups are made.
     pub fn schedule(&self) -> Schedule {
         Schedule { first: signed(self.backup_first), every: signed(self.backup_every) }
+    }
+
+    /// How long after its last trial a database's newest backup is tried again.
+    pub fn drill_every(&self) -> SignedDuration {
+        signed(self.drill_every)
     }
 
     /// How long deleted databases can be restored.
@@ -249,9 +333,50 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
     Ok((host.to_owned(), port.parse().map_err(|_| wrong())?))
 }
 
+/// `https://` may stand before it; nothing else is offered.
+fn storage_endpoint(text: &str) -> Result<(String, Option<u16>), String> {
+    let wrong =
+        || format!("{text:?} is not of the form HOST or HOST:PORT, such as s3.example.com; it is reached by TLS");
+    let bare = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
+    let (host, port) = match bare.split_once(':') {
+        Some((host, port)) => (host, Some(port.parse().map_err(|_| wrong())?)),
+        None => (bare, None),
+    };
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-');
+    if host.is_empty() || !host.chars().all(fits) {
+        return Err(wrong());
+    }
+    Ok((host.to_owned(), port))
+}
+
+/// Without slashes at its ends.
+fn storage_prefix(text: &str) -> Result<String, String> {
+    let bare = text.trim_matches('/');
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_');
+    match bare.split('/').all(|part| !matches!(part, "" | "." | "..") && part.chars().all(fits)) {
+        true => Ok(bare.to_owned()),
+        false => {
+            Err(format!("{text:?} is not a path of letters, digits, dots, hyphens and underscores, such as howdah/one"))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn storage_is_named_by_host_and_path() {
+        assert_eq!(storage_endpoint("s3.example.com"), Ok(("s3.example.com".into(), None)));
+        assert_eq!(storage_endpoint("https://minio:9000/"), Ok(("minio".into(), Some(9000))));
+        for wrong in ["http://minio:9000", "", "https://", "minio:x", "minio/bucket", "user@minio"] {
+            assert!(storage_endpoint(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(storage_prefix("/howdah/one/"), Ok("howdah/one".into()));
+        for wrong in ["", "/", "a//b", "../a", "a b"] {
+            assert!(storage_prefix(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn times_are_read_as_people_write_them() {

@@ -18,12 +18,15 @@ use howdah::base::secret::random_hex;
 use howdah::base::store::Store;
 use howdah::base::tasks::Tasks;
 use howdah::domain::workspaces;
+use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
 /// Nothing that a bench waits for takes longer.
 const LIMIT: Duration = Duration::from_secs(60);
+/// But what copies a large database.
+const LONG_LIMIT: Duration = Duration::from_secs(600);
 /// How often to look whether something is there: what a start by hand is asked with.
 const INTERVAL: Duration = Duration::from_millis(1);
 
@@ -114,6 +117,8 @@ impl Howdah {
         let mut command = Command::new(env!("CARGO_BIN_EXE_howdah"));
         command.args(["serve", "--http", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--data-dir"]);
         command.arg(&data).args(arguments);
+        // A backup of the metadata at the first start would be measured with everything else.
+        command.env("HOWDAH_BACKUP_EVERY", "0");
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let program = Program { child: command.spawn().unwrap(), signal: Signal::TERM };
         let addresses: Value = eventually("Howdah to be ready", async || {
@@ -190,13 +195,45 @@ impl Howdah {
 
     /// Makes a project with its database; answers the connection string.
     pub(crate) async fn create(&self) -> String {
-        let request = self.client.post(format!("{}/v1/projects", self.url)).bearer_auth(&self.token);
-        let answer = request.json(&json!({"name": "bench", "region": "us-east-1"})).send().await.unwrap();
-        let status = answer.status();
-        let body: Value = answer.json().await.unwrap();
-        assert_eq!(status.as_u16(), 201, "{body}");
-        let endpoints = &body["data"]["database"]["connections"][0]["endpoints"];
-        endpoints["direct"]["connectionString"].as_str().expect("an answer with a connection string").to_owned()
+        let made = self.create_project().await;
+        made["database"]["connectionString"].as_str().expect("an answer with a connection string").to_owned()
+    }
+
+    /// Makes a project with its database; answers the `data`.
+    pub(crate) async fn create_project(&self) -> Value {
+        self.send(Method::POST, "/v1/projects", &json!({"name": "bench", "region": "us-east-1"})).await.0
+    }
+
+    /// Sends a request; answers the `data`, and the operation that goes on.
+    pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> (Value, Option<String>) {
+        let request = self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token);
+        let answer = request.json(body).send().await.unwrap();
+        let (status, operation) = (answer.status(), answer.headers().get("howdah-operation").cloned());
+        let mut body: Value = answer.json().await.unwrap();
+        assert!(status.is_success(), "{path}: {body}");
+        (body["data"].take(), operation.map(|id| id.to_str().unwrap().to_owned()))
+    }
+
+    /// Does something whose work goes on, and waits until that is done; answers the `data`.
+    pub(crate) async fn carry_out(&self, path: &str, body: &Value) -> Value {
+        let (data, operation) = self.send(Method::POST, path, body).await;
+        let path = format!("/v1/operations/{}", operation.expect("an operation"));
+        let ended = eventually_within(LONG_LIMIT, "an operation to end", async || {
+            let operation = self.send(Method::GET, &path, &json!({})).await.0;
+            operation["endedAt"].is_string().then_some(operation)
+        });
+        let ended = ended.await;
+        assert_eq!(ended["state"], "succeeded", "{ended}");
+        data
+    }
+
+    /// Waits until nothing goes on any more.
+    pub(crate) async fn settled(&self) {
+        eventually_within(LONG_LIMIT, "all operations to end", async || {
+            let all = self.send(Method::GET, "/v1/operations", &json!({})).await.0;
+            all.as_array().unwrap().iter().all(|operation| operation["endedAt"].is_string()).then_some(())
+        })
+        .await;
     }
 
     fn instances(&self) -> Vec<Vec<String>> {
@@ -269,12 +306,19 @@ impl Plain {
 
     /// Starts `postgres`, without waiting for it. `tcp`: it listens on 127.0.0.1 too.
     pub(crate) fn start(&self, tcp: bool) -> Running {
+        let settings: &[&str] = if tcp { &["listen_addresses=127.0.0.1"] } else { &[] };
+        self.start_with(settings, &[])
+    }
+
+    /// The same, with more settings, and with variables in its environment.
+    pub(crate) fn start_with(&self, settings: &[&str], environment: &[(String, String)]) -> Running {
         let log = std::fs::File::create(self.directory.0.join("postgres.log")).unwrap();
         let mut server = as_user(postgres_program("postgres"), self.user);
         server.current_dir(&self.directory.0).args(&self.arguments).args(["-c", &format!("port={}", self.port)]);
-        if tcp {
-            server.args(["-c", "listen_addresses=127.0.0.1"]);
+        for setting in settings {
+            server.args(["-c", setting]);
         }
+        server.envs(environment.iter().map(|(name, value)| (name, value)));
         server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         Running(Program { child: server.spawn().unwrap(), signal: Signal::INT })
     }
@@ -288,6 +332,30 @@ impl Plain {
     /// The connection string of its socket.
     pub(crate) fn local(&self, database: &str) -> String {
         format!("host={} port={} user=postgres dbname={database} sslmode=disable", self.socket().display(), self.port)
+    }
+
+    /// Its directory, which is removed with it: its user's own.
+    pub(crate) fn root(&self) -> &Path {
+        &self.directory.0
+    }
+
+    /// A program that runs as the server's user.
+    pub(crate) fn program(&self, program: impl Into<PathBuf>) -> Command {
+        as_user(program.into(), self.user)
+    }
+
+    /// Waits until it has recovered and answers.
+    pub(crate) async fn until_recovered(&self) {
+        eventually_within(LONG_LIMIT, "a plain server to recover", async || {
+            let (client, driver) = tokio_postgres::connect(&self.local("postgres"), NoTls).await.ok()?;
+            let asked = async {
+                let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await;
+                drop(client);
+                row.is_ok_and(|row| !row.get::<_, bool>(0))
+            };
+            tokio::join!(asked, driver).0.then_some(())
+        })
+        .await;
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -370,13 +438,17 @@ async fn try_first_row(connection: &str) -> Result<(), tokio_postgres::Error> {
     Ok(())
 }
 
-async fn eventually<T>(what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
+async fn eventually<T>(what: &str, found: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(LIMIT, what, found).await
+}
+
+async fn eventually_within<T>(limit: Duration, what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(value) = found().await {
             return value;
         }
-        assert!(begun.elapsed() < LIMIT, "waited too long for: {what}");
+        assert!(begun.elapsed() < limit, "waited too long for: {what}");
         tokio::time::sleep(INTERVAL).await;
     }
 }

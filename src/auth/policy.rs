@@ -294,6 +294,19 @@ impl Principal {
         Ok(())
     }
 
+    /// Whether it may change what holds for its whole workspace.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] when it may not.
+    pub fn may_change_workspace(&self) -> Result<()> {
+        self.may(Action::ManageWorkspace)?;
+        if self.limits.projects.is_some() {
+            let message = "This token is limited to projects and does not change the workspace.";
+            return Err(Error::forbidden(message, WHOLE_WORKSPACE));
+        }
+        Ok(())
+    }
+
     /// Whether it may make a token with these limits: none that may do more, or for longer, than itself.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::noun::{Listed, Noun, Rows};
 use super::output::Tone;
 use super::projects::find_project;
-use super::session::{Options, Session};
+use super::session::Session;
 use super::table::Cell;
 
 const EXAMPLES: &str = "\
@@ -21,8 +21,6 @@ Examples:
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub(super) struct Audit {
-    #[command(flatten)]
-    pub(super) options: Options,
     #[command(subcommand)]
     verb: Verb,
 }

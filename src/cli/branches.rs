@@ -10,7 +10,7 @@ use super::noun::{Listed, Named, Noun, Reference, Rows, Shown, all, find, read};
 use super::output::Tone;
 use super::projects::find_project;
 use super::prompt;
-use super::session::{Options, Session};
+use super::session::Session;
 use super::table::Cell;
 use crate::base::id::BranchId;
 
@@ -26,8 +26,6 @@ BRANCH is an id (br_…), or with --project the exact name of a branch.";
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub(super) struct Branches {
-    #[command(flatten)]
-    pub(super) options: Options,
     #[command(subcommand)]
     verb: Verb,
 }

@@ -11,7 +11,7 @@ use super::databases::find_database;
 use super::failure::Failure;
 use super::noun::{Listed, Named, Noun, Reference, Rows, Shown, all, find, read, text};
 use super::prompt;
-use super::session::{Options, Session};
+use super::session::Session;
 use super::table::Cell;
 use crate::base::id::ConnectionId;
 
@@ -28,8 +28,6 @@ CONNECTION is an id (con_…) or the exact name of one connection.";
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub(super) struct Connections {
-    #[command(flatten)]
-    pub(super) options: Options,
     #[command(subcommand)]
     verb: Verb,
 }

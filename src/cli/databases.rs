@@ -10,10 +10,10 @@ use super::failure::Failure;
 use super::noun::{Listed, Named, Noun, Reference, Rows, Shown, all, find, read, text};
 use super::output::Tone;
 use super::projects::find_project;
-use super::session::{Options, Session};
+use super::session::Session;
 use super::table::Cell;
 use super::wait::Patience;
-use super::{prompt, psql, usage};
+use super::{deleted, prompt, psql, restore, usage};
 use crate::base::id::{BranchId, DatabaseId};
 
 const EXAMPLES: &str = "\
@@ -21,6 +21,7 @@ Examples:
   howdah databases list --project my_project
   howdah databases create reporting --project my_project
   howdah databases psql reporting
+  howdah databases restore reporting --to-time 2030-01-31T12:00:00Z --as before
   howdah databases delete reporting --yes
 
 DATABASE is an id (db_…) or the exact name of one database.";
@@ -29,8 +30,6 @@ DATABASE is an id (db_…) or the exact name of one database.";
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub(super) struct Databases {
-    #[command(flatten)]
-    pub(super) options: Options,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -89,6 +88,17 @@ enum Verb {
         yes: bool,
     },
 
+    /// Bring a database back to a backup or to a moment, in place or as a new one
+    Restore(restore::Restore),
+
+    /// List deleted databases that can still be restored
+    ///
+    /// One is here as soon as its delete is done: what was written to it last is kept first.
+    Deleted(deleted::Deleted),
+
+    /// Make a deleted database again, as it was last
+    Undelete(deleted::Undelete),
+
     /// Show how much a database was used
     Usage(usage::Usage),
 
@@ -110,6 +120,7 @@ enum Verb {
 Examples:
   howdah databases create reporting --project my_project
   howdah databases create --project my_project --branch feature-1
+  howdah databases create copy --project my_project --copy-of reporting
   howdah databases create reporting --project my_project --json --no-wait")]
 struct Create {
     /// Its name [default: two words]
@@ -129,6 +140,9 @@ struct Create {
     /// Make it the project's default database
     #[arg(long)]
     default: bool,
+    /// Put into it what this database holds now: its id or name
+    #[arg(long, value_name = "DATABASE")]
+    copy_of: Option<String>,
     #[command(flatten)]
     patience: Patience,
 }
@@ -268,6 +282,9 @@ impl Databases {
                 output.one::<Database>(&changed, session.now())
             }
             Verb::Delete { database, yes } => delete(session, &database, yes).await,
+            Verb::Restore(restore) => restore.run(session).await,
+            Verb::Deleted(deleted) => deleted.run(session).await,
+            Verb::Undelete(undelete) => undelete.run(session).await,
             Verb::Usage(usage) => usage.run(session).await,
             Verb::Psql { database, arguments } => {
                 let id = find_database(session, &database).await?;
@@ -291,6 +308,9 @@ impl Create {
         for (field, value) in given.into_iter().flatten() {
             body[field] = value.into();
         }
+        if let Some(original) = &self.copy_of {
+            body["source"] = json!({"type": "database", "databaseId": find_database(session, original).await?});
+        }
         let mut made = session.client.post(&["databases"], &body).await?;
         if session.output.json() {
             let outcome = self.patience.until_ready(session, &mut made).await;
@@ -304,15 +324,20 @@ impl Create {
 /// For people: a new database with its secret, which depends on nothing and waits for nothing; then
 /// waits until it is ready.
 pub(super) async fn present(session: &Session, made: &mut Value, patience: &Patience) -> Result<(), Failure> {
-    let id = text(made, "id");
-    session.output.say(&format!("Made the database {} ({id}).", text(made, "name")));
-    show_secret(session, id, &made["connections"][0]);
+    introduce(session, made);
     patience.until_ready(session, made).await?;
     match made["status"].as_str() {
         Some("ready") => session.output.say("It is ready."),
         _ => session.output.say("It is being made; a connect waits for it."),
     }
     Ok(())
+}
+
+/// For people: a new database with its secret.
+pub(super) fn introduce(session: &Session, made: &Value) {
+    let id = text(made, "id");
+    session.output.say(&format!("Made the database {} ({id}).", text(made, "name")));
+    show_secret(session, id, &made["connections"][0]);
 }
 
 async fn delete(session: &Session, database: &str, yes: bool) -> Result<(), Failure> {

@@ -1,19 +1,34 @@
 //! The first page of help: which commands there are, in groups.
 
-use clap::Command;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command};
 
 use super::failure::EXIT_CODES;
 
 /// The groups; what is in none stands in the last one.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("The platform", &["serve", "migrate", "issue-token", "openapi"]),
+    ("The platform", &["serve", "recover", "migrate", "issue-token", "openapi"]),
     ("As whom", &["login", "logout", "whoami"]),
     (
         "What is on it",
-        &["projects", "databases", "branches", "connections", "tokens", "operations", "audit", "workspaces", "regions"],
+        &[
+            "projects",
+            "databases",
+            "backups",
+            "branches",
+            "connections",
+            "tokens",
+            "operations",
+            "audit",
+            "workspaces",
+            "regions",
+        ],
     ),
     ("More", &["completions"]),
 ];
+
+/// The commands that ask no Howdah, and so take no options of the client's.
+pub(super) const PLATFORM: [&str; 5] = ["serve", "migrate", "issue-token", "openapi", "completions"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,8 +44,21 @@ Lists are read to their end. With --json, results and errors are JSON.
 
 Exit codes of the client's commands:";
 
-/// The command with its first page of help in groups.
+/// An option of the client's on the command line, wherever it stands there.
+pub(super) fn given(matches: &ArgMatches) -> Option<&'static str> {
+    let is_given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    [("url", "url"), ("token_file", "token-file"), ("json", "json")]
+        .into_iter()
+        .find_map(|(id, name)| is_given(&id).then_some(name))
+}
+
+/// The command with its first page of help in groups. The client's options, which may stand anywhere, are
+/// not in the help of commands that do not take them.
 pub(super) fn arrange(command: Command) -> Command {
+    let common: Vec<Arg> =
+        command.get_arguments().filter(|a| a.is_global_set()).map(|a| a.clone().hide(true)).collect();
+    let command =
+        PLATFORM.into_iter().fold(command, |all, name| all.mut_subcommand(name, |verb| verb.args(common.clone())));
     let heading = command.get_styles().get_header().to_owned();
     let literal = command.get_styles().get_literal().to_owned();
     let mut template = format!("{{about-with-newline}}\n{heading}Usage:{heading:#} {{usage}}\n");

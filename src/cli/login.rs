@@ -35,41 +35,35 @@ Where a command takes address and token from, in this order:
 A saved or initial token goes only to the address that it belongs to.")]
 pub(super) struct Login {
     /// Take address and initial token of the Howdah that serves from this directory
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "token_file"])]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    #[command(flatten)]
-    pub(super) options: Options,
 }
 
 /// Forget the saved login
 ///
 /// The token itself stays good: `howdah tokens revoke` ends it.
 #[derive(Args, Debug)]
-pub(super) struct Logout {
-    /// Print nothing that is not JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
+pub(super) struct Logout {}
 
 /// Say which Howdah is asked, and as whom
 #[derive(Args, Debug)]
-pub(super) struct Whoami {
-    #[command(flatten)]
-    pub(super) options: Options,
-}
+pub(super) struct Whoami {}
 
 impl Login {
-    pub(super) async fn run(self, output: Output) -> Result<(), Failure> {
+    pub(super) async fn run(self, options: &Options, output: Output) -> Result<(), Failure> {
         let login = match &self.data_dir {
+            Some(_) if options.url.is_some() || options.token_file.is_some() => {
+                return Err(Failure::Usage("--data-dir says where and who; leave --url and --token-file out".into()));
+            }
             Some(directory) => session::local(Some(directory)).map_err(Failure::Failed)?.ok_or_else(|| {
                 Failure::Failed(format!("no Howdah runs on {}: it has no run/addresses.json", directory.display()))
             })?,
             None => {
-                let address = match &self.options.url {
+                let address = match &options.url {
                     Some(url) => Address::parse(url).map_err(Failure::Usage)?,
                     None => session::usual_address()?,
                 };
-                let (token, source) = match session::given_token(&self.options)? {
+                let (token, source) = match session::given_token(options)? {
                     Some(given) => given,
                     None if prompt::is_possible() => {
                         (prompt::secret(&format!("Token for {address}")).await?, "the prompt".into())

@@ -4,9 +4,11 @@
 //! and what they share. They start nothing of the platform.
 
 mod audit;
+mod backups;
 mod branches;
 mod connections;
 mod databases;
+mod deleted;
 mod failure;
 mod help;
 mod limits;
@@ -18,6 +20,7 @@ mod projects;
 mod prompt;
 mod psql;
 mod regions;
+mod restore;
 mod saved;
 mod service_tokens;
 mod session;
@@ -46,6 +49,8 @@ pub(crate) use self::output::print;
 #[derive(Parser, Debug)]
 #[command(name = "howdah", version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
+    #[command(flatten)]
+    options: Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -65,6 +70,15 @@ enum Command {
     /// `howdah serve` does this at each start; this is for those who want to do it before.
     Migrate(config::Place),
 
+    /// Bring everything back on an empty machine, from backups and the master key
+    ///
+    /// Restores Howdah's own metadata into a new or empty data directory, and notes what has to be done
+    /// about the databases: `howdah serve` then brings each of them back to what was archived last.
+    /// Tokens and connection strings stay good. It can be run again after it was interrupted. Make sure
+    /// that the lost Howdah does not run any more; docs/recovery.md says what else to think of.
+    #[command(after_help = RECOVER_EXAMPLES)]
+    Recover(config::Recover),
+
     /// Make a token that may do everything in the first workspace, and print it
     ///
     /// For whoever has lost every token: on the machine itself, as the user that Howdah runs as,
@@ -81,6 +95,8 @@ enum Command {
     Projects(projects::Projects),
     #[command(aliases = ["database", "db"])]
     Databases(databases::Databases),
+    #[command(alias = "backup")]
+    Backups(backups::Backups),
     #[command(alias = "branch")]
     Branches(branches::Branches),
     #[command(alias = "connection")]
@@ -110,6 +126,11 @@ Examples:
 
 More detail in the logs: RUST_LOG=howdah=debug";
 
+const RECOVER_EXAMPLES: &str = "\
+Example:
+  howdah recover --backup-dir /mnt/backups --master-key-file /mnt/usb/master.key
+  howdah serve --backup-dir /mnt/backups";
+
 const COMPLETION_EXAMPLES: &str = "\
 Examples:
   howdah completions bash > /etc/bash_completion.d/howdah
@@ -122,13 +143,20 @@ pub fn main() -> ExitCode {
     if rustix::process::getpid().is_init() {
         return crate::serve::init::run();
     }
-    let command = match Cli::from_arg_matches(&help::arrange(Cli::command()).get_matches()) {
-        Ok(cli) => cli.command,
+    let matches = help::arrange(Cli::command()).get_matches();
+    let Cli { options, command } = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    if matches.subcommand_name().is_some_and(|name| help::PLATFORM.contains(&name))
+        && let Some(option) = help::given(&matches)
+    {
+        return misused(&format!("--{option} is an option of the client's commands"));
+    }
     match command {
         Command::Serve(config) => platform(serve::run(*config)),
         Command::Migrate(place) => platform(serve::migrate(place)),
+        Command::Recover(config) => platform(serve::recover(config)),
         Command::IssueToken(place) => platform(serve::issue_token(place)),
         Command::Openapi => {
             print(&openapi());
@@ -136,28 +164,23 @@ pub fn main() -> ExitCode {
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "howdah", &mut script);
+            clap_complete::generate(shell, &mut help::arrange(Cli::command()), "howdah", &mut script);
             print(&String::from_utf8_lossy(&script));
             ExitCode::SUCCESS
         }
-        Command::Login(login) => run(login.options.json, async |output| login.run(output).await),
-        Command::Logout(logout) => run(logout.json, async |output| logout.run(&output)),
-        Command::Whoami(whoami) => ask(whoami.options.clone(), async |session| whoami.run(session).await),
-        Command::Projects(projects) => ask(projects.options.clone(), async |session| projects.run(session).await),
-        Command::Databases(databases) => ask(databases.options.clone(), async |session| databases.run(session).await),
-        Command::Branches(branches) => ask(branches.options.clone(), async |session| branches.run(session).await),
-        Command::Connections(connections) => {
-            ask(connections.options.clone(), async |session| connections.run(session).await)
-        }
-        Command::Tokens(tokens) => ask(tokens.options.clone(), async |session| tokens.run(session).await),
-        Command::Operations(operations) => {
-            ask(operations.options.clone(), async |session| operations.run(session).await)
-        }
-        Command::Workspaces(workspaces) => {
-            ask(workspaces.options.clone(), async |session| workspaces.run(session).await)
-        }
-        Command::Regions(regions) => ask(regions.options.clone(), async |session| regions.run(session).await),
-        Command::Audit(audit) => ask(audit.options.clone(), async |session| audit.run(session).await),
+        Command::Login(login) => run(options.json, async |output| login.run(&options, output).await),
+        Command::Logout(logout) => run(options.json, async |output| logout.run(&output)),
+        Command::Whoami(whoami) => ask(&options, async |session| whoami.run(session).await),
+        Command::Projects(projects) => ask(&options, async |session| projects.run(session).await),
+        Command::Databases(databases) => ask(&options, async |session| databases.run(session).await),
+        Command::Backups(backups) => ask(&options, async |session| backups.run(session).await),
+        Command::Branches(branches) => ask(&options, async |session| branches.run(session).await),
+        Command::Connections(connections) => ask(&options, async |session| connections.run(session).await),
+        Command::Tokens(tokens) => ask(&options, async |session| tokens.run(session).await),
+        Command::Operations(operations) => ask(&options, async |session| operations.run(session).await),
+        Command::Workspaces(workspaces) => ask(&options, async |session| workspaces.run(session).await),
+        Command::Regions(regions) => ask(&options, async |session| regions.run(session).await),
+        Command::Audit(audit) => ask(&options, async |session| audit.run(session).await),
     }
 }
 
@@ -181,8 +204,8 @@ fn platform(work: impl Future<Output = Result<(), String>>) -> ExitCode {
 }
 
 /// Runs a command of the client that asks a Howdah.
-fn ask(options: Options, work: impl AsyncFnOnce(&Session) -> Result<(), Failure>) -> ExitCode {
-    run(options.json, async |output| work(&Session::open(&options, output)?).await)
+fn ask(options: &Options, work: impl AsyncFnOnce(&Session) -> Result<(), Failure>) -> ExitCode {
+    run(options.json, async |output| work(&Session::open(options, output)?).await)
 }
 
 /// Runs a command of the client.
@@ -206,6 +229,12 @@ pub fn openapi() -> String {
         Ok(text) => text + "\n",
         Err(error) => describe(&error),
     }
+}
+
+/// The exit code is clap's for a command line that is wrong.
+fn misused(sentence: &str) -> ExitCode {
+    fail(sentence);
+    ExitCode::from(2)
 }
 
 fn fail(sentence: &str) -> ExitCode {

@@ -94,10 +94,11 @@ pub(super) async fn find<N: Named>(session: &Session, text: &str, among: Listing
         return Ok(text.to_owned());
     }
     let things = session.client.list(among).await?.iter().map(read::<N>).collect::<Result<Vec<N>, _>>()?;
-    choose(text, things)
+    choose(text, &things)
 }
 
-fn choose<N: Named>(text: &str, things: Vec<N>) -> Result<String, Failure> {
+/// The id of the one thing that has this name.
+pub(super) fn choose<N: Named>(text: &str, things: &[N]) -> Result<String, Failure> {
     let found: Vec<&N> = things.iter().filter(|thing| thing.name() == text).collect();
     match found.as_slice() {
         [] => Err(Failure::NotFound(format!("no {} has the name or id {text:?}", N::SINGULAR))),

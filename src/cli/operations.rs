@@ -1,8 +1,10 @@
 //! `howdah operations`
 
+use std::fmt;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use indicatif::HumanBytes;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,9 +14,9 @@ use super::failure::Failure;
 use super::noun::{Listed, Noun, Reference, Rows, Shown, read};
 use super::output::Tone;
 use super::projects::find_project;
-use super::session::{Options, Session};
+use super::session::Session;
 use super::table::Cell;
-use super::wait::{Waited, until};
+use super::wait;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,8 +31,6 @@ OPERATION is an id (op_…): a database that is being made shows it.";
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub(super) struct Operations {
-    #[command(flatten)]
-    pub(super) options: Options,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -90,6 +90,7 @@ pub(super) struct Operation {
     step: Option<String>,
     attempts: u64,
     reason: Option<String>,
+    progress: Option<Progress>,
     database: Option<Reference>,
     project_id: Option<String>,
     created_at: Timestamp,
@@ -98,6 +99,66 @@ pub(super) struct Operation {
     ended_at: Option<Timestamp>,
     can_cancel: bool,
     can_retry: bool,
+}
+
+/// How far the step of an operation has come.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Progress {
+    done_bytes: u64,
+    total_bytes: u64,
+    percent: u8,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { done_bytes, total_bytes, percent } = *self;
+        write!(f, "{percent} %, {} of {}", HumanBytes(done_bytes), HumanBytes(total_bytes))
+    }
+}
+
+/// Whether to wait for an operation, and how long.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Wait {
+    /// Do not wait until it is done
+    #[arg(long)]
+    no_wait: bool,
+
+    /// How long to wait; 0: as long as it takes
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = crate::config::duration, conflicts_with = "no_wait")]
+    timeout: Duration,
+}
+
+/// How a wait for an operation has ended.
+pub(super) enum Waited {
+    /// It is done.
+    Done,
+    /// It goes on: nobody wanted to wait.
+    GoesOn,
+}
+
+impl Wait {
+    /// Waits until an operation is done, and shows how far it is meanwhile.
+    pub(super) async fn until_done(&self, session: &Session, operation: Option<&str>) -> Result<Waited, Failure> {
+        let Some(id) = operation.filter(|_| !self.no_wait) else { return Ok(Waited::GoesOn) };
+        let goes_on = || format!("that goes on, see `howdah operations watch {id}`");
+        let value = match until_ended(session, id, self.timeout).await? {
+            wait::Waited::Over(value) => value,
+            wait::Waited::Interrupted => {
+                session.output.note(&format!("No longer waiting; {}.", goes_on()));
+                return Err(Failure::Interrupted);
+            }
+            wait::Waited::TimeUp(value) => {
+                let so_far = read::<Operation>(&value)?.progress();
+                return Err(Failure::Failed(format!("it is not done yet ({so_far}); {}", goes_on())));
+            }
+        };
+        let operation: Operation = read(&value)?;
+        match operation.state.as_str() {
+            "succeeded" => Ok(Waited::Done),
+            _ => Err(Failure::Failed(operation.ending())),
+        }
+    }
 }
 
 impl Operation {
@@ -123,8 +184,17 @@ impl Operation {
     fn progress(&self) -> String {
         let step = self.step.as_ref().map(|step| format!(", {}", step.replace('_', " "))).unwrap_or_default();
         let attempts = if self.attempts > 1 { format!(", attempt {}", self.attempts) } else { String::new() };
-        let reason = self.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        format!("{} {}{step}{attempts}{reason}", self.kind(), self.state)
+        let progress = self.progress.map(|progress| format!(", {progress}")).unwrap_or_default();
+        format!("{} {}{step}{progress}{attempts}{}", self.kind(), self.state, self.because())
+    }
+
+    fn because(&self) -> String {
+        self.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
+    }
+
+    /// How it ended, in a sentence.
+    fn ending(&self) -> String {
+        format!("the operation {} has ended as {}{}", self.id, self.state, self.because())
     }
 }
 
@@ -152,6 +222,7 @@ impl Shown for Operation {
         let named = |reference: &Reference| Cell::new(format!("{} ({})", reference.name, reference.id));
         let mut facts = vec![("Id", Cell::id(&self.id)), ("Kind", Cell::new(self.kind())), ("State", self.state())];
         facts.extend(self.step.as_ref().map(|step| ("Step", Cell::new(step.replace('_', " ")))));
+        facts.extend(self.progress.map(|progress| ("Progress", Cell::new(progress.to_string()))));
         facts.push(("Attempts", Cell::new(self.attempts.to_string())));
         facts.extend(self.reason.as_ref().map(|reason| ("Reason", Cell::new(reason))));
         facts.extend(self.database.as_ref().map(|database| ("Database", named(database))));
@@ -202,22 +273,27 @@ impl Operations {
     }
 }
 
-async fn watch(session: &Session, id: &str, timeout: Duration) -> Result<(), Failure> {
+/// Looks at an operation until it has ended.
+async fn until_ended(session: &Session, id: &str, timeout: Duration) -> Result<wait::Waited, Failure> {
     let limit = Some(timeout).filter(|limit| !limit.is_zero());
     let has_ended = |value: &Value| read::<Operation>(value).is_ok_and(|operation| operation.has_ended());
     let progress = |value: &Value| read::<Operation>(value).map_or_else(|_| String::new(), |now| now.progress());
-    match until(session, &["operations", id], limit, has_ended, progress).await? {
-        Waited::Interrupted => Err(Failure::Interrupted),
-        Waited::TimeUp(value) => {
+    wait::until(session, &["operations", id], limit, has_ended, progress).await
+}
+
+async fn watch(session: &Session, id: &str, timeout: Duration) -> Result<(), Failure> {
+    match until_ended(session, id, timeout).await? {
+        wait::Waited::Interrupted => Err(Failure::Interrupted),
+        wait::Waited::TimeUp(value) => {
             session.output.one::<Operation>(&value, session.now())?;
             Err(Failure::Failed(format!("the operation {id} has not ended yet")))
         }
-        Waited::Over(value) => {
+        wait::Waited::Over(value) => {
             session.output.one::<Operation>(&value, session.now())?;
             let operation: Operation = read(&value)?;
             match operation.state.as_str() {
                 "succeeded" => Ok(()),
-                state => Err(Failure::Failed(format!("the operation {id} has ended as {state}"))),
+                _ => Err(Failure::Failed(operation.ending())),
             }
         }
     }

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::noun::{Listed, Named, Noun, Reference, Rows, Shown, all, find, read, text};
-use super::session::{Options, Session, read_token};
+use super::session::{Session, read_token};
 use super::table::Cell;
 use super::wait::Patience;
+use super::workspaces::{Days, days, kept};
 use super::{databases, prompt};
 use crate::base::id::ProjectId;
 
@@ -28,8 +29,6 @@ PROJECT is an id (proj_…) or the exact name of one project.";
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub(super) struct Projects {
-    #[command(flatten)]
-    pub(super) options: Options,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -58,7 +57,7 @@ enum Verb {
         project: String,
     },
 
-    /// Change a project: its name, its delete protection
+    /// Change a project: its name, its delete protection, for how long backups are kept
     #[command(visible_alias = "rename", group = ArgGroup::new("change").required(true).multiple(true))]
     Update {
         /// Its id or name
@@ -69,6 +68,10 @@ enum Verb {
         /// Whether it and its databases cannot be deleted
         #[arg(long, group = "change", value_name = "ON|OFF", value_parser = on_or_off)]
         delete_protection: Option<bool>,
+        /// For how many days every moment of its databases stays restorable: 1 to 365, or `default` for the
+        /// workspace's
+        #[arg(long, group = "change", value_name = "DAYS", value_parser = days)]
+        backup_retention: Option<Days>,
     },
 
     /// Delete a project, and all its databases with their data
@@ -128,6 +131,7 @@ pub(super) struct Project {
     workspace: Reference,
     #[serde(default)]
     delete_protection: bool,
+    backup_retention_days: Option<u32>,
 }
 
 impl Noun for Project {
@@ -156,6 +160,7 @@ impl Shown for Project {
             ("Region", Cell::maybe(self.default_region.as_deref())),
             ("Logical id", Cell::maybe(self.logical_id.as_deref())),
             ("Protected", Cell::new(if self.delete_protection { "yes, from being deleted" } else { "no" })),
+            ("Backups kept", kept(self.backup_retention_days, "workspace")),
             ("Workspace", Cell::new(format!("{} ({})", self.workspace.name, self.workspace.id))),
             ("Created", Cell::time(self.created_at, now)),
         ]
@@ -207,7 +212,7 @@ impl Projects {
                 let id = find_project(session, &project).await?;
                 output.one::<Project>(&client.get(&["projects", &id]).await?, session.now())
             }
-            Verb::Update { project, name, delete_protection } => {
+            Verb::Update { project, name, delete_protection, backup_retention } => {
                 let id = find_project(session, &project).await?;
                 let mut body = json!({});
                 if let Some(name) = name {
@@ -215,6 +220,9 @@ impl Projects {
                 }
                 if let Some(protected) = delete_protection {
                     body["deleteProtection"] = protected.into();
+                }
+                if let Some(Days(days)) = backup_retention {
+                    body["backupRetentionDays"] = days.into();
                 }
                 let changed = client.patch(&["projects", &id], &body).await?;
                 output.one::<Project>(&changed, session.now())

@@ -28,6 +28,22 @@ pub(super) async fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
     }
 }
 
+/// Goes on if the answer is this name: for what cannot be taken back. Without somebody to ask it takes `yes`
+/// beforehand.
+pub(super) async fn confirm_by_name(yes: bool, warning: &str, name: &str) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !is_possible() {
+        return Err(Failure::Usage("nobody is there to confirm it; give --yes".into()));
+    }
+    let question = format!("{}\nType {} to go on: ", plain(warning), plain(name));
+    match ask(&question, true).await?.expose().trim() {
+        typed if typed == name.trim() => Ok(()),
+        _ => Err(Failure::Failed("not confirmed; nothing was changed".into())),
+    }
+}
+
 /// A secret that is typed or pasted, and not shown.
 pub(super) async fn secret(what: &str) -> Result<Secret, Failure> {
     let answer = ask(&format!("{} (not shown): ", plain(what)), false).await?;

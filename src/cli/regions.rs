@@ -7,15 +7,13 @@ use serde::Deserialize;
 use super::failure::Failure;
 use super::noun::{Listed, Noun, all};
 use super::output::Tone;
-use super::session::{Options, Session};
+use super::session::Session;
 use super::table::Cell;
 
 /// Regions, where databases are made
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true)]
 pub(super) struct Regions {
-    #[command(flatten)]
-    pub(super) options: Options,
     #[command(subcommand)]
     verb: Verb,
 }

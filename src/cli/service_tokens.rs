@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::noun::{Listed, Named, Noun, Rows, Shown, find, read};
 use super::projects::find_project;
 use super::prompt;
-use super::session::{Options, Session};
+use super::session::Session;
 use super::table::Cell;
 use crate::base::clock::format_timestamp;
 use crate::base::id::ServiceTokenId;
@@ -28,8 +28,6 @@ TOKEN is an id (itgr_…) or the exact name of one token.";
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub(super) struct Tokens {
-    #[command(flatten)]
-    pub(super) options: Options,
     #[command(subcommand)]
     verb: Verb,
 }

@@ -1,13 +1,15 @@
 //! `howdah workspaces`
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::failure::Failure;
 use super::limits::Limits;
 use super::noun::{Listed, Named, Noun, Rows, Shown, all, find};
-use super::session::{Options, Session};
+use super::output::Tone;
+use super::session::Session;
 use super::table::Cell;
 use crate::base::id::WorkspaceId;
 
@@ -15,8 +17,6 @@ use crate::base::id::WorkspaceId;
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true)]
 pub(super) struct Workspaces {
-    #[command(flatten)]
-    pub(super) options: Options,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -36,6 +36,17 @@ enum Verb {
         workspace: Option<String>,
     },
 
+    /// Change a workspace: for how long backups are kept
+    #[command(group = ArgGroup::new("change").required(true).multiple(true))]
+    Update {
+        /// Its id (wksp_…) or name [default: the token's own]
+        workspace: Option<String>,
+        /// For how many days every moment stays restorable, unless a project says otherwise: 1 to 365,
+        /// or `default` for the server's
+        #[arg(long, group = "change", value_name = "DAYS", value_parser = days)]
+        backup_retention: Option<Days>,
+    },
+
     /// Show what a workspace may have and has
     Limits {
         /// Its id (wksp_…) or name [default: the token's own]
@@ -49,6 +60,28 @@ struct Workspace {
     id: String,
     name: String,
     created_at: Timestamp,
+    backup_retention_days: Option<u32>,
+}
+
+/// For how long backups are kept; without a number, as whoever is above says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Days(pub(super) Option<u32>);
+
+/// Reads a number of days; the server says how many there may be.
+pub(super) fn days(text: &str) -> Result<Days, String> {
+    match text {
+        "default" => Ok(Days(None)),
+        text => text.parse().map(|days| Days(Some(days))).map_err(|_| "it is a number of days, or default".into()),
+    }
+}
+
+/// For how long backups are kept, as facts show it.
+pub(super) fn kept(days: Option<u32>, above: &str) -> Cell {
+    match days {
+        None => Cell::new(format!("as the {above} has it")).with(Tone::Faint),
+        Some(1) => Cell::new("a day"),
+        Some(days) => Cell::new(format!("{days} days")),
+    }
 }
 
 impl Noun for Workspace {
@@ -66,7 +99,12 @@ impl Listed for Workspace {
 
 impl Shown for Workspace {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
-        vec![("Name", Cell::new(&self.name)), ("Id", Cell::id(&self.id)), ("Created", Cell::time(self.created_at, now))]
+        vec![
+            ("Name", Cell::new(&self.name)),
+            ("Id", Cell::id(&self.id)),
+            ("Backups kept", kept(self.backup_retention_days, "server")),
+            ("Created", Cell::time(self.created_at, now)),
+        ]
     }
 }
 
@@ -107,6 +145,14 @@ impl Workspaces {
             Verb::Get { workspace } => {
                 let id = find_workspace(session, workspace).await?;
                 output.one::<Workspace>(&client.get(&["workspaces", &id]).await?, session.now())
+            }
+            Verb::Update { workspace, backup_retention } => {
+                let id = find_workspace(session, workspace).await?;
+                let mut body = json!({});
+                if let Some(Days(days)) = backup_retention {
+                    body["backupRetentionDays"] = days.into();
+                }
+                output.one::<Workspace>(&client.patch(&["workspaces", &id], &body).await?, session.now())
             }
             Verb::Limits { workspace } => {
                 let id = find_workspace(session, workspace).await?;

@@ -38,6 +38,20 @@ pub struct Client {
     on_retry: fn(&Failure, Duration),
 }
 
+/// What a change was answered with, whose work goes on.
+pub struct Started {
+    /// The answer's `data`.
+    pub data: Value,
+    /// The operation that says how far it is.
+    pub operation: Option<String>,
+}
+
+/// An answer that is no refusal.
+struct Answer {
+    body: Value,
+    operation: Option<String>,
+}
+
 /// A list to read, from its first page on.
 #[derive(Clone, Copy, Debug)]
 pub struct Listing<'a> {
@@ -141,7 +155,7 @@ impl Client {
     /// # Errors
     /// [`Failure`], after what may pass by itself was tried again.
     pub async fn get_bare(&self, path: &[&str], query: &[(&str, String)]) -> Result<Value, Failure> {
-        self.send(Method::GET, self.address.join(path, query), None).await
+        self.send(Method::GET, self.address.join(path, query), None).await.map(|answer| answer.body)
     }
 
     /// The rows of a list, page after page.
@@ -179,7 +193,16 @@ impl Client {
     /// # Errors
     /// [`Failure`], after what may pass by itself was tried again.
     pub async fn post(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
-        self.send(Method::POST, self.address.join(path, &[]), Some(body)).await.map(data)
+        self.start(path, body).await.map(|started| started.data)
+    }
+
+    /// Starts something that goes on after the answer.
+    ///
+    /// # Errors
+    /// [`Failure`], after what may pass by itself was tried again.
+    pub async fn start(&self, path: &[&str], body: &Value) -> Result<Started, Failure> {
+        let answer = self.send(Method::POST, self.address.join(path, &[]), Some(body)).await?;
+        Ok(Started { data: data(answer.body), operation: answer.operation })
     }
 
     /// Changes a resource: the answer's `data`.
@@ -187,7 +210,7 @@ impl Client {
     /// # Errors
     /// [`Failure`], after what may pass by itself was tried again.
     pub async fn patch(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
-        self.send(Method::PATCH, self.address.join(path, &[]), Some(body)).await.map(data)
+        self.send(Method::PATCH, self.address.join(path, &[]), Some(body)).await.map(|answer| data(answer.body))
     }
 
     /// Deletes a resource: the answer's `data`, null when it has no body.
@@ -195,12 +218,12 @@ impl Client {
     /// # Errors
     /// [`Failure`], after what may pass by itself was tried again.
     pub async fn delete(&self, path: &[&str]) -> Result<Value, Failure> {
-        self.send(Method::DELETE, self.address.join(path, &[]), None).await.map(data)
+        self.send(Method::DELETE, self.address.join(path, &[]), None).await.map(|answer| data(answer.body))
     }
 
     /// Sends a request until it is answered for good. All tries of a change carry the same key, so that
     /// the server makes it once, however often it hears of it.
-    async fn send(&self, method: Method, url: Url, body: Option<&Value>) -> Result<Value, Failure> {
+    async fn send(&self, method: Method, url: Url, body: Option<&Value>) -> Result<Answer, Failure> {
         let key = (method != Method::GET).then(random_text::<16>);
         let mut retry = Retry::default();
         loop {
@@ -221,7 +244,7 @@ impl Client {
         url: Url,
         body: Option<&Value>,
         key: Option<&str>,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Answer, Failure> {
         let mut request = self.http.request(method, url).bearer_auth(self.token.expose());
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key);
@@ -235,7 +258,10 @@ impl Client {
         let text = response.bytes().await.map_err(lost)?;
         let body = if text.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&text) };
         match body {
-            Ok(body) if status.is_success() => Ok(body),
+            Ok(body) if status.is_success() => {
+                let operation = headers.get("howdah-operation").and_then(|id| id.to_str().ok()).map(str::to_owned);
+                Ok(Answer { body, operation })
+            }
             Err(_) if status.is_success() => Err(Failure::foreign(&self.address, "an answer that is not JSON")),
             body => Err(Failure::Refused(Box::new(self.refusal(status, &headers, &body.unwrap_or_default())))),
         }

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod members;
 pub mod operations;
 pub mod projects;
+pub mod recoveries;
 pub mod regions;
 pub mod restores;
 pub mod service_tokens;

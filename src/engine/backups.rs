@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::EngineError;
+use super::{EngineError, Major};
 use crate::base::id::InstanceId;
 use crate::base::secret::{Secret, random_text};
 
@@ -40,6 +40,10 @@ use crate::base::secret::{Secret, random_text};
 ///   exists changes nothing and fails, unless a restore made it, whose facts are then told again.
 ///   A failed or interrupted one leaves nothing that counts, and can be repeated. Each can be read
 ///   by several at the same time.
+/// * `check` reads all tables and indexes of an instance that a restore has made for it, and that
+///   nobody else uses: [`BackupError::Corrupt`] when they are not whole. It has a server of its own,
+///   which archives nothing and has ended when it returns; nothing that a tenant wrote is run. The
+///   instance is good for nothing else afterwards. Dropping the future ends it.
 /// * `expire` removes backups and WAL that retention does not want any more, `remove_backup` one
 ///   backup and those that need it. Both are [`BackupError::Busy`] while a backup or a restore of
 ///   the vault goes on. `remove_backup` of one that is not there is fine.
@@ -74,6 +78,8 @@ pub trait Backups: Send + Sync + 'static {
         to: RecoverTo,
         progress: ProgressSink,
     ) -> Result<RestoreFacts, BackupError>;
+    /// See the contract above.
+    async fn check(&self, id: InstanceId, progress: ProgressSink) -> Result<CheckFacts, BackupError>;
     /// See the contract above.
     async fn expire(&self, vault: &Vault, retention: Retention) -> Result<(), BackupError>;
     /// See the contract above.
@@ -197,6 +203,16 @@ pub struct RestoreFacts {
     pub timeline: u32,
     /// How many bytes of files came out of the backup.
     pub bytes: u64,
+    /// How long it took until the instance was out of recovery and stopped, in milliseconds.
+    #[serde(default)]
+    pub milliseconds: u64,
+}
+
+/// What a check has found whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckFacts {
+    /// How many tables and indexes were read, PostgreSQL's own among them.
+    pub relations: u64,
 }
 
 /// How far a backup or a restore has come, in bytes. The total is an estimate while it lasts.
@@ -234,6 +250,33 @@ pub struct Gap {
     pub last_segment: String,
     /// When it was given up.
     pub at: Timestamp,
+    /// Everything that was committed before this moment was archived before it; `None`: not known.
+    #[serde(default)]
+    pub archived_until: Option<Timestamp>,
+}
+
+/// What is in the way of archiving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// pgBackRest is missing.
+    NotInstalled,
+    /// The repository, or the disk, is full.
+    Full,
+    /// The repository answers, and does not let Howdah put anything into it.
+    Refused,
+    /// Anything else, such as a repository that cannot be reached.
+    Other,
+}
+
+impl From<&BackupError> for Obstacle {
+    fn from(error: &BackupError) -> Self {
+        match error {
+            BackupError::NotInstalled => Self::NotInstalled,
+            BackupError::Full { .. } => Self::Full,
+            BackupError::Refused { .. } => Self::Refused,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// How the archiving of an instance goes.
@@ -256,6 +299,8 @@ pub struct ArchiveStatus {
     pub failing_since: Option<Timestamp>,
     /// Why, for an operator.
     pub reason: Option<String>,
+    /// Why, for whoever has the instance.
+    pub obstacle: Option<Obstacle>,
     /// What was lost, oldest first.
     pub gaps: Vec<Gap>,
 }
@@ -282,6 +327,15 @@ pub enum BackupError {
     /// again does not help; another backup may.
     #[error("the repository is damaged: {0}")]
     Damaged(String),
+    /// Tables or indexes of a restored instance are not what PostgreSQL writes. The backup was made of
+    /// files that were damaged by then, or was changed in a way that its checksums do not tell.
+    #[error("what was restored is not whole: {0}")]
+    Corrupt(String),
+    /// What looks at a restored instance is missing.
+    #[error(
+        "pg_amcheck of PostgreSQL {0} and its extension amcheck are not installed on this machine; install PostgreSQL's contrib package"
+    )]
+    CheckMissing(Major),
     /// WAL between the backup and the target was lost; choose a backup that was made after it.
     #[error("WAL from segment {0} on was lost, so that this backup cannot be recovered past it; restore a later one")]
     Gap(String),
@@ -295,7 +349,21 @@ pub enum BackupError {
     /// The instance was stopped or destroyed meanwhile.
     #[error("the instance was stopped meanwhile")]
     Interrupted,
-    /// Anything else that may pass, such as a repository that cannot be reached or is full.
+    /// The repository, or the disk that what is on its way there waits on, is full.
+    #[error("{doing}: no space is left in the repository or on the disk")]
+    Full {
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// The repository answers, and does not let Howdah do it: its settings or rights have to be changed.
+    #[error("{doing}: {reason}")]
+    Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// Anything else that may pass, such as a repository that cannot be reached.
     #[error("{doing}: {reason}")]
     Failed {
         /// What was being done, such as `back up the instance`.

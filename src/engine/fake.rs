@@ -6,6 +6,8 @@
 
 mod backups;
 
+pub use self::backups::NOT_WHOLE;
+
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
@@ -61,6 +63,8 @@ pub enum Verb {
     Backups,
     /// [`crate::engine::backups::Backups::restore`].
     Restore,
+    /// [`crate::engine::backups::Backups::check`].
+    Check,
     /// [`crate::engine::backups::Backups::expire`].
     Expire,
     /// [`crate::engine::backups::Backups::remove_backup`].
@@ -89,6 +93,8 @@ struct State {
     calls: Vec<(Verb, Option<InstanceId>)>,
     vaults: HashMap<InstanceId, FakeVault>,
     repository_gone: bool,
+    /// There is no room for what is restored.
+    full: bool,
 }
 
 #[derive(Default)]

@@ -22,8 +22,8 @@ use crate::base::secret::Secret;
 use crate::base::store::{Announcement, Channel};
 use crate::domain::connections::credential::{Credential, Readiness};
 use crate::engine::backups::{
-    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, ProgressSink, RecoverTo, RestoreFacts,
-    Retention, Vault,
+    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, CheckFacts, ProgressSink, RecoverTo,
+    RestoreFacts, Retention, Vault,
 };
 use crate::engine::{self, Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
 
@@ -97,6 +97,9 @@ impl Backups for OneInstance {
         _: RecoverTo,
         _: ProgressSink,
     ) -> Result<RestoreFacts, BackupError> {
+        unreachable!()
+    }
+    async fn check(&self, _: InstanceId, _: ProgressSink) -> Result<CheckFacts, BackupError> {
         unreachable!()
     }
     async fn expire(&self, _: &Vault, _: Retention) -> Result<(), BackupError> {

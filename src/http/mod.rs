@@ -19,13 +19,14 @@ mod retry;
 mod server;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderName, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -75,7 +76,7 @@ fn router(app: Arc<App>) -> Router {
         .route_layer(middleware::from_fn_with_state((app.clone(), Arc::new(actions)), refusal::record))
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::identify))
         .merge(docs::routes(&app, &document))
-        .fallback(failure::unknown_route);
+        .fallback(elsewhere);
     // Whoever watches over the process must not be kept away by those who share its address.
     let health = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readiness));
     let pages = guarded(console::routes()).layer(middleware::from_fn_with_state(rates.clone(), rate::limit));
@@ -87,6 +88,15 @@ fn router(app: Arc<App>) -> Router {
         .layer(middleware::from_fn(request_id::trace))
         .layer(middleware::from_fn_with_state(app.clone(), origin::find))
         .with_state(app)
+}
+
+/// What no route answers. A browser that was given the bare address gets to the console.
+async fn elsewhere(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if method == Method::GET && uri.path() == "/" && accepted.contains("text/html") {
+        return Redirect::to("/console").into_response();
+    }
+    failure::unknown_route().await.into_response()
 }
 
 /// Routes whose every answer is one: what is too large, too slow or goes wrong has one too.
@@ -137,6 +147,9 @@ async fn readiness(State(app): State<Arc<App>>) -> impl IntoResponse {
     let answers = async { app.store.session().await?.simple_query("SELECT 1").await.map_err(Into::into) };
     let answers: crate::base::error::Result<_> = answers.await;
     match answers {
+        Ok(_) if app.metadata_at_risk.load(Ordering::Relaxed) => {
+            (StatusCode::OK, [(header::RETRY_AFTER, "0")], "ready; the metadata cannot be backed up: see the log\n")
+        }
         Ok(_) => (StatusCode::OK, [(header::RETRY_AFTER, "0")], "ready\n"),
         Err(_) => {
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "the metadata store does not answer\n")

@@ -55,11 +55,14 @@ const SIGN_INS_OF_ADDRESS: (u32, Duration) = (100, Duration::from_secs(5));
 
 /// The limits, and where everybody stands.
 pub(super) struct RateLimits {
-    sign_ins: [(Limiter<Attempt>, fn(&str, Network) -> Attempt); 3],
+    sign_ins: [(Limiter<Attempt>, WhoseAttempt); 3],
     tokens: Option<Limiter<Uuid>>,
     addresses: Option<Limiter<Network>>,
     attempts: Option<Limiter<Network>>,
 }
+
+/// What an attempt of an account from an address is counted under.
+type WhoseAttempt = fn(&str, Network) -> Attempt;
 
 impl RateLimits {
     pub(super) fn new(rates: &Rates) -> Self {

@@ -11,16 +11,21 @@ use super::unknown;
 use crate::app::JobCtx;
 use crate::base::error::{Result, describe};
 use crate::base::id::InstanceId;
-use crate::domain::backups::{self, ArchiveState, Held};
+use crate::domain::backups::{self, ArchiveState, Held, Loss};
 use crate::domain::databases;
 use crate::engine::EngineError;
-use crate::engine::backups::{BackupError, BackupFacts, BackupKind, Progress, ProgressSink, Retention, Vault};
+use crate::engine::backups::{
+    BackupError, BackupFacts, BackupKind, Obstacle, Progress, ProgressSink, Retention, Vault,
+};
 use crate::queue::{Job, Reason, StepError};
 
 /// How often the progress of a step is written down.
 const REPORT: Duration = Duration::from_secs(1);
 
-const UNREACHABLE: &str = "the place where backups are kept does not answer or is full; the server's log says more";
+const UNREACHABLE: &str =
+    "the place where backups are kept does not answer, or something else is in the way; the server's log says more";
+const FULL: &str = "the place where backups are kept is full; it is tried again when the operator has made room";
+const REFUSED: &str = "the place where backups are kept refuses it; the operator has to look at its settings";
 const NOT_INSTALLED: &str =
     "pgBackRest is not installed on the server; it goes on as soon as the operator has installed it";
 const OCCUPIED: &str = "another backup or restore of the same database is under way; it goes on after that";
@@ -30,6 +35,9 @@ const DAMAGED: &str = "the backup is damaged; choose another one";
 const MISSING: &str = "the backup is no longer there; choose another one";
 const GAP: &str = "changes between the backup and the moment were lost; choose a later backup or an earlier moment";
 const BEFORE: &str = "the moment lies before the end of the backup; choose an earlier backup";
+const NOT_WHOLE: &str = "what the backup holds is not whole: tables or indexes are damaged; the server's log says more";
+const NO_CHECK: &str =
+    "what checks backups is not installed on the server; it goes on as soon as the operator has installed it";
 const REPLACED: &str = "the database was restored meanwhile; make another backup";
 
 /// The steps of `back_up_database`.
@@ -83,9 +91,14 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
                 Some(facts) => facts,
                 None => {
                     let kind = kind_of(backup.kind);
-                    reporting(ctx, job, |progress| ctx.instances.back_up(&vault, kind, progress))
-                        .await
-                        .map_err(from_backup)?
+                    let made = reporting(ctx, job, |progress| ctx.instances.back_up(&vault, kind, progress)).await;
+                    // What is in its way is mostly in the archive's too: the list of backups says so at once.
+                    if made.is_err()
+                        && let Err(error) = look_at_archive(ctx, backup.instance).await
+                    {
+                        tracing::debug!(instance.id = %backup.instance, %error, "cannot look at an archive");
+                    }
+                    made.map_err(from_backup)?
                 }
             };
             let tx = store.begin().await?;
@@ -138,9 +151,19 @@ pub(super) async fn look_at_archive(ctx: &JobCtx, instance: InstanceId) -> Resul
     let state = ArchiveState {
         archived_until: status.archived_until,
         failing_since: status.failing_since,
-        gap_at: status.gaps.iter().map(|gap| gap.at).max(),
+        failing_reason: status.obstacle.map(|obstacle| explain(obstacle).to_owned()),
+        lost: status.gaps.iter().map(|gap| Loss { from: gap.archived_until, until: gap.at }).collect(),
     };
     Ok(backups::record_archive(&ctx.app.store.session().await?, instance, &state).await?)
+}
+
+fn explain(obstacle: Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::NotInstalled => NOT_INSTALLED,
+        Obstacle::Full => FULL,
+        Obstacle::Refused => REFUSED,
+        Obstacle::Other => UNREACHABLE,
+    }
 }
 
 /// The vault of an instance as the engine takes it, and as the domain knows it.
@@ -216,10 +239,14 @@ pub(super) fn from_backup(error: BackupError) -> StepError {
         BackupError::Busy(_) => StepError::Wait(reason(OCCUPIED)),
         BackupError::MissingBackup(_) | BackupError::MissingVault(_) => StepError::Fail(reason(MISSING)),
         BackupError::Damaged(_) => StepError::Fail(reason(DAMAGED)),
+        BackupError::Corrupt(_) => StepError::Fail(reason(NOT_WHOLE)),
+        BackupError::CheckMissing(_) => StepError::Wait(reason(NO_CHECK)),
         BackupError::Gap(_) => StepError::Fail(reason(GAP)),
         BackupError::BeforeBackup => StepError::Fail(reason(BEFORE)),
         BackupError::Interrupted => StepError::Retry(reason(INTERRUPTED)),
         BackupError::Unclean => StepError::Retry(reason(UNCLEAN)),
+        BackupError::Full { .. } => StepError::Retry(reason(FULL)),
+        BackupError::Refused { .. } => StepError::Retry(reason(REFUSED)),
         BackupError::Failed { .. } => StepError::Retry(reason(UNREACHABLE)),
     }
 }

@@ -33,7 +33,7 @@ const NO_ROOM: &str = "the server's disk is full; it is made as soon as there is
 const NOT_STARTED: &str = "its PostgreSQL server could not be made or started; the server's log says why";
 const NO_ANSWER: &str = "it does not answer through the gateway; the server's log says more";
 
-/// The steps of `provision_database`.
+/// The steps of `provision_database` and `copy_database`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProvisionStep {
     /// Take an instance out of the stock, or restore one from what it is made from.
@@ -80,7 +80,7 @@ impl DeleteStep {
     }
 }
 
-/// Runs one step of `provision_database`.
+/// Runs one step of `provision_database` or `copy_database`.
 pub async fn provision(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> {
     let store = &ctx.app.store;
     let plan = databases::plan(&store.session().await?, job.subject.into()).await?;
@@ -152,7 +152,9 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
             if let Some(plan) = &plan {
                 let restore = restores::find(&store.session().await?, plan.id).await?;
                 let restored = restore.into_iter().flat_map(|restore| [Some(restore.instance), restore.replaced]);
-                for instance in restored.flatten().chain(plan.instance) {
+                // Its trial sees the delete at its next step, and need not be waited for.
+                let on_trial = backups::trial_instances(&store.session().await?, Some(plan.id)).await?;
+                for instance in restored.flatten().chain(on_trial).chain(plan.instance) {
                     ctx.instances.ensure_destroyed(instance).await.map_err(from_engine)?;
                 }
             }
@@ -175,6 +177,15 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
 /// What was committed last is in a vault before the instance goes, by a delete or a restore in place,
 /// neither of which is held up for ever by a repository that does not answer or an instance that is broken.
 pub(super) async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan, instance: InstanceId) -> Result<(), StepError> {
+    if !ctx.instances.list().await.map_err(from_engine)?.iter().any(|facts| facts.id == instance) {
+        tracing::warn!(
+            database.id = %plan.id, instance.id = %instance,
+            "the instance of {} was lost: its vault ends with what was archived by then", plan.id
+        );
+        let tx = ctx.app.store.begin().await?;
+        backups::record_lost_end(&tx, instance, ctx.app.clock.now()).await?;
+        return Ok(tx.commit().await?);
+    }
     let kept = async {
         let used = stop_and_measure(ctx, plan.id, instance).await?;
         let session = ctx.app.store.session().await?;

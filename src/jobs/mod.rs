@@ -3,9 +3,12 @@
 pub mod audit;
 pub mod backup;
 pub mod database;
+pub mod metadata;
 pub mod reconcile;
+pub mod recovery;
 pub mod restore;
 pub mod retention;
+pub mod trial;
 pub mod usage;
 
 use std::sync::Arc;
@@ -15,12 +18,19 @@ use async_trait::async_trait;
 use crate::app::JobCtx;
 use crate::base::error::Result;
 use crate::base::store::Tx;
-use crate::domain::{backups, databases, restores};
+use crate::domain::{backups, databases, recoveries, restores};
 use crate::queue::{Handler, Job, Reason, StepError};
 
 /// Workflows that copy whole databases. They have workers of their own, so that a create never waits for
 /// them.
-pub const LONG: &[&str] = &[backups::BACK_UP.name, restores::RESTORE.name, databases::DELETE.name];
+pub const LONG: &[&str] = &[
+    backups::BACK_UP.name,
+    backups::VERIFY.name,
+    restores::RESTORE.name,
+    recoveries::RECOVER.name,
+    databases::COPY.name,
+    databases::DELETE.name,
+];
 
 /// The table of all workflows.
 pub struct Workflows(pub Arc<JobCtx>);
@@ -29,26 +39,36 @@ pub struct Workflows(pub Arc<JobCtx>);
 impl Handler for Workflows {
     async fn run(&self, job: &Job, kind: &str, step: &str) -> Result<(), StepError> {
         match kind {
-            kind if kind == databases::PROVISION.name => database::provision(&self.0, job, step).await,
+            kind if kind == databases::PROVISION.name || kind == databases::COPY.name => {
+                database::provision(&self.0, job, step).await
+            }
             kind if kind == databases::DELETE.name => database::delete(&self.0, job, step).await,
             kind if kind == backups::BACK_UP.name => backup::back_up(&self.0, job, step).await,
+            kind if kind == backups::VERIFY.name => trial::verify(&self.0, job, step).await,
             kind if kind == restores::RESTORE.name => restore::restore(&self.0, job, step).await,
+            kind if kind == recoveries::RECOVER.name => recovery::recover(&self.0, job, step).await,
             other => Err(unknown("workflow", other)),
         }
     }
 
-    /// A delete never gives up: what people wanted gone must go. A restore in place does by itself, since
-    /// it has to put things back.
+    /// A delete never gives up: what people wanted gone must go. Nor does a recovery: there is nothing
+    /// else. A restore in place and a trial do by themselves, since they have to put things back or
+    /// remove what they made.
     fn may_give_up(&self, kind: &str) -> bool {
-        kind != databases::DELETE.name && kind != restores::RESTORE.name
+        let steadfast = [databases::DELETE, recoveries::RECOVER, restores::RESTORE, backups::VERIFY];
+        !steadfast.iter().any(|steadfast| steadfast.name == kind)
     }
 
     async fn failed(&self, tx: &Tx, job: &Job, kind: &str, reason: &Reason) -> Result<()> {
-        if kind == databases::PROVISION.name {
+        if kind == databases::PROVISION.name || kind == databases::COPY.name {
             databases::mark_failed(tx, job.subject.into(), reason.explanation()).await?;
         }
         if kind == backups::BACK_UP.name {
             backups::mark_failed(tx, job.subject.into(), reason.explanation()).await?;
+        }
+        if kind == recoveries::RECOVER.name {
+            restores::put_back(tx, job.subject.into(), Some(reason.explanation())).await?;
+            restores::finish(tx, job.subject.into()).await?;
         }
         Ok(())
     }

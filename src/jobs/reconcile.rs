@@ -9,9 +9,10 @@ use tokio::sync::broadcast;
 use crate::app::JobCtx;
 use crate::auth::{links, sessions};
 use crate::base::error::{Error, Result, describe};
+use crate::base::id::InstanceId;
 use crate::base::store::{Announcement, Channel};
 use crate::domain::connections::credential::forget_expired_probes;
-use crate::domain::{audit, databases, idempotency, restores, usage};
+use crate::domain::{audit, backups, databases, idempotency, restores, usage};
 use crate::queue::Runner;
 
 /// How often instances are looked at for idleness.
@@ -112,16 +113,21 @@ pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
 /// An instance without a row cannot come from a create or a delete, whose rows come before the
 /// instance and go after it. It means that metadata was lost, so it is kept and reported.
 async fn report_orphans(ctx: &JobCtx) -> Result<()> {
+    for instance in orphans(ctx).await? {
+        tracing::error!(
+            instance.id = %instance,
+            "instance {instance} belongs to no database of the metadata store; it is kept: restore the metadata, or remove its directory"
+        );
+    }
+    Ok(())
+}
+
+/// The instances that neither a database stands for nor a restore or a trial is at work on.
+pub async fn orphans(ctx: &JobCtx) -> Result<Vec<InstanceId>> {
     let existing = ctx.instances.list().await.map_err(Error::internal)?;
     let session = ctx.app.store.session().await?;
     let mut owned = databases::instances(&session).await?;
     owned.extend(restores::instances(&session).await?);
-    for instance in existing.iter().filter(|instance| !owned.contains(&instance.id)) {
-        tracing::error!(
-            instance.id = %instance.id,
-            "instance {} belongs to no database of the metadata store; it is kept: restore the metadata, or remove its directory",
-            instance.id
-        );
-    }
-    Ok(())
+    owned.extend(backups::trial_instances(&session, None).await?);
+    Ok(existing.into_iter().map(|instance| instance.id).filter(|id| !owned.contains(id)).collect())
 }

@@ -9,10 +9,15 @@ use crate::base::id::{BackupId, DatabaseId};
 use crate::domain::backups::{self, Backup};
 use crate::domain::databases::{self, Plan};
 use crate::domain::restores::{self, RESTORE, Restore};
-use crate::engine::backups::{BackupKind, BackupLabel, RecoverTo, Vault};
+use crate::engine::EngineError;
+use crate::engine::backups::{BackupError, BackupKind, BackupLabel, RecoverTo, Vault};
 use crate::queue::{Job, Reason, StepError};
 
 const SOURCE_GONE: &str = "what it was to be made from is gone; delete it and choose another source";
+
+/// What the owner of a database reads after a restore in place that was given up.
+const NOT_RESTORED: &str = "the last restore did not work";
+const CANCELLED: &str = "it was cancelled; the database is what it was before";
 
 /// How often a restore in place waits for room, programs or another backup before it gives up: the
 /// database cannot be used meanwhile. About ten minutes.
@@ -29,19 +34,34 @@ pub enum RestoreStep {
     ProveReady,
     /// Destroy the old instance.
     Discard,
+    /// When it does not work: the old instance is the database's again.
+    PutBack,
+    /// When it does not work or was called off: destroy the restored instance.
+    DiscardRestored,
 }
 
 impl RestoreStep {
-    /// All of them, in order.
-    pub const ALL: [Self; 4] = [Self::RestoreInstance, Self::TakeOver, Self::ProveReady, Self::Discard];
+    /// All of them, in order; the last two instead of those after the one that did not work.
+    pub const ALL: [Self; 6] =
+        [Self::RestoreInstance, Self::TakeOver, Self::ProveReady, Self::Discard, Self::PutBack, Self::DiscardRestored];
 
     /// Its name in the queue.
     pub fn name(self) -> &'static str {
         match self {
             Self::RestoreInstance => RESTORE.first_step,
-            Self::TakeOver => "take_over",
+            Self::TakeOver => restores::TAKE_OVER,
             Self::ProveReady => "prove_ready",
             Self::Discard => "discard",
+            Self::PutBack => "put_back",
+            Self::DiscardRestored => restores::DISCARD_RESTORED,
+        }
+    }
+
+    /// Whether it may be given up. What only tidies up goes on for as long as it takes.
+    fn may_give_up(self) -> bool {
+        match self {
+            Self::RestoreInstance | Self::TakeOver | Self::ProveReady => true,
+            Self::Discard | Self::PutBack | Self::DiscardRestored => false,
         }
     }
 }
@@ -66,28 +86,32 @@ pub async fn restore(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
             return Ok(tx.commit().await?);
         }
     };
+    let Some(step) = RestoreStep::ALL.into_iter().find(|known| known.name() == step) else {
+        return Err(unknown("step", step));
+    };
     match run(ctx, job, &plan, &restore, step).await {
+        Err(StepError::Fail(reason)) if !step.may_give_up() => Err(StepError::Retry(reason)),
         Err(StepError::Fail(reason)) => abandon(ctx, job, &restore, &reason).await,
-        Err(StepError::Retry(reason)) if job.is_overdue() && step != RestoreStep::Discard.name() => {
+        Err(StepError::Retry(reason)) if job.is_overdue() && step.may_give_up() => {
             abandon(ctx, job, &restore, &reason).await
         }
-        Err(StepError::Wait(reason)) if job.attempts() >= WAITS && step == RestoreStep::RestoreInstance.name() => {
+        Err(StepError::Wait(reason)) if job.attempts() >= WAITS && step == RestoreStep::RestoreInstance => {
             abandon(ctx, job, &restore, &reason).await
         }
         done => done,
     }
 }
 
-async fn run(ctx: &JobCtx, job: &Job, plan: &Plan, restore: &Restore, step: &str) -> Result<(), StepError> {
+async fn run(ctx: &JobCtx, job: &Job, plan: &Plan, restore: &Restore, step: RestoreStep) -> Result<(), StepError> {
     let store = &ctx.app.store;
-    match RestoreStep::ALL.into_iter().find(|known| known.name() == step) {
-        Some(RestoreStep::RestoreInstance) => {
+    match step {
+        RestoreStep::RestoreInstance => {
             bring_back(ctx, job, restore).await?;
             let tx = store.begin().await?;
             job.advance(&tx, RestoreStep::TakeOver.name()).await?;
             Ok(tx.commit().await?)
         }
-        Some(RestoreStep::TakeOver) => {
+        RestoreStep::TakeOver => {
             if let Some(old) = plan.instance.filter(|old| *old != restore.instance) {
                 // The moments before the restore stay restorable, as far as that can be had.
                 keep_backup(ctx, job, plan, old).await?;
@@ -98,14 +122,14 @@ async fn run(ctx: &JobCtx, job: &Job, plan: &Plan, restore: &Restore, step: &str
             job.advance(&tx, RestoreStep::ProveReady.name()).await?;
             Ok(tx.commit().await?)
         }
-        Some(RestoreStep::ProveReady) => {
+        RestoreStep::ProveReady => {
             prove(ctx, plan).await?;
             let tx = store.begin().await?;
             databases::mark_ready(&tx, plan.id).await?;
             job.advance(&tx, RestoreStep::Discard.name()).await?;
             Ok(tx.commit().await?)
         }
-        Some(RestoreStep::Discard) => {
+        RestoreStep::Discard => {
             if let Some(old) = restore.replaced {
                 ctx.instances.ensure_destroyed(old).await.map_err(from_engine)?;
             }
@@ -116,26 +140,38 @@ async fn run(ctx: &JobCtx, job: &Job, plan: &Plan, restore: &Restore, step: &str
             databases::back_up_now(&tx, ctx.app.clock.now(), &ctx.app.keyring, plan.id).await?;
             Ok(tx.commit().await?)
         }
-        None => Err(unknown("step", step)),
+        RestoreStep::PutBack => {
+            // A session may have it open if it had taken over.
+            ctx.instances.ensure_stopped(restore.instance).await.map_err(from_engine)?;
+            let told = restore.failure.as_ref().map(|reason| format!("{NOT_RESTORED}: {}", reason.explanation()));
+            let tx = store.begin().await?;
+            restores::put_back(&tx, plan.id, told.as_deref()).await?;
+            job.advance(&tx, RestoreStep::DiscardRestored.name()).await?;
+            Ok(tx.commit().await?)
+        }
+        RestoreStep::DiscardRestored => {
+            ctx.instances.ensure_destroyed(restore.instance).await.map_err(from_engine)?;
+            let tx = store.begin().await?;
+            restores::finish(&tx, plan.id).await?;
+            match &restore.failure {
+                Some(reason) => job.fail(&tx, reason).await?,
+                None => job.call_off(&tx, &Reason::new("somebody cancelled it", CANCELLED)).await?,
+            }
+            Ok(tx.commit().await?)
+        }
     }
 }
 
-/// The database is what it was before, and the restored instance goes.
+/// Puts everything back. The intent comes first, so that a crash in the middle leaves nothing behind.
 async fn abandon(ctx: &JobCtx, job: &Job, restore: &Restore, reason: &Reason) -> Result<(), StepError> {
+    let tx = ctx.app.store.begin().await?;
+    restores::give_up(&tx, restore.database, reason).await?;
+    job.advance(&tx, RestoreStep::PutBack.name()).await?;
+    tx.commit().await?;
     tracing::error!(
         database.id = %restore.database, workflow.id = %job.id, %reason,
-        "the restore of {} was given up; it is what it was before", restore.database
+        "the restore of {} was given up; it will be what it was before", restore.database
     );
-    // A session may have it open if it had taken over.
-    ctx.instances.ensure_stopped(restore.instance).await.map_err(from_engine)?;
-    let told = format!("the last restore did not work: {}", reason.explanation());
-    let tx = ctx.app.store.begin().await?;
-    restores::give_up(&tx, restore.database, &told).await?;
-    job.fail(&tx, reason).await?;
-    tx.commit().await?;
-    if let Err(error) = ctx.instances.ensure_destroyed(restore.instance).await {
-        tracing::error!(instance.id = %restore.instance, %error, "cannot remove what was restored");
-    }
     Ok(())
 }
 
@@ -166,7 +202,12 @@ pub(super) async fn bring_back(ctx: &JobCtx, job: &Job, restore: &Restore) -> Re
 /// Brings into the vault what is not in it yet. For a moment that is, the instance need not be well: it
 /// may be the reason for the restore.
 async fn flush(ctx: &JobCtx, vault: &Vault, to: RecoverTo) -> Result<(), StepError> {
-    let Err(error) = ctx.instances.flush_archive(vault).await else { return Ok(()) };
+    let error = match ctx.instances.flush_archive(vault).await {
+        Ok(()) => return Ok(()),
+        // It was lost with its machine: what is in the vault is all there is.
+        Err(BackupError::Engine(EngineError::Missing(_))) => return Ok(()),
+        Err(error) => error,
+    };
     let archived = backups::archived_until(&ctx.app.store.session().await?, vault.instance).await?;
     match to {
         RecoverTo::Time(moment) if archived.is_some_and(|archived| moment <= archived) => {

@@ -3,8 +3,10 @@
 use tokio_postgres::Config;
 
 use crate::base::error::{Error, Result, describe};
-use crate::base::id::InstallationId;
+use crate::base::id::{InstallationId, InstanceId};
+use crate::base::keyring::Keyring;
 use crate::base::store::{Tx, connector};
+use crate::engine::backups::Vault;
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -35,6 +37,12 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>> {
         done = work => done,
         Err(error) = connection => Err(error.into()),
     }
+}
+
+/// The vault of a metadata instance. Its key comes from the master key alone: the keys of all other
+/// vaults are in the store itself.
+pub fn vault(keyring: &Keyring, instance: InstanceId) -> Vault {
+    Vault { instance, key: keyring.derive(&format!("backups of the metadata {}", instance.bare())) }
 }
 
 /// Asks the store for a sign of life.

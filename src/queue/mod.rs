@@ -9,6 +9,7 @@
 mod runner;
 mod store;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 pub use runner::{Fault, Faults, Handler, Runner};
@@ -38,18 +39,18 @@ pub enum StepError {
 #[derive(Clone, Debug)]
 pub struct Reason {
     cause: String,
-    explanation: &'static str,
+    explanation: Cow<'static, str>,
 }
 
 impl Reason {
     /// A cause for the operator, and a sentence for the owner.
-    pub fn new(cause: impl Into<String>, explanation: &'static str) -> Self {
-        Self { cause: cause.into(), explanation }
+    pub fn new(cause: impl Into<String>, explanation: impl Into<Cow<'static, str>>) -> Self {
+        Self { cause: cause.into(), explanation: explanation.into() }
     }
 
     /// The sentence for the owner.
-    pub fn explanation(&self) -> &'static str {
-        self.explanation
+    pub fn explanation(&self) -> &str {
+        &self.explanation
     }
 }
 
@@ -199,6 +200,14 @@ impl Job {
         store::end(tx, self, State::Superseded, None).await
     }
 
+    /// Ends the workflow because somebody has called it off, after what that needs was done.
+    ///
+    /// # Errors
+    /// When the lease was lost: the transaction must not commit then.
+    pub async fn call_off(&self, tx: &Tx, reason: &Reason) -> Result<()> {
+        store::end(tx, self, State::Cancelled, Some(reason)).await
+    }
+
     /// Says how far the step has come, in bytes. Nothing depends on it.
     pub async fn report(&self, store: &Store, done: u64, total: u64) -> Result<()> {
         store::report(store, self, done, total).await
@@ -255,6 +264,17 @@ pub async fn cancel(tx: &Tx, id: WorkflowId, explanation: &str) -> Result<bool> 
     Ok(true)
 }
 
+/// Has a workflow go on at another step, whoever works on it: a step that is under way can no longer
+/// write its result, and has ended by the time that the other one begins. False when the workflow has
+/// ended.
+pub async fn divert(tx: &Tx, id: WorkflowId, step: &str) -> Result<bool> {
+    if !store::divert(tx, id, step).await? {
+        return Ok(false);
+    }
+    tx.announce(Channel::WorkflowStarted, &id.bare()).await?;
+    Ok(true)
+}
+
 /// Starts a workflow that failed or was called off again, at the step where it was. False when it is
 /// in any other state.
 pub async fn retry(tx: &Tx, id: WorkflowId) -> Result<bool> {
@@ -263,6 +283,17 @@ pub async fn retry(tx: &Tx, id: WorkflowId) -> Result<bool> {
     }
     tx.announce(Channel::WorkflowStarted, &id.bare()).await?;
     Ok(true)
+}
+
+/// Lets all workflows of a kind that have not ended begin with their first step, whoever works on them;
+/// given `ended_badly`, those too that failed or were called off will do so when they are tried again.
+pub async fn begin_anew(tx: &Tx, kind: Kind, ended_badly: bool) -> Result<()> {
+    store::begin_anew(tx, kind, ended_badly).await
+}
+
+/// Ends all workflows that are of none of these kinds, as failed.
+pub async fn end_others(tx: &Tx, kinds: &[Kind], explanation: &str) -> Result<()> {
+    store::end_others(tx, kinds, explanation).await
 }
 
 /// How a workflow ended, or `None` when it has not within `limit`. Holds no transaction meanwhile.

@@ -149,7 +149,7 @@ impl Runner {
                 Err(_) if self.tasks.is_stopping() => return self.release(&job, Duration::ZERO, None).await,
                 Err(StepError::Retry(reason)) if job.overdue && self.handler.may_give_up(&job.kind) => {
                     let cause = format!("it did not get further within 15 minutes: {reason}");
-                    return self.give_up(&job, &Reason::new(cause, reason.explanation())).await;
+                    return self.give_up(&job, &Reason::new(cause, reason.explanation().to_owned())).await;
                 }
                 Err(error) => {
                     tracing::warn!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::{Job, Lane, Reason, State, StepError};
+use super::{Job, Kind, Lane, Reason, State, StepError};
 use crate::base::error::{Error, Result};
 use crate::base::id::WorkflowId;
 use crate::base::store::{Channel, Session, Store, Tx};
@@ -211,6 +211,28 @@ pub(super) async fn cancel(tx: &Tx, id: WorkflowId, explanation: &str) -> Result
     Ok(tx.execute(&statement, &[&id.uuid(), &explanation]).await? == 1)
 }
 
+/// The fence grows, so that a step that is under way loses its lease. Until that has run out its worker
+/// may still be at work, so the other step does not begin before.
+pub(super) async fn divert(tx: &Tx, id: WorkflowId, step: &str) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE workflows
+                SET step = $2,
+                    fence = fence + 1,
+                    attempts = 0,
+                    reason = NULL,
+                    explanation = NULL,
+                    progress_done = NULL,
+                    progress_total = NULL,
+                    step_deadline = NULL,
+                    run_after = now(),
+                    updated_at = now()
+              WHERE id = $1 AND state IN ('waiting', 'running')",
+        )
+        .await?;
+    Ok(tx.execute(&statement, &[&id.uuid(), &step]).await? == 1)
+}
+
 /// False when it neither failed nor was cancelled.
 pub(super) async fn restart(tx: &Tx, id: WorkflowId) -> Result<bool> {
     let statement = tx
@@ -228,6 +250,55 @@ pub(super) async fn restart(tx: &Tx, id: WorkflowId) -> Result<bool> {
         )
         .await?;
     Ok(tx.execute(&statement, &[&id.uuid()]).await? == 1)
+}
+
+/// The fence grows, as in [`cancel`].
+pub(super) async fn begin_anew(tx: &Tx, kind: Kind, ended_badly: bool) -> Result<()> {
+    let open = tx
+        .prepare_cached(
+            "UPDATE workflows
+                SET step = $2,
+                    state = 'waiting',
+                    attempts = 0,
+                    reason = NULL,
+                    explanation = NULL,
+                    progress_done = NULL,
+                    progress_total = NULL,
+                    fence = fence + 1,
+                    step_deadline = NULL,
+                    lease_expires_at = NULL,
+                    run_after = now(),
+                    updated_at = now()
+              WHERE kind = $1 AND state IN ('waiting', 'running')",
+        )
+        .await?;
+    tx.execute(&open, &[&kind.name, &kind.first_step]).await?;
+    if ended_badly {
+        let ended = tx
+            .prepare_cached("UPDATE workflows SET step = $2 WHERE kind = $1 AND state IN ('failed', 'cancelled')")
+            .await?;
+        tx.execute(&ended, &[&kind.name, &kind.first_step]).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn end_others(tx: &Tx, kinds: &[Kind], explanation: &str) -> Result<()> {
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
+    let statement = tx
+        .prepare_cached(
+            "UPDATE workflows
+                SET state = 'failed',
+                    reason = $2,
+                    explanation = $2,
+                    fence = fence + 1,
+                    lease_expires_at = NULL,
+                    ended_at = now(),
+                    updated_at = now()
+              WHERE kind <> ALL ($1) AND state IN ('waiting', 'running')",
+        )
+        .await?;
+    tx.execute(&statement, &[&names, &explanation]).await?;
+    Ok(())
 }
 
 /// The step that the workflow is at now, while this job's lease holds.

@@ -15,6 +15,8 @@ use crate::base::secret::{Secret, random_bytes};
 /// The file whose lock says who has the directory open; where it is, the directory is Howdah's.
 const LOCK: &str = "lock";
 const MASTER_KEY: &str = "keys/master.key";
+/// Where it is, a recovery was begun and has not ended.
+const RECOVERY: &str = "recovery";
 
 /// An open data directory. One process has it at a time; a lock says who.
 pub(super) struct DataDirectory {
@@ -36,7 +38,94 @@ pub(super) fn read_master_key(directory: &Path) -> Result<Zeroizing<[u8; 32]>, S
         .map_err(|_| format!("{} is damaged: it must be 32 bytes long; restore it from a copy", path.display()))
 }
 
+/// The master key in a copy of its file.
+///
+/// # Errors
+/// A sentence when it cannot be read, or is none.
+pub(super) fn read_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, String> {
+    let bytes = fs::read(path).map(Zeroizing::new).map_err(|error| {
+        format!("cannot read the master key in {}: {error}; name the file with --master-key-file", path.display())
+    })?;
+    <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| {
+        format!("{} is no master key: it must be 32 bytes long, a copy of keys/master.key", path.display())
+    })
+}
+
 impl DataDirectory {
+    /// Opens a data directory to serve from; otherwise as [`DataDirectory::lock_existing`].
+    ///
+    /// # Errors
+    /// The same, and when a recovery into it has not ended.
+    pub(super) fn open_to_serve(path: &Path) -> Result<Option<Self>, String> {
+        let opened = Self::lock_existing(path)?;
+        if opened.is_some() && path.join(RECOVERY).exists() {
+            return Err(format!(
+                "a recovery into {} was begun and has not ended; run `howdah recover` again, with the same options",
+                path.display()
+            ));
+        }
+        Ok(opened)
+    }
+
+    /// Opens a new or empty data directory to recover into, or one in which that was begun.
+    ///
+    /// # Errors
+    /// A sentence when it is none of these, or cannot be used.
+    pub(super) fn open_for_recovery(path: &Path) -> Result<Self, String> {
+        let opened = Self::lock_existing(path)?;
+        let used = [MASTER_KEY, "installation", "metadata", "instances"];
+        if opened.is_some() && !path.join(RECOVERY).exists() && used.iter().any(|name| path.join(name).exists()) {
+            return Err(format!(
+                "{} is in use: it holds a Howdah's data, which is left alone; recover into an empty or a new directory \
+                 with --data-dir",
+                path.display()
+            ));
+        }
+        let directory = match opened {
+            Some(directory) => directory,
+            None => Self::create(path)?,
+        };
+        directory.write(RECOVERY, b"", 0o600)?;
+        Ok(directory)
+    }
+
+    /// The recovery is complete.
+    ///
+    /// # Errors
+    /// A sentence when that cannot be written down.
+    pub(super) fn end_recovery(&self) -> Result<(), String> {
+        let path = self.path.join(RECOVERY);
+        let ended = fs::remove_file(&path).and_then(|()| File::open(&self.path)?.sync_all());
+        ended.map_err(|error| unusable(&path, &error))
+    }
+
+    /// Removes everything from a directory in which a recovery has come to nothing; last what says so.
+    ///
+    /// # Errors
+    /// A sentence when something cannot be removed.
+    pub(super) fn empty(&self) -> Result<(), String> {
+        let remove = || -> io::Result<()> {
+            for entry in fs::read_dir(&self.path)? {
+                let entry = entry?;
+                match entry.file_name() {
+                    name if name == "lost+found" || name == RECOVERY => {}
+                    _ if entry.file_type()?.is_dir() => fs::remove_dir_all(entry.path())?,
+                    _ => fs::remove_file(entry.path())?,
+                }
+            }
+            fs::remove_file(self.path.join(RECOVERY))
+        };
+        remove().map_err(|error| unusable(&self.path, &error))
+    }
+
+    /// Keeps the master key that was brought along.
+    ///
+    /// # Errors
+    /// A sentence when it cannot be written.
+    pub(super) fn write_master_key(&self, key: &[u8; 32]) -> Result<(), String> {
+        self.write(MASTER_KEY, key, 0o600)
+    }
+
     /// Opens a data directory that exists already; `None` when there is none, or an empty one.
     /// Changes nothing in directories that are not Howdah's.
     ///
@@ -105,6 +194,11 @@ impl DataDirectory {
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the master key is.
+    pub(super) fn master_key_file(&self) -> PathBuf {
+        self.path.join(MASTER_KEY)
     }
 
     /// The master key, made when there is none.

@@ -1,13 +1,16 @@
 //! Start-up in order, and shutdown in the opposite one.
 
+mod backups;
 mod directory;
 mod first_start;
 pub mod init;
 mod logs;
+mod recover;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -15,6 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_postgres::config::{Host, SslMode};
 
 use self::directory::DataDirectory;
+pub use self::recover::recover;
 use crate::app::{App, JobCtx, PublicAddresses};
 use crate::base::clock::Clock;
 use crate::base::error::describe;
@@ -26,10 +30,10 @@ use crate::base::tasks::Tasks;
 use crate::cli::print;
 use crate::config::{Place, Serve};
 use crate::domain::regions::Regions;
-use crate::engine::local::{BackupConfig, LocalConfig, LocalEngine, MetadataInstance, Repository};
-use crate::engine::{Instances, Limits};
+use crate::engine::local::{LocalConfig, LocalEngine, MetadataInstance};
+use crate::engine::{EngineError, Instances, Limits};
 use crate::gateway::{self, Gateway};
-use crate::jobs::{self, Workflows, reconcile, retention, usage};
+use crate::jobs::{self, Workflows, reconcile, retention, trial, usage};
 use crate::queue::{Lane, Runner};
 use crate::{http, metadata};
 
@@ -54,11 +58,11 @@ pub async fn run(config: Serve) -> Result<(), String> {
     // What can be found out without making anything comes first.
     let local = local(&config.place)?;
     let local = LocalConfig { stock_target: config.stock, ..local };
-    let local = LocalConfig { backups: backups(&config, local.backups.clone())?, ..local };
+    let local = LocalConfig { backups: backups::config(&config, local.backups.clone())?, ..local };
     local.check()?;
     let regions = Regions::parse(&config.regions)?;
     config.audit_stream.as_deref().map(|target| jobs::audit::Target::parse(target).check()).transpose()?;
-    let directory = DataDirectory::lock_existing(&local.data_directory)?;
+    let directory = DataDirectory::open_to_serve(&local.data_directory)?;
     let http_listener = listen(config.http, "--http").await?;
     drop(listen(config.gateway, "--gateway").await?);
     let tls_files = tls_files(&config)?;
@@ -155,7 +159,7 @@ pub async fn migrate(place: Place) -> Result<(), String> {
             Some(config) => (config, None),
             None => {
                 local.check()?;
-                let directory = match DataDirectory::lock_existing(&local.data_directory)? {
+                let directory = match DataDirectory::open_to_serve(&local.data_directory)? {
                     Some(directory) => directory,
                     None => DataDirectory::create(&local.data_directory)?,
                 };
@@ -232,11 +236,15 @@ async fn start(
     let master_key = directory.master_key()?;
     let keyring = Keyring::new(&master_key);
     let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
-    let store_config = match external {
-        Some(config) => config,
+    backups::check(&engine, config).await?;
+    let (store_config, own) = match external {
+        Some(config) => (config, None),
         None => {
             let instance = started.private.insert(engine.metadata());
-            instance.ensure_started().await.map_err(|error| format!("cannot start the metadata instance: {error}"))?
+            let started = async { Ok((instance.ensure_started().await?, instance.id().await?)) };
+            let started: Result<_, EngineError> = started.await;
+            let (config, id) = started.map_err(|error| format!("cannot start the metadata instance: {error}"))?;
+            (config, Some((engine.clone(), id)))
         }
     };
     metadata::migrate(&store_config)
@@ -292,6 +300,7 @@ async fn start(
         rates: config.rates(),
         quotas: config.quotas(),
         undelete: config.undelete(),
+        metadata_at_risk: AtomicBool::default(),
         tasks: tasks.clone(),
     });
     let ctx = Arc::new(JobCtx { app: app.clone(), instances: instances.clone(), gateway: gateway_address });
@@ -305,6 +314,10 @@ async fn start(
     tasks.spawn(reconcile::idle_stop(ctx.clone()));
     tasks.spawn(retention::archive(ctx.clone()));
     tasks.spawn(retention::retain(ctx.clone(), config.schedule()));
+    tasks.spawn(trial::hold(ctx.clone(), config.drill_every()));
+    if let Some((engine, id)) = own {
+        tasks.spawn(jobs::metadata::back_up(ctx.clone(), engine, id, config.schedule()));
+    }
     tasks.spawn(usage::measure(ctx.clone()));
     tasks.spawn(usage::record(ctx.clone(), measurements));
     tasks.spawn(reconcile::housekeeping(ctx.clone(), runner));
@@ -324,15 +337,6 @@ fn local(place: &Place) -> Result<LocalConfig, String> {
     local.programs.clone_from(&place.postgres_bin);
     local.uid_range = place.uid_range.clone();
     Ok(local)
-}
-
-/// Where backups go.
-fn backups(config: &Serve, defaults: BackupConfig) -> Result<BackupConfig, String> {
-    let Some(directory) = &config.backup_dir else { return Ok(defaults) };
-    let directory = std::path::absolute(directory).map_err(|error| {
-        format!("{} cannot be used: {error}; name another directory with --backup-dir", directory.display())
-    })?;
-    Ok(BackupConfig { repository: Some(Repository::Directory(directory)), ..defaults })
 }
 
 /// How to reach the metadata store that the operator has named, if it answers.
@@ -446,11 +450,13 @@ fn banner(addresses: &Addresses, directory: &DataDirectory, is_first: bool, set_
     if is_first {
         let token = directory.path().join("initial-token");
         text.push_str(&format!(
-            "  Token     in {token}\n\nMake a database:\n\n  curl -X POST http://{http}/v1/projects \\\n       \
+            "  Token     in {token}\n  Key       in {key}: keep a copy on another machine;\n            \
+             without it no backup can be opened (docs/recovery.md)\n\nMake a database:\n\n  curl -X POST http://{http}/v1/projects \\\n       \
              -H \"Authorization: Bearer $(cat {token})\" \\\n       \
              -H 'Content-Type: application/json' \\\n       \
              -d '{{\"name\":\"my_project\",\"region\":\"us-east-1\"}}'\n",
-            token = token.display()
+            token = token.display(),
+            key = directory.master_key_file().display()
         ));
     }
     if let Some(link) = set_up {

@@ -25,6 +25,7 @@ impl Call {
     /// What a token of the owner's workspace gets that is limited to a project with nothing in it.
     fn narrow(&self) -> u16 {
         match (self.operation, self.method.as_str()) {
+            ("/v1/workspaces/{id}", "PATCH") | ("/v1/workspaces/{id}/limits", _) => 403,
             // It sees its workspace, but adds nothing to it.
             (
                 "/v1/workspaces/{id}"
@@ -33,7 +34,6 @@ impl Call {
                 | "/v1/workspaces/{workspaceId}/integrations",
                 _,
             ) => 200,
-            ("/v1/workspaces/{id}/limits", _) => 403,
             ("/v1/projects" | "/v1/workspaces/{workspaceId}/service-tokens", "POST") => 403,
             _ => match self.stranger {
                 Stranger::NotFound => 404,
@@ -125,6 +125,7 @@ async fn every_operation_checks_who_is_calling() {
         get("/v1/workspaces", "/v1/workspaces".into(), Stranger::OwnOnly(200)),
         post("/v1/workspaces", "/v1/workspaces".into(), json!({"displayName": "mine"}), Stranger::Forbidden, 403),
         get("/v1/workspaces/{id}", workspace.clone(), Stranger::NotFound),
+        patch("/v1/workspaces/{id}", workspace.clone(), json!({"backupRetentionDays": 8}), 200),
         get("/v1/workspaces/{id}/subscription", format!("{workspace}/subscription"), Stranger::NotFound),
         get("/v1/workspaces/{id}/limits", format!("{workspace}/limits"), Stranger::NotFound),
         get("/v1/workspaces/{id}/audit-log", format!("{workspace}/audit-log"), Stranger::NotFound),
@@ -139,6 +140,13 @@ async fn every_operation_checks_who_is_calling() {
             restore_backup,
             format!("{database}/backups/bak_00000000000000000000000000/restore"),
             to_copy,
+            Stranger::NotFound,
+            404,
+        ),
+        post(
+            "/v1/databases/{databaseId}/backups/{backupId}/verify",
+            format!("{database}/backups/bak_00000000000000000000000000/verify"),
+            json!({}),
             Stranger::NotFound,
             404,
         ),

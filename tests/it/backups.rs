@@ -1,23 +1,28 @@
 //! Backups with pgBackRest, and every way back, on real PostgreSQL.
 
+#![expect(unreachable_pub, reason = "tests are one crate; pub says what other tests may use of this")]
+
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use rand::prelude::{IndexedRandom as _, RngExt as _, SeedableRng as _, StdRng};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::harness::{Howdah, Person, ask, connection_string, eventually, postgres_program};
 
 /// A database with something in it, somebody who has it, and its connection string.
-struct Kept {
-    owner: Person,
-    project: String,
-    id: String,
-    connection: String,
+pub struct Kept {
+    pub owner: Person,
+    pub project: String,
+    pub id: String,
+    pub connection: String,
 }
 
 impl Kept {
-    async fn new(howdah: &Howdah) -> Self {
+    pub async fn new(howdah: &Howdah) -> Self {
         let owner = howdah.owner();
         let made = owner.create_project("kept").await;
         let connection = connection_string(&made);
@@ -26,16 +31,16 @@ impl Kept {
         Self { owner, project: text(&made["id"]), id: text(&made["database"]["id"]), connection }
     }
 
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/v1/databases/{}", self.id)
     }
 
-    fn note(&self, note: &str) {
+    pub fn note(&self, note: &str) {
         ask(&self.connection, &format!("INSERT INTO notes (note) VALUES ('{note}')"));
     }
 
     /// A backup that is complete.
-    async fn back_up(&self) -> Value {
+    pub async fn back_up(&self) -> Value {
         let made = self.owner.post(&format!("{}/backups", self.path()), json!({})).await;
         let backup = made.data(202).clone();
         assert_eq!(backup["status"], "running");
@@ -48,14 +53,14 @@ impl Kept {
         found
     }
 
-    async fn backups(&self) -> Value {
+    pub async fn backups(&self) -> Value {
         let answer = self.owner.get(&format!("{}/backups", self.path())).await;
         answer.data(200);
         answer.body
     }
 
     /// A new database from a source; its connection string.
-    async fn make_from(&self, name: &str, source: Value) -> String {
+    pub async fn make_from(&self, name: &str, source: Value) -> String {
         let body = json!({"projectId": self.project, "name": name, "source": source});
         let made = self.owner.post("/v1/databases", body).await;
         let database = made.data(201).clone();
@@ -64,25 +69,26 @@ impl Kept {
         connection_string(&database)
     }
 
-    async fn restore_in_place(&self, source: Value) -> Value {
+    pub async fn restore_in_place(&self, source: Value) -> Value {
         let begun = self.owner.post(&format!("{}/restore", self.path()), json!({"source": source})).await;
         assert_eq!(begun.data(200)["status"], "recovering");
         self.owner.ended(begun.headers["howdah-operation"].to_str().unwrap()).await
     }
 
     /// Waits until no work on it is left, such as the first backup after a restore.
-    async fn settled(&self) {
-        eventually("all operations to end", async || {
-            let path = format!("/v1/operations?databaseId={}", self.id);
-            let all = self.owner.get(&path).await.data(200).clone();
-            all.as_array().unwrap().iter().all(|operation| operation["endedAt"].is_string()).then_some(())
-        })
-        .await;
+    pub async fn settled(&self) {
+        eventually("all operations to end", async || self.is_settled().await.then_some(())).await;
+    }
+
+    async fn is_settled(&self) -> bool {
+        let path = format!("/v1/operations?databaseId={}", self.id);
+        let all = self.owner.get(&path).await.data(200).clone();
+        all.as_array().unwrap().iter().all(|operation| operation["endedAt"].is_string())
     }
 }
 
 /// A moment that lies between what was committed before and what is committed afterwards.
-fn moment(connection: &str) -> String {
+pub fn moment(connection: &str) -> String {
     ask(connection, "SELECT pg_sleep(0.05)");
     let now = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')";
     let moment = ask(connection, now);
@@ -90,7 +96,7 @@ fn moment(connection: &str) -> String {
     moment
 }
 
-fn notes(connection: &str) -> String {
+pub fn notes(connection: &str) -> String {
     ask(connection, "SELECT coalesce(string_agg(note, ' ' ORDER BY n), '') FROM notes")
 }
 
@@ -346,6 +352,77 @@ async fn what_cannot_be_restored_changes_nothing() {
 }
 
 #[tokio::test]
+async fn the_newest_backup_is_tried_by_itself_and_runs_nothing_of_a_tenant_s() {
+    let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let mut kept = Kept::new(&howdah).await;
+    kept.note("one");
+    // What would fail if it were evaluated, and settings that would be in the way.
+    ask(
+        &kept.connection,
+        "CREATE FUNCTION trap(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT $1 $$; \
+         CREATE INDEX ON notes (trap(note)); \
+         CREATE OR REPLACE FUNCTION trap(text) RETURNS text IMMUTABLE LANGUAGE plpgsql \
+         AS $$ BEGIN RAISE EXCEPTION 'a trap'; END $$",
+    );
+    ask(&kept.connection, "CREATE DATABASE own");
+    ask(&kept.connection, "ALTER DATABASE own SET default_transaction_read_only = on");
+    ask(&kept.connection, "ALTER DATABASE own SET statement_timeout = 1");
+    ask(&kept.connection, "ALTER DATABASE own SET search_path = public");
+    let backup = kept.back_up().await;
+    assert_eq!((&backup["verifiedAt"], &backup["restoreBytesPerSecond"]), (&Value::Null, &Value::Null));
+
+    // It is looked for what is due at every start.
+    howdah.stop().await;
+    howdah.add_arguments(&["--drill-every", "1h"]);
+    howdah.launch().await;
+    kept.owner = howdah.owner();
+    let tried = eventually("a trial", async || {
+        let backup = kept.backups().await["data"][0].clone();
+        assert_eq!(backup["verificationFailure"], Value::Null, "{backup}");
+        backup["verifiedAt"].is_string().then_some(backup)
+    })
+    .await;
+    assert!(tried["restoreBytesPerSecond"].as_i64() > Some(0), "{tried}");
+    // Three databases, each with some 270 tables and indexes of its own.
+    assert!(tried["verifiedRelations"].as_i64() > Some(700), "{tried}");
+    let operations = kept.owner.get(&format!("/v1/operations?databaseId={}", kept.id)).await.data(200).clone();
+    assert_eq!((&operations[0]["kind"], &operations[0]["state"]), (&json!("verify_backup"), &json!("succeeded")));
+    howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn a_backup_that_does_not_stand_its_trial_is_loud_and_leaves_nothing() {
+    let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    kept.note("one");
+    let backup = kept.back_up().await;
+    let verify = format!("{}/backups/{}/verify", kept.path(), backup["id"].as_str().unwrap());
+    let asked = kept.owner.post(&verify, json!({})).await;
+    assert_eq!(asked.data(202)["id"], backup["id"]);
+    kept.owner.post(&verify, json!({})).await.assert_error(409, "client-error");
+    let ended = kept.owner.ended(asked.headers["howdah-operation"].to_str().unwrap()).await;
+    assert_eq!((&ended["kind"], &ended["state"]), (&json!("verify_backup"), &json!("succeeded")), "{ended}");
+    let good = kept.backups().await["data"][0].clone();
+    assert!(good["verifiedAt"].is_string() && good["restoreBytesPerSecond"].as_i64() > Some(0), "{good}");
+
+    howdah.expect_errors(&["the trial of the backup"]);
+    flip_a_byte(&largest(&directory_of(&howdah), "bundle"));
+    let asked = kept.owner.post(&verify, json!({})).await;
+    asked.data(202);
+    let ended = kept.owner.ended(asked.headers["howdah-operation"].to_str().unwrap()).await;
+    assert_eq!(ended["state"], "failed", "{ended}");
+    assert!(ended["reason"].as_str().unwrap().contains("damaged"), "{ended}");
+    assert!(howdah.log().contains("the trial of the backup"), "the log says so");
+    let bad = kept.backups().await["data"][0].clone();
+    assert_eq!(bad["verificationFailure"], ended["reason"]);
+    assert_eq!((&bad["status"], &bad["verifiedAt"]), (&json!("completed"), &good["verifiedAt"]));
+    assert_eq!(notes(&kept.connection), "one");
+    howdah.assert_tidy().await;
+    let left = howdah.directory().path().join("restores");
+    assert!(left.read_dir().unwrap().next().is_none(), "nothing is left of the restore");
+}
+
+#[tokio::test]
 async fn two_restores_at_once_are_one_and_a_delete_waits_for_none() {
     let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
     let kept = Kept::new(&howdah).await;
@@ -369,35 +446,143 @@ async fn two_restores_at_once_are_one_and_a_delete_waits_for_none() {
 }
 
 #[tokio::test]
-async fn kill_9_at_any_moment_leaves_backups_that_restore() {
-    let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+async fn backups_are_kept_as_the_project_the_workspace_or_the_server_says() {
+    let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    let workspace = format!("/v1/workspaces/{}", kept.owner.workspace_id().await);
+    let project = format!("/v1/projects/{}", kept.project);
+    let days = |thing: &Value| thing["backupRetentionDays"].clone();
+    let holds = async || days(&kept.backups().await["meta"]);
+    assert_eq!((days(kept.owner.get(&workspace).await.data(200)), holds().await), (Value::Null, json!(7)));
+    assert_eq!(days(kept.owner.patch(&workspace, json!({"backupRetentionDays": 30})).await.data(200)), 30);
+    assert_eq!((days(kept.owner.get(&project).await.data(200)), holds().await), (Value::Null, json!(30)));
+    kept.owner.patch(&project, json!({"backupRetentionDays": 2})).await.data(200);
+    assert_eq!(holds().await, 2);
+    for bad in [json!(0), json!(366), json!(-1), json!(1.5), json!("7"), json!(5_000_000_000_i64)] {
+        for path in [&workspace, &project] {
+            let refused = kept.owner.patch(path, json!({"backupRetentionDays": bad})).await;
+            refused.assert_error(422, "validation-error");
+        }
+    }
+    // What is left out stays.
+    kept.owner.patch(&workspace, json!({})).await.data(200);
+    kept.owner.patch(&project, json!({"name": "same"})).await.data(200);
+    assert_eq!((days(kept.owner.get(&workspace).await.data(200)), holds().await), (json!(30), json!(2)));
+    let nothing = json!({"backupRetentionDays": null});
+    assert_eq!(days(kept.owner.patch(&project, nothing.clone()).await.data(200)), Value::Null);
+    assert_eq!(holds().await, 30);
+    assert_eq!(days(kept.owner.patch(&workspace, nothing).await.data(200)), Value::Null);
+    assert_eq!(holds().await, 7);
+    let log = kept.owner.get(&format!("{workspace}/audit-log?action=update_workspace")).await.data(200).clone();
+    let seen: Vec<(Value, Value)> =
+        log.as_array().unwrap().iter().map(|entry| (days(&entry["before"]), days(&entry["after"]))).collect();
+    assert_eq!(seen.last(), Some(&(Value::Null, json!(30))));
+    assert_eq!(seen.first(), Some(&(json!(30), Value::Null)));
+    assert_eq!(log[0]["resource"]["type"], "workspace");
+}
+
+/// How often something is killed.
+const KILLS: usize = 20;
+
+#[tokio::test]
+async fn kill_9_of_howdah_or_pgbackrest_at_any_moment_leaves_backups_that_restore() {
+    let seed = std::env::var("HOWDAH_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(rand::random::<u64>);
+    eprintln!("HOWDAH_TEST_SEED={seed} has the same instants again");
+    let mut dice = StdRng::seed_from_u64(seed);
+    let mut howdah = Howdah::start_with(&["--backup-every", "0", "--stock", "1"]).await;
     let mut kept = Kept::new(&howdah).await;
-    for round in 0..6u64 {
+    let mut asked_after = HashMap::new();
+    let (mut killed_howdah, mut killed_pgbackrest) = (0, 0);
+    let begun = Instant::now();
+    for round in 0..KILLS {
         kept.note(&format!("r{round}"));
         let asked = kept.owner.post(&format!("{}/backups", kept.path()), json!({})).await;
-        assert!([202, 409].contains(&asked.status.as_u16()), "{}", asked.body);
-        tokio::time::sleep(std::time::Duration::from_millis(250 * round)).await;
-        let old = howdah.gateway().port();
-        howdah.kill();
-        howdah.launch().await;
-        kept.owner = howdah.owner();
-        kept.connection = kept.connection.replace(&format!(":{old}/"), &format!(":{}/", howdah.gateway().port()));
+        match asked.status.as_u16() {
+            202 => drop(asked_after.insert(asked.data(202)["id"].as_str().unwrap().to_owned(), round)),
+            // The one before is under way, or is tried again.
+            409 => {}
+            _ => panic!("{}", asked.body),
+        }
+        // The instant is what this is about; nothing is waited for.
+        tokio::time::sleep(Duration::from_millis(dice.random_range(0..800))).await;
+        if dice.random_bool(0.5) {
+            // The next one that there is, or one of several; none, when the backup is done.
+            let victim = eventually("pgBackRest to work, or not to be needed", async || {
+                let found = pgbackrests(howdah.directory().path());
+                match found.choose(&mut dice) {
+                    Some(pid) => Some(Some(*pid)),
+                    None => kept.is_settled().await.then_some(None),
+                }
+            })
+            .await;
+            // It may have ended by itself.
+            killed_pgbackrest += usize::from(victim.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok()));
+        } else {
+            killed_howdah += 1;
+            let old = howdah.gateway().port();
+            howdah.kill();
+            // Its work is taken up at once, and not when nobody has heard of it for a while.
+            let (store, tasks) = howdah.store();
+            let orphaned = "UPDATE workflows SET lease_expires_at = now() - interval '1 s' WHERE state = 'running'";
+            store.session().await.unwrap().execute(orphaned, &[]).await.unwrap();
+            tasks.stop();
+            howdah.launch().await;
+            kept.owner = howdah.owner();
+            kept.connection = kept.connection.replace(&format!(":{old}/"), &format!(":{}/", howdah.gateway().port()));
+        }
+        if dice.random_bool(0.25) {
+            kept.settled().await;
+        }
     }
     kept.settled().await;
-    let completed = kept.backups().await["data"].clone();
-    let completed: Vec<&Value> =
-        completed.as_array().unwrap().iter().filter(|backup| backup["status"] == "completed").collect();
-    assert!(!completed.is_empty());
-    for (n, backup) in completed.iter().enumerate() {
-        let source = json!({"type": "backup", "databaseId": kept.id, "backupId": backup["id"]});
-        let copy = kept.make_from(&format!("copy {n}"), source).await;
-        assert!(notes(&copy).starts_with("r0"), "{backup}");
+    let rounds = begun.elapsed().as_secs();
+    let listed = kept.backups().await["data"].clone();
+    let listed = listed.as_array().unwrap();
+    let completed: Vec<&Value> = listed.iter().filter(|backup| backup["status"] == "completed").collect();
+    eprintln!(
+        "killed Howdah {killed_howdah} times and pgBackRest {killed_pgbackrest} times in {rounds} s: {} of {} backups \
+         are complete",
+        completed.len(),
+        listed.len()
+    );
+    assert!(!completed.is_empty(), "{listed:?}");
+    let all: Vec<String> = (0..KILLS).map(|round| format!("r{round}")).collect();
+    let restored = completed.iter().map(|backup| async {
+        let id = backup["id"].as_str().unwrap();
+        let source = json!({"type": "backup", "databaseId": kept.id, "backupId": id});
+        (id, kept.make_from(id, source).await)
+    });
+    for (id, copy) in futures_util::future::join_all(restored).await {
+        // What was committed before it was asked for is in it, and nothing out of order.
+        let (found, least) = (notes(&copy), asked_after.get(id).map_or(0, |round| *round));
+        assert!(found.starts_with(&all[..=least].join(" ")), "{id} was asked for after r{least}: {found}");
+        assert!(all.join(" ").starts_with(&found), "{found}");
     }
-    assert_eq!(notes(&kept.connection), "r0 r1 r2 r3 r4 r5");
+    assert_eq!(notes(&kept.connection), all.join(" "));
+}
+
+/// The processes of pgBackRest that work for the Howdah on this directory.
+fn pgbackrests(directory: &Path) -> Vec<Pid> {
+    let ours = directory.as_os_str().as_encoded_bytes();
+    let mut found = Vec::new();
+    for process in Path::new("/proc").read_dir().unwrap().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
+            continue;
+        };
+        let read = |name: &str| std::fs::read(process.path().join(name)).unwrap_or_default();
+        // All that it is told is in its environment, and in that of the processes that it starts.
+        let is_one = read("comm").starts_with(b"pgbackrest");
+        if is_one && read("environ").windows(ours.len()).any(|part| part == ours) {
+            found.push(pid);
+        }
+    }
+    found.sort_by_key(|pid| pid.as_raw_nonzero());
+    found
 }
 
 /// The largest file below a directory whose path has this in it.
-fn largest(directory: &Path, part: &str) -> PathBuf {
+pub fn largest(directory: &Path, part: &str) -> PathBuf {
     let mut files = Vec::new();
     let mut folders = vec![directory.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -412,7 +597,7 @@ fn largest(directory: &Path, part: &str) -> PathBuf {
     files.into_iter().max().map(|(_, path)| path).unwrap_or_else(|| panic!("no file of {part} in {directory:?}"))
 }
 
-fn flip_a_byte(path: &Path) {
+pub fn flip_a_byte(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0xff;

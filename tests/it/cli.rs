@@ -500,6 +500,175 @@ async fn tls_is_spoken_and_the_certificate_is_checked() {
 }
 
 #[tokio::test]
+async fn backups_are_made_listed_and_brought_back_every_way() {
+    let howdah = Howdah::start_with(&["--backup-every", "0", "--undelete", "1h"]).await;
+    let client = Client::of(&howdah);
+    let made = client.json(&["projects", "create", "shop"]);
+    let connection = text(&made["database"]["connectionString"]).to_owned();
+    ask(&connection, "CREATE TABLE notes (note text)");
+    ask(&connection, "INSERT INTO notes VALUES ('one')");
+    let notes = |connection: &str| ask(connection, "SELECT string_agg(note, ' ') FROM notes");
+    let secret = |printed: &str| printed.lines().find(|line| line.starts_with("postgres://")).unwrap().to_owned();
+
+    let none = client.run(&["backups", "list", "shop"]);
+    assert_eq!((none.code, none.stderr.as_str()), (0, "There are no backups.\n"));
+    assert!(none.stdout.contains("Nothing can be restored yet") && none.stdout.contains("7 days"), "{none:?}");
+    assert!(
+        client.failure(5, &["databases", "restore", "shop", "--backup", "latest", "--as", "x"]).contains("backups")
+    );
+    let first = client.json(&["backups", "create", "shop"]);
+    assert_eq!((&first["status"], &first["backupType"]), (&json!("completed"), &json!("full")));
+    let printed = client.text(&["backups", "create", "shop", "--type", "incremental"]);
+    assert!(printed.starts_with("Made the incremental backup bak_") && printed.contains("MiB."), "{printed}");
+    let table = client.text(&["backups", "list", "shop"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 4, "{table}");
+    assert!(lines[0].starts_with("ID") && lines[1].contains("incremental") && lines[2].contains(text(&first["id"])));
+    assert!(lines[2].contains("full") && lines[2].contains("MiB") && lines[2].contains("completed"), "{table}");
+    let window = client.json(&["backups", "window", "shop"]);
+    assert!(lines[3].starts_with(&format!("Any moment from {}", text(&window["earliestRestorableTime"]))), "{table}");
+    client.json(&["workspaces", "update", "--backup-retention", "30"]);
+    assert!(client.text(&["backups", "list", "shop"]).contains("30 days"));
+    let shown = client.text(&["projects", "update", "shop", "--backup-retention", "2"]);
+    assert!(shown.contains("2 days") && client.text(&["backups", "window", "shop"]).contains("2 days"), "{shown}");
+    assert!(client.text(&["projects", "update", "shop", "--backup-retention", "default"]).contains("as the workspace"));
+    assert!(client.text(&["workspaces", "update", "--backup-retention", "default"]).contains("as the server"));
+    client.failure(2, &["workspaces", "update", "--backup-retention", "long"]);
+    client.failure(7, &["workspaces", "update", "--backup-retention", "1000"]);
+    assert_eq!(client.json(&["backups", "list", "shop", "--limit", "1"]).as_array().unwrap().len(), 1);
+    assert!(client.run(&["backups", "list", "shop", "--limit", "1"]).stderr.contains("older backups"));
+    assert!(client.text(&["backups", "window", "shop"]).contains("Earliest"));
+
+    ask(&connection, "SELECT pg_sleep(0.05)");
+    let now = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')";
+    let then = ask(&connection, now);
+    ask(&connection, "SELECT pg_sleep(0.05)");
+    ask(&connection, "UPDATE notes SET note = 'two'");
+    let printed = client.text(&["databases", "restore", "shop", "--to-time", &then, "--as", "before"]);
+    assert!(printed.contains("Made the database before") && printed.contains("It is ready."), "{printed}");
+    assert_eq!(notes(&secret(&printed)), "one");
+    let copy = client.json(&["databases", "restore", "shop", "--backup", "latest", "--as", "copy"]);
+    assert_eq!((&copy["status"], &copy["branchId"]), (&json!("ready"), &made["database"]["branchId"]));
+    let clone = client.text(&["databases", "create", "clone", "--project", "shop", "--copy-of", "shop"]);
+    assert_eq!(notes(&secret(&clone)), "two");
+
+    // What is not said whole, cannot be, or needs a word first.
+    for incomplete in [
+        &["databases", "restore", "shop", "--as", "x"][..],
+        &["databases", "restore", "shop", "--backup", "latest"],
+        &["databases", "restore", "shop", "--backup", "latest", "--as", "x", "--in-place"],
+        &["databases", "restore", "shop", "--to-time", "yesterday", "--in-place"],
+        &["databases", "restore", "shop", "--to-time", &then, "--in-place"],
+    ] {
+        client.failure(2, incomplete);
+    }
+    let outside = ["databases", "restore", "shop", "--to-time", "2001-01-01T00:00:00Z", "--in-place", "--yes"];
+    assert!(client.failure(7, &outside).contains(text(&window["earliestRestorableTime"])));
+    let in_place = ["databases", "restore", "shop", "--to-time", &then, "--in-place"];
+    let mut terminal = Terminal::new();
+    let (code, shown) = terminal.run(client.command(&in_place), "to go on", "yes\n");
+    assert!(code == 1 && shown.contains("its sessions are ended"), "{shown}");
+    assert_eq!(notes(&connection), "two", "a yes is not its name");
+    let (code, shown) = terminal.run(client.command(&in_place), "to go on", "shop\n");
+    assert!(code == 0 && shown.contains("Restored the database shop"), "{shown}");
+    assert_eq!(notes(&connection), "one");
+
+    // Deleted, and made again in another project, once its own is gone, too.
+    client.json(&["databases", "delete", "copy", "--yes"]);
+    howdah.assert_tidy().await;
+    let deleted = client.json(&["databases", "deleted", "shop"]);
+    assert_eq!(names(&deleted), ["copy"]);
+    assert!(client.text(&["databases", "deleted", "shop"]).contains("until "));
+    client.failure(5, &["databases", "undelete", "nothing", "--from", "shop"]);
+    client.json(&["projects", "create", "other", "--no-database"]);
+    let project = text(&made["id"]);
+    let id = text(&made["database"]["id"]);
+    client.json(&["projects", "delete", "shop", "--yes"]);
+    howdah.assert_tidy().await;
+    let back = ["databases", "undelete", id, "--from", project, "--into", "other", "--as", "back", "--json"];
+    let back = client.run(&back);
+    let back: Value = serde_json::from_str(&back.stdout).unwrap_or_else(|_| panic!("{back:?}"));
+    assert_eq!((&back["name"], &back["status"]), (&json!("back"), &json!("ready")));
+    assert_eq!(notes(text(&back["connections"][0]["endpoints"]["direct"]["connectionString"])), "one");
+
+    // What is restored is backed up at once.
+    howdah.assert_tidy().await;
+    let begun = client.run(&["backups", "create", "back", "--no-wait"]);
+    assert!(begun.stdout.ends_with("is being made.\n") && begun.stderr.contains("operations watch op_"), "{begun:?}");
+    howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn an_operation_that_is_waited_for_shows_how_far_it_is_and_why_it_failed() {
+    let backup = |status: &str| {
+        json!({"id": "bak_x", "backupType": "full", "createdAt": "2025-07-09T11:52:15Z",
+        "status": status, "failureReason": if status == "failed" { json!("the disk is full") } else { Value::Null },
+        "verifiedAt": null})
+    };
+    let operation = |state: &str, reason: Value, progress: Value| {
+        let ended = if ["running", "waiting"].contains(&state) { Value::Null } else { json!("2025-07-09T11:52:17Z") };
+        Reply::json(
+            200,
+            json!({"data": {"id": "op_x", "kind": "back_up_database", "state": state, "step": "copy_files",
+            "attempts": 0, "reason": reason, "progress": progress, "database": {"id": "db_x", "name": "shop"},
+            "projectId": "proj_x", "createdAt": "2025-07-09T11:52:15Z", "updatedAt": "2025-07-09T11:52:15Z",
+            "nextAttemptAt": null, "endedAt": ended, "canCancel": true, "canRetry": false}}),
+        )
+    };
+    let begun = || Reply::json(202, json!({"data": backup("running")})).header("Howdah-Operation: op_x");
+    let half = || json!({"doneBytes": 512 << 20, "totalBytes": 1 << 30, "percent": 50});
+    let list = |status: &str| Reply::json(200, json!({"data": [backup(status)], "meta": {}, "pagination": {}}));
+    let create = ["backups", "create", "db_00000000000000000000000000"];
+
+    let (url, requests) = serve(vec![
+        begun(),
+        operation("running", Value::Null, half()),
+        operation("failed", json!("the disk is full"), Value::Null),
+        list("failed"),
+    ]);
+    let client = Client::new(&[("HOWDAH_URL", &url), ("HOWDAH_TOKEN", "x")]);
+    let (code, shown) = Terminal::new().run(client.command(&create), "nothing", "");
+    assert!(code == 1 && shown.contains("50 %, 512.00 MiB of 1.00 GiB"), "{shown}");
+    assert!(shown.contains("op_x has ended as failed: the disk is full"), "{shown}");
+    let requests = requests.join().unwrap();
+    assert!(requests[1].starts_with("GET /v1/operations/op_x "), "{}", requests[1]);
+
+    let replies = vec![begun(), operation("running", Value::Null, half()), list("running")];
+    let (url, requests) = serve(replies);
+    let client = Client::new(&[("HOWDAH_URL", &url), ("HOWDAH_TOKEN", "x")]);
+    let done = client.run(&[&["--json"][..], &create, &["--timeout", "1ms"]].concat());
+    requests.join().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&done.stdout).unwrap()["status"], "running");
+    assert!(done.code == 1 && done.stderr.contains("operations watch op_x"), "{done:?}");
+}
+
+#[tokio::test]
+async fn common_options_stand_anywhere_and_only_where_they_mean_something() {
+    let list = || Reply::json(200, json!({"data": [{"id": "a", "name": "a"}], "pagination": {}}));
+    let (url, requests) = serve((0..4).map(|_| list()).collect());
+    let client = Client::new(&[("HOWDAH_TOKEN", "x")]);
+    for arguments in [
+        ["--json", "--url", &url, "projects", "list"],
+        ["--json", "projects", "--url", &url, "list"],
+        ["projects", "--json", "list", "--url", &url],
+        ["projects", "list", "--url", &url, "--json"],
+    ] {
+        let done = client.run(&arguments);
+        assert_eq!(serde_json::from_str::<Value>(&done.stdout).unwrap_or_default()[0]["id"], "a", "{done:?}");
+    }
+    requests.join().unwrap();
+    let misused = client.run(&["--json", "openapi"]);
+    assert!(
+        misused.code == 2 && misused.stderr.contains("--json is an option of the client's commands"),
+        "{misused:?}"
+    );
+    assert!(!client.text(&["serve", "--help"]).contains("--token-file"));
+    assert!(client.text(&["--help"]).contains("--token-file"));
+    let both = ["--url", "http://localhost:1", "login", "--data-dir", "/tmp"];
+    assert!(client.failure(2, &both).contains("--data-dir"));
+}
+
+#[tokio::test]
 async fn at_a_terminal_it_asks_and_shows_no_secret_that_is_typed() {
     let howdah = Howdah::start().await;
     let client = Client::of(&howdah);

@@ -5,7 +5,9 @@ use howdah::base::name::ProjectName;
 use howdah::domain::operations::kinds;
 use howdah::jobs::backup::BackUpStep;
 use howdah::jobs::database::{DeleteStep, ProvisionStep};
+use howdah::jobs::recovery::RecoverStep;
 use howdah::jobs::restore::RestoreStep;
+use howdah::jobs::trial::TrialStep;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -403,15 +405,45 @@ async fn what_does_not_fit_is_said_beside_its_field() {
         ("/projects", vec![("name", long.as_str()), ("region", "us-east-1")], "name", "too long"),
         ("/projects", vec![("name", "a"), ("region", "mars")], "region", "There is no region"),
         ("/projects/{project}/settings", vec![("name", "  ")], "name", "too short"),
-        ("/projects/{project}/settings", vec![("name", "a"), ("backupRetentionDays", "0")], "backupRetentionDays", "out of range"),
-        ("/projects/{project}/settings", vec![("name", "a"), ("backupRetentionDays", "ten")], "backupRetentionDays", "Not a number"),
+        (
+            "/projects/{project}/settings",
+            vec![("name", "a"), ("backupRetentionDays", "0")],
+            "backupRetentionDays",
+            "out of range",
+        ),
+        (
+            "/projects/{project}/settings",
+            vec![("name", "a"), ("backupRetentionDays", "ten")],
+            "backupRetentionDays",
+            "Not a number",
+        ),
         ("/projects/{project}/branches/new", vec![("gitName", "feature/search")], "gitName", "Another branch"),
-        ("/projects/{project}/databases/new", vec![("name", ""), ("region", "us-east-1"), ("branchId", "{branch}")], "name", "too short"),
-        ("/projects/{project}/databases/new", vec![("name", "a"), ("region", "us-east-1"), ("branchId", "x")], "branchId", "no such branch"),
+        (
+            "/projects/{project}/databases/new",
+            vec![("name", ""), ("region", "us-east-1"), ("branchId", "{branch}")],
+            "name",
+            "too short",
+        ),
+        (
+            "/projects/{project}/databases/new",
+            vec![("name", "a"), ("region", "us-east-1"), ("branchId", "x")],
+            "branchId",
+            "no such branch",
+        ),
         ("/databases/{database}/connections", vec![("name", "ab")], "name", "too short"),
         ("/databases/{database}/settings", vec![("name", long.as_str()), ("branchId", "{branch}")], "name", "too long"),
-        ("/databases/{database}/restore", vec![("what", "moment"), ("targetTime", "soon"), ("into", "new"), ("name", "a")], "what", "choose"),
-        ("/databases/{database}/restore", vec![("what", "now"), ("into", "new"), ("name", "Orders")], "name", "has this name"),
+        (
+            "/databases/{database}/restore",
+            vec![("what", "moment"), ("targetTime", "soon"), ("into", "new"), ("name", "a")],
+            "what",
+            "choose",
+        ),
+        (
+            "/databases/{database}/restore",
+            vec![("what", "now"), ("into", "new"), ("name", "Orders")],
+            "name",
+            "has this name",
+        ),
     ] {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, shop.fill(value))).collect();
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -601,11 +633,16 @@ async fn the_unknown_is_not_done_by_other_methods() {
 fn every_step_of_every_workflow_has_words() {
     let known: Vec<(&str, Vec<&str>)> = vec![
         ("provision_database", ProvisionStep::ALL.iter().map(|step| step.name()).collect()),
+        ("copy_database", ProvisionStep::ALL.iter().map(|step| step.name()).collect()),
         ("delete_database", DeleteStep::ALL.iter().map(|step| step.name()).collect()),
         ("back_up_database", BackUpStep::ALL.iter().map(|step| step.name()).collect()),
+        ("verify_backup", TrialStep::ALL.iter().map(|step| step.name()).collect()),
         ("restore_database", RestoreStep::ALL.iter().map(|step| step.name()).collect()),
+        ("recover_database", RecoverStep::ALL.iter().map(|step| step.name()).collect()),
     ];
-    let told: Vec<(&str, Vec<&str>)> =
-        kinds::KINDS.iter().map(|kind| (kind.name, kind.steps.iter().map(|(name, _)| *name).collect())).collect();
+    let told: Vec<(&str, Vec<&str>)> = kinds::KINDS
+        .iter()
+        .map(|kind| (kind.name, [kind.steps, kind.undoing].concat().iter().map(|(name, _)| *name).collect()))
+        .collect();
     assert_eq!(told, known, "src/domain/operations/kinds.rs has the words for the steps in src/jobs");
 }

@@ -31,6 +31,7 @@ pub struct Howdah {
     child: Option<Child>,
     directory: Directory,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     /// What may be logged as an error.
     expected: Vec<&'static str>,
     pub addresses: Value,
@@ -119,16 +120,26 @@ impl Howdah {
 
     /// Starts one with more arguments.
     pub async fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(&[], arguments).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub async fn start_in(environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let path = Directory::new().path().to_owned();
-        Self::start_on(path, arguments).await
+        Self::launched(path, environment, arguments).await
     }
 
     /// Starts one on this data directory, which is removed at the end.
     pub async fn start_on(directory: PathBuf, arguments: &[&str]) -> Self {
+        Self::launched(directory, &[], arguments).await
+    }
+
+    async fn launched(directory: PathBuf, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut howdah = Self {
             child: None,
             directory: Directory(directory),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             expected: Vec::new(),
             addresses: Value::Null,
         };
@@ -140,9 +151,14 @@ impl Howdah {
     pub fn command(directory: &Path, arguments: &[String]) -> Command {
         let mut command = binary();
         command.arg("serve").arg("--data-dir").arg(directory).args(arguments);
-        for (flag, default) in
-            [("--http", "127.0.0.1:0"), ("--gateway", "127.0.0.1:0"), ("--stock", "2"), ("--undelete", "0")]
-        {
+        for (flag, default) in [
+            ("--http", "127.0.0.1:0"),
+            ("--gateway", "127.0.0.1:0"),
+            ("--stock", "2"),
+            ("--undelete", "0"),
+            ("--drill-every", "0"),
+            ("--backup-every", "0"),
+        ] {
             if !arguments.iter().any(|argument| argument == flag) {
                 command.args([flag, default]);
             }
@@ -168,7 +184,7 @@ impl Howdah {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let out = log.try_clone().unwrap();
         let mut command = Self::command(self.directory.path(), &self.arguments);
-        let mut child = command.stdout(out).stderr(log).spawn().unwrap();
+        let mut child = command.envs(self.environment.iter().cloned()).stdout(out).stderr(log).spawn().unwrap();
         let log = self.log_path();
         self.addresses = eventually("Howdah to be ready", async || {
             if let Some(status) = child.try_wait().unwrap() {
@@ -372,6 +388,11 @@ impl Answer {
 impl Person {
     pub fn new(url: String, token: Option<String>) -> Self {
         Self { url, token, client: reqwest::Client::builder().timeout(LIMIT).build().unwrap() }
+    }
+
+    /// The same person with the same token, at another Howdah.
+    pub fn on(&self, howdah: &Howdah) -> Self {
+        Self { url: howdah.url(), ..self.clone() }
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -153,7 +153,9 @@ async fn migrate_prepares_the_store_and_can_be_repeated() {
 
 #[test]
 fn help_reads_well_for_every_subcommand() {
-    for arguments in [&["--help"][..], &["serve", "--help"], &["migrate", "--help"], &["openapi", "--help"]] {
+    for arguments in
+        [&["--help"][..], &["serve", "--help"], &["recover", "--help"], &["migrate", "--help"], &["openapi", "--help"]]
+    {
         let output = binary().args(arguments).output().unwrap();
         assert!(output.status.success());
         assert!(String::from_utf8(output.stdout).unwrap().contains("Usage: howdah"));

@@ -10,7 +10,7 @@ use howdah::auth::signing::Signer;
 use howdah::auth::{Limits, Principal};
 use howdah::base::clock::Clock;
 use howdah::base::error::Error;
-use howdah::base::id::{DatabaseId, InstanceId, ServiceTokenId, WorkflowId};
+use howdah::base::id::{BackupId, DatabaseId, InstanceId, ServiceTokenId, WorkflowId};
 use howdah::base::keyring::Keyring;
 use howdah::base::name::{DatabaseName, ProjectName};
 use howdah::base::store::Store;
@@ -20,21 +20,28 @@ use howdah::domain::branches::Placement;
 use howdah::domain::connections::credential;
 use howdah::domain::databases::{self, NewDatabase};
 use howdah::domain::limits::Quotas;
-use howdah::domain::projects::{self, NewProject};
+use howdah::domain::operations;
+use howdah::domain::projects::{self, NewProject, ProjectChange};
+use howdah::domain::recoveries::{self, RECOVER};
 use howdah::domain::regions::Regions;
-use howdah::domain::restores::{self, Source};
+use howdah::domain::restores::{self, Recipe, Source, SourceType};
 use howdah::domain::usage::{self, Period, Sample, Usage};
-use howdah::domain::workspaces;
-use howdah::engine::fake::{FakeEngine, Verb};
+use howdah::domain::workspaces::{self, WorkspaceChange};
+use howdah::engine::backups::BackupLabel;
+use howdah::engine::fake::{FakeEngine, NOT_WHOLE, Verb};
 use howdah::engine::local::{LocalConfig, MetadataInstance};
 use howdah::engine::{self, Instances, Major};
 use howdah::gateway::{self, Gateway, tls};
 use howdah::jobs::Workflows;
 use howdah::jobs::backup::BackUpStep;
 use howdah::jobs::database::{DeleteStep, ProvisionStep};
+use howdah::jobs::recovery::RecoverStep;
 use howdah::jobs::restore::RestoreStep;
+use howdah::jobs::retention::{self, Schedule};
+use howdah::jobs::trial::TrialStep;
+use howdah::jobs::{self, reconcile};
 use howdah::metadata;
-use howdah::queue::{Fault, Runner, State};
+use howdah::queue::{Fault, Lane, Runner, State};
 use jiff::SignedDuration;
 
 use crate::harness::{Directory, eventually};
@@ -51,18 +58,21 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        Self::with_room_for(10).await
+        Self::with(10, SignedDuration::ZERO).await
     }
 
-    /// At most `max_running` instances run at a time.
-    async fn with_room_for(max_running: usize) -> Self {
+    /// At most `max_running` instances run at a time, and deleted databases are kept for `undelete`.
+    async fn with(max_running: usize, undelete: SignedDuration) -> Self {
+        Self::on(FakeEngine::new().unwrap(), max_running, undelete).await
+    }
+
+    async fn on(engine: Arc<FakeEngine>, max_running: usize, undelete: SignedDuration) -> Self {
         let directory = Directory::new();
         let metadata = MetadataInstance::open(LocalConfig::new(directory.path().to_owned())).await.unwrap();
         let config = metadata.ensure_started().await.unwrap();
         metadata::migrate(&config).await.unwrap();
         let (tasks, clock) = (Tasks::default(), Clock::system());
         let store = Store::open(config, 8, &tasks).unwrap();
-        let engine = FakeEngine::new().unwrap();
         let limits = engine::Limits { idle_stop: None, max_running };
         let instances = Instances::new(engine.clone(), limits, clock.clone(), tasks.clone());
         let (certificate, key) = tls::self_signed(&["localhost".to_owned()]).unwrap();
@@ -101,7 +111,8 @@ impl World {
             trusted_proxies: Vec::new(),
             rates: Rates::default(),
             quotas: Quotas::default(),
-            undelete: jiff::SignedDuration::ZERO,
+            undelete,
+            metadata_at_risk: std::sync::atomic::AtomicBool::default(),
             tasks: tasks.clone(),
         });
         Self {
@@ -125,6 +136,11 @@ impl World {
 
     /// Records a project with a database, as a request does.
     async fn create(&self) -> (projects::Project, DatabaseId, WorkflowId) {
+        self.create_from(None).await
+    }
+
+    /// The same, of a database that is made from something.
+    async fn create_from(&self, source: Option<Recipe>) -> (projects::Project, DatabaseId, WorkflowId) {
         let now = self.ctx.app.clock.now();
         let tx = self.ctx.app.store.begin().await.unwrap();
         let new = NewProject { name: Some(ProjectName::parse("p").unwrap()), region: None, logical_id: None };
@@ -135,11 +151,98 @@ impl World {
             is_default: true,
             placement: Placement::Default,
             logical_id: None,
-            source: None,
+            source,
         };
         let created = databases::create(&tx, &self.actor, now, &self.ctx.app.quotas, project.id, new).await.unwrap();
         tx.commit().await.unwrap();
         (project, created.database, created.workflow)
+    }
+
+    /// A database that is ready, with the instance that it has.
+    async fn ready(&self) -> (projects::Project, DatabaseId, InstanceId) {
+        let (project, database, workflow) = self.create().await;
+        assert_eq!(self.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+        (project, database, self.instance(database).await)
+    }
+
+    async fn instance(&self, database: DatabaseId) -> InstanceId {
+        let session = self.ctx.app.store.session().await.unwrap();
+        databases::plan(&session, database).await.unwrap().unwrap().instance.unwrap()
+    }
+
+    /// Records that a backup is wanted; answers it and the workflow that makes it.
+    async fn begin_backup(&self, database: DatabaseId) -> (BackupId, WorkflowId) {
+        let (now, keyring) = (self.ctx.app.clock.now(), &self.ctx.app.keyring);
+        let tx = self.ctx.app.store.begin().await.unwrap();
+        let (backup, workflow) = backups::create(&tx, &self.actor, now, keyring, database, None).await.unwrap();
+        tx.commit().await.unwrap();
+        (backup.id, workflow)
+    }
+
+    /// A completed backup.
+    async fn back_up(&self, database: DatabaseId) -> BackupId {
+        let (backup, workflow) = self.begin_backup(database).await;
+        assert_eq!(self.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+        backup
+    }
+
+    async fn backup(&self, database: DatabaseId, id: BackupId) -> backups::Backup {
+        backups::find(&self.ctx.app.store.session().await.unwrap(), database, id).await.unwrap().unwrap()
+    }
+
+    async fn damage(&self, database: DatabaseId, id: BackupId) {
+        let backup = self.backup(database, id).await;
+        self.engine.damage_backup(backup.instance, &BackupLabel::parse(&backup.label.unwrap()).unwrap());
+    }
+
+    /// Records that a trial of a backup is wanted.
+    async fn begin_trial(&self, database: DatabaseId, backup: BackupId) -> WorkflowId {
+        let tx = self.ctx.app.store.begin().await.unwrap();
+        let now = self.ctx.app.clock.now();
+        let (_, workflow) = backups::verify(&tx, &self.actor, now, database, backup).await.unwrap();
+        tx.commit().await.unwrap();
+        workflow
+    }
+
+    /// Records that a database is to be restored in place.
+    async fn begin_restore(&self, database: DatabaseId, backup: BackupId) -> Result<WorkflowId, Error> {
+        let tx = self.ctx.app.store.begin().await.unwrap();
+        let source = Source::Backup { database, backup, to: None };
+        let now = self.ctx.app.clock.now();
+        let (_, workflow) = restores::start_in_place(&tx, &self.actor, now, database, &source).await?;
+        tx.commit().await.unwrap();
+        Ok(workflow)
+    }
+
+    async fn cancel(&self, operation: WorkflowId) -> Result<operations::Operation, Error> {
+        let tx = self.ctx.app.store.begin().await.unwrap();
+        let cancelled = operations::cancel(&tx, &self.actor, self.ctx.app.clock.now(), operation).await?;
+        tx.commit().await.unwrap();
+        Ok(cancelled)
+    }
+
+    /// Drives a workflow to a step that it does not get past; then its worker dies.
+    async fn drive_to(&self, workflow: WorkflowId, step: &'static str, fault: Fault) {
+        let stuck: howdah::queue::Faults = Arc::new(move |_, at| (at == step).then_some(fault));
+        let runner = self.runner().with_faults(stuck);
+        let tried = async || {
+            let session = self.ctx.app.store.session().await.unwrap();
+            let tried = "SELECT step = $2 AND attempts > 0 FROM workflows WHERE id = $1";
+            session.query_one(tried, &[&workflow.uuid(), &step]).await.unwrap().get::<_, bool>(0).then_some(())
+        };
+        tokio::select! {
+            ended = runner.drive(workflow) => panic!("it got past {step}: {ended:?}"),
+            () = eventually("the step to be tried", tried) => {}
+        }
+        self.set(WORKER_DIED).await;
+    }
+
+    /// The database has the instance that it had, and nothing else is left of a restore or a trial.
+    async fn assert_as_before(&self, database: DatabaseId, instance: InstanceId, what: &str) {
+        assert_eq!(self.status(database).await.status, databases::Status::Ready, "{what}");
+        assert_eq!(self.instance(database).await, instance, "{what}");
+        assert_eq!((self.instance_count().await, self.engine.exists(instance)), (1, true), "{what}");
+        assert_eq!((self.count("restores").await, self.count("trials").await), (0, 0), "{what}");
     }
 
     /// Records that a project is to go; answers the workflow that takes its database away.
@@ -150,6 +253,23 @@ impl World {
         let row = tx.query_one(select, &[&database.uuid()]).await.unwrap();
         tx.commit().await.unwrap();
         row.get::<_, uuid::Uuid>("id").into()
+    }
+
+    /// Every instance is gone, and the metadata has been brought back.
+    async fn lose_machine(&self) {
+        for facts in self.ctx.instances.list().await.unwrap() {
+            self.ctx.instances.ensure_destroyed(facts.id).await.unwrap();
+        }
+        let tx = self.ctx.app.store.begin().await.unwrap();
+        recoveries::begin(&tx, self.ctx.app.clock.now()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// The one workflow on a database that has not ended.
+    async fn open_workflow(&self, database: DatabaseId) -> WorkflowId {
+        let session = self.ctx.app.store.session().await.unwrap();
+        let select = "SELECT id FROM workflows WHERE subject = $1 AND state = 'waiting'";
+        session.query_one(select, &[&database.uuid()]).await.unwrap().get::<_, uuid::Uuid>("id").into()
     }
 
     async fn status(&self, database: DatabaseId) -> databases::Database {
@@ -237,9 +357,11 @@ async fn backups_and_restores_survive_a_failure_at_every_step() {
     let world = World::new().await;
     let (project, database, workflow) = world.create().await;
     world.runner().drive(workflow).await.unwrap();
-    let every_workflow: [(&str, Vec<&str>); 2] = [
+    let every_workflow: [(&str, Vec<&str>); 3] = [
+        (backups::VERIFY.name, TrialStep::ALL.iter().map(|step| step.name()).collect()),
         (backups::BACK_UP.name, BackUpStep::ALL.iter().map(|step| step.name()).collect()),
-        (restores::RESTORE.name, RestoreStep::ALL.iter().map(|step| step.name()).collect()),
+        // The last two are what follows when it does not work.
+        (restores::RESTORE.name, RestoreStep::ALL[..4].iter().map(|step| step.name()).collect()),
     ];
     let (store, clock) = (&world.ctx.app.store, &world.ctx.app.clock);
     for (kind, steps) in every_workflow {
@@ -255,6 +377,13 @@ async fn backups_and_restores_survive_a_failure_at_every_step() {
                 assert_eq!(runner.drive(workflow).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
                 let found = backups::find(&store.session().await.unwrap(), database, backup.id).await.unwrap();
                 assert_eq!(found.unwrap().state, backups::State::Completed, "{kind} {step} {fault:?}");
+
+                let workflow = world.begin_trial(database, backup.id).await;
+                assert_eq!(runner.drive(workflow).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
+                let tried = world.backup(database, backup.id).await;
+                assert!(tried.verified_at.is_some() && tried.restore_bytes_per_second == Some(2 << 20), "{tried:?}");
+                assert_eq!((tried.verified_relations, tried.verification_failure), (Some(1), None));
+                assert_eq!((world.instance_count().await, world.count("trials").await), (1, 0));
 
                 let tx = store.begin().await.unwrap();
                 let source = Source::Backup { database, backup: backup.id, to: None };
@@ -274,9 +403,458 @@ async fn backups_and_restores_survive_a_failure_at_every_step() {
     }
     let workflow = world.delete(&project, database).await;
     assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    for table in ["databases", "vaults", "backups", "restores", "trials"] {
+        assert_eq!(world.count(table).await, 0, "{table}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_does_not_work_is_undone_whatever_fails_meanwhile() {
+    let world = World::new().await;
+    let (_, database, instance) = world.ready().await;
+    let damaged = world.back_up(database).await;
+    world.damage(database, damaged).await;
+    let steps = [RestoreStep::RestoreInstance, RestoreStep::PutBack, RestoreStep::DiscardRestored];
+    for (step, fault) in steps.into_iter().flat_map(|step| FAULTS.map(|fault| (step, fault))) {
+        let what = format!("{step:?} {fault:?}");
+        let runner = world.runner().with_faults(once(restores::RESTORE.name, step.name(), fault));
+        let workflow = world.begin_restore(database, damaged).await.unwrap();
+        let ended = runner.drive(workflow).await.unwrap();
+        // A last step that runs twice finds nothing left to do.
+        let repeated = (step, fault) == (RestoreStep::DiscardRestored, Fault::Repeat);
+        assert_eq!(ended, Some(if repeated { State::Succeeded } else { State::Failed }), "{what}");
+        world.assert_as_before(database, instance, &what).await;
+        let reason = world.status(database).await.status_reason.unwrap();
+        assert!(reason.contains("the last restore did not work") && reason.contains("damaged"), "{reason}");
+    }
+    for (step, fault) in TrialStep::ALL.into_iter().flat_map(|step| FAULTS.map(|fault| (step, fault))) {
+        // Until the check what is in the backup makes no difference, and after a restore that fails none.
+        world.engine.write(instance, NOT_WHOLE);
+        let backup = if step == TrialStep::RestoreForTrial { damaged } else { world.back_up(database).await };
+        let what = format!("{step:?} {fault:?}");
+        let runner = world.runner().with_faults(once(backups::VERIFY.name, step.name(), fault));
+        let workflow = world.begin_trial(database, backup).await;
+        let ended = runner.drive(workflow).await.unwrap();
+        let repeated = (step, fault) == (TrialStep::Discard, Fault::Repeat);
+        assert_eq!(ended, Some(if repeated { State::Succeeded } else { State::Failed }), "{what}");
+        world.assert_as_before(database, instance, &what).await;
+        let tried = world.backup(database, backup).await;
+        assert!(tried.verification_failure.is_some_and(|reason| reason.contains("damaged")), "{what}");
+        assert_eq!((tried.state, tried.verified_at), (backups::State::Completed, None), "{what}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_restore_that_has_taken_over_and_does_not_answer_is_put_back() {
+    let world = World::new().await;
+    let (_, database, instance) = world.ready().await;
+    let backup = world.back_up(database).await;
+    for fault in FAULTS {
+        let workflow = world.begin_restore(database, backup).await.unwrap();
+        world.drive_to(workflow, RestoreStep::ProveReady.name(), Fault::Before).await;
+        assert_ne!(world.instance(database).await, instance, "it has taken over");
+        world.set(OVERDUE).await;
+        world.engine.fail_next(Verb::Start, usize::MAX);
+        let runner = world.runner().with_faults(once(restores::RESTORE.name, RestoreStep::PutBack.name(), fault));
+        assert_eq!(runner.drive(workflow).await.unwrap(), Some(State::Failed), "{fault:?}");
+        world.engine.fail_next(Verb::Start, 0);
+        world.assert_as_before(database, instance, &format!("{fault:?}")).await;
+        let closed = "SELECT count(*) FROM vaults WHERE closed_at IS NOT NULL";
+        let session = world.ctx.app.store.session().await.unwrap();
+        assert_eq!(session.query_one(closed, &[]).await.unwrap().get::<_, i64>(0), 0, "its vault is open again");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_room_gives_up_after_a_while() {
+    let world = World::new().await;
+    let (_, database, instance) = world.ready().await;
+    let backup = world.back_up(database).await;
+    world.engine.set_full(true);
+    let restore = world.begin_restore(database, backup).await.unwrap();
+    assert_eq!(world.runner().drive(restore).await.unwrap(), Some(State::Failed));
+    assert_eq!(world.engine.count(Verb::Restore), 21, "it was tried often");
+    world.assert_as_before(database, instance, "restore").await;
+    assert!(world.status(database).await.status_reason.unwrap().contains("disk is full"));
+    let trial = world.begin_trial(database, backup).await;
+    assert_eq!(world.runner().drive(trial).await.unwrap(), Some(State::Failed));
+    world.assert_as_before(database, instance, "trial").await;
+    world.engine.set_full(false);
+    let trial = world.begin_trial(database, backup).await;
+    assert_eq!(world.runner().drive(trial).await.unwrap(), Some(State::Succeeded));
+    let tried = world.backup(database, backup).await;
+    assert_eq!((tried.verified_at.is_some(), tried.verification_failure), (true, None), "the last trial counts");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_restore_is_cancelled_until_it_has_taken_over() {
+    let world = World::new().await;
+    let (_, database, instance) = world.ready().await;
+    let backup = world.back_up(database).await;
+
+    // While it waits for a worker.
+    let waiting = world.begin_restore(database, backup).await.unwrap();
+    world.cancel(waiting).await.unwrap();
+    assert_eq!(world.status(database).await.status, databases::Status::Ready);
+    let refused = world.begin_restore(database, backup).await.unwrap_err();
+    assert!(matches!(refused, Error::Conflict { .. }), "it is still being put away: {refused:?}");
+    let again = world.cancel(waiting).await.unwrap_err();
+    assert!(matches!(again, Error::Conflict { .. }), "{again:?}");
+    assert_eq!(world.runner().drive(waiting).await.unwrap(), Some(State::Cancelled));
+    world.assert_as_before(database, instance, "waiting").await;
+    assert_eq!(world.status(database).await.status_reason, None);
+
+    // While a worker is at it, which then gets its instance done all the same.
+    let running = world.begin_restore(database, backup).await.unwrap();
+    let gate = world.engine.hold_up(Verb::Restore);
+    let runner = world.runner();
+    let meanwhile = async {
+        eventually("the restore", async || (world.engine.count(Verb::Restore) == 1).then_some(())).await;
+        let cancelled = world.cancel(running).await.unwrap();
+        assert!(!cancelled.can_cancel() && !cancelled.state.has_ended());
+        assert_eq!(world.status(database).await.status, databases::Status::Ready, "at once");
+        let session = world.ctx.app.store.session().await.unwrap();
+        let held = "SELECT lease_expires_at > now() FROM workflows WHERE id = $1";
+        let held = session.query_one(held, &[&running.uuid()]).await.unwrap();
+        assert!(held.get::<_, bool>(0), "nobody else begins while that worker may be at work");
+        world.set(WORKER_DIED).await;
+        gate.open();
+    };
+    let (ended, ()) = tokio::join!(runner.drive(running), meanwhile);
+    assert_eq!(ended.unwrap(), Some(State::Cancelled));
+    world.assert_as_before(database, instance, "running").await;
+
+    // When it has taken over.
+    let late = world.begin_restore(database, backup).await.unwrap();
+    let gate = world.engine.hold_up(Verb::Destroy);
+    let destroyed = world.engine.count(Verb::Destroy);
+    let meanwhile = async {
+        eventually("the end", async || (world.engine.count(Verb::Destroy) > destroyed).then_some(())).await;
+        let refused = world.cancel(late).await.unwrap_err();
+        assert!(matches!(refused, Error::Conflict { .. }), "{refused:?}");
+        // It is ready, and the old instance is still being removed: no fault of the server's.
+        assert_eq!(world.status(database).await.status, databases::Status::Ready);
+        let refused = world.begin_restore(database, backup).await.unwrap_err();
+        assert!(matches!(refused, Error::Conflict { .. }), "{refused:?}");
+        gate.open();
+    };
+    let (ended, ()) = tokio::join!(runner.drive(late), meanwhile);
+    assert_eq!(ended.unwrap(), Some(State::Succeeded));
+    assert_ne!(world.instance(database).await, instance);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn instances_that_are_being_restored_are_no_orphans() {
+    let world = World::new().await;
+    let (project, database, instance) = world.ready().await;
+    let backup = world.back_up(database).await;
+    let trial = world.begin_trial(database, backup).await;
+    world.drive_to(trial, TrialStep::Check.name(), Fault::BeforeWrite).await;
+    let restore = world.begin_restore(database, backup).await.unwrap();
+    world.drive_to(restore, RestoreStep::TakeOver.name(), Fault::BeforeWrite).await;
+    assert_eq!((world.instance_count().await, world.instance(database).await), (3, instance));
+    assert_eq!(reconcile::orphans(&world.ctx).await.unwrap(), []);
+    let stray = InstanceId::generate(world.ctx.app.clock.now());
+    world.ctx.instances.ensure_created(stray, Major(17)).await.unwrap();
+    assert_eq!(reconcile::orphans(&world.ctx).await.unwrap(), [stray]);
+    world.ctx.instances.ensure_destroyed(stray).await.unwrap();
+
+    // A delete takes everything with it, and its trial need not be waited for.
+    let session = world.ctx.app.store.session().await.unwrap();
+    session.execute("UPDATE databases SET status = 'ready'", &[]).await.unwrap();
+    drop(session);
+    let delete = world.delete(&project, database).await;
+    assert_eq!(world.runner().drive(restore).await.unwrap(), Some(State::Superseded));
+    assert_eq!(world.runner().drive(delete).await.unwrap(), Some(State::Succeeded));
+    assert_eq!((world.instance_count().await, world.count("trials").await), (0, 1));
+    assert_eq!(world.runner().drive(trial).await.unwrap(), Some(State::Superseded));
+    assert_eq!((world.instance_count().await, world.count("trials").await), (0, 0));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn large_copies_hold_up_no_create() {
+    let world = World::with(20, SignedDuration::ZERO).await;
+    let (_, database, _) = world.ready().await;
+    let backup = world.back_up(database).await;
+    let gate = world.engine.hold_up(Verb::Restore);
+    let mut copies = Vec::new();
+    for _ in 0..8 {
+        let recipe = Recipe {
+            source_type: SourceType::Backup,
+            source_database: database,
+            backup: Some(backup),
+            target_time: None,
+        };
+        copies.push(world.create_from(Some(recipe)).await.1);
+    }
+    for lane in [Lane::AllBut(jobs::LONG), Lane::Only(jobs::LONG)] {
+        let runner = world.runner();
+        world.tasks.spawn(async move { runner.serve(lane, 4).await });
+    }
+    eventually("the copies to be under way", async || (world.engine.count(Verb::Restore) >= 4).then_some(())).await;
+    let is_ready = async |id| (world.status(id).await.status == databases::Status::Ready).then_some(());
+    let (_, created, _) = world.create().await;
+    eventually("the create", async || is_ready(created).await).await;
+    for copy in &copies {
+        assert_eq!(world.status(*copy).await.status, databases::Status::Provisioning);
+    }
+    gate.open();
+    for copy in copies {
+        eventually("the copies", async || is_ready(copy).await).await;
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_copy_is_cancelled_and_tried_again_as_a_create_is() {
+    let world = World::new().await;
+    let (_, database, _) = world.ready().await;
+    let backup = Some(world.back_up(database).await);
+    let source_type = SourceType::Backup;
+    let recipe = Recipe { source_type, source_database: database, backup, target_time: None };
+    let (_, copy, workflow) = world.create_from(Some(recipe)).await;
+    world.drive_to(workflow, ProvisionStep::CreateInstance.name(), Fault::BeforeWrite).await;
+    let cancelled = world.cancel(workflow).await.unwrap();
+    assert_eq!((cancelled.kind.as_str(), cancelled.state), ("copy_database", State::Cancelled));
+    assert_eq!(world.status(copy).await.status, databases::Status::Failure);
+    let tx = world.ctx.app.store.begin().await.unwrap();
+    operations::retry(&tx, &world.actor, world.ctx.app.clock.now(), workflow).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    assert_eq!(world.status(copy).await.status, databases::Status::Ready);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_backup_without_its_wal_is_not_completed() {
+    let world = World::new().await;
+    let (_, database, instance) = world.ready().await;
+    let (backup, workflow) = world.begin_backup(database).await;
+    // The worker dies when the files are there, and the WAL that belongs to them is lost.
+    world.drive_to(workflow, BackUpStep::CopyFiles.name(), Fault::BeforeWrite).await;
+    world.engine.lose_wal_of_backups(instance);
+    let made = world.engine.count(Verb::BackUp);
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    assert_eq!(world.engine.count(Verb::BackUp), made + 1, "another one was made");
+    assert_eq!(
+        (world.backup(database, backup).await.state, world.count("backups").await),
+        (backups::State::Completed, 1)
+    );
+    let trial = world.begin_trial(database, backup).await;
+    assert_eq!(world.runner().drive(trial).await.unwrap(), Some(State::Succeeded));
+
+    world.engine.lose_wal_of_backups(instance);
+    let trial = world.begin_trial(database, backup).await;
+    assert_eq!(world.runner().drive(trial).await.unwrap(), Some(State::Failed), "and a trial finds such a one");
+    world.back_up(database).await;
+    assert_eq!(world.count("backups").await, 1, "what cannot be restored is not listed");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_a_deleted_database_has_is_kept_as_long_as_was_said() {
+    let day = SignedDuration::from_hours(24);
+    let world = World::with(10, day * 30).await;
+    let (project, database, instance) = world.ready().await;
+    world.back_up(database).await;
+    let delete = world.delete(&project, database).await;
+    assert_eq!(world.runner().drive(delete).await.unwrap(), Some(State::Succeeded));
+    let app = &world.ctx.app;
+    let outlived = async |days: i32| {
+        let session = app.store.session().await.unwrap();
+        let found = backups::outlived(&session, &app.keyring, app.clock.now() + day * days).await.unwrap();
+        found.into_iter().map(|vault| vault.instance).collect::<Vec<_>>()
+    };
+    // Every moment is restorable for seven days only; what was deleted, for thirty.
+    assert_eq!(outlived(8).await, []);
+    assert_eq!(outlived(29).await, []);
+    assert_eq!(outlived(31).await, [instance]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn active_databases_are_due_for_a_trial_in_turn() {
+    let world = World::new().await;
+    let mut all = Vec::new();
+    for _ in 0..2 {
+        let (_, database, _) = world.ready().await;
+        all.push((database, world.back_up(database).await));
+    }
+    let (app, week) = (&world.ctx.app, SignedDuration::from_hours(24 * 7));
+    let due = async |later: SignedDuration| {
+        let session = app.store.session().await.unwrap();
+        backups::due_for_trial(&session, app.clock.now() + later - week).await.unwrap()
+    };
+    assert_eq!(due(SignedDuration::ZERO).await, Some(all[0]));
+    let trial = world.begin_trial(all[0].0, all[0].1).await;
+    assert_eq!(due(SignedDuration::ZERO).await, None, "one at a time");
+    assert_eq!(world.runner().drive(trial).await.unwrap(), Some(State::Succeeded));
+    assert_eq!(due(SignedDuration::ZERO).await, Some(all[1]));
+    world.damage(all[1].0, all[1].1).await;
+    let trial = world.begin_trial(all[1].0, all[1].1).await;
+    assert_eq!(world.runner().drive(trial).await.unwrap(), Some(State::Failed));
+    assert_eq!(due(SignedDuration::ZERO).await, None, "none is tried again at once");
+    assert_eq!(due(week * 2).await, None, "nobody has used them since");
+    let newer = world.back_up(all[0].0).await;
+    // A backup is told from another one by the second that it began in.
+    let session = app.store.session().await.unwrap();
+    let earlier = "UPDATE vaults SET tried_at = tried_at - interval '1 hour' WHERE database_id = $1";
+    session.execute(earlier, &[&all[0].0.uuid()]).await.unwrap();
+    drop(session);
+    assert_eq!(due(SignedDuration::ZERO).await, None, "it was tried lately");
+    assert_eq!(due(week * 2).await, Some((all[0].0, newer)));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_shorter_retention_moves_the_window_and_removes_what_is_too_old() {
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+    let clock = Clock::manual(Clock::system().now() - DAY * 12);
+    let world = World::on(FakeEngine::with_clock(clock.clone()).unwrap(), 10, SignedDuration::ZERO).await;
+    let (project, database, workflow) = world.create().await;
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    let (app, instances) = (&world.ctx.app, &world.ctx.instances);
+    let workspace = world.actor.workspace();
+    let keep = async |of_workspace: Option<i32>, of_project: Option<i32>| {
+        let tx = app.store.begin().await.unwrap();
+        let change = WorkspaceChange { backup_retention_days: Some(of_workspace), ..WorkspaceChange::default() };
+        workspaces::update(&tx, &world.actor, app.clock.now(), workspace, &change).await.unwrap();
+        let change = ProjectChange { backup_retention_days: Some(of_project), ..ProjectChange::default() };
+        projects::update(&tx, &world.actor, app.clock.now(), project.id, &change).await.unwrap();
+        tx.commit().await.unwrap();
+        backups::retention_days(&app.store.session().await.unwrap(), project.id).await.unwrap()
+    };
+    assert_eq!(keep(Some(30), None).await, 30);
+    // A full backup each four days; the last one is four days old.
+    for _ in 0..3 {
+        let tx = app.store.begin().await.unwrap();
+        let full = Some(backups::Kind::Full);
+        let (_, workflow) =
+            backups::create(&tx, &world.actor, app.clock.now(), &app.keyring, database, full).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+        clock.advance(DAY * 4);
+    }
+    let listed = async || {
+        let session = app.store.session().await.unwrap();
+        let found = backups::list(&session, &world.actor, database, 100).await.unwrap().0;
+        let mut ends: Vec<_> = found.iter().map(|backup| backup.completed_at.unwrap()).collect();
+        ends.sort();
+        let window = backups::window(&session, database, app.clock.now()).await.unwrap();
+        assert_eq!(window.earliest(), ends.first().copied(), "the window begins with the oldest backup");
+        ends
+    };
+    let instance = databases::plan(&app.store.session().await.unwrap(), database).await.unwrap().unwrap().instance;
+    let vault = backups::vault(&app.store.session().await.unwrap(), &app.keyring, instance.unwrap()).await.unwrap();
+    let vault = engine::backups::Vault { instance: instance.unwrap(), key: vault.unwrap().key };
+    let look_after = async |left: usize| {
+        let never = Schedule { first: SignedDuration::ZERO, every: SignedDuration::ZERO };
+        let reached = eventually("old backups to go", async || (listed().await.len() == left).then_some(()));
+        tokio::select! {
+            () = retention::retain(world.ctx.clone(), never) => unreachable!("it goes on"),
+            () = reached => {}
+        }
+        assert_eq!(instances.backups(&vault).await.unwrap().len(), left, "the vault holds what is listed");
+    };
+    let all = listed().await;
+    assert_eq!(all.len(), 3);
+    // What reaches back to the first moment that is wanted stays.
+    assert_eq!(keep(None, None).await, backups::RETENTION_DAYS);
+    look_after(2).await;
+    assert_eq!(listed().await, all[1..]);
+    // The project's word counts before the workspace's.
+    assert_eq!(keep(Some(3), Some(7)).await, 7);
+    assert_eq!(keep(Some(3), None).await, 3);
+    look_after(1).await;
+    assert_eq!(listed().await, all[2..]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn recoveries_survive_a_failure_at_every_step() {
+    let world = World::new().await;
+    let (project, database, workflow) = world.create().await;
+    world.runner().drive(workflow).await.unwrap();
+    world.back_up(database).await;
+    for step in RecoverStep::ALL.iter().map(|step| step.name()) {
+        for fault in FAULTS {
+            let runner = world.runner().with_faults(once(RECOVER.name, step, fault));
+            world.lose_machine().await;
+            assert_eq!(world.status(database).await.status, databases::Status::Recovering);
+            let workflow = world.open_workflow(database).await;
+            assert_eq!(runner.drive(workflow).await.unwrap(), Some(State::Succeeded), "{step} {fault:?}");
+            assert_eq!(world.status(database).await.status, databases::Status::Ready, "{step} {fault:?}");
+            assert_eq!((world.instance_count().await, world.count("restores").await), (1, 0));
+            // The machine may be lost again before the first backup of the new era.
+            if fault != Fault::After {
+                let first = world.open_workflow(database).await;
+                assert_eq!(runner.drive(first).await.unwrap(), Some(State::Succeeded), "{step} {fault:?}");
+            }
+        }
+    }
+    let workflow = world.delete(&project, database).await;
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
     for table in ["databases", "vaults", "backups", "restores"] {
         assert_eq!(world.count(table).await, 0, "{table}");
     }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_was_under_way_when_the_machine_was_lost_is_settled() {
+    let world = World::new().await;
+    let runner = world.runner();
+    let (store, clock) = (&world.ctx.app.store, &world.ctx.app.clock);
+    let made = async || {
+        let (project, database, workflow) = world.create().await;
+        runner.drive(workflow).await.unwrap();
+        (project, database)
+    };
+    let (_, unfinished, provision) = world.create().await;
+    world.set("step = 'prove_ready'").await;
+    let (_, without_backup) = made().await;
+    let (going, deleted) = made().await;
+    let delete = world.delete(&going, deleted).await;
+    let (_, restored) = made().await;
+    let backup = world.back_up(restored).await;
+    let tx = store.begin().await.unwrap();
+    let source = Source::Backup { database: restored, backup, to: None };
+    let (_, restore) = restores::start_in_place(&tx, &world.actor, clock.now(), restored, &source).await.unwrap();
+    tx.commit().await.unwrap();
+    let session = store.session().await.unwrap();
+    // Its instance was there, and went with the machine.
+    session.execute("UPDATE workflows SET step = 'take_over' WHERE id = $1", &[&restore.uuid()]).await.unwrap();
+    let (_, backed_up) = made().await;
+    let tx = store.begin().await.unwrap();
+    let keyring = &world.ctx.app.keyring;
+    let (_, backup) = backups::create(&tx, &world.actor, clock.now(), keyring, backed_up, None).await.unwrap();
+    tx.commit().await.unwrap();
+
+    world.lose_machine().await;
+    // Twice is as good as once.
+    world.lose_machine().await;
+    assert_eq!(runner.drive(backup).await.unwrap(), Some(State::Failed));
+    assert_eq!(runner.drive(provision).await.unwrap(), Some(State::Succeeded));
+    assert_eq!(world.status(unfinished).await.status, databases::Status::Ready);
+    assert_eq!(runner.drive(delete).await.unwrap(), Some(State::Succeeded));
+    assert!(databases::plan(&session, deleted).await.unwrap().is_none());
+    assert_eq!(runner.drive(restore).await.unwrap(), Some(State::Succeeded));
+    assert_eq!(world.status(restored).await.status, databases::Status::Ready);
+    for database in [without_backup, backed_up] {
+        let recovery = world.open_workflow(database).await;
+        assert_eq!(runner.drive(recovery).await.unwrap(), Some(State::Failed));
+        let failed = world.status(database).await;
+        assert_eq!(failed.status, databases::Status::Failure);
+        assert!(failed.status_reason.unwrap().contains("lost before its first backup"));
+    }
+    assert_eq!((world.count("restores").await, world.instance_count().await), (0, 2));
+    drop(session);
     world.end().await;
 }
 
@@ -371,7 +949,7 @@ async fn a_provision_that_cannot_succeed_says_why_and_can_be_deleted() {
 
 #[tokio::test]
 async fn a_provision_that_waits_for_room_or_programs_has_no_deadline_and_says_so() {
-    let world = World::with_room_for(1).await;
+    let world = World::with(1, SignedDuration::ZERO).await;
     let (_, first, workflow) = world.create().await;
     assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
     let session = world.ctx.app.store.session().await.unwrap();

@@ -7,24 +7,16 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 
-import { chromium, type Browser, type Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 
+import { check, launch, type Look, open, root } from "./browser.js";
 import { done, required } from "./program.js";
 
-const root = required("HOWDAH_URL");
 const workspace = root + required("HOWDAH_WORKSPACE");
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-
-const installed = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-const executablePath = process.env["CHROMIUM"] ?? installed.find((path) => existsSync(path));
-assert(executablePath, `no browser at ${installed.join(", ")}; script/bootstrap --test installs one`);
 
 await done("the console's pages of the resources", async () => {
-  const quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"];
-  const browser = await chromium.launch({ executablePath, args: [...quiet, "--disable-gpu", "--no-first-run"] });
+  const browser = await launch();
   try {
     const owner = await open(browser, required("HOWDAH_OWNER"));
     const { string, project, database } = await makeProject(owner.page);
@@ -39,33 +31,6 @@ await done("the console's pages of the resources", async () => {
     await browser.close();
   }
 });
-
-type Opened = { page: Page; complaints: string[] };
-type Look = { width?: number; colorScheme?: "light" | "dark"; javaScriptEnabled?: boolean };
-
-/** A browser of somebody who has signed in. Collects what nobody wants to see: errors, and requests to elsewhere. */
-async function open(browser: Browser, cookie: string, look: Look = {}): Promise<Opened> {
-  const { width = 1280, colorScheme = "light", javaScriptEnabled = true } = look;
-  const context = await browser.newContext({
-    viewport: { width, height: 900 },
-    colorScheme,
-    javaScriptEnabled,
-    permissions: ["clipboard-read", "clipboard-write"],
-  });
-  await context.addCookies([{ name: "howdah_session", value: cookie, url: root, httpOnly: true, sameSite: "Lax" }]);
-  const page = await context.newPage();
-  const complaints: string[] = [];
-  page.on("console", (message) => {
-    // What a form that does not fit is answered with is meant.
-    const isMeant = message.text().includes("the server responded with a status of 422");
-    if (!isMeant && ["error", "warning"].includes(message.type())) complaints.push(`${page.url()}: ${message.text()}`);
-  });
-  page.on("pageerror", (error) => complaints.push(error.message));
-  context.on("request", (request) => {
-    if (!request.url().startsWith(`${root}/`) && !request.url().startsWith("data:")) complaints.push(request.url());
-  });
-  return { page, complaints };
-}
 
 function psql(string: string, sql: string): string {
   return execFileSync("psql", ["-X", "-A", "-t", "-q", "-d", string, "-c", sql], { encoding: "utf8" }).trim();
@@ -223,18 +188,6 @@ async function lookAtAll(browser: Browser, project: string, database: string): P
     await page.context().close();
   }
   return [...pages, ...forms];
-}
-
-async function check(page: Page, what: string): Promise<void> {
-  const beyond = await page.evaluate("document.documentElement.scrollWidth - window.innerWidth");
-  assert(Number(beyond) <= 0, `${what} is ${beyond} pixels wider than the window`);
-  // Evaluated by the debugger, which the page's policy does not concern.
-  await page.evaluate(axe);
-  const found = await page.evaluate("axe.run(document, { resultTypes: ['violations'] })");
-  const { violations } = found as { violations: { id: string; impact: string; nodes: { html: string }[] }[] };
-  const serious = violations.filter((one) => ["serious", "critical"].includes(one.impact));
-  const told = serious.map((one) => `${one.id}: ${one.nodes.map((node) => node.html).join(" ")}`);
-  assert.deepEqual(told, [], what);
 }
 
 /** A viewer: sees the pages, is offered no change, and is refused the pages that lead to one. */

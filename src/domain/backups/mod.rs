@@ -10,7 +10,7 @@ mod window;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-pub use window::{Era, Window};
+pub use window::{Era, Loss, Span, Window};
 
 use crate::auth::Principal;
 use crate::base::error::{Error, Result};
@@ -21,7 +21,10 @@ use crate::base::store::{Session, Tx};
 use crate::domain::audit::{self, Change, Resource};
 use crate::domain::databases::{self, Database, Status};
 use crate::domain::operations;
-use crate::queue;
+use crate::queue::{self, Reason};
+
+/// The longest that backups can be kept, in days.
+pub const LONGEST_RETENTION: i32 = 365;
 
 /// Makes a backup of a database.
 pub const BACK_UP: queue::Kind = queue::Kind { name: "back_up_database", first_step: "copy_files" };
@@ -31,7 +34,7 @@ pub const VERIFY: queue::Kind = queue::Kind { name: "verify_backup", first_step:
 /// How long every moment stays restorable, when nobody says.
 pub const RETENTION_DAYS: i32 = 7;
 /// A full backup at least every so often.
-const FULL_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
+pub const FULL_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// How much a backup holds by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +120,29 @@ pub struct Backup {
     pub failure_reason: Option<String>,
     /// When it was last restored for a trial and found whole.
     pub verified_at: Option<Timestamp>,
-    /// How fast that was.
+    /// How fast that was, in bytes a second.
     pub restore_bytes_per_second: Option<i64>,
+    /// How many tables and indexes were read then.
+    pub verified_relations: Option<i64>,
+    /// Why the last trial failed, unless it went well.
+    pub verification_failure: Option<String>,
+}
+
+/// A restore of a backup for a trial, as its workflow sees it.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The backup.
+    pub backup: BackupId,
+    /// The database that it is of.
+    pub database: DatabaseId,
+    /// The instance that it is restored into, which nobody is routed to.
+    pub instance: InstanceId,
+    /// How fast the restore was, in bytes a second, once it is done.
+    pub bytes_per_second: Option<i64>,
+    /// How many tables and indexes were found whole, once they are.
+    pub relations: Option<i64>,
+    /// Why it has failed, when it has.
+    pub failure: Option<Reason>,
 }
 
 /// A backup as the vault holds it.
@@ -155,8 +179,19 @@ pub struct ArchiveState {
     pub archived_until: Option<Timestamp>,
     /// Since when nothing could be archived.
     pub failing_since: Option<Timestamp>,
-    /// When WAL was lost last.
-    pub gap_at: Option<Timestamp>,
+    /// Why, for whoever has the database.
+    pub failing_reason: Option<String>,
+    /// What was lost.
+    pub lost: Vec<Loss>,
+}
+
+/// How what a database writes gets into its vault.
+#[derive(Clone, Debug)]
+pub struct Archiving {
+    /// Since when it does not; `None`: it does.
+    pub failing_since: Option<Timestamp>,
+    /// Why it does not.
+    pub reason: Option<String>,
 }
 
 /// A database that is due for a backup.
@@ -189,6 +224,26 @@ pub async fn list(
 /// The moments that a database can be restored to.
 pub async fn window(session: &Session, database: DatabaseId, now: Timestamp) -> Result<Window> {
     Ok(Window::of(store::eras(session, database).await?, now))
+}
+
+/// How the archiving of a database goes; `None`: nothing of it was backed up yet.
+pub async fn archiving(session: &Session, database: DatabaseId) -> Result<Option<Archiving>> {
+    store::archiving(session, database).await
+}
+
+/// Reads for how many days somebody wants backups to be kept; `Some(None)` is for whoever is above to
+/// say, and `None` says nothing.
+///
+/// # Errors
+/// [`Error::Invalid`] for no days at all, and for more than [`LONGEST_RETENTION`].
+pub fn parse_retention(days: Option<Option<i32>>) -> Result<Option<Option<i32>>> {
+    match days {
+        None | Some(None | Some(1..=LONGEST_RETENTION)) => Ok(days),
+        Some(Some(days)) => Err(Error::invalid(
+            format!("backupRetentionDays: {days} is out of range"),
+            format!("Give a number of days from 1 to {LONGEST_RETENTION}."),
+        )),
+    }
 }
 
 /// For how many days every moment of a project's databases stays restorable.
@@ -356,7 +411,7 @@ pub async fn record_archive(session: &Session, instance: InstanceId, state: &Arc
 /// Records that what an instance committed last could not be brought into its vault, so that the vault
 /// ends where archiving did.
 pub async fn record_lost_end(tx: &Tx, instance: InstanceId, now: Timestamp) -> Result<()> {
-    let state = ArchiveState { archived_until: None, failing_since: Some(now), gap_at: None };
+    let state = ArchiveState { failing_since: Some(now), ..ArchiveState::default() };
     store::record_archive(tx, instance, &state).await
 }
 
@@ -381,14 +436,104 @@ pub async fn due(session: &Session, now: Timestamp, first: SignedDuration, every
     store::due(session, now - first, now - every, now - FULL_EVERY).await
 }
 
-/// The newest completed backup that was tried longest ago, or never, of an active database.
+/// The newest completed backup of the active database that was tried longest ago, or never; none when no
+/// database was tried last before `before`, or a trial is under way. Active is a database that was backed up
+/// since its last trial: one that nobody uses is not.
 pub async fn due_for_trial(session: &Session, before: Timestamp) -> Result<Option<(DatabaseId, BackupId)>> {
     store::due_for_trial(session, before).await
 }
 
-/// A trial restore has found the backup whole.
-pub async fn mark_verified(tx: &Tx, id: BackupId, now: Timestamp, bytes_per_second: Option<i64>) -> Result<()> {
-    store::mark_verified(tx, id, now, bytes_per_second).await
+/// Starts a trial of a backup that nobody asked for. Answers its operation; `None` when one is under way, or
+/// the backup is not there any more.
+pub async fn start_trial(
+    tx: &Tx,
+    now: Timestamp,
+    database: DatabaseId,
+    backup: BackupId,
+) -> Result<Option<WorkflowId>> {
+    // Who starts another trial of the same backup waits here.
+    if !store::mark_tried(tx, database, backup, now).await? || store::trial(tx, backup).await?.is_some() {
+        return Ok(None);
+    }
+    store::insert_trial(tx, backup, database, InstanceId::generate(now)).await?;
+    operations::start_beside(tx, now, VERIFY, database, backup.uuid()).await.map(Some)
+}
+
+/// Starts a trial of a backup that somebody asked for.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller has no such database, or that has no such backup;
+/// [`Error::Conflict`] when the backup is not complete, or a trial of it is under way.
+pub async fn verify(
+    tx: &Tx,
+    actor: &Principal,
+    now: Timestamp,
+    database: DatabaseId,
+    id: BackupId,
+) -> Result<(Backup, WorkflowId)> {
+    let of = databases::get(tx, actor, database).await?;
+    actor.may_change()?;
+    let backup = find(tx, database, id).await?.ok_or_else(|| Error::not_found("backup", id))?;
+    if backup.state != State::Completed {
+        return Err(Error::conflict(
+            format!("the backup {id} is {}", backup.state.as_str()),
+            "Only a completed backup can be verified; GET the database's backups to see which are.",
+        ));
+    }
+    let operation = start_trial(tx, now, database, id).await?.ok_or_else(|| {
+        Error::conflict(
+            format!("the backup {id} is being verified"),
+            "Wait until that has ended; GET the database's operations to see how it stands.",
+        )
+    })?;
+    let change = Change {
+        action: "verify_backup",
+        resource: Resource { kind: "backup".into(), id: id.to_string(), name: None },
+        project: Some(of.project),
+        before: None,
+        after: Some(serde_json::json!({"databaseId": database.to_string()})),
+    };
+    audit::record(tx, actor, now, change).await?;
+    Ok((backup, operation))
+}
+
+/// The trial under way of a backup, if there is one.
+pub async fn trial(session: &Session, backup: BackupId) -> Result<Option<Trial>> {
+    store::trial(session, backup).await
+}
+
+/// The trial's restore is done, that fast.
+pub async fn record_speed(tx: &Tx, backup: BackupId, bytes_per_second: i64) -> Result<()> {
+    store::record_speed(tx, backup, bytes_per_second).await
+}
+
+/// The trial has found so many tables and indexes whole.
+pub async fn record_relations(tx: &Tx, backup: BackupId, relations: i64) -> Result<()> {
+    store::record_relations(tx, backup, relations).await
+}
+
+/// Records that a trial has failed, before its instance is removed.
+pub async fn record_trial_failure(tx: &Tx, backup: BackupId, reason: &Reason) -> Result<()> {
+    store::record_trial_failure(tx, backup, reason).await
+}
+
+/// Ends a trial whose instance is gone: the backup says how it went, if it is still there.
+pub async fn finish_trial(tx: &Tx, now: Timestamp, trial: &Trial) -> Result<()> {
+    match &trial.failure {
+        Some(reason) => store::mark_suspect(tx, trial.backup, reason.explanation()).await?,
+        None => store::mark_verified(tx, trial, now).await?,
+    }
+    store::remove_trial(tx, trial.backup).await
+}
+
+/// Forgets a trial that has become pointless, and whose instance is gone.
+pub async fn forget_trial(tx: &Tx, backup: BackupId) -> Result<()> {
+    store::remove_trial(tx, backup).await
+}
+
+/// The instances of trials: of a database, or all.
+pub async fn trial_instances(session: &Session, database: Option<DatabaseId>) -> Result<Vec<InstanceId>> {
+    store::trial_instances(session, database).await
 }
 
 /// Closed vaults whose every moment is older than the retention of their database, and the vaults of

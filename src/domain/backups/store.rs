@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{ArchiveState, Backup, Due, Era, Held, Kind, SealedVault, State, Vault};
+use super::{ArchiveState, Archiving, Backup, Due, Era, Held, Kind, Loss, SealedVault, State, Trial, Vault};
 use crate::base::error::{Error, Result};
 use crate::base::id::{BackupId, DatabaseId, InstanceId, ProjectId};
 use crate::base::store::{Session, Tx};
+use crate::queue::Reason;
 
 const SELECT: &str = "SELECT b.id,
         b.database_id,
@@ -20,7 +21,9 @@ const SELECT: &str = "SELECT b.id,
         b.size,
         b.failure_reason,
         b.verified_at,
-        b.restore_bytes_per_second
+        b.restore_bytes_per_second,
+        b.verified_relations,
+        b.verification_failure
    FROM backups b";
 
 const VAULT: &str = "SELECT v.instance_id, v.database_id, v.sealed_key, v.closed_at IS NULL AS open FROM vaults v";
@@ -56,7 +59,7 @@ pub(super) async fn newest(session: &Session, instance: InstanceId) -> Result<Op
 pub(super) async fn eras(session: &Session, database: DatabaseId) -> Result<Vec<Era>> {
     let vaults = session
         .prepare_cached(
-            "SELECT instance_id, closed_at, archived_until, failing_since IS NOT NULL AS failing, gap_at
+            "SELECT instance_id, closed_at, archived_until, failing_since IS NOT NULL AS failing
                FROM vaults
               WHERE database_id = $1
               ORDER BY opened_at, instance_id",
@@ -67,6 +70,20 @@ pub(super) async fn eras(session: &Session, database: DatabaseId) -> Result<Vec<
             "{SELECT} WHERE b.database_id = $1 AND b.state = 'completed' ORDER BY b.completed_at, b.id"
         ))
         .await?;
+    let losses = session
+        .prepare_cached(
+            "SELECT g.instance_id, g.lost_from, g.lost_until
+               FROM archive_gaps g
+               JOIN vaults v ON v.instance_id = g.instance_id
+              WHERE v.database_id = $1
+              ORDER BY g.lost_until",
+        )
+        .await?;
+    let losses = session.query(&losses, &[&database.uuid()]).await?;
+    let lost = |instance: Uuid| {
+        let own = losses.iter().filter(|row| row.get::<_, Uuid>("instance_id") == instance);
+        own.map(|row| Loss { from: row.get("lost_from"), until: row.get("lost_until") }).collect()
+    };
     let found: Vec<Backup> =
         session.query(&backups, &[&database.uuid()]).await?.iter().map(read).collect::<Result<_>>()?;
     let rows = session.query(&vaults, &[&database.uuid()]).await?;
@@ -80,7 +97,7 @@ pub(super) async fn eras(session: &Session, database: DatabaseId) -> Result<Vec<
                 closed_at: row.get("closed_at"),
                 archived_until: row.get("archived_until"),
                 failing: row.get("failing"),
-                gap_at: row.get("gap_at"),
+                lost: lost(instance.uuid()),
             }
         })
         .collect())
@@ -223,16 +240,99 @@ pub(super) async fn insert_held(tx: &Tx, id: BackupId, vault: &Vault, held: &Hel
     Ok(())
 }
 
-pub(super) async fn mark_verified(tx: &Tx, id: BackupId, now: Timestamp, bytes_per_second: Option<i64>) -> Result<()> {
+pub(super) async fn mark_verified(tx: &Tx, trial: &Trial, now: Timestamp) -> Result<()> {
     let statement = tx
         .prepare_cached(
             "UPDATE backups
-                SET verified_at = $2, restore_bytes_per_second = coalesce($3, restore_bytes_per_second)
+                SET verified_at = $2,
+                    restore_bytes_per_second = $3,
+                    verified_relations = $4,
+                    verification_failure = NULL
               WHERE id = $1",
         )
         .await?;
-    tx.execute(&statement, &[&id.uuid(), &now, &bytes_per_second]).await?;
+    tx.execute(&statement, &[&trial.backup.uuid(), &now, &trial.bytes_per_second, &trial.relations]).await?;
     Ok(())
+}
+
+pub(super) async fn mark_suspect(tx: &Tx, id: BackupId, reason: &str) -> Result<()> {
+    let statement = tx.prepare_cached("UPDATE backups SET verification_failure = $2 WHERE id = $1").await?;
+    tx.execute(&statement, &[&id.uuid(), &reason]).await?;
+    Ok(())
+}
+
+/// False when there is no such completed backup of the database.
+pub(super) async fn mark_tried(tx: &Tx, database: DatabaseId, backup: BackupId, now: Timestamp) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE vaults v
+                SET tried_at = $3
+               FROM backups b
+              WHERE b.id = $2 AND b.database_id = $1 AND b.state = 'completed' AND v.instance_id = b.instance_id",
+        )
+        .await?;
+    Ok(tx.execute(&statement, &[&database.uuid(), &backup.uuid(), &now]).await? == 1)
+}
+
+pub(super) async fn insert_trial(tx: &Tx, backup: BackupId, database: DatabaseId, instance: InstanceId) -> Result<()> {
+    let statement =
+        tx.prepare_cached("INSERT INTO trials (backup_id, database_id, instance_id) VALUES ($1, $2, $3)").await?;
+    tx.execute(&statement, &[&backup.uuid(), &database.uuid(), &instance.uuid()]).await?;
+    Ok(())
+}
+
+pub(super) async fn trial(session: &Session, backup: BackupId) -> Result<Option<Trial>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT backup_id, database_id, instance_id, bytes_per_second, relations, failure_cause, failure_reason
+               FROM trials
+              WHERE backup_id = $1",
+        )
+        .await?;
+    let row = session.query_opt(&statement, &[&backup.uuid()]).await?;
+    Ok(row.map(|row| Trial {
+        backup: row.get::<_, Uuid>("backup_id").into(),
+        database: row.get::<_, Uuid>("database_id").into(),
+        instance: row.get::<_, Uuid>("instance_id").into(),
+        bytes_per_second: row.get("bytes_per_second"),
+        relations: row.get("relations"),
+        failure: row
+            .get::<_, Option<String>>("failure_cause")
+            .zip(row.get::<_, Option<String>>("failure_reason"))
+            .map(|(cause, reason)| Reason::new(cause, reason)),
+    }))
+}
+
+pub(super) async fn record_speed(tx: &Tx, backup: BackupId, bytes_per_second: i64) -> Result<()> {
+    let statement = tx.prepare_cached("UPDATE trials SET bytes_per_second = $2 WHERE backup_id = $1").await?;
+    tx.execute(&statement, &[&backup.uuid(), &bytes_per_second]).await?;
+    Ok(())
+}
+
+pub(super) async fn record_relations(tx: &Tx, backup: BackupId, relations: i64) -> Result<()> {
+    let statement = tx.prepare_cached("UPDATE trials SET relations = $2 WHERE backup_id = $1").await?;
+    tx.execute(&statement, &[&backup.uuid(), &relations]).await?;
+    Ok(())
+}
+
+pub(super) async fn record_trial_failure(tx: &Tx, backup: BackupId, reason: &Reason) -> Result<()> {
+    let statement =
+        tx.prepare_cached("UPDATE trials SET failure_cause = $2, failure_reason = $3 WHERE backup_id = $1").await?;
+    tx.execute(&statement, &[&backup.uuid(), &reason.to_string(), &reason.explanation()]).await?;
+    Ok(())
+}
+
+pub(super) async fn remove_trial(tx: &Tx, backup: BackupId) -> Result<()> {
+    let statement = tx.prepare_cached("DELETE FROM trials WHERE backup_id = $1").await?;
+    tx.execute(&statement, &[&backup.uuid()]).await?;
+    Ok(())
+}
+
+pub(super) async fn trial_instances(session: &Session, database: Option<DatabaseId>) -> Result<Vec<InstanceId>> {
+    let statement =
+        session.prepare_cached("SELECT instance_id FROM trials WHERE $1::uuid IS NULL OR database_id = $1").await?;
+    let rows = session.query(&statement, &[&database.map(|id| id.uuid())]).await?;
+    Ok(rows.iter().map(|row| row.get::<_, Uuid>("instance_id").into()).collect())
 }
 
 /// Nothing happens when the instance has one.
@@ -273,14 +373,43 @@ pub(super) async fn record_archive(session: &Session, instance: InstanceId, stat
             "UPDATE vaults
                 SET archived_until = greatest(archived_until, $2),
                     failing_since = $3,
-                    gap_at = greatest(gap_at, $4)
+                    failing_reason = $4,
+                    gap_at = greatest(gap_at, $5)
               WHERE instance_id = $1",
         )
         .await?;
-    session
-        .execute(&statement, &[&instance.uuid(), &state.archived_until, &state.failing_since, &state.gap_at])
-        .await?;
+    let gap_at = state.lost.iter().map(|loss| loss.until).max();
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+        [&instance.uuid(), &state.archived_until, &state.failing_since, &state.failing_reason, &gap_at];
+    if gap_at.is_some() {
+        let lose = session
+            .prepare_cached(
+                "INSERT INTO archive_gaps (instance_id, lost_from, lost_until)
+                 SELECT v.instance_id, lost.since, lost.until
+                   FROM vaults v, unnest($2::timestamptz[], $3::timestamptz[]) AS lost (since, until)
+                  WHERE v.instance_id = $1
+                 ON CONFLICT (instance_id, lost_until) DO NOTHING",
+            )
+            .await?;
+        let (from, until): (Vec<Option<Timestamp>>, Vec<Timestamp>) =
+            state.lost.iter().map(|loss| (loss.from, loss.until)).unzip();
+        session.execute(&lose, &[&instance.uuid(), &from, &until]).await?;
+    }
+    session.execute(&statement, &values).await?;
     Ok(())
+}
+
+pub(super) async fn archiving(session: &Session, database: DatabaseId) -> Result<Option<Archiving>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT v.failing_since, v.failing_reason
+               FROM vaults v
+               JOIN databases d ON d.instance_id = v.instance_id
+              WHERE d.id = $1",
+        )
+        .await?;
+    let row = session.query_opt(&statement, &[&database.uuid()]).await?;
+    Ok(row.map(|row| Archiving { failing_since: row.get("failing_since"), reason: row.get("failing_reason") }))
 }
 
 pub(super) async fn archived_until(session: &Session, instance: InstanceId) -> Result<Option<Timestamp>> {
@@ -360,19 +489,17 @@ pub(super) async fn due_for_trial(session: &Session, before: Timestamp) -> Resul
         .prepare_cached(
             "SELECT d.id AS database_id, b.id AS backup_id
                FROM databases d
-               JOIN LATERAL (SELECT b.id, b.verified_at
+               JOIN vaults v ON v.instance_id = d.instance_id
+               JOIN LATERAL (SELECT b.id, b.completed_at
                                FROM backups b
                               WHERE b.instance_id = d.instance_id AND b.state = 'completed'
                               ORDER BY b.completed_at DESC
                               LIMIT 1) b ON true
               WHERE d.status = 'ready'
                 AND d.deleted_at IS NULL
-                AND (b.verified_at IS NULL OR b.verified_at < $1)
-                AND NOT EXISTS (SELECT
-                                  FROM workflows w
-                                 WHERE w.kind = 'verify_backup'
-                                   AND (w.state IN ('waiting', 'running') OR w.subject = b.id AND w.created_at > $1))
-              ORDER BY b.verified_at NULLS FIRST, b.id
+                AND (v.tried_at IS NULL OR v.tried_at < $1 AND b.completed_at > v.tried_at)
+                AND NOT EXISTS (SELECT FROM trials)
+              ORDER BY v.tried_at NULLS FIRST, b.id
               LIMIT 1",
         )
         .await?;
@@ -388,7 +515,7 @@ pub(super) async fn outlived(session: &Session, now: Timestamp, default_days: i3
                JOIN projects p ON p.id = d.project_id
                JOIN workspaces w ON w.id = p.workspace_id
               WHERE (d.forget_at <= $1
-                     OR d.deleted_at IS NULL AND v.closed_at < $1 - make_interval(days => coalesce(p.backup_retention_days,
+                     OR d.deleted_at IS NULL AND d.status <> 'recovering' AND v.closed_at < $1 - make_interval(days => coalesce(p.backup_retention_days,
                                                                           w.backup_retention_days,
                                                                           $2)))
                 AND NOT EXISTS (SELECT
@@ -400,6 +527,7 @@ pub(super) async fn outlived(session: &Session, now: Timestamp, default_days: i3
     Ok(session.query(&statement, &[&now, &default_days]).await?.iter().map(read_vault).collect())
 }
 
+/// What a database is being brought back from is left as it is.
 pub(super) async fn retentions(session: &Session) -> Result<Vec<(Uuid, Option<i32>)>> {
     let statement = session
         .prepare_cached(
@@ -407,7 +535,8 @@ pub(super) async fn retentions(session: &Session) -> Result<Vec<(Uuid, Option<i3
                FROM vaults v
                JOIN databases d ON d.id = v.database_id
                JOIN projects p ON p.id = d.project_id
-               JOIN workspaces w ON w.id = p.workspace_id",
+               JOIN workspaces w ON w.id = p.workspace_id
+              WHERE d.status <> 'recovering' OR d.deleted_at IS NOT NULL",
         )
         .await?;
     let rows = session.query(&statement, &[]).await?;
@@ -438,5 +567,7 @@ fn read(row: &Row) -> Result<Backup> {
         failure_reason: row.get("failure_reason"),
         verified_at: row.get("verified_at"),
         restore_bytes_per_second: row.get("restore_bytes_per_second"),
+        verified_relations: row.get("verified_relations"),
+        verification_failure: row.get("verification_failure"),
     })
 }

@@ -20,15 +20,29 @@ pub struct Era {
     pub archived_until: Option<Timestamp>,
     /// Archiving does not work at the moment.
     pub failing: bool,
-    /// When WAL was lost last.
-    pub gap_at: Option<Timestamp>,
+    /// What was lost, oldest first.
+    pub lost: Vec<Loss>,
+}
+
+/// WAL that could not be archived and was given up. Recovery cannot pass it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Everything that was committed before is in the vault; `None`: not known.
+    pub from: Option<Timestamp>,
+    /// When it was given up.
+    pub until: Timestamp,
+}
+
+/// Moments that can be restored, from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first.
+    pub from: Timestamp,
+    /// The last.
+    pub until: Timestamp,
 }
 
 impl Era {
-    fn earliest(&self) -> Option<Timestamp> {
-        self.usable().filter_map(|backup| backup.completed_at).min()
-    }
-
     /// Until when it reaches. What the archive lacks is brought into it before a restore begins, so
     /// that an era which goes on reaches to now unless its archive is stuck.
     fn latest(&self, now: Timestamp) -> Timestamp {
@@ -39,11 +53,14 @@ impl Era {
         }
     }
 
-    /// Backups that recovery can start from without meeting lost WAL.
-    fn usable(&self) -> impl Iterator<Item = &Backup> {
-        self.backups
-            .iter()
-            .filter(|backup| self.gap_at.is_none_or(|gap| backup.completed_at.is_some_and(|at| at > gap)))
+    /// What recovery can come to from a backup, without meeting lost WAL.
+    fn span(&self, backup: &Backup, now: Timestamp) -> Option<Span> {
+        let from = backup.completed_at?;
+        let until = match self.lost.iter().find(|loss| loss.until >= from) {
+            Some(loss) => loss.from.unwrap_or(from),
+            None => self.latest(now),
+        };
+        Some(Span { from, until: until.max(from) })
     }
 }
 
@@ -62,12 +79,32 @@ impl Window {
 
     /// The earliest moment; `None` when nothing can be restored.
     pub fn earliest(&self) -> Option<Timestamp> {
-        self.eras.iter().filter_map(Era::earliest).min()
+        self.spans().first().map(|span| span.from)
     }
 
     /// The latest moment; `None` when nothing can be restored.
     pub fn latest(&self) -> Option<Timestamp> {
-        self.eras.iter().filter(|era| era.earliest().is_some()).map(|era| era.latest(self.now)).max()
+        self.spans().iter().map(|span| span.until).max()
+    }
+
+    /// All moments that can be restored, oldest first. What lies between two of these was lost, or
+    /// came after a restore in place and before its first backup.
+    pub fn spans(&self) -> Vec<Span> {
+        let mut all: Vec<Span> = self.backups().map(|(_, span)| span).collect();
+        all.sort_by_key(|span| span.from);
+        all.into_iter().fold(Vec::new(), |mut merged, span| {
+            match merged.last_mut().filter(|before| span.from <= before.until) {
+                Some(before) => before.until = before.until.max(span.until),
+                None => merged.push(span),
+            }
+            merged
+        })
+    }
+
+    fn backups(&self) -> impl Iterator<Item = (&Backup, Span)> {
+        self.eras.iter().flat_map(|era| {
+            era.backups.iter().filter_map(|backup| era.span(backup, self.now).map(|span| (backup, span)))
+        })
     }
 
     /// The backup to begin with to get to a moment.
@@ -75,10 +112,8 @@ impl Window {
     /// # Errors
     /// [`Error::Invalid`] that names the window, for a moment outside of it.
     pub fn backup_for(&self, moment: Timestamp) -> Result<&Backup> {
-        let era = self.eras.iter().rev().find(|era| era.earliest().is_some_and(|earliest| earliest <= moment));
-        let era = era.filter(|era| moment <= era.latest(self.now)).ok_or_else(|| self.outside(moment))?;
-        let fits = |backup: &&Backup| backup.completed_at.is_some_and(|at| at <= moment);
-        era.usable().filter(fits).max_by_key(|backup| backup.completed_at).ok_or_else(|| self.outside(moment))
+        let fits = self.backups().filter(|(_, span)| (span.from..=span.until).contains(&moment));
+        fits.max_by_key(|(_, span)| span.from).map(|(backup, _)| backup).ok_or_else(|| self.outside(moment))
     }
 
     /// Whether recovery can go from a backup to a moment.
@@ -86,16 +121,14 @@ impl Window {
     /// # Errors
     /// [`Error::Invalid`] that names what it can be restored to.
     pub fn check(&self, backup: &Backup, moment: Timestamp) -> Result<()> {
-        let era = self.eras.iter().find(|era| era.instance == backup.instance);
-        let latest = era.map(|era| era.latest(self.now));
-        match (backup.completed_at, latest) {
-            (Some(earliest), Some(latest)) if (earliest..=latest).contains(&moment) => Ok(()),
-            (Some(earliest), Some(latest)) => Err(Error::invalid(
+        match self.backups().find(|(known, _)| known.id == backup.id).map(|(_, span)| span) {
+            Some(Span { from, until }) if (from..=until).contains(&moment) => Ok(()),
+            Some(Span { from, until }) => Err(Error::invalid(
                 format!(
                     "targetTime: the backup {} can be restored to moments from {} to {}",
                     backup.id,
-                    format_timestamp(earliest),
-                    format_timestamp(latest)
+                    format_timestamp(from),
+                    format_timestamp(until)
                 ),
                 "Give a moment between these, or leave backupId out of a clone to have a backup chosen.",
             )),
@@ -105,16 +138,16 @@ impl Window {
 
     fn outside(&self, moment: Timestamp) -> Error {
         let moment = format_timestamp(moment);
-        match (self.earliest(), self.latest()) {
-            (Some(earliest), Some(latest)) => Error::invalid(
-                format!(
-                    "targetTime: {moment} cannot be restored: the restorable moments lie between {} and {}",
-                    format_timestamp(earliest),
-                    format_timestamp(latest)
-                ),
-                "Give a moment that lies between these; moments between a restore in place and its first backup are missing.",
+        let between =
+            |span: &Span| format!("between {} and {}", format_timestamp(span.from), format_timestamp(span.until));
+        let spans: Vec<String> = self.spans().iter().map(between).collect();
+        match spans.is_empty() {
+            false => Error::invalid(
+                format!("targetTime: {moment} cannot be restored: the restorable moments lie {}", spans.join(", or ")),
+                "Give a moment that lies between these; moments between a restore in place and its first backup are \
+                 missing, and those whose changes could not be archived.",
             ),
-            _ => Error::invalid(
+            true => Error::invalid(
                 format!("targetTime: {moment} cannot be restored: there is no completed backup"),
                 "Make a backup first: POST /v1/databases/{databaseId}/backups.",
             ),
@@ -148,9 +181,11 @@ mod tests {
             failure_reason: None,
             verified_at: None,
             restore_bytes_per_second: None,
+            verified_relations: None,
+            verification_failure: None,
         };
         let backups = backups.iter().map(backup).collect();
-        Era { instance, backups, closed_at: closed_at.map(at), archived_until: None, failing: false, gap_at: None }
+        Era { instance, backups, closed_at: closed_at.map(at), archived_until: None, failing: false, lost: Vec::new() }
     }
 
     fn chosen(window: &Window, moment: i64) -> Option<String> {
@@ -166,7 +201,8 @@ mod tests {
         }
         for outside in [9, 31, 34, 101] {
             let said = window.backup_for(at(outside)).unwrap_err().to_string();
-            assert!(said.contains("1970-01-01T00:00:10.000Z and 1970-01-01T00:01:40.000Z"), "{said}");
+            assert!(said.contains("between 1970-01-01T00:00:10.000Z and 1970-01-01T00:00:30.000Z"), "{said}");
+            assert!(said.contains("or between 1970-01-01T00:00:35.000Z and 1970-01-01T00:01:40.000Z"), "{said}");
         }
     }
 
@@ -176,10 +212,22 @@ mod tests {
         let window = Window::of(vec![stuck], at(100));
         assert_eq!(window.latest(), Some(at(60)));
         assert!(window.backup_for(at(61)).is_err());
-        let gap = Era { gap_at: Some(at(15)), ..era(1, &[10, 20], None) };
-        let window = Window::of(vec![gap], at(100));
-        assert_eq!(window.earliest(), Some(at(20)));
-        assert!(window.backup_for(at(12)).is_err());
+        let spans = |window: &Window| -> Vec<(i64, i64)> {
+            window.spans().iter().map(|span| (span.from.as_second(), span.until.as_second())).collect()
+        };
+        let lost = |from: Option<i64>| Era {
+            lost: vec![Loss { from: from.map(at), until: at(15) }],
+            ..era(1, &[5, 10, 20], None)
+        };
+        let window = Window::of(vec![lost(Some(12))], at(100));
+        assert_eq!(spans(&window), [(5, 12), (20, 100)]);
+        for (moment, label) in [(7, Some("5")), (12, Some("10")), (13, None), (19, None), (20, Some("20"))] {
+            assert_eq!(chosen(&window, moment).as_deref(), label, "{moment}");
+        }
+        let ten = window.backup_for(at(12)).unwrap().clone();
+        assert!(window.check(&ten, at(13)).is_err());
+        let unknown = Window::of(vec![lost(None)], at(100));
+        assert_eq!(spans(&unknown), [(5, 5), (10, 10), (20, 100)], "the ends of backups can always be restored");
         assert!(Window::of(vec![era(1, &[], None)], at(100)).latest().is_none());
     }
 

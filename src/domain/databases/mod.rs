@@ -26,6 +26,8 @@ use crate::queue;
 
 /// Makes the instance of a new database and proves it.
 pub const PROVISION: queue::Kind = queue::Kind { name: "provision_database", first_step: "create_instance" };
+/// The same for one that is made from a backup or another database: that may take long.
+pub const COPY: queue::Kind = queue::Kind { name: "copy_database", first_step: PROVISION.first_step };
 /// Takes a deleted database's instance away.
 pub const DELETE: queue::Kind = queue::Kind { name: "delete_database", first_step: "keep_backup" };
 
@@ -224,7 +226,8 @@ pub async fn create(
     let name = ConnectionName::parse("Default")?;
     let credential = connections::issue(tx, now, id, &name).await?;
     store::set_default_connection(tx, id, credential.id).await?;
-    let workflow = operations::start(tx, now, PROVISION, id).await?;
+    let kind = if new.source.is_some() { COPY } else { PROVISION };
+    let workflow = operations::start(tx, now, kind, id).await?;
     limits::check_databases(tx, quotas, actor.workspace(), 1).await?;
     let made = get(tx, actor, id).await?;
     audit::record(tx, actor, now, made.change("create_database", None, Some(&made))).await?;

@@ -22,7 +22,7 @@ pub(super) async fn role(session: &Session, workspace: WorkspaceId, user: UserId
 pub(super) async fn workspaces_of(session: &Session, user: UserId) -> Result<Vec<(Workspace, Role)>> {
     let statement = session
         .prepare_cached(
-            "SELECT w.id, w.name, w.created_at, m.role
+            "SELECT w.id, w.name, w.created_at, w.backup_retention_days, m.role
                FROM memberships m
                JOIN workspaces w ON w.id = m.workspace_id
               WHERE m.user_id = $1
@@ -36,6 +36,7 @@ pub(super) async fn workspaces_of(session: &Session, user: UserId) -> Result<Vec
                 id: row.get::<_, Uuid>("id").into(),
                 name: row.get("name"),
                 created_at: row.get("created_at"),
+                backup_retention_days: row.get("backup_retention_days"),
             };
             Ok((workspace, read_role(row)?))
         })
@@ -118,7 +119,7 @@ pub(super) async fn has_another_owner(tx: &Tx, workspace: WorkspaceId, user: Use
 }
 
 const INVITATION: &str = "SELECT i.id, i.email, i.role, i.invited_by, i.created_at, i.expires_at,
-        w.id AS workspace_id, w.name AS workspace_name, w.created_at AS workspace_created_at
+        w.id AS workspace_id, w.name AS workspace_name, w.created_at AS workspace_created_at, w.backup_retention_days
    FROM invitations i
    JOIN workspaces w ON w.id = i.workspace_id";
 
@@ -187,6 +188,7 @@ fn read_invitation(row: &Row) -> Result<Invitation> {
             id: row.get::<_, Uuid>("workspace_id").into(),
             name: row.get("workspace_name"),
             created_at: row.get("workspace_created_at"),
+            backup_retention_days: row.get("backup_retention_days"),
         },
         email: row.get("email"),
         role: read_role(row)?,

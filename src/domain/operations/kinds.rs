@@ -10,6 +10,8 @@ pub struct Kind {
     pub title: &'static str,
     /// The names of its steps, and what they do.
     pub steps: &'static [(&'static str, &'static str)],
+    /// The same of the steps that follow instead of those that are left, when one does not work.
+    pub undoing: &'static [(&'static str, &'static str)],
 }
 
 /// Every kind that there is.
@@ -21,6 +23,16 @@ pub const KINDS: &[Kind] = &[
             ("create_instance", "Make its PostgreSQL server, from a backup where it is restored"),
             ("prove_ready", "Prove that it answers"),
         ],
+        undoing: &[],
+    },
+    Kind {
+        name: "copy_database",
+        title: "Make the database out of another one",
+        steps: &[
+            ("create_instance", "Restore a PostgreSQL server of its own out of the backups"),
+            ("prove_ready", "Prove that it answers"),
+        ],
+        undoing: &[],
     },
     Kind {
         name: "delete_database",
@@ -30,11 +42,23 @@ pub const KINDS: &[Kind] = &[
             ("destroy_instance", "End its PostgreSQL server and remove its files"),
             ("forget", "Forget the rest"),
         ],
+        undoing: &[],
     },
     Kind {
         name: "back_up_database",
         title: "Back up the database",
         steps: &[("copy_files", "Copy the files and the log that belongs to them"), ("record", "Record the backup")],
+        undoing: &[],
+    },
+    Kind {
+        name: "verify_backup",
+        title: "Try a backup",
+        steps: &[
+            ("restore_for_trial", "Restore it where nobody is routed to"),
+            ("check", "Read every table and index"),
+            ("discard", "Throw it away"),
+        ],
+        undoing: &[],
     },
     Kind {
         name: "restore_database",
@@ -45,6 +69,13 @@ pub const KINDS: &[Kind] = &[
             ("prove_ready", "Prove that it answers"),
             ("discard", "Remove what was there before"),
         ],
+        undoing: &[("put_back", "Put what was there before back"), ("discard_restored", "Remove what was restored")],
+    },
+    Kind {
+        name: "recover_database",
+        title: "Bring the database back after its machine was lost",
+        steps: &[("restore_instance", "Restore what was archived last"), ("prove_ready", "Prove that it answers")],
+        undoing: &[],
     },
 ];
 

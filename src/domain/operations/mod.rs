@@ -13,7 +13,7 @@ use crate::base::id::{DatabaseId, ProjectId, WorkflowId};
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Session, Tx};
 use crate::domain::audit::{self, Change, Resource};
-use crate::domain::{backups, databases};
+use crate::domain::{backups, databases, restores};
 use crate::queue;
 pub use crate::queue::State;
 
@@ -21,8 +21,30 @@ pub use crate::queue::State;
 const CALLED_OFF: &str = "its making was cancelled; retry the operation, or delete the database";
 
 const BACKUP_CALLED_OFF: &str = "it was cancelled";
-/// What may be left undone.
-const CANCELLABLE: [queue::Kind; 2] = [databases::PROVISION, backups::BACK_UP];
+
+/// What a cancelled operation leaves undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Undone {
+    /// The making of a database.
+    Database,
+    /// A backup.
+    Backup,
+    /// A restore in place.
+    Restore,
+}
+
+impl Undone {
+    /// `None`: operations of this kind go through, or fail by themselves.
+    fn of(kind: &str) -> Option<Self> {
+        let kinds = [
+            (databases::PROVISION, Self::Database),
+            (databases::COPY, Self::Database),
+            (backups::BACK_UP, Self::Backup),
+            (restores::RESTORE, Self::Restore),
+        ];
+        kinds.into_iter().find(|(known, _)| known.name == kind).map(|(_, undone)| undone)
+    }
+}
 
 /// An operation.
 #[derive(Clone, Debug)]
@@ -61,9 +83,14 @@ pub struct Operation {
 
 impl Operation {
     /// Whether it can be called off now: it has not ended, and what it does may be left undone. A
-    /// delete and a restore in place go through, or fail by themselves.
+    /// restore in place may be as long as the restored instance has not taken over.
     pub fn can_cancel(&self) -> bool {
-        !self.state.has_ended() && CANCELLABLE.iter().any(|kind| kind.name == self.kind)
+        let may_be_left = match Undone::of(&self.kind) {
+            Some(Undone::Database | Undone::Backup) => true,
+            Some(Undone::Restore) => [restores::RESTORE.first_step, restores::TAKE_OVER].contains(&self.step.as_str()),
+            None => false,
+        };
+        may_be_left && !self.state.has_ended()
     }
 
     /// Whether it can be tried again: it failed or was cancelled, and nothing came after it.
@@ -72,7 +99,7 @@ impl Operation {
             State::Failed | State::Cancelled => true,
             State::Waiting | State::Running | State::Succeeded | State::Superseded => false,
         };
-        ended_badly && self.is_current && self.kind == databases::PROVISION.name
+        ended_badly && self.is_current && Undone::of(&self.kind) == Some(Undone::Database)
     }
 }
 
@@ -145,34 +172,50 @@ pub async fn list_of_database(
 }
 
 /// Calls an operation off. A database that was being made stands at `failure` then, to be retried
-/// or deleted; a backup that was being made has failed.
+/// or deleted; a backup that was being made has failed; a database that was being restored is at once
+/// what it was before, and the operation ends when what was restored has been removed.
 ///
 /// # Errors
-/// [`Error::NotFound`] when it is none of the caller's; [`Error::Conflict`] when it has ended or
-/// goes through whatever happens.
+/// [`Error::NotFound`] when it is none of the caller's; [`Error::Conflict`] when it has ended, goes
+/// through whatever happens, or is a restore that has taken over or was called off before.
 pub async fn cancel(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) -> Result<Operation> {
     let before = lock(tx, actor, id).await?;
-    let reason = if before.kind == databases::PROVISION.name { CALLED_OFF } else { BACKUP_CALLED_OFF };
-    let called_off = before.can_cancel() && queue::cancel(tx, id, reason).await?;
+    let undone = Undone::of(&before.kind).filter(|_| before.can_cancel());
+    let called_off = match undone {
+        Some(Undone::Database) => queue::cancel(tx, id, CALLED_OFF).await?,
+        Some(Undone::Backup) => queue::cancel(tx, id, BACKUP_CALLED_OFF).await?,
+        Some(Undone::Restore) => restores::call_off(tx, before.database, id).await?,
+        None => false,
+    };
     if !called_off {
-        let state = before.state.as_str();
-        return Err(match before.state.has_ended() {
-            true => Error::conflict(
-                format!("the operation {id} has ended already ({state})"),
-                "Nothing is left to cancel: look at its database, or delete that.",
-            ),
-            false => Error::conflict(
-                format!("the operation {id} is a {} and cannot be cancelled", before.kind),
-                "Wait for its end: it goes through whatever happens.",
-            ),
-        });
+        return Err(cannot_cancel(&before));
     }
-    if before.kind == databases::PROVISION.name {
-        databases::mark_failed(tx, before.database, CALLED_OFF).await?;
-    } else {
-        backups::mark_failed(tx, before.database, BACKUP_CALLED_OFF).await?;
+    match undone {
+        Some(Undone::Database) => databases::mark_failed(tx, before.database, CALLED_OFF).await?,
+        Some(Undone::Backup) => backups::mark_failed(tx, before.database, BACKUP_CALLED_OFF).await?,
+        Some(Undone::Restore) | None => {}
     }
     changed(tx, actor, now, "cancel_operation", &before).await
+}
+
+fn cannot_cancel(operation: &Operation) -> Error {
+    let Operation { id, kind, step, state, .. } = operation;
+    if state.has_ended() {
+        return Error::conflict(
+            format!("the operation {id} has ended already ({})", state.as_str()),
+            "Nothing is left to cancel: look at its database, or delete that.",
+        );
+    }
+    match Undone::of(kind) {
+        Some(Undone::Restore) => Error::conflict(
+            format!("the operation {id} is a {kind} at the step {step} and can no longer be cancelled"),
+            "Wait for its end: either the restored database has taken over, or it is being put back already.",
+        ),
+        Some(Undone::Database | Undone::Backup) | None => Error::conflict(
+            format!("the operation {id} is a {kind} and cannot be cancelled"),
+            "Wait for its end: it goes through whatever happens.",
+        ),
+    }
 }
 
 /// Tries an operation again that failed or was cancelled. It goes on at the step where it was.

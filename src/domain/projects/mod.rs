@@ -14,9 +14,6 @@ use crate::domain::audit::{self, Change, Resource};
 use crate::domain::limits::{self, Quotas};
 use crate::domain::{branches, databases, operations};
 
-/// The longest retention, in days.
-const LONGEST_RETENTION: i32 = 365;
-
 /// A project.
 #[derive(Clone, Debug)]
 pub struct Project {
@@ -85,8 +82,8 @@ pub struct ProjectChange {
     pub settings: Option<String>,
     /// See [`Project::delete_protection`].
     pub delete_protection: Option<bool>,
-    /// See [`Project::backup_retention_days`].
-    pub backup_retention_days: Option<i32>,
+    /// See [`Project::backup_retention_days`]; the outer `None` leaves it as it is.
+    pub backup_retention_days: Option<Option<i32>>,
 }
 
 /// Which projects to list; those that fit all that is given.
@@ -96,20 +93,6 @@ pub struct Filter {
     pub logical_id: Option<LogicalId>,
     /// Those whose name has this in it, in letters of either case.
     pub name_contains: Option<String>,
-}
-
-/// Checks a retention that somebody wants.
-///
-/// # Errors
-/// [`Error::Invalid`] for no days at all, and for more than a year of them.
-pub fn retention_days(days: i32) -> Result<i32> {
-    match days {
-        1..=LONGEST_RETENTION => Ok(days),
-        _ => Err(Error::invalid(
-            format!("backupRetentionDays: {days} is out of range"),
-            format!("Give a number of days from 1 to {LONGEST_RETENTION}."),
-        )),
-    }
 }
 
 /// Makes a project with its first branch, without databases.

@@ -67,19 +67,20 @@ pub(super) async fn update(tx: &Tx, scope: &Scope, id: ProjectId, change: &Proje
                 SET name = coalesce($4, name),
                     settings = coalesce($5::text::json, settings),
                     delete_protection = coalesce($6, delete_protection),
-                    backup_retention_days = coalesce($7, backup_retention_days)
+                    backup_retention_days = CASE WHEN $7 THEN $8 ELSE backup_retention_days END
               WHERE workspace_id = $1 AND ($2::uuid[] IS NULL OR id = ANY ($2)) AND id = $3 AND deleted_at IS NULL",
         )
         .await?;
     let name = change.name.as_ref().map(ProjectName::as_str);
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] = [
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] = [
         &scope.workspace,
         &scope.projects,
         &id.uuid(),
         &name,
         &change.settings,
         &change.delete_protection,
-        &change.backup_retention_days,
+        &change.backup_retention_days.is_some(),
+        &change.backup_retention_days.flatten(),
     ];
     tx.execute(&statement, &values).await?;
     Ok(())

@@ -16,10 +16,14 @@ use crate::domain::audit::{self, Change, Resource};
 use crate::domain::backups::{self, Backup};
 use crate::domain::databases::{self, Database, Status};
 use crate::domain::{operations, usage};
-use crate::queue;
+use crate::queue::{self, Reason};
 
 /// Brings a database back to what it was, in place.
 pub const RESTORE: queue::Kind = queue::Kind { name: "restore_database", first_step: "restore_instance" };
+/// The step of a restore in place after which the restored instance is the database's.
+pub const TAKE_OVER: &str = "take_over";
+/// The step in which a restore in place that was given up removes what it has restored.
+pub const DISCARD_RESTORED: &str = "discard_restored";
 
 /// What a database is to be made from, or brought back to, as a caller names it.
 #[derive(Clone, Debug)]
@@ -97,6 +101,8 @@ pub struct Restore {
     pub instance: InstanceId,
     /// In place: the instance that was the database's before.
     pub replaced: Option<InstanceId>,
+    /// In place: why it is given up, when it is.
+    pub failure: Option<Reason>,
 }
 
 /// Checks a source that a caller named. The database may be deleted, as long as it is kept.
@@ -218,6 +224,24 @@ pub async fn start_in_place(
     Ok((after, operation))
 }
 
+/// Records that a database is to be brought back from its own vaults, since its instance was lost.
+/// If that cannot be done it stands at `failure`.
+pub async fn plan_recovery(tx: &Tx, database: DatabaseId, instance: InstanceId) -> Result<()> {
+    let recipe =
+        Recipe { source_type: SourceType::Database, source_database: database, backup: None, target_time: None };
+    store::insert(tx, database, instance, &recipe, Some(Status::Failure)).await?;
+    store::set_status(tx, database, Status::Recovering).await?;
+    tx.announce(Channel::DatabaseChanged, &database.bare()).await
+}
+
+/// Lets a restore in place begin anew, into another instance: what it had restored so far was lost, and
+/// so was what it would have put back.
+pub async fn begin_anew(tx: &Tx, database: DatabaseId, instance: InstanceId) -> Result<()> {
+    store::begin_anew(tx, database, instance).await?;
+    store::set_status(tx, database, Status::Recovering).await?;
+    tx.announce(Channel::DatabaseChanged, &database.bare()).await
+}
+
 /// The restore under way of a database, if there is one.
 pub async fn find(session: &Session, database: DatabaseId) -> Result<Option<Restore>> {
     store::find(session, database).await
@@ -237,6 +261,8 @@ pub async fn choose_backup(tx: &Tx, database: DatabaseId, backup: BackupId) -> R
 /// nothing comes into the vault of the old one any more. The old instance is kept until
 /// [`finish`].
 pub async fn swap(tx: &Tx, now: Timestamp, restore: &Restore) -> Result<()> {
+    // The database's row first, as when the restore is cancelled: two orders would be a deadlock.
+    store::lock_status(tx, restore.database).await?;
     if let Some(replaced) = store::swap(tx, restore.database, restore.instance).await? {
         backups::close_vault(tx, replaced, now).await?;
         usage::begin_anew(tx, restore.database).await?;
@@ -244,17 +270,29 @@ pub async fn swap(tx: &Tx, now: Timestamp, restore: &Restore) -> Result<()> {
     tx.announce(Channel::DatabaseChanged, &restore.database.bare()).await
 }
 
-/// Forgets a restore that has ended well.
+/// Forgets a restore that has ended, and of which nothing is left that nobody needs.
 pub async fn finish(tx: &Tx, database: DatabaseId) -> Result<()> {
     store::remove(tx, database).await
 }
 
-/// Ends a restore in place that did not work: the database is what it was before, with the reason
-/// beside it. Answers the instance that is no longer wanted.
-pub async fn give_up(tx: &Tx, database: DatabaseId, reason: &str) -> Result<Option<InstanceId>> {
-    let unwanted = store::give_up(tx, database, reason).await?;
-    tx.announce(Channel::DatabaseChanged, &database.bare()).await?;
-    Ok(unwanted)
+/// Records that a restore in place is given up, before anything of it is undone.
+pub async fn give_up(tx: &Tx, database: DatabaseId, reason: &Reason) -> Result<()> {
+    store::give_up(tx, database, reason).await
+}
+
+/// The database is what it was before a restore in place that was given up, with the reason beside it.
+/// The restored instance, which nobody uses any more, is still to be removed; [`finish`] follows.
+pub async fn put_back(tx: &Tx, database: DatabaseId, reason: Option<&str>) -> Result<()> {
+    store::put_back(tx, database, reason).await?;
+    tx.announce(Channel::DatabaseChanged, &database.bare()).await
+}
+
+/// Calls off a restore in place that has not taken over, as part of cancelling its operation: the
+/// database is at once what it was before, and the workflow removes what it has restored. False when
+/// the workflow has ended.
+pub async fn call_off(tx: &Tx, database: DatabaseId, operation: WorkflowId) -> Result<bool> {
+    put_back(tx, database, None).await?;
+    queue::divert(tx, operation, DISCARD_RESTORED).await
 }
 
 /// Every instance that a restore is at work on, besides those that databases have.

@@ -9,6 +9,7 @@ use crate::base::error::Result;
 use crate::base::id::{BackupId, DatabaseId, InstanceId};
 use crate::base::store::{Session, Tx};
 use crate::domain::databases::Status;
+use crate::queue::Reason;
 
 /// Deleted ones are found as long as they are kept.
 pub(super) async fn find_source(session: &Session, scope: &Scope, id: DatabaseId) -> Result<Option<Kept>> {
@@ -79,10 +80,29 @@ pub(super) async fn set_status(tx: &Tx, database: DatabaseId, status: Status) ->
     Ok(())
 }
 
+pub(super) async fn begin_anew(tx: &Tx, database: DatabaseId, instance: InstanceId) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE restores
+                SET instance_id = $2, status_before = 'failure', failure_cause = NULL, failure_reason = NULL
+              WHERE database_id = $1",
+        )
+        .await?;
+    tx.execute(&statement, &[&database.uuid(), &instance.uuid()]).await?;
+    Ok(())
+}
+
 pub(super) async fn find(session: &Session, database: DatabaseId) -> Result<Option<Restore>> {
     let statement = session
         .prepare_cached(
-            "SELECT database_id, source_database_id, backup_id, target_time, instance_id, replaced_instance_id
+            "SELECT database_id,
+                    source_database_id,
+                    backup_id,
+                    target_time,
+                    instance_id,
+                    replaced_instance_id,
+                    failure_cause,
+                    failure_reason
                FROM restores
               WHERE database_id = $1",
         )
@@ -126,28 +146,36 @@ pub(super) async fn remove(tx: &Tx, database: DatabaseId) -> Result<()> {
     Ok(())
 }
 
-/// The instance that is no longer wanted: the restored one, whether it had taken over or not.
-pub(super) async fn give_up(tx: &Tx, database: DatabaseId, reason: &str) -> Result<Option<InstanceId>> {
+pub(super) async fn give_up(tx: &Tx, database: DatabaseId, reason: &Reason) -> Result<()> {
+    let statement =
+        tx.prepare_cached("UPDATE restores SET failure_cause = $2, failure_reason = $3 WHERE database_id = $1").await?;
+    tx.execute(&statement, &[&database.uuid(), &reason.to_string(), &reason.explanation()]).await?;
+    Ok(())
+}
+
+/// Whether the restored instance had taken over or not. Nothing happens the second time.
+pub(super) async fn put_back(tx: &Tx, database: DatabaseId, reason: Option<&str>) -> Result<()> {
     let statement = tx
         .prepare_cached(
-            "WITH ended AS (DELETE FROM restores
-                             WHERE database_id = $1 AND status_before IS NOT NULL
-                         RETURNING instance_id, replaced_instance_id, status_before),
+            "WITH before AS (SELECT r.replaced_instance_id, r.status_before
+                               FROM restores r
+                               JOIN databases d ON d.id = r.database_id
+                              WHERE r.database_id = $1 AND r.status_before IS NOT NULL AND d.status = 'recovering'),
                   reopened AS (UPDATE vaults v
                                   SET closed_at = NULL
-                                 FROM ended e
-                                WHERE v.instance_id = e.replaced_instance_id)
+                                 FROM before b
+                                WHERE v.instance_id = b.replaced_instance_id),
+                  kept AS (UPDATE restores r SET replaced_instance_id = NULL FROM before b WHERE r.database_id = $1)
              UPDATE databases d
-                SET status = e.status_before,
+                SET status = b.status_before,
                     status_reason = $2,
-                    instance_id = coalesce(e.replaced_instance_id, d.instance_id)
-               FROM ended e
-              WHERE d.id = $1
-          RETURNING e.instance_id",
+                    instance_id = coalesce(b.replaced_instance_id, d.instance_id)
+               FROM before b
+              WHERE d.id = $1",
         )
         .await?;
-    let row = tx.query_opt(&statement, &[&database.uuid(), &reason]).await?;
-    Ok(row.map(|row| row.get::<_, Uuid>("instance_id").into()))
+    tx.execute(&statement, &[&database.uuid(), &reason]).await?;
+    Ok(())
 }
 
 pub(super) async fn instances(session: &Session) -> Result<Vec<InstanceId>> {
@@ -165,5 +193,9 @@ fn read(row: &Row) -> Restore {
         target_time: row.get("target_time"),
         instance: row.get::<_, Uuid>("instance_id").into(),
         replaced: row.get::<_, Option<Uuid>>("replaced_instance_id").map(Into::into),
+        failure: row
+            .get::<_, Option<String>>("failure_cause")
+            .zip(row.get::<_, Option<String>>("failure_reason"))
+            .map(|(cause, reason)| Reason::new(cause, reason)),
     }
 }

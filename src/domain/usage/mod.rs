@@ -169,12 +169,7 @@ pub async fn get(session: &Session, actor: &Principal, database: DatabaseId, per
 ///
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such live database.
-pub async fn history(
-    session: &Session,
-    actor: &Principal,
-    database: DatabaseId,
-    period: &Period,
-) -> Result<Vec<Hour>> {
+pub async fn history(session: &Session, actor: &Principal, database: DatabaseId, period: &Period) -> Result<Vec<Hour>> {
     databases::get(session, actor, database).await?;
     store::history(session, database, hour(period.start)?, period.end).await
 }

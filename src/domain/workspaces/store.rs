@@ -24,8 +24,16 @@ pub(super) async fn rename(tx: &Tx, id: WorkspaceId, name: &str) -> Result<()> {
 }
 
 pub(super) async fn get(session: &Session, id: WorkspaceId) -> Result<Option<Workspace>> {
-    let statement = session.prepare_cached("SELECT id, name, created_at FROM workspaces WHERE id = $1").await?;
+    let statement = session
+        .prepare_cached("SELECT id, name, created_at, backup_retention_days FROM workspaces WHERE id = $1")
+        .await?;
     Ok(session.query_opt(&statement, &[&id.uuid()]).await?.as_ref().map(read))
+}
+
+pub(super) async fn set_backup_retention(tx: &Tx, id: WorkspaceId, days: Option<i32>) -> Result<()> {
+    let statement = tx.prepare_cached("UPDATE workspaces SET backup_retention_days = $2 WHERE id = $1").await?;
+    tx.execute(&statement, &[&id.uuid(), &days]).await?;
+    Ok(())
 }
 
 pub(super) async fn list(
@@ -35,7 +43,7 @@ pub(super) async fn list(
 ) -> Result<Vec<Workspace>> {
     let statement = session
         .prepare_cached(
-            "SELECT id, name, created_at
+            "SELECT id, name, created_at, backup_retention_days
                FROM workspaces
               WHERE id = $1 AND ($2::uuid IS NULL OR id > $2)
               ORDER BY id
@@ -53,5 +61,10 @@ pub(super) async fn first(session: &Session) -> Result<Option<WorkspaceId>> {
 }
 
 fn read(row: &Row) -> Workspace {
-    Workspace { id: row.get::<_, Uuid>("id").into(), name: row.get("name"), created_at: row.get("created_at") }
+    Workspace {
+        id: row.get::<_, Uuid>("id").into(),
+        name: row.get("name"),
+        created_at: row.get("created_at"),
+        backup_retention_days: row.get("backup_retention_days"),
+    }
 }

@@ -10,10 +10,12 @@ use crate::base::id::InstanceId;
 use crate::base::secret::Secret;
 use crate::engine::EngineError;
 use crate::engine::backups::{
-    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, Gap, Progress, ProgressSink, RecoverTo,
-    RestoreFacts, Retention, Vault,
+    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, CheckFacts, Gap, Obstacle, Progress,
+    ProgressSink, RecoverTo, RestoreFacts, Retention, Vault,
 };
 
+/// The text in an instance that a check finds damaged.
+pub const NOT_WHOLE: &str = "not whole";
 /// How large everything is.
 const SIZE: u64 = 1 << 20;
 
@@ -67,7 +69,19 @@ impl FakeEngine {
         if let Some(vault) = self.state().vaults.get_mut(&id) {
             vault.pending.clear();
             vault.failing_since = None;
-            vault.gaps.push(Gap { first_segment: segment(1), last_segment: segment(1), at });
+            vault.gaps.push(Gap { first_segment: segment(1), last_segment: segment(1), at, archived_until: None });
+        }
+    }
+
+    /// Makes the disk full for restores, or not.
+    pub fn set_full(&self, full: bool) {
+        self.state().full = full;
+    }
+
+    /// Loses the WAL that the backups so far need, so that none of them can be restored.
+    pub fn lose_wal_of_backups(&self, id: InstanceId) {
+        if let Some(vault) = self.state().vaults.get_mut(&id) {
+            vault.backups.values_mut().for_each(|backup| backup.facts.restorable = false);
         }
     }
 
@@ -131,6 +145,7 @@ impl Backups for FakeEngine {
             pending_bytes: vault.pending.len() as u64 * SIZE,
             failing_since: vault.failing_since,
             reason: vault.failing_since.map(|_| UNREACHABLE.to_owned()),
+            obstacle: vault.failing_since.map(|_| Obstacle::Other),
             gaps: vault.gaps.clone(),
         })
     }
@@ -191,20 +206,41 @@ impl Backups for FakeEngine {
             return there.restored.clone().ok_or_else(already_there);
         }
         state.reach("restore the backup")?;
+        if state.full {
+            return Err(EngineError::NoSpace { doing: "restore the backup" }.into());
+        }
         let (major, system_identifier) = state.lineage(source);
         let found = state.open(source)?;
         let backup = found.backups.get(label).ok_or_else(|| BackupError::MissingBackup(label.clone()))?;
+        if !backup.facts.restorable {
+            return Err(BackupError::Gap(backup.facts.last_segment.clone()));
+        }
         if backup.damaged {
             return Err(BackupError::Damaged("a file of the backup has a wrong checksum".into()));
         }
         let (content, last_commit_at) = found.at(backup, to)?;
-        let facts = RestoreFacts { last_commit_at, timeline: found.timeline + 1, bytes: SIZE };
+        let facts = RestoreFacts { last_commit_at, timeline: found.timeline + 1, bytes: SIZE, milliseconds: 500 };
         let mut instance = FakeInstance::new(major, system_identifier);
         instance.content = content;
         instance.timeline = facts.timeline;
         instance.restored = Some(facts.clone());
         state.instances.insert(target, instance);
         Ok(facts)
+    }
+
+    async fn check(&self, id: InstanceId, progress: ProgressSink) -> Result<CheckFacts, BackupError> {
+        self.call(Verb::Check, Some(id)).await?;
+        progress(Progress { done: SIZE, total: SIZE });
+        let state = self.state();
+        let instance = state.instances.get(&id).ok_or(EngineError::Missing(id))?;
+        match instance.restored {
+            Some(_) if instance.content == NOT_WHOLE => Err(BackupError::Corrupt("the test wrote it so".into())),
+            Some(_) => Ok(CheckFacts { relations: 1 }),
+            None => {
+                let reason = "it was not made by a restore".to_owned();
+                Err(BackupError::Failed { doing: "check the restored instance", reason })
+            }
+        }
     }
 
     async fn expire(&self, vault: &Vault, retention: Retention) -> Result<(), BackupError> {

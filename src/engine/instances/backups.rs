@@ -9,8 +9,8 @@ use super::{Instances, Slot, lock};
 use crate::base::id::InstanceId;
 use crate::engine::EngineError;
 use crate::engine::backups::{
-    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, ProgressSink, RecoverTo, RestoreFacts, Retention,
-    Vault,
+    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, CheckFacts, ProgressSink, RecoverTo,
+    RestoreFacts, Retention, Vault,
 };
 
 impl Instances {
@@ -90,17 +90,34 @@ impl Instances {
         to: RecoverTo,
         progress: ProgressSink,
     ) -> Result<RestoreFacts, BackupError> {
-        let slot = self.slot(target);
+        self.interruptible(target, self.engine.restore(target, source, label, to, progress)).await
+    }
+
+    /// [`crate::engine::backups::Backups::check`] of an instance that nobody attaches to. It is
+    /// interrupted as a restore is.
+    pub async fn check(self: &Arc<Self>, id: InstanceId, progress: ProgressSink) -> Result<CheckFacts, BackupError> {
+        // One that was under way when Howdah was killed may have been taken for somebody's.
+        self.ensure_stopped(id).await?;
+        self.interruptible(id, self.engine.check(id, progress)).await
+    }
+
+    /// Runs a verb that a destroy of the instance and the shutdown interrupt.
+    async fn interruptible<T>(
+        &self,
+        id: InstanceId,
+        verb: impl Future<Output = Result<T, BackupError>>,
+    ) -> Result<T, BackupError> {
+        let slot = self.slot(id);
         let _gate = slot.gate.clone().lock_owned().await;
         let interrupt = CancellationToken::new();
         lock(&slot.state).interrupt = Some(interrupt.clone());
-        let restored = tokio::select! {
-            restored = self.engine.restore(target, source, label, to, progress) => restored,
+        let done = tokio::select! {
+            done = verb => done,
             () = interrupt.cancelled() => Err(BackupError::Interrupted),
             () = self.tasks.stopping() => Err(BackupError::Interrupted),
         };
         lock(&slot.state).interrupt = None;
-        restored
+        done
     }
 
     /// [`crate::engine::backups::Backups::expire`].

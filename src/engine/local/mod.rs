@@ -351,12 +351,21 @@ impl LocalEngine {
     }
 
     /// The metadata instance in the same data directory.
-    pub fn metadata(&self) -> MetadataInstance {
-        MetadataInstance::on(self.machine.clone())
+    pub fn metadata(self: &Arc<Self>) -> MetadataInstance {
+        MetadataInstance::of(self.clone())
+    }
+
+    /// An id to restore the metadata into, in a data directory that has none yet. It is given an id for
+    /// good when it is started.
+    pub fn metadata_target(&self) -> InstanceId {
+        metadata::generate_id(self.machine.config.clock.now())
     }
 
     fn place(&self, id: InstanceId) -> Place {
-        Place::new(self.machine.instances().join(id.bare()))
+        match metadata::is_metadata(id) {
+            true => Place::new(self.machine.metadata()),
+            false => Place::new(self.machine.instances().join(id.bare())),
+        }
     }
 
     fn known(&self, id: InstanceId) -> Option<Arc<Server>> {

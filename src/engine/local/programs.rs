@@ -55,6 +55,11 @@ impl Programs {
         self.directory.join(program)
     }
 
+    /// Where its libraries and files are: the directory above that of its programs.
+    pub(super) fn home(&self) -> Option<&Path> {
+        self.directory.parent()
+    }
+
     fn minor(&self) -> Vec<u32> {
         self.version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
     }

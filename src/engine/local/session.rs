@@ -11,6 +11,8 @@ use tokio::net::UnixStream;
 use tokio_postgres::{Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::place::Place;
+use crate::base::scram::Verifier;
+use crate::base::secret::{Secret, random_text};
 use crate::engine::{Endpoint, EngineError, PLATFORM_DATABASE, PLATFORM_ROLE};
 
 /// How long one question may take.
@@ -90,6 +92,21 @@ pub(super) async fn rows(place: &Place, question: &str) -> Result<Vec<SimpleQuer
     match tokio::time::timeout(PATIENCE, asking).await {
         Ok(answer) => answer,
         Err(_) => Err(Unanswered::NotYet("it does not answer".into())),
+    }
+}
+
+/// Gives the platform's role a new password, which the next questions are asked with where one is
+/// needed.
+pub(super) async fn renew_password(place: &Place) -> Result<Secret, Unanswered> {
+    let secret = Secret::new(random_text::<24>());
+    let verifier = Verifier::of(&secret).to_text();
+    ask_for_text(place, &format!("ALTER ROLE {PLATFORM_ROLE} PASSWORD '{verifier}'")).await?;
+    let (place, kept) = (place.clone(), secret.clone());
+    let written = tokio::task::spawn_blocking(move || place.write_secret(&kept)).await;
+    match written.map_err(io::Error::other).flatten() {
+        Ok(()) => Ok(secret),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(Unanswered::NoSpace),
+        Err(error) => Err(Unanswered::NotYet(error.to_string())),
     }
 }
 

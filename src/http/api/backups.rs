@@ -15,7 +15,7 @@ use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::{BackupId, DatabaseId, ProjectId};
 use crate::base::name::DatabaseName;
-use crate::domain::backups::{self, Backup, Kind, State as BackupState};
+use crate::domain::backups::{self, Archiving, Backup, Kind, State as BackupState};
 use crate::domain::databases;
 use crate::domain::restores::{self, Source};
 use crate::http::Failure;
@@ -106,9 +106,16 @@ pub(super) struct BackupWire {
     /// When it was last restored for a trial and found whole; null when it was not yet.
     #[schema(format = "date-time", example = json!(null))]
     verified_at: Option<String>,
-    /// How fast the last trial was, in bytes a second; null without one.
+    /// How fast that restore was, in bytes a second; null without one.
     #[schema(example = json!(null))]
     restore_bytes_per_second: Option<i64>,
+    /// How many tables and indexes were read then, PostgreSQL's own among them; null without one.
+    #[schema(example = json!(null))]
+    verified_relations: Option<i64>,
+    /// Why the last trial failed: do not rely on this backup, and make another one. Null when it went
+    /// well, or there was none.
+    #[schema(example = json!(null))]
+    verification_failure: Option<String>,
 }
 
 /// What holds for all backups of a database.
@@ -125,6 +132,57 @@ pub(super) struct BackupMetaWire {
     /// The latest moment that the database can be restored to; null when there is none.
     #[schema(format = "date-time", example = "2026-07-09T12:00:00.000Z")]
     latest_restorable_time: Option<String>,
+    /// All moments that the database can be restored to, oldest first, beyond the original. What lies
+    /// between two of these cannot be restored.
+    restorable_windows: Vec<RestorableWindowWire>,
+    /// How the write-ahead log gets to where backups are kept, beyond the original; null while nothing was
+    /// backed up yet.
+    archiving: Option<ArchivingWire>,
+}
+
+/// Moments that can be restored.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RestorableWindow)]
+pub(super) struct RestorableWindowWire {
+    /// The first.
+    #[schema(format = "date-time", example = "2026-07-02T11:52:19.000Z")]
+    from: String,
+    /// The last.
+    #[schema(format = "date-time", example = "2026-07-09T12:00:00.000Z")]
+    until: String,
+}
+
+/// Whether what is written gets to where backups are kept.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum ArchivingState {
+    Ok,
+    Stuck,
+}
+
+/// How archiving goes.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Archiving)]
+pub(super) struct ArchivingWire {
+    /// `stuck`: what is written waits on the server's disk, and is tried again. When too much waits it is given
+    /// up; a backup follows as soon as one can be made, and the moments until then cannot be restored.
+    state: ArchivingState,
+    /// Since when it is stuck; null otherwise.
+    #[schema(format = "date-time", example = json!(null))]
+    since: Option<String>,
+    /// Why it is stuck; null otherwise.
+    #[schema(example = json!(null))]
+    reason: Option<String>,
+}
+
+impl From<Archiving> for ArchivingWire {
+    fn from(archiving: Archiving) -> Self {
+        Self {
+            state: if archiving.failing_since.is_some() { ArchivingState::Stuck } else { ArchivingState::Ok },
+            since: archiving.failing_since.map(format_timestamp),
+            reason: archiving.reason,
+        }
+    }
 }
 
 /// How much of the list this is.
@@ -282,6 +340,8 @@ fn wire(backup: Backup) -> BackupWire {
         completed_at: backup.completed_at.map(format_timestamp),
         verified_at: backup.verified_at.map(format_timestamp),
         restore_bytes_per_second: backup.restore_bytes_per_second,
+        verified_relations: backup.verified_relations,
+        verification_failure: backup.verification_failure,
     }
 }
 
@@ -292,8 +352,7 @@ fn parse_database(id: &str) -> Result<DatabaseId, Error> {
 /// List backups of a database
 ///
 /// What the repository holds, newest first, with what is being made and what failed in the last week. Any
-/// moment between `earliestRestorableTime` and `latestRestorableTime` can be restored to, not only
-/// the ends of backups.
+/// moment within `restorableWindows` can be restored to, not only the ends of backups.
 #[utoipa::path(get, path = "/v1/databases/{databaseId}/backups", tag = "Database Backups",
     params(("databaseId" = String, Path, description = "The database's id."), BackupQuery), responses(
     (status = 200, description = "The backups.", body = BackupListWire),
@@ -321,6 +380,12 @@ pub(super) async fn list_backups(
         backup_retention_days: backups::retention_days(&session, of.project).await?,
         earliest_restorable_time: window.earliest().map(format_timestamp),
         latest_restorable_time: window.latest().map(format_timestamp),
+        restorable_windows: window
+            .spans()
+            .iter()
+            .map(|span| RestorableWindowWire { from: format_timestamp(span.from), until: format_timestamp(span.until) })
+            .collect(),
+        archiving: backups::archiving(&session, database).await?.map(ArchivingWire::from),
     };
     Ok(Json(BackupListWire {
         data: found.into_iter().map(wire).collect(),
@@ -355,6 +420,35 @@ pub(super) async fn create_backup(
     let kind = new.backup_type.map(Kind::from);
     let tx = app.store.begin().await?;
     let (backup, operation) = backups::create(&tx, &actor, app.clock.now(), &app.keyring, database, kind).await?;
+    let answer = Answer::of(StatusCode::ACCEPTED, &Data { data: wire(backup) })?.naming([operation]);
+    Ok(repeatable.commit(&app, tx, answer).await?)
+}
+
+/// Verify a backup
+///
+/// Restores it for a trial into an instance that nobody is routed to, reads all tables and indexes there,
+/// and throws that away; the database is not touched. It goes on after the answer; `verifiedAt`,
+/// `restoreBytesPerSecond` and `verificationFailure` say how it went. The newest backups of databases in
+/// use are verified by themselves, in turn.
+#[utoipa::path(post, path = "/v1/databases/{databaseId}/backups/{backupId}/verify", tag = "Database Backups",
+    params(("databaseId" = String, Path, description = "The database's id."),
+        ("backupId" = String, Path, description = "The backup's id.")), responses(
+    (status = 202, description = "The backup, which is being verified.", body = Data<BackupWire>),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
+    (status = 404, description = "There is no such database or backup.", body = ErrorBody),
+    (status = 409, description = "The backup is not complete, or is being verified.", body = ErrorBody),
+))]
+pub(super) async fn verify_backup(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    repeatable: Repeatable,
+    Path((database, backup)): Path<(String, String)>,
+) -> Result<Answer, Failure> {
+    let database = parse_database(&database)?;
+    let backup = BackupId::parse(&backup).ok_or_else(|| Error::not_found("backup", &backup))?;
+    let tx = app.store.begin().await?;
+    let (backup, operation) = backups::verify(&tx, &actor, app.clock.now(), database, backup).await?;
     let answer = Answer::of(StatusCode::ACCEPTED, &Data { data: wire(backup) })?.naming([operation]);
     Ok(repeatable.commit(&app, tx, answer).await?)
 }

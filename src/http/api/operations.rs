@@ -245,14 +245,16 @@ pub(super) async fn get_operation(
 /// Cancel an operation
 ///
 /// Calls off the making of a database, which then stands at `failure`: it can be retried, or the
-/// database deleted. A delete goes through and cannot be cancelled.
+/// database deleted; a backup; and a restore in place that has not taken over: the database is at once what
+/// it was before, and the operation ends when what was restored has been removed. Everything else goes
+/// through and cannot be cancelled; `canCancel` says so.
 #[utoipa::path(post, path = "/v1/operations/{operationId}/cancel", tag = "Operations",
     params(("operationId" = String, Path, description = "The operation's id.")), responses(
     (status = 200, description = "The operation.", body = Data<OperationWire>),
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
     (status = 404, description = "There is no such operation.", body = ErrorBody),
-    (status = 409, description = "It has ended, or is one that cannot be cancelled.", body = ErrorBody),
+    (status = 409, description = "It has ended, is one that cannot be cancelled, or is a restore that has taken over.", body = ErrorBody),
 ))]
 pub(super) async fn cancel_operation(
     State(app): State<Arc<App>>,

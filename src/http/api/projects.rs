@@ -17,6 +17,7 @@ use crate::base::error::Error;
 use crate::base::id::ProjectId;
 use crate::base::name::{DatabaseName, LogicalId, ProjectName};
 use crate::base::store::{Session, Tx};
+use crate::domain::backups;
 use crate::domain::branches::Placement;
 use crate::domain::databases::{self, NewDatabase};
 use crate::domain::projects::{self, NewProject, Project, ProjectChange};
@@ -65,7 +66,7 @@ pub(super) struct ProjectWire {
     workspace: WorkspaceReference,
     /// Whether it and its databases cannot be deleted.
     delete_protection: bool,
-    /// For how many days every moment of its databases stays restorable; null: as the server has it.
+    /// For how many days every moment of its databases stays restorable; null: as the workspace has it.
     #[schema(example = 7)]
     backup_retention_days: Option<i32>,
 }
@@ -124,10 +125,11 @@ pub(super) struct UpdateProject {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     delete_protection: Option<bool>,
-    /// For how many days every moment of its databases stays restorable: 1 to 365.
+    /// For how many days every moment of its databases stays restorable: 1 to 365; null: as the workspace
+    /// has it.
     #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false, minimum = 1, maximum = 365)]
-    backup_retention_days: Option<i32>,
+    #[schema(value_type = Option<i32>, required = false, minimum = 1, maximum = 365)]
+    backup_retention_days: Option<Option<i32>>,
 }
 
 /// Who gets a project.
@@ -306,7 +308,7 @@ pub(super) async fn update_project(
         name: change.name.as_deref().map(ProjectName::parse).transpose()?,
         settings: change.settings.map(|settings| serde_json::Value::Object(settings).to_string()),
         delete_protection: change.delete_protection,
-        backup_retention_days: change.backup_retention_days.map(projects::retention_days).transpose()?,
+        backup_retention_days: backups::parse_retention(change.backup_retention_days)?,
     };
     let tx = app.store.begin().await?;
     let project = projects::update(&tx, &actor, app.clock.now(), id, &change).await?;

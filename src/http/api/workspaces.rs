@@ -13,14 +13,18 @@ use crate::app::App;
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::WorkspaceId;
+use crate::base::name::WorkspaceName;
+use crate::domain::backups;
 use crate::domain::limits;
-use crate::domain::workspaces::{self, Workspace};
+use crate::domain::workspaces::{self, Workspace, WorkspaceChange};
 use crate::http::Failure;
+use crate::http::answer::Answer;
 use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
+use crate::http::retry::Repeatable;
 
 /// What a workspace is: always `workspace`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -48,6 +52,26 @@ pub(super) struct WorkspaceWire {
     /// When it was made.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
+    /// For how many days every moment of its databases stays restorable, where their project says nothing;
+    /// null: as the server has it, which is 7.
+    #[schema(example = 14)]
+    backup_retention_days: Option<i32>,
+}
+
+/// What to change about a workspace; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = json!({"backupRetentionDays": 14}))]
+pub(super) struct UpdateWorkspace {
+    /// Another name: 1 to 256 characters.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, min_length = 1, max_length = 256)]
+    name: Option<String>,
+    /// For how many days every moment of its databases stays restorable, where their project says nothing:
+    /// 1 to 365; null: as the server has it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i32>, required = false, minimum = 1, maximum = 365)]
+    backup_retention_days: Option<Option<i32>>,
 }
 
 /// What a workspace may use.
@@ -86,6 +110,7 @@ fn wire(app: &App, workspace: Workspace) -> WorkspaceWire {
         r#type: WorkspaceType::Workspace,
         name: workspace.name,
         created_at: format_timestamp(workspace.created_at),
+        backup_retention_days: workspace.backup_retention_days,
     }
 }
 
@@ -166,4 +191,36 @@ pub(super) async fn get_workspace(
 ) -> Result<Json<Data<WorkspaceWire>>, Failure> {
     let workspace = workspaces::get(&app.store.session().await?, &actor, parse(&id)?).await?;
     Ok(Json(Data { data: wire(&app, workspace) }))
+}
+
+/// Update a workspace
+///
+/// For how long backups are kept. Those that are too old then are removed within half an hour, and the
+/// moments that can be restored begin later.
+#[utoipa::path(patch, path = "/v1/workspaces/{id}", tag = "Workspaces",
+    params(("id" = String, Path, description = "The workspace's id.")),
+    request_body = UpdateWorkspace, responses(
+    (status = 200, description = "The workspace.", body = Data<WorkspaceWire>),
+    (status = 400, description = "The body is not JSON.", body = ErrorBody),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
+    (status = 404, description = "There is no such workspace.", body = ErrorBody),
+    (status = 422, description = "A value does not fit.", body = ErrorBody),
+))]
+pub(super) async fn update_workspace(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    repeatable: Repeatable,
+    Path(id): Path<String>,
+    body::Json(change): body::Json<UpdateWorkspace>,
+) -> Result<Answer, Failure> {
+    let id = parse(&id)?;
+    let change = WorkspaceChange {
+        name: change.name.as_deref().map(WorkspaceName::parse).transpose()?,
+        backup_retention_days: backups::parse_retention(change.backup_retention_days)?,
+    };
+    let tx = app.store.begin().await?;
+    let workspace = workspaces::update(&tx, &actor, app.clock.now(), id, &change).await?;
+    let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, workspace) })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }

@@ -66,11 +66,11 @@ impl Restorable {
     }
 
     /// To the second, since it is said what can be typed.
-    fn from_words(&self) -> String {
+    fn begins(&self) -> String {
         exactly(self.earliest)
     }
 
-    fn to_words(&self) -> String {
+    fn ends(&self) -> String {
         exactly(self.latest)
     }
 }
@@ -281,7 +281,8 @@ fn source(form: &RestoreForm, database: &Database) -> Result<Source> {
     match form.what.as_str() {
         "backup" => {
             let backup = BackupId::parse(&form.backup);
-            let backup = backup.ok_or_else(|| Error::invalid("backup: no backup is chosen", "Choose one of the list."))?;
+            let backup =
+                backup.ok_or_else(|| Error::invalid("backup: no backup is chosen", "Choose one of the list."))?;
             Ok(Source::Backup { database, backup, to: None })
         }
         "moment" => Ok(Source::Database { database, to: Some(moment("targetTime", &form.moment)?) }),
@@ -313,9 +314,7 @@ async fn restore(
     };
     match done {
         Ok(answer) => Ok(answer),
-        Err(Refused::Problem(problem)) => {
-            Ok(again(Ask { problem, ..Ask::of(&app, &member, database, form).await? }))
-        }
+        Err(Refused::Problem(problem)) => Ok(again(Ask { problem, ..Ask::of(&app, &member, database, form).await? })),
         Err(Refused::Error(error)) => {
             let problem = Problem::of(error, &["what", "backup", "targetTime", "into", "name", "confirm"])?;
             Ok(again(Ask { problem, ..Ask::of(&app, &member, database, form).await? }))
@@ -368,9 +367,8 @@ async fn restore_in_place(
     let typed = Typed { confirm: form.confirm.clone() };
     typed.check(&database.name, "database").map_err(Refused::Problem)?;
     let mut announcements = app.store.announcements();
-    let tx = app.store.begin().await.map_err(Error::from)?;
-    let (_, operation) =
-        restores::start_in_place(&tx, &member.actor, app.clock.now(), database.id, &source).await?;
+    let tx = app.store.begin().await?;
+    let (_, operation) = restores::start_in_place(&tx, &member.actor, app.clock.now(), database.id, &source).await?;
     tx.commit().await?;
     app.settle(&mut announcements, operation).await?;
     let address = database_pages::address(&member.frame(Section::Projects), database.id);

@@ -153,7 +153,8 @@ impl Chart {
             (Some(first), Some(last)) => format!("{} at first, {} at last.", bytes(first), bytes(last)),
             _ => "Not measured yet.".to_owned(),
         };
-        let operations = |step: &Step| (step.operations, format!("{} from {} on", count(step.operations), exact(step.start)));
+        let operations =
+            |step: &Step| (step.operations, format!("{} from {} on", count(step.operations), exact(step.start)));
         let size = |step: &Step| {
             let size = step.size.unwrap_or_default();
             (size, format!("{} at {}", bytes(size), exact(step.start)))
@@ -243,7 +244,7 @@ pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -324,10 +325,12 @@ mod tests {
     fn bars_stay_inside_of_the_picture() {
         let now = at("2030-05-17T13:14:15Z");
         for span in Span::ALL {
-            let hours = [hour("2030-05-17T12:00:00Z", u64::from(u32::MAX), u64::MAX >> 2), hour("2030-05-17T13:00:00Z", 1, 1)];
+            let hours =
+                [hour("2030-05-17T12:00:00Z", u64::from(u32::MAX), u64::MAX >> 2), hour("2030-05-17T13:00:00Z", 1, 1)];
             for picture in Chart::of(&hours, span, now).pictures {
                 for bar in picture.bars {
-                    let [x, y, width, height] = [bar.x, bar.y, bar.width, bar.height].map(|text| text.parse::<f64>().unwrap());
+                    let [x, y, width, height] =
+                        [bar.x, bar.y, bar.width, bar.height].map(|text| text.parse::<f64>().unwrap());
                     assert!(x >= 0.0 && x + width <= WIDTH && y >= 0.0 && y + height <= HEIGHT + 0.1, "{span:?}");
                 }
             }

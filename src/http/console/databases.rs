@@ -270,7 +270,8 @@ impl New {
         actor.may_change()?;
         let branches = list_branches(&session, actor, &project).await?;
         let all = PageRequest { after: None, limit: BRANCHES };
-        let has_default = databases::list(&session, actor, project.id, all).await?.items.iter().any(|one| one.is_default);
+        let has_default =
+            databases::list(&session, actor, project.id, all).await?.items.iter().any(|one| one.is_default);
         let form = form.unwrap_or_else(|| NewForm {
             name: String::new(),
             region: project.default_region.clone().unwrap_or_else(|| app.regions.default_id().to_owned()),
@@ -303,7 +304,8 @@ async fn create(
 ) -> Result<Response, Failure> {
     let id = project_pages::parse(&project)?;
     let made = async {
-        let branch = BranchId::parse(&form.branch).ok_or_else(|| Error::invalid("branchId: there is no such branch", ""))?;
+        let branch =
+            BranchId::parse(&form.branch).ok_or_else(|| Error::invalid("branchId: there is no such branch", ""))?;
         let wanted = Wanted {
             name: form.name.trim(),
             region: &form.region,
@@ -393,10 +395,10 @@ async fn update(
 ) -> Result<Response, Failure> {
     let database = find(&app, &member, &database).await?;
     let changed = async {
-        let branch = BranchId::parse(&form.branch).ok_or_else(|| Error::invalid("branchId: there is no such branch", ""))?;
+        let branch =
+            BranchId::parse(&form.branch).ok_or_else(|| Error::invalid("branchId: there is no such branch", ""))?;
         let name = DatabaseName::parse(form.name.trim())?;
-        let change =
-            DatabaseChange { name: Some(name), placement: Some(Placement::Branch(branch)), logical_id: None };
+        let change = DatabaseChange { name: Some(name), placement: Some(Placement::Branch(branch)), logical_id: None };
         let tx = app.store.begin().await?;
         let after = databases::update(&tx, &member.actor, app.clock.now(), database.id, &change).await?;
         tx.commit().await?;

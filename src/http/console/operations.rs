@@ -84,7 +84,10 @@ pub(super) fn in_words(name: &str) -> String {
 impl Row {
     pub(super) fn of(frame: &Frame, operation: Operation) -> Self {
         let kind = operations::kinds::describe(&operation.kind);
-        let at = kind.and_then(|kind| kind.steps.iter().position(|(name, _)| *name == operation.step));
+        let undone = kind.and_then(|kind| kind.undoing.iter().position(|(name, _)| *name == operation.step));
+        // What undoes is shown once it comes to that, and then it is what counts.
+        let shown = kind.map(|kind| if undone.is_some() { kind.undoing } else { kind.steps });
+        let at = shown.and_then(|steps| steps.iter().position(|(name, _)| *name == operation.step));
         let ended = operation.state.has_ended();
         let succeeded = operation.state == OperationState::Succeeded;
         let mark = |place: usize| match at {
@@ -94,7 +97,7 @@ impl Row {
             Some(at) if place == at => ("now", "now"),
             _ => ("later", "to come"),
         };
-        let steps = kind.map(|kind| kind.steps).unwrap_or_default();
+        let steps = shown.unwrap_or_default();
         let words = |name: &str| {
             let known = steps.iter().find(|(known, _)| *known == name);
             known.map_or_else(|| in_words(name), |(_, text)| (*text).to_owned())

@@ -19,7 +19,7 @@ use crate::base::error::{Error, Result};
 use crate::base::id::{DatabaseId, ProjectId};
 use crate::base::name::{DatabaseName, ProjectName};
 use crate::base::page::PageRequest;
-use crate::domain::backups;
+use crate::domain::backups::{self, LONGEST_RETENTION};
 use crate::domain::branches::{self, Branch, Placement};
 use crate::domain::databases::{self, Created, Database, NewDatabase, Summary};
 use crate::domain::limits;
@@ -186,11 +186,7 @@ async fn new(State(app): State<Arc<App>>, member: Member) -> Result<Response, Fa
     Ok(Html(New::of(&app, &member, form, Problem::none())).into_response())
 }
 
-async fn create(
-    State(app): State<Arc<App>>,
-    member: Member,
-    Form(form): Form<NewForm>,
-) -> Result<Response, Failure> {
+async fn create(State(app): State<Arc<App>>, member: Member, Form(form): Form<NewForm>) -> Result<Response, Failure> {
     let (project, created) = match make(&app, &member, &form).await {
         Ok(made) => made,
         Err(error) => {
@@ -401,11 +397,10 @@ async fn update(
     let project = find(&app, &member, &project).await?;
     let frame = member.frame(Section::Projects);
     let changed = async {
-        let days = form.days.trim();
         let change = ProjectChange {
             name: Some(ProjectName::parse(form.name.trim())?),
             delete_protection: Some(form.protected.is_some()),
-            backup_retention_days: (!days.is_empty()).then(|| days_of(days)).transpose()?,
+            backup_retention_days: Some(days_of(&form.days)?),
             settings: None,
         };
         let tx = app.store.begin().await?;
@@ -427,9 +422,15 @@ async fn update(
     }
 }
 
-fn days_of(text: &str) -> Result<i32> {
-    let days = text.parse().map_err(|_| Error::invalid("backupRetentionDays: not a number of days", "Give one from 1 to 365."));
-    projects::retention_days(days?)
+/// An empty field is for the workspace to say.
+pub(super) fn days_of(text: &str) -> Result<Option<i32>> {
+    let text = text.trim();
+    let days = (!text.is_empty()).then(|| text.parse().map_err(|_| not_a_number())).transpose()?;
+    Ok(backups::parse_retention(Some(days))?.flatten())
+}
+
+fn not_a_number() -> Error {
+    Error::invalid("backupRetentionDays: not a number of days", format!("Give one from 1 to {LONGEST_RETENTION}."))
 }
 
 async fn delete(

@@ -86,13 +86,8 @@ impl New {
 
 async fn new(State(app): State<Arc<App>>, member: Member) -> Result<Response, Failure> {
     member.actor.may(Action::ManageCredentials)?;
-    let form = NewForm {
-        name: String::new(),
-        life: "90".into(),
-        read_only: None,
-        reach: "all".into(),
-        projects: Vec::new(),
-    };
+    let form =
+        NewForm { name: String::new(), life: "90".into(), read_only: None, reach: "all".into(), projects: Vec::new() };
     Ok(Html(New::of(&app, &member, form, Problem::none()).await?).into_response())
 }
 
@@ -106,17 +101,14 @@ struct Reveal {
     curl: String,
 }
 
-async fn create(
-    State(app): State<Arc<App>>,
-    member: Member,
-    Form(form): Form<NewForm>,
-) -> Result<Response, Failure> {
+async fn create(State(app): State<Arc<App>>, member: Member, Form(form): Form<NewForm>) -> Result<Response, Failure> {
     let actor = &member.actor;
     let made = async {
         let now = app.clock.now();
         let name = TokenName::parse(form.name.trim())?;
         let life = LIVES.iter().find(|(word, ..)| *word == form.life);
-        let (_, days, _) = life.ok_or_else(|| Error::invalid("expiresAt: nothing is chosen", "Say how long it is good."))?;
+        let (_, days, _) =
+            life.ok_or_else(|| Error::invalid("expiresAt: nothing is chosen", "Say how long it is good."))?;
         let read = |id: &String| ProjectId::parse(id).ok_or_else(|| Error::not_found("project", id));
         let limits = Limits {
             read_only: form.read_only.is_some(),

@@ -67,7 +67,7 @@ export default defineConfig({
   schema: \"prisma/schema.prisma\",
   datasource: { url: env(\"DATABASE_URL\") },
 });"
-                .into(),
+            .into(),
         },
         Snippet {
             name: "Node",

@@ -9,21 +9,22 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
 
+use super::projects::days_of;
 use super::{Form, Frame, Html, Member, Problem, Section, Visitor, again, go_to, see_other};
 use crate::app::App;
 use crate::auth::{Action, Role};
 use crate::base::name::WorkspaceName;
+use crate::domain::backups;
 use crate::domain::limits::{self, Quota, Standing};
 use crate::domain::members;
-use crate::domain::workspaces::{self, Workspace};
+use crate::domain::workspaces::{self, Workspace, WorkspaceChange};
 use crate::http::Failure;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/console", get(go_home))
         .route("/console/workspaces", get(list_workspaces).post(create_workspace))
-        .route("/console/workspaces/{workspace}/settings", get(get_settings))
-        .route("/console/workspaces/{workspace}/settings/name", post(rename_workspace))
+        .route("/console/workspaces/{workspace}/settings", get(get_settings).post(update_workspace))
         .route("/console/workspaces/{workspace}/settings/leave", post(leave_workspace))
 }
 
@@ -41,6 +42,8 @@ struct ListPage {
 struct SettingsPage {
     frame: Frame,
     name: String,
+    days: String,
+    usual_days: i32,
     standing: Standing,
     may_manage: bool,
     is_last_owner: bool,
@@ -50,6 +53,20 @@ struct SettingsPage {
 #[derive(Deserialize)]
 struct Named {
     name: String,
+}
+
+#[derive(Deserialize)]
+struct SettingsForm {
+    name: String,
+    #[serde(default, rename = "backupRetentionDays")]
+    days: String,
+}
+
+impl SettingsForm {
+    fn of(workspace: &Workspace) -> Self {
+        let days = workspace.backup_retention_days.map(|days| days.to_string());
+        Self { name: workspace.name.clone(), days: days.unwrap_or_default() }
+    }
 }
 
 #[derive(Deserialize)]
@@ -100,13 +117,20 @@ async fn create_workspace(
     }
 }
 
-async fn settings_page(app: &App, member: &Member, name: String, problem: Problem) -> Result<SettingsPage, Failure> {
+async fn settings_page(
+    app: &App,
+    member: &Member,
+    SettingsForm { name, days }: SettingsForm,
+    problem: Problem,
+) -> Result<SettingsPage, Failure> {
     let session = app.store.session().await?;
     let standing = limits::get(&session, &member.actor, &app.quotas, member.workspace.id).await?;
     let owners = members::list(&session, &member.actor).await?.into_iter().filter(|other| other.role == Role::Owner);
     Ok(SettingsPage {
         frame: member.frame(Section::Settings),
         name,
+        days,
+        usual_days: backups::RETENTION_DAYS,
         standing,
         may_manage: member.actor.may(Action::ManageWorkspace).is_ok(),
         is_last_owner: member.actor.role() == Role::Owner && owners.count() == 1,
@@ -115,26 +139,28 @@ async fn settings_page(app: &App, member: &Member, name: String, problem: Proble
 }
 
 async fn get_settings(State(app): State<Arc<App>>, member: Member) -> Result<Html<SettingsPage>, Failure> {
-    let name = member.workspace.name.clone();
-    settings_page(&app, &member, name, Problem::none()).await.map(Html)
+    settings_page(&app, &member, SettingsForm::of(&member.workspace), Problem::none()).await.map(Html)
 }
 
-async fn rename_workspace(
+async fn update_workspace(
     State(app): State<Arc<App>>,
     member: Member,
-    Form(new): Form<Named>,
+    Form(form): Form<SettingsForm>,
 ) -> Result<Response, Failure> {
-    let renamed = async {
-        let name = WorkspaceName::parse(&new.name)?;
+    let updated = async {
+        let change = WorkspaceChange {
+            name: Some(WorkspaceName::parse(&form.name)?),
+            backup_retention_days: Some(days_of(&form.days)?),
+        };
         let tx = app.store.begin().await?;
-        workspaces::rename(&tx, &member.actor, app.clock.now(), &name).await?;
+        workspaces::update(&tx, &member.actor, app.clock.now(), member.workspace.id, &change).await?;
         tx.commit().await
     };
-    match renamed.await {
-        Ok(()) => Ok(see_other(&app, &member.frame(Section::Settings).to("settings"), "The workspace has a new name.")),
+    match updated.await {
+        Ok(()) => Ok(see_other(&app, &member.frame(Section::Settings).to("settings"), "The settings were changed.")),
         Err(error) => {
-            let problem = Problem::of(error, &["name"])?;
-            Ok(again(settings_page(&app, &member, new.name, problem).await?))
+            let problem = Problem::of(error, &["name", "backupRetentionDays"])?;
+            Ok(again(settings_page(&app, &member, form, problem).await?))
         }
     }
 }
@@ -159,7 +185,7 @@ async fn leave_workspace(
         }
         Err(error) => {
             let problem = Problem::of(error, &["confirm"])?;
-            Ok(again(settings_page(&app, &member, member.workspace.name.clone(), problem).await?))
+            Ok(again(settings_page(&app, &member, SettingsForm::of(&member.workspace), problem).await?))
         }
     }
 }

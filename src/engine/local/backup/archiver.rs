@@ -18,7 +18,7 @@ use super::segment::Segment;
 use crate::base::id::InstanceId;
 use crate::base::secret::Secret;
 use crate::engine::EngineError;
-use crate::engine::backups::{ArchiveStatus, BackupError, Gap, Vault};
+use crate::engine::backups::{ArchiveStatus, BackupError, Gap, Obstacle, Vault};
 use crate::engine::local::place::{Place, make_directory};
 use crate::engine::local::session::{Unanswered, ask_for_text};
 use crate::engine::local::template::{SEGMENT_BYTES, failed};
@@ -63,6 +63,7 @@ pub(super) struct Archive {
 struct Trouble {
     since: Timestamp,
     reason: String,
+    obstacle: Obstacle,
     pause: Duration,
     next_try: Instant,
 }
@@ -123,7 +124,8 @@ impl Archive {
             tracing::warn!(instance.id = %id, error = %error, "what {id} writes cannot be archived; it waits, and is tried again");
         }
         let since = trouble.as_ref().map_or(now, |before| before.since);
-        *trouble = Some(Trouble { since, reason: error.to_string(), pause, next_try: Instant::now() + pause });
+        let (reason, obstacle, next_try) = (error.to_string(), Obstacle::from(error), Instant::now() + pause);
+        *trouble = Some(Trouble { since, reason, obstacle, pause, next_try });
     }
 }
 
@@ -315,7 +317,8 @@ impl LocalEngine {
     async fn note_missing(&self, place: &Place, name: &str, record: &mut Record) -> Result<(), BackupError> {
         if Segment::parse(name).is_some() {
             let at = self.machine.config.clock.now();
-            record.gaps.push(Gap { first_segment: name.to_owned(), last_segment: name.to_owned(), at });
+            let archived_until = record.reached.archived_until;
+            record.gaps.push(Gap { first_segment: name.to_owned(), last_segment: name.to_owned(), at, archived_until });
         }
         let (place, name, record) = (place.clone(), name.to_owned(), record.clone());
         let noted = blocking(DOING, move || {
@@ -357,6 +360,7 @@ impl LocalEngine {
             pending_segments,
             pending_bytes: pending_segments as u64 * SEGMENT_BYTES,
             failing_since: trouble.as_ref().map(|trouble| trouble.since),
+            obstacle: trouble.as_ref().map(|trouble| trouble.obstacle),
             reason: trouble.map(|trouble| trouble.reason),
             gaps: record.gaps,
         })
@@ -406,7 +410,8 @@ fn look(place: &Place, id: InstanceId, limit: u64, now: Timestamp) -> io::Result
     if segments.len() as u64 * SEGMENT_BYTES <= limit {
         return Ok(Some((record, ready)));
     }
-    let gap = Gap { first_segment: (*first).clone(), last_segment: (*last).clone(), at: now };
+    let archived_until = record.reached.archived_until;
+    let gap = Gap { first_segment: (*first).clone(), last_segment: (*last).clone(), at: now, archived_until };
     tracing::error!(
         instance.id = %id,
         "gave up {} MiB of WAL of {id}, which could not be archived and would have filled the disk: it can be restored \

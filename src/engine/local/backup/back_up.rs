@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::archiver::unanswered;
-use super::program::{Failure, PgBackRest, Said, percentage};
+use super::program::{Failure, LONG_IO_TIMEOUT, PgBackRest, Said, percentage};
 use super::vault::REMOVAL;
 use crate::base::scram::Verifier;
 use crate::base::secret::{Secret, random_text};
@@ -86,6 +86,7 @@ impl LocalEngine {
             .with("PG1_DATABASE", PLATFORM_DATABASE)
             // It would insist on an archive command; what it needs is seen to below.
             .with("ARCHIVE_CHECK", "n")
+            .with("IO_TIMEOUT", LONG_IO_TIMEOUT)
             .with("START_FAST", "y")
             .with("EXPIRE_AUTO", "n")
             .with("REPO1_BUNDLE", "y")

@@ -13,6 +13,7 @@
 
 mod archiver;
 mod back_up;
+mod check;
 mod confine;
 mod program;
 mod queue;
@@ -35,8 +36,8 @@ use super::LocalEngine;
 use crate::base::id::InstanceId;
 use crate::engine::EngineError;
 use crate::engine::backups::{
-    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, ProgressSink, RecoverTo, RestoreFacts,
-    Retention, Vault,
+    ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, CheckFacts, ProgressSink, RecoverTo,
+    RestoreFacts, Retention, Vault,
 };
 
 #[async_trait]
@@ -82,6 +83,10 @@ impl Backups for LocalEngine {
         progress: ProgressSink,
     ) -> Result<RestoreFacts, BackupError> {
         self.restore_into(target, source, label, to, progress).await
+    }
+
+    async fn check(&self, id: InstanceId, progress: ProgressSink) -> Result<CheckFacts, BackupError> {
+        self.check_restored(id, &progress).await
     }
 
     async fn expire(&self, vault: &Vault, retention: Retention) -> Result<(), BackupError> {

@@ -18,14 +18,20 @@ use crate::engine::local::{Machine, blocking};
 
 /// How much of its words is passed on.
 const LONGEST_REASON: usize = 500;
-/// How long it may wait for a server or for storage, in seconds.
-const IO_TIMEOUT: &str = "60";
+/// How what it says of an answer begins that waiting does not change: 400 to 499.
+const ANSWERED_NO: &str = "HTTP request failed with 4";
+/// How long it may wait for storage, in seconds. When that is gone, `info` does so four times and
+/// `archive-push` eight times before they say it (2.45: tried).
+const IO_TIMEOUT: &str = "8";
+/// The same for what takes long, and would begin again.
+pub(super) const LONG_IO_TIMEOUT: &str = "60";
 
 /// The codes that it ends with which mean something to Howdah.
 mod code {
     pub(super) const CHECKSUM: i32 = 26;
     pub(super) const FILE_INVALID: i32 = 28;
     pub(super) const FORMAT: i32 = 29;
+    pub(super) const PROTOCOL: i32 = 39;
     pub(super) const LOCK_ACQUIRE: i32 = 50;
     pub(super) const CRYPTO: i32 = 95;
     pub(super) const JSON_FORMAT: i32 = 99;
@@ -95,7 +101,7 @@ impl PgBackRest {
 
     /// It may change the repository, and holds locks meanwhile.
     pub(super) fn that_writes(mut self, machine: &Machine, instance: InstanceId) -> Self {
-        self.writable.append(&mut self.readable);
+        self.writable.extend(machine.repository().directory_of(instance));
         self.writable.push(machine.backup_work(instance));
         self
     }
@@ -197,8 +203,20 @@ impl Failure {
     fn new(status: ExitStatus, complaint: &str) -> Self {
         let said =
             if complaint.is_empty() { format!("pgBackRest ended with {status}") } else { complaint.trim().into() };
-        let reason = said.chars().filter(|letter| !letter.is_control() && *letter != '\u{FFFD}').take(LONGEST_REASON);
-        Self { code: status.code(), reason: reason.collect() }
+        Self { code: status.code(), reason: shorten(&said) }
+    }
+
+    /// What `info` quotes of a failure, such as `[CryptoError] …`, and succeeds all the same.
+    pub(super) fn quoted(text: &str) -> Self {
+        let (name, said) = text.strip_prefix('[').and_then(|rest| rest.split_once("] ")).unwrap_or(("", text));
+        let code = match name {
+            "CryptoError" => Some(code::CRYPTO),
+            "FormatError" => Some(code::FORMAT),
+            "ProtocolError" => Some(code::PROTOCOL),
+            _ => None,
+        };
+        let said = said.lines().map(str::trim).collect::<Vec<_>>().join("; ");
+        Self { code, reason: shorten(&said) }
     }
 
     fn of(error: io::Error) -> Self {
@@ -209,9 +227,12 @@ impl Failure {
     pub(super) fn while_doing(self, doing: &'static str) -> BackupError {
         let Self { code, reason } = self;
         if reason.contains("No space left on device") {
-            return BackupError::Failed { doing, reason: "no space is left in the repository or on the disk".into() };
+            return BackupError::Full { doing };
         }
         match code {
+            // The certificate of the storage's, not a file that the key does not open.
+            Some(code::CRYPTO) if reason.contains("certificate") => BackupError::Refused { doing, reason },
+            Some(code::PROTOCOL) if reason.starts_with(ANSWERED_NO) => BackupError::Refused { doing, reason },
             Some(code::LOCK_ACQUIRE) => BackupError::Busy("another backup"),
             Some(code::CHECKSUM | code::FILE_INVALID | code::FORMAT | code::CRYPTO | code::JSON_FORMAT) => {
                 BackupError::Damaged(reason)
@@ -219,6 +240,25 @@ impl Failure {
             _ => BackupError::Failed { doing, reason },
         }
     }
+}
+
+/// The words of a failure that are for people. What pgBackRest quotes of an HTTP exchange is much
+/// longer, and what matters comes last: S3's code and message, in XML.
+fn shorten(said: &str) -> String {
+    let text = match said.split_once(": *** ").or_else(|| said.split_once(":; *** ")) {
+        Some((first, rest)) => [Some(first), element(rest, "Code"), element(rest, "Message")]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(": "),
+        None => said.to_owned(),
+    };
+    text.chars().filter(|letter| !letter.is_control() && *letter != '\u{FFFD}').take(LONGEST_REASON).collect()
+}
+
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, after) = xml.split_once(&format!("<{name}>"))?;
+    after.split_once("</").map(|(text, _)| text)
 }
 
 /// What a line of the log says after the number of its process: `P00   INFO: …`.
@@ -251,6 +291,25 @@ mod tests {
         assert_eq!(after_prefix("status: error"), None);
         assert_eq!(after_prefix("Pass"), None);
         assert_eq!(without_code(" [041]: unable to open [x]: no"), "unable to open [x]: no");
+    }
+
+    #[test]
+    fn what_storage_answers_is_told_in_short() {
+        let said = "HTTP request failed with 404 (NOT FOUND):; *** Path/Query ***:; GET /b/?list-type=2; \
+                    *** Response Content ***:; <?xml version=\"1.0\"?>; \
+                    <Error><Code>NoSuchBucket</Code><Message>There is none</Message></Error>";
+        let short = "HTTP request failed with 404 (NOT FOUND): NoSuchBucket: There is none";
+        assert_eq!(shorten(said), short);
+        let failure = Failure::quoted(&format!("[ProtocolError] {}", said.replace("; ", "\n")));
+        assert!(matches!(failure.while_doing("x"), BackupError::Refused { reason, .. } if reason == short));
+        let busy = Failure::quoted("[ProtocolError] HTTP request failed with 503 (SLOW DOWN)");
+        assert!(matches!(busy.while_doing("x"), BackupError::Failed { .. }));
+        let stranger = "[CryptoError] unable to find hostname 'a' in certificate common name";
+        assert!(matches!(Failure::quoted(stranger).while_doing("x"), BackupError::Refused { .. }));
+        let wrong_key = "[CryptoError] cipher header invalid";
+        assert!(matches!(Failure::quoted(wrong_key).while_doing("x"), BackupError::Damaged(_)));
+        let away = "[HostConnectError] unable to connect to 'a:1': [111] Connection refused";
+        assert!(matches!(Failure::quoted(away).while_doing("x"), BackupError::Failed { .. }));
     }
 
     #[test]

@@ -25,7 +25,8 @@ use super::vault::Holdings;
 use crate::base::id::InstanceId;
 use crate::engine::EngineError;
 use crate::engine::backups::{BackupError, BackupFacts, Progress, ProgressSink, RecoverTo, Vault};
-use crate::engine::local::configuration::{Access, Purpose};
+use crate::engine::local::configuration::Access;
+use crate::engine::local::metadata::purpose_of;
 use crate::engine::local::place::{Manifest, Place};
 use crate::engine::local::process::{Says, Server, says};
 use crate::engine::local::session::{ask, ask_for_text};
@@ -45,6 +46,7 @@ const QUIET: Duration = Duration::from_millis(500);
 /// A private server in recovery. It ends with this.
 pub(super) struct Recovery<'a> {
     engine: &'a LocalEngine,
+    target: InstanceId,
     source: &'a Vault,
     holdings: &'a Holdings,
     place: &'a Place,
@@ -96,9 +98,9 @@ impl<'a> Recovery<'a> {
             copy().map_err(failed(DOING))
         })
         .await?;
-        let server = launch(engine, place, manifest, to).await?;
+        let server = launch(engine, target, place, manifest, to).await?;
         let checksums = Mutex::default();
-        Ok(Self { engine, source, holdings, place, manifest, to, server, scratch, checksums })
+        Ok(Self { engine, target, source, holdings, place, manifest, to, server, scratch, checksums })
     }
 
     /// Brings the server what it needs, until it has left the recovery where it should.
@@ -119,6 +121,10 @@ impl<'a> Recovery<'a> {
         let mut next = first;
         while next <= last && self.is_recovering().await? {
             if !self.bring(next).await? {
+                // All that is wanted came before the loss, whether or not the target was seen in it.
+                if self.ends_before(next) {
+                    break;
+                }
                 // The server may come to its target before it gets here.
                 return match self.comes_to_an_end().await? {
                     true => self.until_out_of_recovery().await,
@@ -131,13 +137,21 @@ impl<'a> Recovery<'a> {
         }
         if matches!(self.to, RecoverTo::Time(_)) && !self.comes_to_an_end().await? {
             start::stop(self.place, self.manifest, Some(self.server.clone())).await?;
-            self.server = launch(self.engine, self.place, self.manifest, RecoverTo::Latest).await?;
+            self.server = launch(self.engine, self.target, self.place, self.manifest, RecoverTo::Latest).await?;
         }
         // It goes through all that is there before it obeys.
         self.promote().await?;
         self.until_out_of_recovery().await?;
         progress(Progress { done: total, total });
         Ok(())
+    }
+
+    /// Whether everything that was committed before the target is archived before this segment, with
+    /// which WAL was lost.
+    fn ends_before(&self, missing: Segment) -> bool {
+        let RecoverTo::Time(moment) = self.to else { return false };
+        let gap = self.holdings.gaps.iter().find(|gap| Segment::parse(&gap.first_segment) == Some(missing));
+        gap.and_then(|gap| gap.archived_until).is_some_and(|until| moment <= until)
     }
 
     /// Ends the server: a fast shutdown.
@@ -313,13 +327,14 @@ impl Drop for Recovery<'_> {
 
 async fn launch(
     engine: &LocalEngine,
+    target: InstanceId,
     place: &Place,
     manifest: &Manifest,
     to: RecoverTo,
 ) -> Result<Arc<Server>, EngineError> {
     // Nobody else is in it, and where users are shared nobody knows its origin's password.
     let access = Access { separate_users: true, own_name: engine.machine.access.own_name.clone() };
-    start::launch(&engine.machine, place, manifest, Purpose::Tenant, access, settings(to)).await
+    start::launch(&engine.machine, place, manifest, purpose_of(target), access, settings(to)).await
 }
 
 /// What a server that recovers is told beside what every one is.
@@ -360,12 +375,13 @@ fn explain_end(error: EngineError) -> BackupError {
     }
 }
 
-/// Segments and their checksums out of a list of files named `<segment>-<checksum>.<compression>`.
+/// Segments and their checksums out of a list of files named `<segment>-<checksum>.<compression>`. What
+/// could not be written whole has one more ending, and is nothing.
 fn read_checksums(listed: &str) -> HashMap<String, String> {
     let files: HashMap<String, serde_json::Value> = serde_json::from_str(listed).unwrap_or_default();
     let read = |name: &String| {
         let (segment, rest) = name.split_once('-')?;
-        let checksum = rest.split('.').next()?;
+        let (checksum, _) = rest.split_once('.').filter(|(_, compression)| !compression.contains('.'))?;
         (Segment::parse(segment).is_some() && checksum.len() == 40).then(|| (segment.to_owned(), checksum.to_owned()))
     };
     files.keys().filter_map(read).collect()
@@ -390,6 +406,7 @@ mod tests {
     #[test]
     fn checksums_stand_in_names() {
         let listed = r#"{".":{"type":"path"},"000000010000000000000008-0f74dd2c5f223f7488b9236b837749f981be5ae2.zst":{"type":"file"},
+                         "00000001000000000000000A-0f74dd2c5f223f7488b9236b837749f981be5ae2.zst.pgbackrest.tmp":{"type":"file"},
                          "000000010000000000000009.00000028.backup":{"type":"file"}}"#;
         let read = read_checksums(listed);
         assert_eq!(read.len(), 1);

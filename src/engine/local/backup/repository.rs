@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::id::InstanceId;
 use crate::base::secret::Secret;
+use crate::engine::local::metadata::is_metadata;
 
 /// How much WAL of one instance may wait on the disk, when nothing else is wanted.
 const QUEUE_LIMIT: u64 = 1 << 30;
@@ -88,7 +89,7 @@ impl Repository {
     /// The vault's own directory, where the repository is one.
     pub(super) fn directory_of(&self, instance: InstanceId) -> Option<PathBuf> {
         match self {
-            Self::Directory(directory) => Some(directory.join(instance.bare())),
+            Self::Directory(directory) => Some(directory.join(name_of(instance))),
             Self::S3(_) => None,
         }
     }
@@ -105,9 +106,20 @@ impl Repository {
 impl S3 {
     fn path(&self, instance: InstanceId) -> String {
         match self.prefix.as_str() {
-            "" => format!("/{}", instance.bare()),
-            prefix => format!("/{prefix}/{}", instance.bare()),
+            "" => format!("/{}", name_of(instance)),
+            prefix => format!("/{prefix}/{}", name_of(instance)),
         }
+    }
+}
+
+/// Where in the repository Howdah's own metadata is: an empty machine looks there first.
+pub(super) const METADATA: &str = "metadata";
+
+/// The name of a vault's place.
+fn name_of(instance: InstanceId) -> String {
+    match is_metadata(instance) {
+        true => format!("{METADATA}/{}", instance.bare()),
+        false => instance.bare(),
     }
 }
 
@@ -132,6 +144,9 @@ mod tests {
             ca_file: Some("/etc/ca.pem".into()),
         };
         assert_eq!(s3.path(one), "/00000000000000000000000001");
+        let metadata = InstanceId::from(uuid::Uuid::from_u128(8 << 76));
+        assert!(directory.directory_of(metadata).unwrap().starts_with("/srv/backups/metadata"));
+        assert!(s3.path(metadata).starts_with("/metadata/"));
         s3.prefix = "howdah/one".into();
         let settings = Repository::S3(s3.clone()).settings(one);
         for (name, value) in [

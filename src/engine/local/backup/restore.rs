@@ -10,22 +10,24 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use tokio::time::Instant;
+
 use super::archiver::unanswered;
 use super::back_up::part_of;
-use super::program::{PgBackRest, percentage};
+use super::program::{LONG_IO_TIMEOUT, PgBackRest, percentage};
 use super::recovery::Recovery;
 use super::vault::{Holdings, REMOVAL};
 use crate::base::id::InstanceId;
-use crate::base::scram::Verifier;
-use crate::base::secret::{Secret, random_text};
 use crate::engine::backups::{
     BackupError, BackupFacts, BackupLabel, Progress, ProgressSink, RecoverTo, RestoreFacts, Vault,
 };
+use crate::engine::local::configuration::Purpose;
+use crate::engine::local::metadata::purpose_of;
 use crate::engine::local::place::{GROUP_ACCESS, Manifest, Place, make_directory};
-use crate::engine::local::session::ask_for_text;
+use crate::engine::local::session::{ask_for_text, renew_password};
 use crate::engine::local::template::failed;
 use crate::engine::local::{LocalEngine, blocking, places, process, start, stock};
-use crate::engine::{BACKUP_ROLE, EngineError, PLATFORM_ROLE};
+use crate::engine::{BACKUP_ROLE, EngineError};
 
 const DOING: &str = "restore the backup";
 
@@ -49,6 +51,7 @@ impl LocalEngine {
         let archive = self.archives.of(source.instance);
         let Ok(_not_removed) = archive.vault.try_read() else { return Err(BackupError::Busy(REMOVAL)) };
         self.abandon_restore(target).await?;
+        let begun = Instant::now();
         let holdings = self.holdings(source).await?;
         let backup = choose(&holdings, label, to)?;
         if self.holds_links(source, label).await? {
@@ -63,8 +66,9 @@ impl LocalEngine {
 
         let mut recovery = Recovery::begin(self, target, source, &holdings, &place, &manifest, to).await?;
         recovery.go_through_wal(&backup, &progress).await?;
-        let facts = self.take_over(&place, &backup).await?;
+        let facts = self.take_over(target, &place, &backup).await?;
         recovery.stop().await?;
+        let facts = RestoreFacts { milliseconds: begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX), ..facts };
         self.finish(target, &place, manifest, &facts).await?;
         tracing::info!(
             instance.id = %target,
@@ -136,6 +140,7 @@ impl LocalEngine {
             .with("LOCK_PATH", scratch.join("lock"))
             .with("SPOOL_PATH", scratch.join("spool"))
             .with("PG1_PATH", place.data())
+            .with("IO_TIMEOUT", LONG_IO_TIMEOUT)
             .with("LOG_LEVEL_CONSOLE", "detail");
         let set = format!("--set={}", backup.label);
         let watch = |line: &str| {
@@ -148,7 +153,12 @@ impl LocalEngine {
     }
 
     /// Notes what has been brought back, and takes from the instance what it shares with its origin.
-    async fn take_over(&self, place: &Place, backup: &BackupFacts) -> Result<RestoreFacts, BackupError> {
+    async fn take_over(
+        &self,
+        target: InstanceId,
+        place: &Place,
+        backup: &BackupFacts,
+    ) -> Result<RestoreFacts, BackupError> {
         let say = |error| unanswered(DOING, error);
         let commit = "SELECT pg_catalog.to_char(pg_catalog.pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', \
                       'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
@@ -162,15 +172,10 @@ impl LocalEngine {
             let dismiss = format!("ALTER ROLE {BACKUP_ROLE} NOLOGIN PASSWORD NULL");
             ask_for_text(place, &dismiss).await.map_err(say)?;
         }
-        if !self.machine.access.separate_users {
-            let secret = Secret::new(random_text::<24>());
-            let verifier = Verifier::of(&secret).to_text();
-            let change = format!("ALTER ROLE {PLATFORM_ROLE} PASSWORD '{verifier}'");
-            ask_for_text(place, &change).await.map_err(say)?;
-            let place = place.clone();
-            blocking(DOING, move || place.write_secret(&secret).map_err(failed(DOING))).await?;
+        if purpose_of(target) == Purpose::Tenant && !self.machine.access.separate_users {
+            renew_password(place).await.map_err(say)?;
         }
-        Ok(RestoreFacts { last_commit_at, timeline, bytes: backup.size })
+        Ok(RestoreFacts { last_commit_at, timeline, bytes: backup.size, milliseconds: 0 })
     }
 
     /// Gives the stopped instance an identifier of its own, and puts it where instances are.

@@ -528,3 +528,40 @@ async fn instances_from_before_there_were_backups_are_brought_up_to_date() {
     assert!(queue::Queue::open(&place).unwrap().is_empty().unwrap());
     assert_eq!(sandbox.engine.archive_status(other).await.unwrap(), ArchiveStatus::default());
 }
+
+#[tokio::test]
+async fn damage_that_no_checksum_of_the_backup_tells_is_found_by_a_check() {
+    let sandbox = LocalSandbox::new().await;
+    let (id, client) = filled(&sandbox, 1).await;
+    note(&client, "one").await;
+    let vault = Vault::generate(id);
+    let backup = sandbox.engine.back_up(&vault, BackupKind::Full, no_progress()).await.unwrap();
+    let path = text(&client, "SELECT pg_catalog.pg_relation_filepath('pgbench_accounts')").await;
+    let refused = sandbox.engine.check(id, no_progress()).await;
+    assert!(matches!(refused, Err(BackupError::Failed { .. })), "somebody's own is not checked: {refused:?}");
+
+    let target = InstanceId::from(uuid::Uuid::from_u128(2));
+    let restored = sandbox.engine.restore(target, &vault, &backup.label, RecoverTo::Immediate, no_progress()).await;
+    assert!(restored.unwrap().milliseconds > 0);
+    for _ in 0..2 {
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(None));
+        let sink = seen.clone();
+        let watch: ProgressSink = std::sync::Arc::new(move |progress| *sink.lock().unwrap() = Some(progress));
+        let facts = sandbox.engine.check(target, watch).await.unwrap();
+        assert!(facts.relations > 250, "{facts:?}");
+        let seen: Progress = seen.lock().unwrap().unwrap();
+        assert!(seen.done == seen.total && seen.total > 10 << 20, "{seen:?}");
+    }
+    assert!(sandbox.engine.instances().await.unwrap().iter().all(|facts| facts.id != target || !facts.running));
+    let marks = sandbox.engine.place(target).data().join("pg_wal/archive_status");
+    assert!(marks.read_dir().unwrap().next().is_none(), "it archives nothing");
+
+    let file = sandbox.engine.place(target).data().join(path);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[20_000] ^= 0xff;
+    fs::write(&file, bytes).unwrap();
+    let found = sandbox.engine.check(target, no_progress()).await;
+    assert!(matches!(&found, Err(BackupError::Corrupt(what)) if what.contains("pgbench_accounts")), "{found:?}");
+    sandbox.engine.ensure_destroyed(target).await.unwrap();
+    assert!(!sandbox.engine.place(target).root.exists());
+}

@@ -1,20 +1,23 @@
 //! What a vault holds, as pgBackRest says it, and taking things out of it.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::archiver::Archive;
-use super::program::PgBackRest;
+use super::program::{Failure, PgBackRest};
 use super::record::Record;
-use super::repository::Repository;
+use super::repository::{METADATA, Repository};
 use super::segment::Segment;
 use crate::base::id::InstanceId;
+use crate::base::secret::Secret;
 use crate::engine::backups::{BackupError, BackupFacts, BackupKind, BackupLabel, Gap, Retention, Vault};
+use crate::engine::local::metadata::{generate_id, is_metadata};
 use crate::engine::local::place::make_directory;
 use crate::engine::local::template::{failed, give};
 use crate::engine::local::{LocalEngine, Machine, blocking, passable};
@@ -38,6 +41,8 @@ pub(super) struct Holdings {
     pub(super) archive: String,
     /// The last segment of WAL.
     pub(super) last_segment: Option<Segment>,
+    /// What is missing before that, as far as the instance is still there to tell.
+    pub(super) gaps: Vec<Gap>,
 }
 
 #[derive(Deserialize)]
@@ -151,10 +156,9 @@ impl LocalEngine {
             status::MISSING_PATH | status::MISSING_DATA => Err(BackupError::MissingVault(vault.instance)),
             _ => {
                 let why = stanza.repo.first().map_or(&stanza.status.message, |repository| &repository.status.message);
-                let first = why.lines().next().unwrap_or_default();
-                Err(match first.contains("FormatError") || first.contains("CryptoError") {
-                    true => unreadable(),
-                    false => BackupError::Failed { doing, reason: first.to_owned() },
+                Err(match Failure::quoted(why).while_doing(doing) {
+                    BackupError::Damaged(_) => unreadable(),
+                    error => error,
                 })
             }
         }
@@ -230,12 +234,7 @@ impl LocalEngine {
             blocking(DOING, move || Record::remove(&place).map_err(failed(DOING))).await?;
         }
         if let Repository::S3(_) = machine.repository() {
-            match self.ask_repository(vault, &[], DOING).await {
-                Err(BackupError::MissingVault(_)) => {}
-                // What cannot be read can be deleted all the same.
-                Ok(_) | Err(BackupError::Damaged(_)) => self.delete_stanza(vault, DOING).await?,
-                Err(error) => return Err(error),
-            }
+            self.empty_vault(vault, DOING).await?;
         }
         let removed = blocking(DOING, move || {
             let own = machine.repository().directory_of(id);
@@ -244,16 +243,70 @@ impl LocalEngine {
         Ok(removed.await?)
     }
 
-    async fn delete_stanza(&self, vault: &Vault, doing: &'static str) -> Result<(), BackupError> {
+    /// Deletes every object of a vault in a bucket, whether it can be read or not.
+    async fn empty_vault(&self, vault: &Vault, doing: &'static str) -> Result<(), BackupError> {
         self.adopt_vault(vault.instance, doing).await?;
-        let control = self.machine.backup_work(vault.instance).join("control");
-        for arguments in [&["stop"][..], &["--force", "stanza-delete"]] {
-            let command = PgBackRest::new(&self.machine, vault)?
+        let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, vault.instance);
+        command.run(&["--recurse", "repo-rm"]).await.map(drop).map_err(|failure| failure.while_doing(doing))
+    }
+
+    /// Puts something into the repository and takes it out again, as a look whether that can be done.
+    /// It takes a few seconds when the repository does not answer.
+    ///
+    /// # Errors
+    /// [`BackupError::Refused`] when it answers, but not as it should.
+    pub async fn try_repository(&self) -> Result<(), BackupError> {
+        const DOING: &str = "try the place where backups are kept";
+        // No instance has this number, so nothing else is there.
+        let vault = Vault::generate(InstanceId::from(uuid::Uuid::nil()));
+        self.adopt_vault(vault.instance, DOING).await?;
+        for arguments in [&["repo-put", "probe"][..], &["--recurse", "repo-rm"]] {
+            let command = PgBackRest::new(&self.machine, &vault)?
                 .that_writes(&self.machine, vault.instance)
-                .with("PG1_PATH", &control);
-            command.run(arguments).await.map_err(|failure| failure.while_doing(doing))?;
+                .with("IO_TIMEOUT", PATIENCE_AT_START);
+            command.run(arguments).await.map_err(|failure| failure.while_doing(DOING))?;
         }
-        Ok(())
+        let work = self.machine.backup_work(vault.instance);
+        Ok(blocking(DOING, move || remove_tree(work).map_err(failed(DOING))).await?)
+    }
+
+    /// The instances that have a vault in the repository, and the metadata instances that have one; each
+    /// oldest first.
+    pub async fn vaults(&self) -> Result<(Vec<InstanceId>, Vec<InstanceId>), BackupError> {
+        let all = self.listed("").await?.into_iter().filter(|id| !is_metadata(*id) && !id.uuid().is_nil()).collect();
+        let metadata = self.listed(METADATA).await?.into_iter().filter(|id| is_metadata(*id)).collect();
+        Ok((all, metadata))
+    }
+
+    /// The vaults in this directory of the repository.
+    async fn listed(&self, directory: &'static str) -> Result<Vec<InstanceId>, BackupError> {
+        const DOING: &str = "look into the repository";
+        let names: Vec<String> = match self.machine.repository() {
+            Repository::Directory(path) => {
+                blocking(DOING, move || match fs::read_dir(path.join(directory)) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                    entries => entries
+                        .and_then(|entries| {
+                            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+                        })
+                        .map_err(failed(DOING)),
+                })
+                .await?
+            }
+            Repository::S3(s3) => {
+                // Names of objects are no secret, and whose vault it would be does not matter.
+                let nobody = Vault { instance: generate_id(Timestamp::UNIX_EPOCH), key: Secret::new("none") };
+                let path = Path::new("/").join(&s3.prefix).join(directory);
+                let command = PgBackRest::new(&self.machine, &nobody)?.with("REPO1_PATH", path);
+                let said = command.run(&["--output=json", "repo-ls"]).await;
+                let said = said.map_err(|failure| failure.while_doing(DOING))?;
+                let listed: HashMap<String, serde_json::Value> = serde_json::from_str(&said.text).unwrap_or_default();
+                listed.into_keys().collect()
+            }
+        };
+        let mut ids: Vec<InstanceId> = names.iter().filter_map(|name| InstanceId::parse(name)).collect();
+        ids.sort_unstable();
+        Ok(ids)
     }
 
     /// Makes the places that pgBackRest needs for a vault that is there: they may come from
@@ -264,6 +317,8 @@ impl LocalEngine {
     }
 }
 
+/// How long a start waits for the repository, in seconds.
+const PATIENCE_AT_START: &str = "5";
 /// What keeps others from a vault.
 pub(super) const REMOVAL: &str = "a removal of backups";
 
@@ -354,7 +409,7 @@ fn read(stanza: Stanza, gaps: &[Gap]) -> Option<Holdings> {
         });
     }
     backups.sort_by(|one, other| (one.stopped_at, &one.label).cmp(&(other.stopped_at, &other.label)));
-    Some(Holdings { backups, major, archive, last_segment })
+    Some(Holdings { backups, major, archive, last_segment, gaps: gaps.to_vec() })
 }
 
 #[cfg(test)]
@@ -392,7 +447,8 @@ mod tests {
     #[test]
     fn a_gap_in_what_a_backup_needs_makes_it_useless() {
         let lost = |first: &str, last: &str| {
-            let gap = Gap { first_segment: first.into(), last_segment: last.into(), at: Timestamp::UNIX_EPOCH };
+            let (first_segment, last_segment) = (first.to_owned(), last.to_owned());
+            let gap = Gap { first_segment, last_segment, at: Timestamp::UNIX_EPOCH, archived_until: None };
             !holdings(&[gap]).backups[0].restorable
         };
         assert!(lost("00000001000000000000000F", "000000010000000000000012"));

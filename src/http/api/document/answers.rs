@@ -8,7 +8,7 @@ use utoipa::openapi::{Content, Header, Ref, RefOr, Required, Response, ResponseB
 use super::samples;
 
 /// The operations that start work which goes on after the answer.
-const STARTING: [&str; 9] = [
+const STARTING: [&str; 10] = [
     "create_project",
     "delete_project",
     "create_database",
@@ -16,6 +16,7 @@ const STARTING: [&str; 9] = [
     "delete_database",
     "create_backup",
     "restore_backup",
+    "verify_backup",
     "restore_database",
     "retry_operation",
 ];

@@ -1,0 +1,235 @@
+//! Backing up, restoring and cloning a database of 1 GB, beside the same commands of pgBackRest by hand
+//! and `cp -a`; and restoring a small one, beside `pg_dump | pg_restore`. Data, settings of PostgreSQL,
+//! and compression, cipher and number of processes of pgBackRest are the same on both sides.
+//!
+//! `HOWDAH_BENCH_SCALE` sets the scale of pgbench (15 MB each), `HOWDAH_BENCH_ROUNDS` how often each is
+//! done.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench prints, or fails at once")]
+
+#[expect(dead_code, reason = "each bench uses its part of the harness")]
+mod harness;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use harness::{Howdah, Plain, Running, Times, first_row, judge, number, postgres_program, print_machine, run};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// A database of Howdah's that is backed up, restored and cloned.
+struct Kept<'a> {
+    howdah: &'a Howdah,
+    id: String,
+    project: String,
+    connection: String,
+}
+
+impl<'a> Kept<'a> {
+    async fn new(howdah: &'a Howdah) -> Self {
+        let made = howdah.create_project().await;
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let database = &made["database"];
+        let (id, connection) = (text(&database["id"]), text(&database["connectionString"]));
+        Self { howdah, id, project: text(&made["id"]), connection }
+    }
+
+    async fn back_up(&self) -> String {
+        let path = format!("/v1/databases/{}/backups", self.id);
+        let made = self.howdah.carry_out(&path, &json!({"backupType": "full"})).await;
+        made["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Makes a database from this one and asks it for a row. Then it goes again.
+    async fn make_from(&self, source: Value, times: &mut Times) {
+        let begun = Instant::now();
+        let body = json!({"projectId": self.project, "name": "made", "source": source});
+        let made = self.howdah.carry_out("/v1/databases", &body).await;
+        let connection = made["connections"][0]["endpoints"]["direct"]["connectionString"].as_str().expect("a secret");
+        first_row(connection).await;
+        times.add(begun.elapsed());
+        // Its own first backup is not part of this.
+        self.howdah.settled().await;
+        let path = format!("/v1/databases/{}", made["id"].as_str().expect("an id"));
+        self.howdah.send(Method::DELETE, &path, &json!({})).await;
+        self.howdah.settled().await;
+    }
+
+    async fn restore(&self, backup: &str, times: &mut Times) {
+        self.make_from(json!({"type": "backup", "databaseId": self.id, "backupId": backup}), times).await;
+    }
+
+    async fn clone(&self, times: &mut Times) {
+        self.make_from(json!({"type": "database", "databaseId": self.id}), times).await;
+    }
+}
+
+/// The same by hand: a plain server with a repository of its own.
+struct ByHand<'a> {
+    plain: &'a Plain,
+    environment: Vec<(String, String)>,
+}
+
+const PUSH: &str = "archive_command=pgbackrest --no-config archive-push %p";
+const GET: &str = "restore_command=pgbackrest --no-config archive-get %f \"%p\"";
+
+impl<'a> ByHand<'a> {
+    fn new(plain: &'a Plain) -> Self {
+        let below = |name: &str| plain.root().join(name).display().to_string();
+        let environment = [
+            ("STANZA", "bench".to_owned()),
+            ("REPO1_PATH", below("repository")),
+            ("REPO1_CIPHER_TYPE", "aes-256-cbc".to_owned()),
+            ("REPO1_CIPHER_PASS", "correct horse battery staple".to_owned()),
+            ("REPO1_BUNDLE", "y".to_owned()),
+            ("REPO1_RETENTION_FULL", "9999999".to_owned()),
+            ("LOCK_PATH", below("lock")),
+            ("SPOOL_PATH", below("spool")),
+            ("COMPRESS_TYPE", "zst".to_owned()),
+            ("COMPRESS_LEVEL", "1".to_owned()),
+            ("PROCESS_MAX", "2".to_owned()),
+            ("START_FAST", "y".to_owned()),
+            ("LOG_LEVEL_CONSOLE", "error".to_owned()),
+            ("LOG_LEVEL_FILE", "off".to_owned()),
+            ("PG1_PATH", below("data")),
+            ("PG1_SOCKET_PATH", below("socket")),
+            ("PG1_PORT", plain.port().to_string()),
+            ("PG1_USER", "postgres".to_owned()),
+        ];
+        let environment = environment.map(|(name, value)| (format!("PGBACKREST_{name}"), value)).to_vec();
+        Self { plain, environment }
+    }
+
+    fn pgbackrest(&self, arguments: &[&str]) {
+        let mut command = self.plain.program("pgbackrest");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        done(command.arg("--no-config").args(arguments).current_dir("/"));
+    }
+
+    fn start(&self, settings: &[&str]) -> Running {
+        self.plain.start_with(settings, &self.environment)
+    }
+
+    /// Into the place of what is there, and until it has recovered to the end of the backup.
+    async fn restore(&self, times: &mut Times) -> Running {
+        let data = self.plain.root().join("data");
+        std::fs::remove_dir_all(&data).unwrap();
+        done(self.plain.program("mkdir").arg("-m").arg("0700").arg(&data));
+        let begun = Instant::now();
+        self.pgbackrest(&["--type=immediate", "--target-action=promote", "restore"]);
+        let running = self.start(&["archive_mode=off", GET]);
+        self.plain.until_recovered().await;
+        times.add(begun.elapsed());
+        running
+    }
+}
+
+fn done(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {said}{complaint}");
+}
+
+/// Fills a database with pgbench's tables.
+fn fill(connection: &str, scale: usize) {
+    let scale = scale.to_string();
+    done(Command::new(postgres_program("pgbench")).args(["-i", "-q", "-s", &scale, connection]));
+}
+
+/// Of the files, in MB.
+fn size(directory: &Path) -> f64 {
+    let output = Command::new("du").args(["-sb", "--"]).arg(directory).output().unwrap().stdout;
+    let bytes: f64 = String::from_utf8(output).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    bytes / 1e6
+}
+
+fn main() {
+    run(async {
+        let (scale, rounds) = (number("HOWDAH_BENCH_SCALE", 68), number("HOWDAH_BENCH_ROUNDS", 3));
+        let howdah = Howdah::start(&["--backup-every", "0", "--undelete", "0"]).await;
+        let small = Kept::new(&howdah).await;
+        fill(&small.connection, 1);
+        let plain = Plain::init(&howdah.recipe(), &[]);
+        let large = Kept::new(&howdah).await;
+        fill(&large.connection, scale);
+        // What was written is archived with the first one; the others are what is measured.
+        large.back_up().await;
+        let backup_of_small = small.back_up().await;
+
+        let hand = ByHand::new(&plain);
+        let running = hand.start(&["archive_command=/bin/true"]);
+        plain.until_row().await;
+        fill(&plain.local("postgres"), scale);
+        drop(running);
+        hand.pgbackrest(&["stanza-create", "--no-online"]);
+
+        let (mut made, mut made_by_hand) = (Times::new(), Times::new());
+        let mut backup = String::new();
+        let mut running = hand.start(&[PUSH]);
+        plain.until_row().await;
+        for _ in 0..rounds {
+            let begun = Instant::now();
+            backup = large.back_up().await;
+            made.add(begun.elapsed());
+            let begun = Instant::now();
+            hand.pgbackrest(&["--type=full", "backup"]);
+            made_by_hand.add(begun.elapsed());
+        }
+        let (mut restored, mut restored_by_hand) = (Times::new(), Times::new());
+        let (mut cloned, mut copied) = (Times::new(), Times::new());
+        let (data, copy) = (plain.root().join("data"), plain.root().join("copy"));
+        for _ in 0..rounds {
+            large.restore(&backup, &mut restored).await;
+            drop(running);
+            running = hand.restore(&mut restored_by_hand).await;
+        }
+        drop(running);
+        let megabytes = size(&data);
+        for _ in 0..rounds {
+            large.clone(&mut cloned).await;
+            let begun = Instant::now();
+            done(Command::new("cp").arg("-a").arg(&data).arg(&copy));
+            copied.add(begun.elapsed());
+            std::fs::remove_dir_all(&copy).unwrap();
+        }
+
+        let running = hand.start(&["archive_command=/bin/true"]);
+        plain.until_row().await;
+        plain.execute("CREATE DATABASE small").await;
+        fill(&plain.local("small"), 1);
+        let (mut restored_small, mut dumped) = (Times::new(), Times::new());
+        for n in 0..rounds {
+            small.restore(&backup_of_small, &mut restored_small).await;
+            let begun = Instant::now();
+            plain.execute(&format!("CREATE DATABASE copy{n}")).await;
+            let mut dump = Command::new(postgres_program("pg_dump"));
+            let mut dump = dump.args(["-Fc", &plain.local("small")]).stdout(Stdio::piped()).spawn().unwrap();
+            let mut restore = Command::new(postgres_program("pg_restore"));
+            let restore = restore.args(["-d", &plain.local(&format!("copy{n}"))]).stdin(dump.stdout.take().unwrap());
+            assert!(restore.status().unwrap().success() && dump.wait().unwrap().success());
+            dumped.add(begun.elapsed());
+        }
+        drop(running);
+
+        print_machine();
+        println!("{megabytes:.0} MB of files");
+        Times::print_head();
+        made.print("full backup: POST to its operation's end");
+        made_by_hand.print("pgbackrest backup, by hand");
+        restored.print("restore to a new database: POST to first row");
+        restored_by_hand.print("pgbackrest restore + start + recovery, by hand");
+        cloned.print("clone: POST to first row");
+        copied.print("cp -a of the stopped data directory");
+        restored_small.print("restore of a small database: POST to first row");
+        dumped.print("CREATE DATABASE + pg_dump | pg_restore");
+        println!();
+        let backups = made_by_hand.p50() / made.p50();
+        println!("backup, speed of that by hand: {backups:.2}");
+        let restores = restored_by_hand.p50() / restored.p50();
+        judge("restore, speed of that by hand", restores, "", "at least 0.8", restores >= 0.8);
+        println!("restore: {:.0} MB a second", megabytes / restored.p50() * 1e3);
+        println!("clone, speed of cp -a: {:.2}", copied.p50() / cloned.p50());
+        println!("small restore, speed of pg_dump | pg_restore: {:.2}", dumped.p50() / restored_small.p50());
+    });
+}

@@ -1,0 +1,262 @@
+//! Bringing an installation back on an empty machine, from the repository of backups and the master key.
+//!
+//! The metadata comes first. What becomes of the databases is written into it in one transaction; the
+//! next `howdah serve` does that work. Until that transaction has committed the data directory says that
+//! a recovery is under way in it, so that nothing serves from it, and the same command goes on.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::directory::{DataDirectory, read_key};
+use super::{Signals, backups, local};
+use crate::auth::signing::Signer;
+use crate::base::clock::{Clock, format_timestamp};
+use crate::base::error::{Error, describe};
+use crate::base::id::InstanceId;
+use crate::base::keyring::Keyring;
+use crate::base::store::Store;
+use crate::base::tasks::Tasks;
+use crate::cli::print;
+use crate::config::Recover;
+use crate::domain::backups as domain_backups;
+use crate::domain::recoveries::{self, Recovery};
+use crate::engine::backups::{BackupError, BackupFacts, Backups as _, Progress, ProgressSink, RecoverTo, Vault};
+use crate::engine::local::{BackupConfig, LocalConfig, LocalEngine, MetadataInstance, Repository};
+use crate::metadata;
+
+const INTERRUPTED: &str = "interrupted; run the same command again to go on";
+
+/// Recovers into an empty data directory. The error is one sentence with the cure. Backups inside of the
+/// data directory are refused: that is emptied when nothing comes of it.
+pub async fn recover(config: Recover) -> Result<(), String> {
+    if config.place.metadata_url.is_some() {
+        return Err("the metadata at --metadata-url is not Howdah's to recover, and its databases cannot be brought \
+                    back without the data directory; leave --metadata-url out to recover an installation that kept \
+                    its own"
+            .to_owned());
+    }
+    let master_key = read_key(&config.master_key_file)?;
+    let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let defaults = local(&config.place)?;
+    let repository = backups::repository(config.backup_dir.as_deref(), &config.backup_s3)?;
+    let repository = repository.ok_or("say where the backups are: with --backup-dir or --backup-s3-bucket")?;
+    let place = Kept::of(&repository);
+    let backups = BackupConfig { repository: Some(repository.clone()), ..defaults.backups };
+    let local = LocalConfig { backups, ..defaults };
+    if let Repository::Directory(directory) = &repository {
+        check_directory(directory, &local.data_directory)?;
+    }
+    local.check()?;
+    let directory = DataDirectory::open_for_recovery(&local.data_directory)?;
+    let keyring = Keyring::new(&master_key);
+    let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
+    let private = engine.metadata();
+    let recovered = async {
+        if !private.exists() {
+            bring_back(&engine, &keyring, &place.shown).await?;
+        }
+        directory.write_master_key(&master_key)?;
+        settle(&engine, &private, &directory, &keyring).await
+    };
+    let recovered = tokio::select! {
+        recovered = recovered => recovered,
+        () = signals.next() => Err(INTERRUPTED.to_owned()),
+    };
+    private.ensure_stopped().await.map_err(|error| error.to_string())?;
+    match recovered {
+        Ok(recovery) => {
+            directory.end_recovery()?;
+            print(&farewell(&directory, &place, recovery));
+            Ok(())
+        }
+        Err(sentence) => {
+            // What is left of it is in nobody's way: the next attempt goes on from there.
+            if !private.exists() && sentence != INTERRUPTED {
+                let _ = directory.empty();
+            }
+            Err(sentence)
+        }
+    }
+}
+
+/// A place of backups, in words.
+struct Kept {
+    /// Where it is.
+    shown: String,
+    /// The options that name it.
+    options: String,
+}
+
+impl Kept {
+    fn of(repository: &Repository) -> Self {
+        match repository {
+            Repository::Directory(directory) => {
+                let shown = directory.display().to_string();
+                Self { options: format!("--backup-dir {shown}"), shown }
+            }
+            Repository::S3(s3) => Self {
+                shown: format!("the bucket {}", s3.bucket),
+                options: format!("--backup-s3-bucket {} and the others of the bucket", s3.bucket),
+            },
+        }
+    }
+}
+
+fn check_directory(backups: &Path, data: &Path) -> Result<(), String> {
+    if !backups.is_dir() {
+        return Err(format!("there is no directory {}; name the one with the backups", backups.display()));
+    }
+    let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if resolved(backups).starts_with(resolved(data)) {
+        return Err(format!(
+            "the backups in {} are inside of the data directory {}, which has to be empty; move them out of it, or \
+             choose another one with --data-dir",
+            backups.display(),
+            data.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Restores the newest metadata that is whole.
+async fn bring_back(engine: &Arc<LocalEngine>, keyring: &Keyring, shown: &str) -> Result<(), String> {
+    print(&format!("Looking for the metadata in {shown}.\n"));
+    let (_, mut eras) = engine.vaults().await.map_err(|error| error.to_string())?;
+    eras.reverse();
+    if eras.is_empty() {
+        return Err(format!(
+            "there is no backup of the metadata in {shown}; name the place where the Howdah that \
+             is lost kept its backups"
+        ));
+    }
+    let mut opened = true;
+    for era in eras {
+        let vault = metadata::vault(keyring, era);
+        let held = match engine.backups(&vault).await {
+            Ok(held) => held,
+            Err(BackupError::Damaged(_)) => {
+                opened = false;
+                continue;
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        let whole: Vec<_> = held.into_iter().filter(|facts| facts.restorable).collect();
+        if restore_newest(engine, &vault, &whole).await? {
+            return Ok(());
+        }
+    }
+    Err(match opened {
+        false => format!(
+            "the master key does not open the metadata in {shown}: it is the key of another Howdah, or what is there was \
+             damaged; name the file with the right one with --master-key-file"
+        ),
+        true => format!("there is no complete backup of the metadata in {shown}, so that nothing can be recovered"),
+    })
+}
+
+/// False: none of these restores.
+async fn restore_newest(engine: &Arc<LocalEngine>, vault: &Vault, whole: &[BackupFacts]) -> Result<bool, String> {
+    // Without the WAL after it a backup is still worth its end.
+    let ways = whole.iter().rev().flat_map(|facts| [(facts, RecoverTo::Latest), (facts, RecoverTo::Immediate)]);
+    for (facts, to) in ways {
+        let upto = match to {
+            RecoverTo::Immediate => "and nothing after it",
+            RecoverTo::Latest | RecoverTo::Time(_) => "and what was archived after it",
+        };
+        let made = format_timestamp(facts.stopped_at);
+        print(&format!("Restoring the metadata: the backup of {made}, {upto}.\n"));
+        let target = engine.metadata_target();
+        match engine.restore(target, vault, &facts.label, to, quarters()).await {
+            Ok(restored) => {
+                let last = restored.last_commit_at.unwrap_or(facts.stopped_at);
+                print(&format!("The metadata is what it was at {}.\n", format_timestamp(last)));
+                return Ok(true);
+            }
+            Err(error @ (BackupError::Damaged(_) | BackupError::Gap(_) | BackupError::MissingBackup(_))) => {
+                print(&format!("That does not work: {error}.\n"));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(false)
+}
+
+/// Writes down what becomes of everything that was lost.
+async fn settle(
+    engine: &LocalEngine,
+    private: &MetadataInstance,
+    directory: &DataDirectory,
+    keyring: &Keyring,
+) -> Result<Recovery, String> {
+    let failed = |error: Error| format!("cannot use the recovered metadata: {}", describe(&error));
+    let config =
+        private.ensure_started().await.map_err(|error| format!("cannot start the metadata instance: {error}"))?;
+    metadata::migrate(&config).await.map_err(failed)?;
+    let tasks = Tasks::default();
+    let store = Store::open(config, 1, &tasks).map_err(failed)?;
+    let work = async {
+        let tx = store.begin().await?;
+        let installation = metadata::installation(&tx).await?;
+        let installation = installation.ok_or_else(|| Error::internal("it belongs to no installation"))?;
+        let now = Clock::system().now();
+        // Its key is in the store: this fails with any other master key.
+        Signer::load_or_create(&tx, keyring, now).await?;
+        let recovery = recoveries::begin(&tx, now).await?;
+        let known = domain_backups::all_vaults(&tx, keyring).await?;
+        tx.commit().await?;
+        Ok((installation, recovery, known))
+    };
+    let (installation, recovery, known) = work.await.map_err(failed)?;
+    tasks.stop();
+    tasks.finished().await;
+    directory.write_installation(installation)?;
+    let (there, _) = engine.vaults().await.map_err(|error| error.to_string())?;
+    let unknown: Vec<InstanceId> =
+        there.into_iter().filter(|id| known.iter().all(|vault| vault.instance != *id)).collect();
+    if !unknown.is_empty() {
+        let names: Vec<String> = unknown.iter().map(InstanceId::bare).collect();
+        print(&format!(
+            "These vaults in the repository belong to no database of the recovered metadata: {}. They are kept. Their \
+             databases were first backed up after the metadata was archived last, or belong to another Howdah.\n",
+            names.join(", ")
+        ));
+    }
+    Ok(recovery)
+}
+
+/// Says when another quarter is done.
+fn quarters() -> ProgressSink {
+    let said = AtomicU64::new(0);
+    Arc::new(move |Progress { done, total }| {
+        let quarter = done.saturating_mul(4) / total.max(1);
+        if said.fetch_max(quarter, Ordering::Relaxed) < quarter {
+            print(&format!("  {} of {} MiB\n", done >> 20, total >> 20));
+        }
+    })
+}
+
+fn farewell(directory: &DataDirectory, place: &Kept, recovery: Recovery) -> String {
+    let Recovery { databases, provisions, deletes } = recovery;
+    let mut text =
+        format!("\nRecovered into {}. What Howdah will do when it serves from it:\n\n", directory.path().display());
+    for (what, number) in [
+        ("databases to bring back, from their backups and what was archived after them", databases),
+        ("databases to make anew, since they were still being made", provisions),
+        ("databases to delete, since they were being deleted", deletes),
+    ] {
+        if number > 0 {
+            text.push_str(&format!("  {what}: {number}\n"));
+        }
+    }
+    if databases + provisions + deletes == 0 {
+        text.push_str("  there is no database to bring back.\n");
+    }
+    text.push_str(&format!(
+        "\nStart it with the options that it had, among them these:\n\n  howdah serve --data-dir {} {}\n\n\
+         Until then nothing is written into the repository. Make sure that the lost Howdah does not run any more.\n",
+        directory.path().display(),
+        place.options
+    ));
+    text
+}

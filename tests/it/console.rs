@@ -1,0 +1,510 @@
+//! The console, as a browser without script uses it, and as one that is made to do harm.
+
+use howdah::base::clock::Clock;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use totp_rs::Builder;
+
+use crate::browser::{Browser, PASSWORD, set_up_link};
+use crate::harness::Howdah;
+use crate::sdk::run;
+
+/// Every address that changes something, below a workspace and elsewhere, with a form that fits.
+const CHANGES: &[(&str, &[(&str, &str)])] = &[
+    ("/console/sign-out", &[]),
+    ("/console/workspaces", &[("name", "Forged")]),
+    ("/console/account/name", &[("name", "Forged")]),
+    (
+        "/console/account/password",
+        &[("current", PASSWORD), ("password", "forged-forged-1"), ("again", "forged-forged-1")],
+    ),
+    ("/console/account/theme", &[("theme", "dark")]),
+    ("/console/account/authenticator", &[("current", PASSWORD)]),
+    ("/console/account/authenticator/confirm", &[("code", "123456")]),
+    ("/console/account/authenticator/remove", &[("current", PASSWORD)]),
+    ("/console/account/recovery-codes", &[("current", PASSWORD)]),
+    ("/console/account/sessions/end-others", &[]),
+    ("/console/account/sessions/{session}/end", &[]),
+    ("/console/people/{user}/reset", &[]),
+    ("/console/people/{user}/disable", &[("confirm", "ada@example.com")]),
+    ("/console/people/{user}/enable", &[]),
+    ("/console/people/{user}/administrator", &[("administrator", "on")]),
+    ("{workspace}/settings", &[("name", "Forged")]),
+    ("{workspace}/settings/leave", &[("confirm", "Default")]),
+    ("{workspace}/members/invitations", &[("email", "forged@example.com"), ("role", "owner")]),
+    ("{workspace}/members/invitations/{invitation}/withdraw", &[]),
+    ("{workspace}/members/{user}/role", &[("role", "viewer")]),
+    ("{workspace}/members/{user}/remove", &[]),
+];
+
+/// Every page for who has signed in.
+const PAGES: &[&str] = &[
+    "/console",
+    "/console/workspaces",
+    "/console/account",
+    "/console/people",
+    "/console/people/{user}",
+    "{workspace}/settings",
+    "{workspace}/members",
+];
+
+fn fill(template: &str, workspace: &str) -> String {
+    let nobody = "00000000000000000000000001";
+    let path = template.replace("{workspace}", workspace).replace("{user}", nobody);
+    path.replace("{session}", nobody).replace("{invitation}", nobody)
+}
+
+#[tokio::test]
+async fn nothing_is_changed_from_elsewhere() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let before = ada.get("/console/account").await;
+    let (csrf, zeros) = (ada.csrf.clone(), "0".repeat(64));
+    for (template, fields) in CHANGES {
+        let path = fill(template, &workspace);
+        let with = |token| fields.iter().copied().chain([("csrf", token)]).collect::<Vec<_>>();
+        let (zeros, empty, right) = (with(&zeros), with(""), with(&csrf));
+        for (what, request) in [
+            ("no token", ada.post(&path, fields)),
+            ("another token", ada.post(&path, &zeros)),
+            ("an empty token", ada.post(&path, &empty)),
+            ("another site", ada.post(&path, &right).header("sec-fetch-site", "cross-site")),
+            ("a site beside", ada.post(&path, &right).header("sec-fetch-site", "same-site")),
+            ("another origin", ada.post(&path, &right).header("origin", "https://elsewhere.example")),
+            ("no origin", ada.post(&path, &right).header("origin", "null")),
+        ] {
+            let page = ada.send(request).await;
+            assert_eq!(page.status, 403, "{path}, {what}: {}", page.text);
+            assert!(page.text.contains("Nothing was changed"), "{path}, {what}");
+        }
+        let json = ada
+            .post(&path, &right)
+            .headers(HeaderMap::from_iter([(CONTENT_TYPE, "application/json".parse().unwrap())]));
+        assert_eq!(ada.send(json).await.status, 415, "{path}");
+        let page = ada.get(&path).await;
+        assert!([200, 404, 405].contains(&page.status), "GET {path}: {}", page.status);
+    }
+    assert_eq!(ada.get("/console/account").await.text.len(), before.text.len(), "the account is as it was");
+    let page = ada.get("/console/workspaces").await;
+    assert!(!page.text.contains("Forged") && page.text.contains("Default"));
+
+    // Another browser's token is another one.
+    let mut other = Browser::new(&howdah);
+    other.sign_in("ada@example.com").await;
+    other.get("/console/account").await;
+    assert_ne!(other.csrf, csrf);
+    ada.csrf = other.csrf.clone();
+    ada.submit("/console/account/name", &[("name", "Forged")]).await.assert_says(403, "Nothing was changed");
+}
+
+#[tokio::test]
+async fn only_members_and_administrators_see_what_is_theirs() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let mut viewer = ada.invite(&howdah, &workspace, "vera", "viewer").await;
+    let page = ada.get(&format!("{workspace}/members")).await;
+    let vera = page.text.rsplit_once("/members/").map(|_| page.between("/members/", "/role"));
+    assert!(vera.is_some());
+
+    // Somebody with a workspace of their own.
+    viewer.get("/console/workspaces").await;
+    let page = viewer.submit("/console/workspaces", &[("name", "Vera's")]).await;
+    let own = page.location().to_owned();
+
+    let mut nobody = Browser::new(&howdah);
+    for template in PAGES {
+        let path = fill(template, &workspace);
+        let next = path.replace(':', "%3A");
+        assert_eq!(nobody.get(&path).await.location(), format!("/console/sign-in?next={next}"));
+    }
+    nobody.get("/console/sign-in").await;
+    for (template, fields) in CHANGES {
+        let path = fill(template, &workspace);
+        let page = nobody.submit(&path, fields).await;
+        assert_eq!(page.location(), "/console/sign-in", "{path}");
+    }
+
+    // A workspace that is not theirs, one that nobody has, and nonsense look the same.
+    let unknown = "/console/workspaces/00000000000000000000000009".to_owned();
+    let mut answers = Vec::new();
+    for elsewhere in [&own, &unknown, &"/console/workspaces/x".to_owned()] {
+        for template in PAGES.iter().filter(|path| path.starts_with("{workspace}")) {
+            let page = ada.get(&fill(template, elsewhere)).await;
+            page.assert_says(404, "There is no such page");
+            answers.push(page.text.split("Request ").next().unwrap().to_owned());
+        }
+        ada.get("/console/account").await;
+        for (template, fields) in CHANGES.iter().filter(|(path, _)| path.starts_with("{workspace}")) {
+            let path = fill(template, elsewhere);
+            ada.submit(&path, fields).await.assert_says(404, "There is no such page");
+        }
+    }
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
+
+    // A viewer sees, and changes nothing; the page does not offer it either.
+    let page = viewer.get(&format!("{workspace}/members")).await;
+    page.assert_says(200, "ada@example.com");
+    assert!(!page.text.contains("/members/invitations") && !page.text.contains("/role\""), "{}", page.text);
+    let page = viewer.get(&format!("{workspace}/settings")).await;
+    assert!(!page.text.contains("backupRetentionDays"), "{}", page.text);
+    let user = ada.get(&format!("{workspace}/members")).await.between("/members/", "/role");
+    for (path, fields) in [
+        (format!("{workspace}/settings"), vec![("name", "Forged")]),
+        (format!("{workspace}/members/invitations"), vec![("email", "x@example.com"), ("role", "viewer")]),
+        (format!("{workspace}/members/{user}/role"), vec![("role", "viewer")]),
+        (format!("{workspace}/members/{user}/remove"), vec![]),
+    ] {
+        let page = viewer.submit(&path, &fields).await;
+        page.assert_says(403, "You may not do this");
+    }
+    viewer.get("/console/people").await.assert_says(403, "Only administrators");
+    for change in ["reset", "enable", "administrator", "disable"] {
+        let path = format!("/console/people/{user}/{change}");
+        viewer.submit(&path, &[("confirm", "ada@example.com")]).await.assert_says(403, "Only administrators");
+    }
+    // An administrator of the server is no member by that.
+    ada.get(&format!("{own}/members")).await.assert_says(404, "There is no such page");
+
+    // Nobody makes more of themselves than they are, and the last owner stays.
+    let mut admin = ada.invite(&howdah, &workspace, "adam", "admin").await;
+    admin.get(&format!("{workspace}/members")).await;
+    let owners = [("email", "evil@example.com"), ("role", "owner")];
+    admin.submit(&format!("{workspace}/members/invitations"), &owners).await.assert_says(403, "owner");
+    admin.submit(&format!("{workspace}/members/{user}/remove"), &[]).await.assert_says(403, "owner");
+    ada.get(&format!("{workspace}/members")).await;
+    let page = ada.submit(&format!("{workspace}/members/{user}/role"), &[("role", "viewer")]).await;
+    page.assert_says(422, "last owner");
+    ada.submit(&format!("{workspace}/settings/leave"), &[("confirm", "Default")]).await.assert_says(422, "last owner");
+    viewer.get(&format!("{workspace}/settings")).await;
+    let leave = format!("{workspace}/settings/leave");
+    viewer.submit(&leave, &[("confirm", "Defaul")]).await.assert_says(422, "not the name");
+    let left = viewer.submit(&leave, &[("confirm", "Default")]).await;
+    assert_eq!(left.location(), "/console/workspaces");
+    viewer.get(&format!("{workspace}/members")).await.assert_says(404, "There is no such page");
+}
+
+#[tokio::test]
+async fn every_answer_is_closed_to_others() {
+    let howdah = Howdah::start().await;
+    let mut browser = Browser::new(&howdah);
+    let link = set_up_link(&howdah).await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+                  form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+    let mut pages = vec![
+        browser.get("/console/sign-in").await,
+        browser.get("/console").await,
+        browser.get("/console/nothing").await,
+        browser.get("/console/static/nothing.css").await,
+        browser.get(&link).await,
+        browser.submit("/console/sign-in", &[("email", "ada@example.com"), ("password", "wrong")]).await,
+        browser.submit("/console/sign-in", &[("email", "ada@example.com")]).await,
+    ];
+    for template in PAGES {
+        pages.push(ada.get(&fill(template, &workspace)).await);
+    }
+    for page in &pages {
+        let header = |name: &str| page.headers[name].to_str().unwrap();
+        assert_eq!(header("content-security-policy"), policy);
+        assert_eq!(header("cache-control"), "no-store");
+        assert_eq!(header("x-content-type-options"), "nosniff");
+        assert_eq!(header("x-frame-options"), "DENY");
+        assert!(["same-origin", "no-referrer"].contains(&header("referrer-policy")));
+        assert!(!page.headers.contains_key("access-control-allow-origin"));
+        if page.status != 303 {
+            assert_eq!(header("content-type"), "text/html; charset=utf-8");
+            for inline in ["<style", " style=", "<script>", " onclick=", "javascript:"] {
+                assert!(!page.text.contains(inline), "{inline}: {}", page.text);
+            }
+        }
+    }
+    assert_eq!(pages[4].headers["referrer-policy"], "no-referrer", "there is a secret in the address");
+
+    // What pages load is kept for good, under a name of its own.
+    for (start, media_type) in [("href=\"", "text/css"), ("src=\"", "text/javascript")] {
+        let extension = if media_type == "text/css" { ".css\"" } else { ".js\"" };
+        let (head, _) = pages[0].text.split_once(extension).unwrap();
+        let path = format!("{}{}", head.rsplit_once(start).unwrap().1, extension.trim_matches('"'));
+        let file = browser.get(&path).await;
+        assert_eq!(file.status, 200, "{path}");
+        assert!(file.headers["content-type"].to_str().unwrap().starts_with(media_type));
+        assert!(file.headers["cache-control"].to_str().unwrap().contains("immutable"));
+        assert!(!file.headers.contains_key("set-cookie"));
+    }
+
+    // What somebody is called is text, whatever is in it.
+    ada.get("/console/account").await;
+    ada.submit("/console/account/name", &[("name", "<img src=x onerror=alert(1)>\"'&")]).await;
+    let page = ada.get("/console/account").await;
+    assert!(!page.text.contains("<img src=x") && page.text.contains("&#60;img src=x"), "{}", page.text);
+
+    // The secrets of links are in no log line but the one that gives them.
+    let log = howdah.log();
+    let token = link.rsplit('/').next().unwrap();
+    assert_eq!(log.matches(token).count(), 1, "{log}");
+    assert!(log.contains("GET /console/set-up/ answered"), "{log}");
+}
+
+#[tokio::test]
+async fn signing_in_begins_a_new_session_and_comes_back_here() {
+    let howdah = Howdah::start().await;
+    let mut first = Browser::administrator(&howdah).await;
+
+    // A session that somebody else has put into the browser is not taken over.
+    let mut browser = Browser::new(&howdah);
+    browser.cookies.insert("howdah_session".into(), "chosen-by-somebody-else".into());
+    let page = browser.sign_in("ADA@example.com").await;
+    assert_eq!(page.location(), "/console");
+    let cookie = page.headers.get_all("set-cookie").iter().map(|line| line.to_str().unwrap());
+    let cookie = cookie.filter(|line| line.starts_with("howdah_session=")).collect::<Vec<_>>();
+    assert!(
+        cookie.len() == 1 && cookie[0].contains("; HttpOnly") && cookie[0].contains("; SameSite=Lax"),
+        "{cookie:?}"
+    );
+    let session = browser.cookies["howdah_session"].clone();
+    assert_ne!(session, "chosen-by-somebody-else");
+    let mut attacker = Browser::new(&howdah);
+    attacker.cookies.insert("howdah_session".into(), "chosen-by-somebody-else".into());
+    assert!(attacker.get("/console/account").await.location().starts_with("/console/sign-in"));
+
+    // Signing in again in the same browser ends what was there.
+    browser.get("/console/account").await;
+    let page = browser.submit("/console/sign-in", &[("email", "ada@example.com"), ("password", PASSWORD)]).await;
+    assert_eq!(page.location(), "/console");
+    attacker.cookies.insert("howdah_session".into(), session);
+    assert!(attacker.get("/console/account").await.location().starts_with("/console/sign-in"));
+
+    // Signing out ends it on the server, too.
+    browser.get("/console/account").await.assert_says(200, "ada@example.com");
+    attacker.cookies = browser.cookies.clone();
+    assert_eq!(browser.submit("/console/sign-out", &[]).await.location(), "/console/sign-in");
+    assert!(!browser.cookies.contains_key("howdah_session"));
+    assert!(attacker.get("/console/account").await.location().starts_with("/console/sign-in"));
+    browser.get("/console/sign-in").await.assert_says(200, "You have signed out.");
+    assert!(!browser.get("/console/sign-in").await.text.contains("You have signed out."), "it is said once");
+
+    // The list of browsers ends others.
+    browser.sign_in("ada@example.com").await;
+    let page = first.get("/console/account").await;
+    let ends = page.text.split("/console/account/sessions/").filter_map(|rest| rest.split_once("/end\"")).next();
+    let id = ends.unwrap().0;
+    assert_eq!(first.submit(&format!("/console/account/sessions/{id}/end"), &[]).await.location(), "/console/account");
+    assert!(browser.get("/console/account").await.location().starts_with("/console/sign-in"));
+
+    for next in [
+        "https://elsewhere.example/console",
+        "//elsewhere.example",
+        "/\\elsewhere.example",
+        "/console/../..//elsewhere.example/\\",
+        "javascript:alert(1)",
+        "/console\r\nset-cookie: a=b",
+    ] {
+        browser.get("/console/sign-in").await;
+        let form = [("email", "ada@example.com"), ("password", PASSWORD), ("next", next)];
+        assert_eq!(browser.submit("/console/sign-in", &form).await.location(), "/console", "{next}");
+        browser.get("/console/account").await;
+        browser.submit("/console/sign-out", &[]).await;
+    }
+    browser.get("/console/sign-in").await;
+    let form = [("email", "ada@example.com"), ("password", PASSWORD), ("next", "/console/people?cursor=")];
+    assert_eq!(browser.submit("/console/sign-in", &form).await.location(), "/console/people?cursor=");
+}
+
+#[tokio::test]
+async fn attempts_to_sign_in_are_limited() {
+    let howdah = Howdah::start().await;
+    Browser::administrator(&howdah).await;
+    let mut browser = Browser::new(&howdah);
+    let mut attempt = async |email: &str, password: &str| {
+        browser.get("/console/sign-in").await;
+        browser.submit("/console/sign-in", &[("email", email), ("password", password)]).await
+    };
+    let unknown = attempt("nobody@example.com", "wrong wrong wrong").await;
+    for count in 0..10 {
+        let email = if count % 2 == 0 { "ada@example.com" } else { " ADA@example.com" };
+        let page = attempt(email, "wrong wrong wrong").await;
+        page.assert_says(422, "The address or the password is not right.");
+    }
+    let page = attempt("ada@example.com", PASSWORD).await;
+    page.assert_says(429, "too many attempts");
+    let seconds: u64 = page.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=30).contains(&seconds), "{seconds}");
+    // An account that is not there is told apart by nothing.
+    unknown.assert_says(422, "The address or the password is not right.");
+    for _ in 0..9 {
+        attempt("nobody@example.com", "wrong wrong wrong").await.assert_says(422, "is not right");
+    }
+    attempt("nobody@example.com", "wrong wrong wrong").await.assert_says(429, "too many attempts");
+}
+
+#[tokio::test]
+async fn links_are_good_once() {
+    let howdah = Howdah::start().await;
+    let link = set_up_link(&howdah).await;
+    let mut early = Browser::new(&howdah);
+    early.get("/console/sign-in").await.assert_says(200, "Nobody has an account yet");
+    early.get("/console/set-up/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").await.assert_says(404, "no longer good");
+    early.get(&link).await.assert_says(200, "Make the first account");
+    let form =
+        |password, again| [("name", "Ada"), ("email", "ada@example.com"), ("password", password), ("again", again)];
+    early.submit(&link, &form("password1234", "password1234")).await.assert_says(422, "too easily guessed");
+    early.submit(&link, &form("short", "short")).await.assert_says(422, "10 are the least");
+    let page = early.submit(&link, &form(PASSWORD, "something-else-9")).await;
+    page.assert_says(422, "not the password above");
+    assert!(!page.text.contains(PASSWORD), "a password is not sent back");
+
+    // Two at once: one account.
+    let mut late = Browser::new(&howdah);
+    late.get(&link).await;
+    let grace = [("name", "Grace"), ("email", "grace@example.com"), ("password", PASSWORD), ("again", PASSWORD)];
+    let ada = form(PASSWORD, PASSWORD);
+    let (one, two) = tokio::join!(early.submit(&link, &ada), late.submit(&link, &grace));
+    let mut statuses = [one.status, two.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [303, 404]);
+    let (mut owner, mut other) = if one.status == 303 { (early, late) } else { (late, early) };
+    other.get(&link).await.assert_says(404, "no longer good");
+    let page = owner.get("/console/people").await;
+    assert_eq!(page.text.matches("<tr>").count(), 2, "the head and one person: {}", page.text);
+
+    // An invitation: for one person, of one address.
+    let workspace = owner.workspace().await;
+    let link = owner.invitation(&workspace, "carol@example.com", "developer").await;
+    let mut carol = Browser::new(&howdah);
+    carol.get(&link).await.assert_says(200, "carol@example.com");
+    let forged = [("name", "Carol"), ("email", "boss@example.com"), ("password", PASSWORD), ("again", PASSWORD)];
+    assert_eq!(carol.submit(&format!("{link}/account"), &forged).await.location(), workspace);
+    carol.get("/console/account").await.assert_says(200, "carol@example.com");
+    other.get(&link).await.assert_says(404, "no longer good");
+    owner.submit(&link, &[]).await.assert_says(404, "There is no such page");
+    // One who has an account signs in for it, and comes back to it.
+    let link = owner.invitation(&workspace, "dan@example.com", "viewer").await;
+    let page = other.get(&link).await;
+    page.assert_says(200, &format!("/console/sign-in?next={link}"));
+    carol.get(&link).await.assert_says(200, "Join as carol@example.com");
+    assert_eq!(carol.submit(&link, &[]).await.location(), workspace);
+    let page = owner.get(&format!("{workspace}/members")).await;
+    assert!(page.text.contains("developer") && !page.text.contains("dan@example.com"), "the greater role stays");
+    let link = owner.invitation(&workspace, "eve@example.com", "viewer").await;
+    let page = owner.get(&format!("{workspace}/members")).await;
+    let id = page.between("/members/invitations/", "/withdraw");
+    owner.submit(&format!("{workspace}/members/invitations/{id}/withdraw"), &[]).await;
+    other.get(&link).await.assert_says(404, "no longer good");
+
+    // A new password: by a link, once; who was signed in with the old one is not any more.
+    let page = owner.get("/console/people").await;
+    let id = page.text.rsplit_once("href=\"/console/people/").unwrap().1.split('"').next().unwrap().to_owned();
+    owner.get(&format!("/console/people/{id}")).await.assert_says(200, "carol@example.com");
+    let page = owner.submit(&format!("/console/people/{id}/reset"), &[]).await;
+    let link = format!("/console/reset/{}", page.between("/console/reset/", "<"));
+    other.get(&link).await.assert_says(200, "carol@example.com");
+    let new = [("password", "another-fine-tusk-7"), ("again", "another-fine-tusk-7")];
+    assert_eq!(other.submit(&link, &new).await.location(), "/console/sign-in");
+    other.get(&link).await.assert_says(404, "no longer good");
+    assert!(carol.get("/console/account").await.location().starts_with("/console/sign-in"));
+    carol.sign_in("carol@example.com").await.assert_says(422, "is not right");
+    let signed_in = [("email", "carol@example.com"), ("password", "another-fine-tusk-7")];
+    assert_eq!(carol.submit("/console/sign-in", &signed_in).await.location(), "/console");
+
+    // Somebody is kept out at once, and let in again; the last administrator stays.
+    owner.get(&format!("/console/people/{id}")).await;
+    let keep_out = format!("/console/people/{id}/disable");
+    owner.submit(&keep_out, &[("confirm", "someone else")]).await.assert_says(422, "not the name");
+    owner.submit(&keep_out, &[("confirm", "carol@example.com")]).await.location();
+    assert!(carol.get("/console/account").await.location().starts_with("/console/sign-in"));
+    carol.get("/console/sign-in").await;
+    carol.submit("/console/sign-in", &signed_in).await.assert_says(422, "is not right");
+    owner.submit(&format!("/console/people/{id}/enable"), &[]).await.location();
+    assert_eq!(carol.submit("/console/sign-in", &signed_in).await.location(), "/console");
+    let own = page_of_self(&mut owner).await;
+    owner.submit(&format!("{own}/administrator"), &[]).await.assert_says(422, "last administrator");
+}
+
+/// The page of who is first in the list of people.
+async fn page_of_self(owner: &mut Browser) -> String {
+    let page = owner.get("/console/people").await;
+    format!("/console/people/{}", page.between("href=\"/console/people/", "\""))
+}
+
+#[tokio::test]
+async fn an_authenticator_is_asked_each_time() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    ada.get("/console/account").await;
+    ada.submit("/console/account/authenticator", &[("current", "wrong")]).await.assert_says(422, "not your password");
+    let page = ada.submit("/console/account/authenticator", &[("current", PASSWORD)]).await;
+    page.assert_says(200, "<svg");
+    let secret = page.between("aria-label=\"Key of the authenticator\">", "<").replace(' ', "");
+    let code = |steps: i64| {
+        let secret = totp_rs::Secret::try_from_base32(&secret).unwrap();
+        let totp = Builder::new().with_secret(secret).build().unwrap();
+        totp.generate((Clock::system().now().as_second() + 30 * steps) as u64).to_string()
+    };
+    ada.submit("/console/account/authenticator/confirm", &[("code", "12345")])
+        .await
+        .assert_says(422, "not the authenticator");
+    let page = ada.submit("/console/account/authenticator/confirm", &[("code", &code(0))]).await;
+    page.assert_says(200, "Recovery codes");
+    let recovery = page.between("<pre id=\"recovery-codes\" tabindex=\"0\" aria-label=\"Recovery codes\">", "</pre>");
+    let recovery: Vec<&str> = recovery.lines().collect();
+    assert_eq!(recovery.len(), 10, "{recovery:?}");
+
+    let mut browser = Browser::new(&howdah);
+    let page = browser.sign_in("ada@example.com").await;
+    page.assert_says(200, "One more step");
+    assert!(!browser.cookies.contains_key("howdah_session"), "a password alone begins no session");
+    let ticket = page.between("name=\"ticket\" value=\"", "\"");
+    let mut other = Browser::new(&howdah);
+    other.get("/console/sign-in").await;
+    let right = code(1);
+    let page = other.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", &right)]).await;
+    assert_eq!(page.location(), "/console/sign-in", "the ticket is another browser's");
+    assert!(!other.cookies.contains_key("howdah_session"));
+    let page = browser.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", "000000")]).await;
+    page.assert_says(422, "not right");
+    let page = browser.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", &right), ("next", "//x")]).await;
+    assert_eq!(page.location(), "/console");
+    browser.get("/console/account").await.assert_says(200, "10 of your recovery codes");
+
+    // The same code is not good again, for who has watched it being typed.
+    let page = other.sign_in("ada@example.com").await;
+    let ticket = page.between("name=\"ticket\" value=\"", "\"");
+    other.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", &right)]).await.assert_says(422, "not right");
+    let page = other.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", recovery[3])]).await;
+    assert_eq!(page.location(), "/console");
+    other.get("/console/account").await.assert_says(200, "9 of your recovery codes");
+    let mut third = Browser::new(&howdah);
+    let page = third.sign_in("ada@example.com").await;
+    let ticket = page.between("name=\"ticket\" value=\"", "\"");
+    third
+        .submit("/console/sign-in/code", &[("ticket", &ticket), ("code", recovery[3])])
+        .await
+        .assert_says(422, "not right");
+
+    // Taken away again with the password.
+    other.submit("/console/account/authenticator/remove", &[("current", PASSWORD)]).await.location();
+    assert_eq!(third.sign_in("ada@example.com").await.location(), "/console");
+}
+
+#[tokio::test]
+async fn cookies_are_bound_to_the_host_behind_https() {
+    let howdah = Howdah::start_with(&["--public-url", "https://howdah.example"]).await;
+    let mut browser = Browser::new(&howdah);
+    let page = browser.get("/console/sign-in").await;
+    let cookie = page.headers["set-cookie"].to_str().unwrap();
+    assert!(cookie.starts_with("__Host-howdah_guest=") && cookie.contains("; Secure"), "{cookie}");
+    assert!(cookie.contains("; Path=/;") && !cookie.contains("Domain"), "{cookie}");
+    let bare = browser.ask("/").header("accept", "text/html,*/*;q=0.8");
+    assert_eq!(browser.send(bare).await.location(), "/console");
+    let page = browser.get("/console/account").await;
+    assert!(page.location().starts_with('/'), "addresses are of whatever host the browser knows");
+}
+
+#[tokio::test]
+async fn a_browser_uses_the_console() {
+    let howdah = Howdah::start().await;
+    let link = format!("{}{}", howdah.url(), set_up_link(&howdah).await);
+    run("console.js", &howdah.url(), &howdah.token(), &[("HOWDAH_SET_UP", &link)]).await;
+}
