@@ -1,6 +1,7 @@
 //! Who is calling, and what they may see and do.
 
 pub mod links;
+pub mod oauth;
 pub mod passwords;
 mod policy;
 pub mod service_tokens;
