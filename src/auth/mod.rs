@@ -1,5 +1,6 @@
 //! Who is calling, and what they may see and do.
 
+mod bearer;
 pub mod links;
 pub mod oauth;
 pub mod passwords;
@@ -9,4 +10,5 @@ pub mod sessions;
 pub mod signing;
 pub mod users;
 
+pub use bearer::{Accepted, authenticate, record_use};
 pub use policy::{Action, Credential, Limits, Origin, Principal, Role, Scope};

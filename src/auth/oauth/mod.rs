@@ -6,6 +6,7 @@
 //! signed JWT (RFC 9068) whose row decides what it is worth, so that revoking counts at once.
 
 pub mod clients;
+pub mod grants;
 mod redirect;
 mod scopes;
 
