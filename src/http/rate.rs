@@ -144,6 +144,16 @@ impl Meter {
         }
     }
 
+    /// Counts an attempt to sign in to an account, whether there is one or not; otherwise says in how
+    /// many seconds there may be another.
+    pub(super) fn sign_in(&self, account: &str) -> Result<(), u64> {
+        let account = account.trim().to_lowercase();
+        for (limiter, attempt) in &self.0.limits.sign_ins {
+            limiter.take(&attempt(&account, self.0.party)).map_err(whole_seconds)?;
+        }
+        Ok(())
+    }
+
     fn refuse(&self, who: &str, rate: Rate, wait: Duration) -> Failure {
         self.stand(Standing::new(rate, 0));
         let seconds = whole_seconds(wait);

@@ -9,15 +9,19 @@ use crate::harness::Howdah;
 /// Lets an application act in a workspace; answers the integration's id.
 pub(crate) async fn consent(howdah: &Howdah, workspace: &str, client: &str) -> String {
     let now = Clock::system().now();
-    let (id, user) = (IntegrationId::generate(now), UserId::generate(now));
+    let id = IntegrationId::generate(now);
     let (store, tasks) = howdah.store();
     let tx = store.begin().await.unwrap();
-    tx.execute(
-        "INSERT INTO users (id, email, created_at) VALUES ($1, $3, $2)",
-        &[&user.uuid(), &now, &format!("{}@example.com", user.bare())],
-    )
-    .await
-    .unwrap();
+    let user = tx
+        .query_one(
+            "INSERT INTO users (id, email, created_at) VALUES ($1, 'ada@example.com', $2)
+             ON CONFLICT (lower(email)) DO UPDATE SET email = excluded.email
+          RETURNING id",
+            &[&UserId::generate(now).uuid(), &now],
+        )
+        .await
+        .unwrap();
+    let user = UserId::from(user.get::<_, uuid::Uuid>("id"));
     tx.execute(
         "INSERT INTO oauth_clients (id, name, created_at) VALUES ($1, 'secret_client', $2) ON CONFLICT DO NOTHING",
         &[&client, &now],

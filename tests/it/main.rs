@@ -25,6 +25,7 @@ mod idempotency;
 mod integrations;
 mod limits;
 mod main_job;
+mod members;
 mod migrations;
 mod openapi;
 mod operations;

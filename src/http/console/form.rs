@@ -119,10 +119,14 @@ pub(crate) fn not_the_name(name: &str) -> Error {
     Error::invalid("confirm: this is not the name", format!("Type {name} as it stands there."))
 }
 
-/// With a capital at the beginning and a stop at the end.
+/// With a stop at the end and, unless it begins with an address, a capital at the beginning.
 fn sentence(text: &str) -> String {
+    let begins_with_address = text.split(' ').next().is_some_and(|word| word.contains('@'));
     let mut letters = text.chars();
-    let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
+    let first = letters.next().map_or_else(String::new, |letter| match begins_with_address {
+        true => letter.to_string(),
+        false => letter.to_uppercase().to_string(),
+    });
     let stop = if text.ends_with(['.', '?', ':']) { "" } else { "." };
     format!("{first}{}{stop}", letters.as_str())
 }
@@ -140,6 +144,8 @@ mod tests {
         let problem = Problem::of(error(), &["region"]).unwrap();
         assert!(problem.is_general(), "a field that the form does not have");
         assert!(!Problem::none().is_general());
+        let taken = Error::conflict("ada@example.com has an account already", "Sign in.");
+        assert_eq!(Problem::of(taken, &[]).unwrap().message, "ada@example.com has an account already.");
         assert!(Problem::of(Error::not_found("project", "x"), &[]).is_err());
     }
 }

@@ -5,12 +5,18 @@
 //! says what was done, or by the page again with what is wrong. Secrets are on the answer to the POST
 //! itself and never in an address or a cookie.
 
+mod account;
 pub(crate) mod assets;
 mod cookies;
 mod form;
 mod frame;
+mod invitations;
+mod links;
+mod members;
 mod notice;
+mod people;
 mod present;
+mod sign_in;
 mod visitor;
 mod workspaces;
 
@@ -35,7 +41,13 @@ pub(in crate::http) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/", get(async || Redirect::to("/console")))
         .merge(assets::routes())
+        .merge(sign_in::routes())
+        .merge(links::routes())
+        .merge(invitations::routes())
+        .merge(account::routes())
+        .merge(people::routes())
         .merge(workspaces::routes())
+        .merge(members::routes())
         .route("/console/", get(async || Redirect::permanent("/console")))
         .route("/console/{*path}", get(unknown).post(unknown))
 }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 
-use super::{Anybody, Cookie, Form, Frame, Html, Problem, Section, Visitor, again, go_to, local, see_other};
+use super::{Anybody, Cookie, Form, Frame, Html, Problem, Visitor, again, go_to, local, see_other};
 use crate::app::App;
 use crate::auth::sessions::{self, ticket};
 use crate::auth::users::{self, Proven, User};
@@ -80,8 +80,7 @@ async fn show_sign_in(
     }
     let is_set_up = users::exist(&app.store.session().await?).await?;
     let next = local(&to.next).to_owned();
-    let page =
-        PasswordPage { frame: anybody.frame, is_set_up, email: String::new(), next, problem: Problem::none() };
+    let page = PasswordPage { frame: anybody.frame, is_set_up, email: String::new(), next, problem: Problem::none() };
     Ok(private(Html(page).into_response()))
 }
 
@@ -151,7 +150,11 @@ async fn check_code(
     let cookie = begin(&app, &tx, &anybody, &headers, &account.user).await?;
     tx.commit().await?;
     let answer = if left < account.recovery_codes {
-        see_other(&app, &next, &format!("That was a recovery code. {left} are left; the page of your account makes new ones."))
+        see_other(
+            &app,
+            &next,
+            &format!("That was a recovery code. {left} are left; the page of your account makes new ones."),
+        )
     } else {
         go_to(&next)
     };

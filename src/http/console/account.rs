@@ -1,0 +1,384 @@
+//! The account of who has signed in: name, password, authenticator, browsers, colours.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use jiff::SignedDuration;
+use qrcode::QrCode;
+use qrcode::render::svg;
+use serde::Deserialize;
+
+use super::frame::Theme;
+use super::links::NewPassword;
+use super::sign_in::{Nothing, with_cookie};
+use super::{Cookie, Form, Frame, Html, Problem, Section, Visitor, again, see_other};
+use crate::app::App;
+use crate::auth::sessions::{self, SignedInBrowser};
+use crate::auth::users::{self, Account, Enrolment};
+use crate::base::error::{Error, Result};
+use crate::base::id::SessionId;
+use crate::base::name::PersonName;
+use crate::base::secret::Secret;
+use crate::http::Failure;
+use crate::http::path::Path;
+use crate::http::rate::Meter;
+
+/// How long a browser keeps the colours that somebody has chosen.
+const CHOSEN: SignedDuration = SignedDuration::from_hours(365 * 24);
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/console/account", get(show_account))
+        .route("/console/account/name", post(rename))
+        .route("/console/account/password", post(change_password))
+        .route("/console/account/theme", post(choose_theme))
+        .route("/console/account/authenticator", post(begin_authenticator))
+        .route("/console/account/authenticator/confirm", post(confirm_authenticator))
+        .route("/console/account/authenticator/remove", post(remove_authenticator))
+        .route("/console/account/recovery-codes", post(renew_recovery_codes))
+        .route("/console/account/sessions/end-others", post(end_other_sessions))
+        .route("/console/account/sessions/{session}/end", post(end_session))
+}
+
+#[derive(Template)]
+#[template(path = "account/show.html")]
+struct AccountPage {
+    frame: Frame,
+    account: Account,
+    sessions: Vec<SignedInBrowser>,
+    own: SessionId,
+    name: String,
+    /// Which form the problem is about.
+    form: &'static str,
+    problem: Problem,
+}
+
+impl AccountPage {
+    /// What is wrong with one of the page's forms.
+    fn problem_of(&self, form: &str) -> Problem {
+        if self.form == form { self.problem.clone() } else { Problem::none() }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "account/authenticator.html")]
+struct AuthenticatorPage {
+    frame: Frame,
+    picture: String,
+    secret: String,
+    problem: Problem,
+}
+
+#[derive(Template)]
+#[template(path = "account/recovery_codes.html")]
+struct RecoveryCodesPage {
+    frame: Frame,
+    codes: String,
+}
+
+#[derive(Deserialize)]
+struct NewName {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct ChangedPassword {
+    #[serde(default)]
+    current: String,
+    #[serde(flatten)]
+    new: NewPassword,
+}
+
+/// What shows that it is still the account's owner who sits there.
+#[derive(Deserialize)]
+struct Current {
+    #[serde(default)]
+    current: String,
+}
+
+#[derive(Deserialize)]
+struct Code {
+    code: String,
+}
+
+#[derive(Deserialize)]
+struct NewTheme {
+    theme: String,
+}
+
+async fn page(app: &App, visitor: &Visitor, form: &'static str, problem: Problem) -> Result<AccountPage, Failure> {
+    let session = app.store.session().await?;
+    Ok(AccountPage {
+        frame: visitor.frame(Section::Account),
+        account: users::get(&session, visitor.user.id).await?,
+        sessions: sessions::list(&session, app.clock.now(), visitor.user.id).await?,
+        own: visitor.session,
+        name: visitor.user.display_name.clone().unwrap_or_default(),
+        form,
+        problem,
+    })
+}
+
+/// The page again, with what is wrong with one of its forms.
+async fn refused(
+    app: &App,
+    visitor: &Visitor,
+    form: &'static str,
+    error: Error,
+    fields: &[&str],
+) -> Result<Response, Failure> {
+    Ok(again(page(app, visitor, form, Problem::of(error, fields)?).await?))
+}
+
+/// Checks the password of who has one, as often as a sign-in may be tried.
+async fn check_current(app: &App, visitor: &Visitor, meter: &Meter, current: &str) -> Result<()> {
+    let session = app.store.session().await?;
+    if !users::get(&session, visitor.user.id).await?.has_password {
+        return Ok(());
+    }
+    meter.sign_in(&visitor.user.email).map_err(|seconds| {
+        Error::invalid("current: there were too many attempts", format!("Wait {seconds} seconds, then try again."))
+    })?;
+    if users::is_password(&session, visitor.user.id, &Secret::new(current)).await? {
+        return Ok(());
+    }
+    Err(Error::invalid("current: this is not your password", "Type the one that you sign in with."))
+}
+
+async fn show_account(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Html<AccountPage>, Failure> {
+    page(&app, &visitor, "", Problem::none()).await.map(Html)
+}
+
+async fn rename(State(app): State<Arc<App>>, visitor: Visitor, Form(new): Form<NewName>) -> Result<Response, Failure> {
+    let renamed = async {
+        let name = PersonName::parse(&new.name)?;
+        users::rename(&app.store.session().await?, visitor.user.id, &name).await
+    };
+    match renamed.await {
+        Ok(()) => Ok(see_other(&app, "/console/account", "Your name is changed.")),
+        Err(error) => {
+            let problem = Problem::of(error, &["name"])?;
+            Ok(again(AccountPage { name: new.name, ..page(&app, &visitor, "name", problem).await? }))
+        }
+    }
+}
+
+async fn change_password(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    meter: Meter,
+    Form(given): Form<ChangedPassword>,
+) -> Result<Response, Failure> {
+    let changed = async {
+        check_current(&app, &visitor, &meter, &given.current).await?;
+        let hash = given.new.hash(&visitor.user.email, visitor.user.display_name.as_deref()).await?;
+        let tx = app.store.begin().await?;
+        users::set_password(&tx, visitor.user.id, &hash).await?;
+        sessions::end_others(&tx, visitor.user.id, Some(visitor.session)).await?;
+        tx.commit().await
+    };
+    match changed.await {
+        Ok(()) => {
+            let said = "Your password is changed. Your other browsers are signed out.";
+            Ok(see_other(&app, "/console/account", said))
+        }
+        Err(error) => refused(&app, &visitor, "password", error, &["current", "password", "again"]).await,
+    }
+}
+
+async fn choose_theme(State(app): State<Arc<App>>, _visitor: Visitor, Form(new): Form<NewTheme>) -> Response {
+    let cookie = match Theme::parse(&new.theme) {
+        Theme::System => Cookie::Theme.clear(&app),
+        theme => Cookie::Theme.set(&app, theme.word(), Some(CHOSEN)),
+    };
+    with_cookie(see_other(&app, "/console/account", "The colours of this browser are changed."), cookie)
+}
+
+/// A name for the authenticator's list: the host that one signs in to.
+fn issuer(app: &App) -> String {
+    let host = app.public.api.split("://").last().unwrap_or_default().split(['/', ':']).next().unwrap_or_default();
+    format!("Howdah {host}")
+}
+
+fn authenticator_page(visitor: &Visitor, enrolment: &Enrolment, problem: Problem) -> Result<AuthenticatorPage> {
+    let code = QrCode::new(enrolment.url.expose()).map_err(Error::internal)?;
+    // Dark on light with its quiet zone, whatever the theme: that is what cameras look for.
+    let picture = code
+        .render::<svg::Color<'_>>()
+        .min_dimensions(220, 220)
+        .dark_color(svg::Color("#000"))
+        .light_color(svg::Color("#fff"))
+        .build();
+    // A page has no place for the declaration of a file.
+    let picture = picture.find("<svg").map_or(String::new(), |at| picture[at..].to_owned());
+    let secret = enrolment.secret.expose().as_bytes().chunks(4);
+    let secret: Vec<_> = secret.map(String::from_utf8_lossy).collect();
+    let frame = visitor.frame(Section::Account);
+    Ok(AuthenticatorPage { frame, picture, secret: secret.join(" "), problem })
+}
+
+async fn begin_authenticator(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    meter: Meter,
+    Form(given): Form<Current>,
+) -> Result<Response, Failure> {
+    let begun = async {
+        check_current(&app, &visitor, &meter, &given.current).await?;
+        let tx = app.store.begin().await?;
+        let enrolment = users::begin_totp(&tx, &app.keyring, &visitor.user, &issuer(&app)).await?;
+        tx.commit().await?;
+        authenticator_page(&visitor, &enrolment, Problem::none())
+    };
+    match begun.await {
+        Ok(page) => Ok(Html(page).into_response()),
+        Err(error) => refused(&app, &visitor, "authenticator", error, &["current"]).await,
+    }
+}
+
+async fn confirm_authenticator(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Form(given): Form<Code>,
+) -> Result<Response, Failure> {
+    let confirmed = async {
+        let tx = app.store.begin().await?;
+        if users::get(&tx, visitor.user.id).await?.has_totp {
+            return Err(Error::conflict("there is an authenticator already", "Remove it first."));
+        }
+        let codes = users::confirm_totp(&tx, &app.keyring, app.clock.now(), visitor.user.id, &given.code).await?;
+        sessions::end_others(&tx, visitor.user.id, Some(visitor.session)).await?;
+        tx.commit().await?;
+        Ok(codes)
+    };
+    match confirmed.await {
+        Ok(codes) => Ok(recovery_codes_page(&visitor, &codes)),
+        Err(error) => {
+            let session = app.store.session().await?;
+            let pending = users::pending_totp(&session, &app.keyring, &visitor.user, &issuer(&app)).await?;
+            match pending {
+                Some(enrolment) => {
+                    let problem = Problem::of(error, &["code"])?;
+                    Ok(again(authenticator_page(&visitor, &enrolment, problem)?))
+                }
+                None => refused(&app, &visitor, "authenticator", error, &["current"]).await,
+            }
+        }
+    }
+}
+
+fn recovery_codes_page(visitor: &Visitor, codes: &[Secret]) -> Response {
+    let codes: Vec<&str> = codes.iter().map(Secret::expose).collect();
+    Html(RecoveryCodesPage { frame: visitor.frame(Section::Account), codes: codes.join("\n") }).into_response()
+}
+
+async fn renew_recovery_codes(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    meter: Meter,
+    Form(given): Form<Current>,
+) -> Result<Response, Failure> {
+    let renewed = async {
+        check_current(&app, &visitor, &meter, &given.current).await?;
+        let tx = app.store.begin().await?;
+        if !users::get(&tx, visitor.user.id).await?.has_totp {
+            return Err(Error::rejected("there is no authenticator", "Recovery codes stand in for one: add it first."));
+        }
+        let codes = users::renew_recovery_codes(&tx, visitor.user.id).await?;
+        tx.commit().await?;
+        Ok(codes)
+    };
+    match renewed.await {
+        Ok(codes) => Ok(recovery_codes_page(&visitor, &codes)),
+        Err(error) => refused(&app, &visitor, "recovery-codes", error, &["current"]).await,
+    }
+}
+
+async fn remove_authenticator(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    meter: Meter,
+    Form(given): Form<Current>,
+) -> Result<Response, Failure> {
+    let removed = async {
+        check_current(&app, &visitor, &meter, &given.current).await?;
+        let tx = app.store.begin().await?;
+        users::remove_totp(&tx, visitor.user.id).await?;
+        tx.commit().await
+    };
+    match removed.await {
+        Ok(()) => {
+            Ok(see_other(&app, "/console/account", "The authenticator is removed. The password alone signs you in."))
+        }
+        Err(error) => refused(&app, &visitor, "remove-authenticator", error, &["current"]).await,
+    }
+}
+
+async fn end_session(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path(session): Path<String>,
+    Form(_): Form<Nothing>,
+) -> Result<Response, Failure> {
+    let id = SessionId::parse(&session).ok_or_else(|| Error::not_found("session", &session))?;
+    sessions::end(&app.store.session().await?, visitor.user.id, id).await?;
+    Ok(see_other(&app, "/console/account", "That browser is signed out."))
+}
+
+async fn end_other_sessions(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Form(_): Form<Nothing>,
+) -> Result<Response, Failure> {
+    sessions::end_others(&app.store.session().await?, visitor.user.id, Some(visitor.session)).await?;
+    Ok(see_other(&app, "/console/account", "All your other browsers are signed out."))
+}
+
+/// What a browser says it is, in words: its name and its system, as far as they are plain. Only for
+/// people to recognise it by.
+fn browser(user_agent: &Option<String>) -> String {
+    let Some(text) = user_agent.as_deref() else { return "A browser that does not say what it is".to_owned() };
+    let first =
+        |names: &[(&str, &'static str)]| names.iter().find(|(mark, _)| text.contains(mark)).map(|(_, name)| *name);
+    let name = first(&[
+        ("Edg/", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+    ]);
+    let system = first(&[
+        ("Android", "Android"),
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Windows", "Windows"),
+        ("Mac OS X", "macOS"),
+        ("CrOS", "ChromeOS"),
+        ("Linux", "Linux"),
+    ]);
+    match (name, system) {
+        (Some(name), Some(system)) => format!("{name} on {system}"),
+        (Some(name), None) => name.to_owned(),
+        _ => text.chars().take(60).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn browsers_are_told_in_words() {
+        let chrome =
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
+        assert_eq!(browser(&Some(chrome.into())), "Chrome on Linux");
+        let phone =
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Version/18.0 Safari/604.1";
+        assert_eq!(browser(&Some(phone.into())), "Safari on iPhone");
+        assert_eq!(browser(&Some("curl/8.0".into())), "curl/8.0");
+    }
+}

@@ -1,0 +1,112 @@
+//! Where the link of an invitation leads: to a workspace, with an account that one has or makes.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+
+use super::links::{FIELDS, NewAccount, gone};
+use super::sign_in::{Nothing, begin, private, with_cookie};
+use super::{Anybody, Form, Frame, Html, Problem, Visitor, again, see_other};
+use crate::app::App;
+use crate::auth::users;
+use crate::base::name::{Email, PersonName};
+use crate::domain::members::{self, Invitation};
+use crate::http::Failure;
+use crate::http::path::Path;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/console/invitations/{token}", get(show_invitation).post(accept_invitation))
+        .route("/console/invitations/{token}/account", post(create_account))
+}
+
+#[derive(Template)]
+#[template(path = "invitations/show.html")]
+struct InvitationPage {
+    frame: Frame,
+    token: String,
+    invitation: Invitation,
+    /// The address of who has signed in.
+    signed_in: Option<String>,
+    /// Whether the address that was invited has an account.
+    has_account: bool,
+    name: String,
+    problem: Problem,
+}
+
+const GONE: &str = "It was used or taken back, or it is older than a week. Ask whoever invited you for another.";
+
+async fn show_invitation(
+    State(app): State<Arc<App>>,
+    anybody: Anybody,
+    Path(token): Path<String>,
+) -> Result<Response, Failure> {
+    let session = app.store.session().await?;
+    let Some(invitation) = members::find_invitation(&session, app.clock.now(), &token).await? else {
+        return Ok(gone(anybody.frame, GONE));
+    };
+    let page = InvitationPage {
+        has_account: users::by_email(&session, &invitation.email).await?.is_some(),
+        frame: anybody.frame,
+        token,
+        invitation,
+        signed_in: anybody.signed_in.map(|signed_in| signed_in.user.email),
+        name: String::new(),
+        problem: Problem::none(),
+    };
+    Ok(private(Html(page).into_response()))
+}
+
+async fn accept_invitation(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Path(token): Path<String>,
+    Form(_): Form<Nothing>,
+) -> Result<Response, Failure> {
+    let tx = app.store.begin().await?;
+    let workspace = members::accept(&tx, app.clock.now(), &token, &visitor.user, visitor.origin.clone()).await?;
+    tx.commit().await?;
+    Ok(see_other(&app, &format!("/console/workspaces/{}", workspace.bare()), "You are a member of this workspace now."))
+}
+
+/// An account for the address that was invited, and for no other: the link has shown that it is theirs.
+async fn create_account(
+    State(app): State<Arc<App>>,
+    anybody: Anybody,
+    headers: HeaderMap,
+    Path(token): Path<String>,
+    Form(new): Form<NewAccount>,
+) -> Result<Response, Failure> {
+    let now = app.clock.now();
+    let Some(invitation) = members::find_invitation(&app.store.session().await?, now, &token).await? else {
+        return Ok(gone(anybody.frame, GONE));
+    };
+    let made = async {
+        let (name, email) = (PersonName::parse(&new.name)?, Email::parse(&invitation.email)?);
+        let hash = new.password.hash(email.as_str(), Some(name.as_str())).await?;
+        let tx = app.store.begin().await?;
+        let user = users::create(&tx, now, &email, &name, Some(&hash), false).await?;
+        let workspace = members::accept(&tx, now, &token, &user, anybody.origin.clone()).await?;
+        let cookie = begin(&app, &tx, &anybody, &headers, &user).await?;
+        tx.commit().await?;
+        Ok((workspace, cookie))
+    };
+    match made.await {
+        Ok((workspace, cookie)) => {
+            let said = "Your account is made, and you are a member of this workspace.";
+            let answer = see_other(&app, &format!("/console/workspaces/{}", workspace.bare()), said);
+            Ok(with_cookie(answer, cookie))
+        }
+        Err(error) => {
+            let problem = Problem::of(error, FIELDS)?;
+            let (frame, name) = (anybody.frame, new.name);
+            let page = InvitationPage { frame, token, invitation, signed_in: None, has_account: false, name, problem };
+            Ok(private(again(page)))
+        }
+    }
+}

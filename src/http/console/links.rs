@@ -1,0 +1,181 @@
+//! Pages that one comes to by a link that is good once: the first account, a new password.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde::Deserialize;
+
+use super::sign_in::{begin, private, with_cookie};
+use super::{Anybody, Form, Frame, Html, Problem, again, see_other};
+use crate::app::App;
+use crate::auth::{links, sessions, users};
+use crate::base::error::{Error, Result};
+use crate::base::name::{Email, PersonName};
+use crate::base::secret::Secret;
+use crate::domain::members;
+use crate::http::Failure;
+use crate::http::path::Path;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/console/set-up/{token}", get(show_set_up).post(set_up))
+        .route("/console/reset/{token}", get(show_reset).post(reset))
+}
+
+/// A link that leads nowhere.
+#[derive(Template)]
+#[template(path = "links/gone.html")]
+struct GonePage {
+    frame: Frame,
+    help: &'static str,
+}
+
+#[derive(Template)]
+#[template(path = "links/set_up.html")]
+struct SetUpPage {
+    frame: Frame,
+    token: String,
+    name: String,
+    email: String,
+    problem: Problem,
+}
+
+#[derive(Template)]
+#[template(path = "links/reset.html")]
+struct ResetPage {
+    frame: Frame,
+    token: String,
+    email: String,
+    problem: Problem,
+}
+
+/// What a new account is made of.
+#[derive(Deserialize)]
+pub(super) struct NewAccount {
+    pub(super) name: String,
+    pub(super) email: String,
+    #[serde(flatten)]
+    pub(super) password: NewPassword,
+}
+
+/// A password, typed twice.
+#[derive(Deserialize)]
+pub(super) struct NewPassword {
+    password: String,
+    again: String,
+}
+
+impl NewPassword {
+    /// Its hash, for this person. It takes a while: no transaction may be open.
+    pub(super) async fn hash(&self, email: &str, name: Option<&str>) -> Result<String> {
+        if self.password != self.again {
+            return Err(Error::invalid("again: it is not the password above", "Type the same twice."));
+        }
+        users::hash_password(&Secret::new(self.password.as_str()), email, name).await
+    }
+}
+
+/// The fields of a new account's form.
+pub(super) const FIELDS: &[&str] = &["name", "email", "password", "again"];
+
+/// The page for a link that is not, or no more, good.
+pub(super) fn gone(frame: Frame, help: &'static str) -> Response {
+    let mut answer = private(Html(GonePage { frame, help }).into_response());
+    *answer.status_mut() = StatusCode::NOT_FOUND;
+    answer
+}
+
+const NO_SET_UP: &str = "It was used, or the server has printed another one since. Whoever runs the server finds the \
+     newest in its output.";
+const NO_RESET: &str =
+    "It was used, it is older than a day, or a newer one was made. An administrator can make another.";
+
+async fn show_set_up(
+    State(app): State<Arc<App>>,
+    Anybody { frame, .. }: Anybody,
+    Path(token): Path<String>,
+) -> Result<Response, Failure> {
+    if !links::is_set_up(&app.store.session().await?, app.clock.now(), &token).await? {
+        return Ok(gone(frame, NO_SET_UP));
+    }
+    let page = SetUpPage { frame, token, name: String::new(), email: String::new(), problem: Problem::none() };
+    Ok(private(Html(page).into_response()))
+}
+
+async fn set_up(
+    State(app): State<Arc<App>>,
+    anybody: Anybody,
+    headers: HeaderMap,
+    Path(token): Path<String>,
+    Form(new): Form<NewAccount>,
+) -> Result<Response, Failure> {
+    let now = app.clock.now();
+    if !links::is_set_up(&app.store.session().await?, now, &token).await? {
+        return Ok(gone(anybody.frame, NO_SET_UP));
+    }
+    let made = async {
+        let (name, email) = (PersonName::parse(&new.name)?, Email::parse(&new.email)?);
+        let hash = new.password.hash(email.as_str(), Some(name.as_str())).await?;
+        let tx = app.store.begin().await?;
+        let user = members::set_up(&tx, now, &token, &email, &name, &hash, anybody.origin.clone()).await?;
+        let cookie = begin(&app, &tx, &anybody, &headers, &user).await?;
+        tx.commit().await?;
+        Ok(cookie)
+    };
+    match made.await {
+        Ok(cookie) => {
+            let said = "Your account is made. You are an administrator, and own the first workspace.";
+            Ok(with_cookie(see_other(&app, "/console", said), cookie))
+        }
+        Err(error) => {
+            let problem = Problem::of(error, FIELDS)?;
+            let (frame, name, email) = (anybody.frame, new.name, new.email);
+            Ok(private(again(SetUpPage { frame, token, name, email, problem })))
+        }
+    }
+}
+
+async fn show_reset(
+    State(app): State<Arc<App>>,
+    Anybody { frame, .. }: Anybody,
+    Path(token): Path<String>,
+) -> Result<Response, Failure> {
+    let Some(user) = links::find_reset(&app.store.session().await?, app.clock.now(), &token).await? else {
+        return Ok(gone(frame, NO_RESET));
+    };
+    let page = ResetPage { frame, token, email: user.email, problem: Problem::none() };
+    Ok(private(Html(page).into_response()))
+}
+
+/// Whoever was signed in with the password of before is signed out.
+async fn reset(
+    State(app): State<Arc<App>>,
+    Anybody { frame, .. }: Anybody,
+    Path(token): Path<String>,
+    Form(new): Form<NewPassword>,
+) -> Result<Response, Failure> {
+    let now = app.clock.now();
+    let Some(user) = links::find_reset(&app.store.session().await?, now, &token).await? else {
+        return Ok(gone(frame, NO_RESET));
+    };
+    let changed = async {
+        let hash = new.hash(&user.email, user.display_name.as_deref()).await?;
+        let tx = app.store.begin().await?;
+        let user = links::take_reset(&tx, now, &token).await?;
+        users::set_password(&tx, user, &hash).await?;
+        sessions::end_others(&tx, user, None).await?;
+        tx.commit().await
+    };
+    match changed.await {
+        Ok(()) => Ok(see_other(&app, "/console/sign-in", "You have a new password. Sign in with it.")),
+        Err(error) => {
+            let problem = Problem::of(error, &["password", "again"])?;
+            Ok(private(again(ResetPage { frame, token, email: user.email, problem })))
+        }
+    }
+}

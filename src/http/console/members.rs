@@ -1,0 +1,186 @@
+//! Members of a workspace, and who is invited to it.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+
+use super::sign_in::Nothing;
+use super::{Form, Frame, Html, Member, Problem, Section, again, see_other};
+use crate::app::App;
+use crate::auth::{Action, Role};
+use crate::base::error::{Error, Result};
+use crate::base::id::{InvitationId, UserId};
+use crate::base::name::Email;
+use crate::domain::members::{self, Invitation};
+use crate::http::Failure;
+use crate::http::path::Path;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    const MEMBERS: &str = "/console/workspaces/{workspace}/members";
+    Router::new()
+        .route(MEMBERS, get(list_members))
+        .route(&format!("{MEMBERS}/{{user}}/role"), post(change_role))
+        .route(&format!("{MEMBERS}/{{user}}/remove"), post(remove_member))
+        .route(&format!("{MEMBERS}/invitations"), post(invite_member))
+        .route(&format!("{MEMBERS}/invitations/{{invitation}}/withdraw"), post(withdraw_invitation))
+}
+
+#[derive(Template)]
+#[template(path = "members/list.html")]
+struct ListPage {
+    frame: Frame,
+    members: Vec<members::Member>,
+    invitations: Vec<Invitation>,
+    own: UserId,
+    may_manage: bool,
+    /// The roles that one may give.
+    roles: Vec<Role>,
+    /// The link that was made just now, and for whom.
+    link: Option<(String, String)>,
+    email: String,
+    role: Role,
+    problem: Problem,
+}
+
+impl ListPage {
+    /// Whether somebody's role is theirs to change who looks at the page.
+    fn decides_about(&self, member: &members::Member) -> bool {
+        self.may_manage && self.roles.contains(&member.role)
+    }
+}
+
+#[derive(Deserialize)]
+struct NewRole {
+    role: String,
+}
+
+#[derive(Deserialize)]
+struct NewInvitation {
+    email: String,
+    role: String,
+}
+
+async fn page(app: &App, member: &Member, problem: Problem) -> Result<ListPage, Failure> {
+    let session = app.store.session().await?;
+    let may_manage = member.actor.may(Action::ManageMembers).is_ok();
+    let owns = member.actor.may(Action::OwnWorkspace).is_ok();
+    let invitations = members::list_invitations(&session, &member.actor, app.clock.now()).await?;
+    Ok(ListPage {
+        frame: member.frame(Section::Members),
+        members: members::list(&session, &member.actor).await?,
+        invitations,
+        own: member.visitor.user.id,
+        may_manage,
+        roles: Role::ALL.into_iter().filter(|role| owns || *role != Role::Owner).collect(),
+        link: None,
+        email: String::new(),
+        role: Role::Developer,
+        problem,
+    })
+}
+
+fn read_role(text: &str) -> Result<Role> {
+    Role::parse(text).ok_or_else(|| Error::invalid("role: there is no such role", "Choose one of the list."))
+}
+
+async fn list_members(State(app): State<Arc<App>>, member: Member) -> Result<Html<ListPage>, Failure> {
+    page(&app, &member, Problem::none()).await.map(Html)
+}
+
+async fn invite_member(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Form(new): Form<NewInvitation>,
+) -> Result<Response, Failure> {
+    let invited = async {
+        let (email, role) = (Email::parse(&new.email)?, read_role(&new.role)?);
+        let tx = app.store.begin().await?;
+        let (_, token) = members::invite(&tx, &member.actor, app.clock.now(), &email, role).await?;
+        tx.commit().await?;
+        Ok((email, token))
+    };
+    match invited.await {
+        Ok((email, token)) => {
+            let link = format!("{}/console/invitations/{}", app.public.api, token.expose());
+            let link = Some((email.as_str().to_owned(), link));
+            Ok(Html(ListPage { link, ..page(&app, &member, Problem::none()).await? }).into_response())
+        }
+        Err(error) => {
+            let problem = Problem::of(error, &["email", "role"])?;
+            let role = Role::parse(&new.role).unwrap_or(Role::Developer);
+            Ok(again(ListPage { email: new.email, role, ..page(&app, &member, problem).await? }))
+        }
+    }
+}
+
+async fn withdraw_invitation(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, invitation)): Path<(String, String)>,
+    Form(_): Form<Nothing>,
+) -> Result<Response, Failure> {
+    let id = InvitationId::parse(&invitation).ok_or_else(|| Error::not_found("invitation", &invitation))?;
+    let tx = app.store.begin().await?;
+    members::withdraw(&tx, &member.actor, app.clock.now(), id).await?;
+    tx.commit().await?;
+    Ok(done(&app, &member, "The invitation was taken back; its link is no longer good."))
+}
+
+async fn change_role(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, user)): Path<(String, String)>,
+    Form(new): Form<NewRole>,
+) -> Result<Response, Failure> {
+    let changed = async {
+        let (user, role) = (read_user(&user)?, read_role(&new.role)?);
+        let tx = app.store.begin().await?;
+        members::change_role(&tx, &member.actor, app.clock.now(), user, role).await?;
+        tx.commit().await?;
+        Ok(role)
+    };
+    match changed.await {
+        Ok(role) => Ok(done(&app, &member, &format!("Their role is {role} now."))),
+        Err(error) => Ok(again(page(&app, &member, Problem::of(error, &[])?).await?)),
+    }
+}
+
+async fn remove_member(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Path((_, user)): Path<(String, String)>,
+    Form(_): Form<Nothing>,
+) -> Result<Response, Failure> {
+    let removed = async {
+        let tx = app.store.begin().await?;
+        members::remove(&tx, &member.actor, app.clock.now(), read_user(&user)?).await?;
+        tx.commit().await
+    };
+    match removed.await {
+        Ok(()) => Ok(done(&app, &member, "They are no longer a member.")),
+        Err(error) => Ok(again(page(&app, &member, Problem::of(error, &[])?).await?)),
+    }
+}
+
+fn read_user(text: &str) -> Result<UserId> {
+    UserId::parse(text).ok_or_else(|| Error::not_found("member", text))
+}
+
+fn done(app: &App, member: &Member, said: &str) -> Response {
+    see_other(app, &member.frame(Section::Members).to("members"), said)
+}
+
+/// What a role may, in words, for who gives it.
+fn about(role: &Role) -> &'static str {
+    match role {
+        Role::Viewer => "Viewer: sees everything but secrets",
+        Role::Developer => "Developer: works with projects",
+        Role::Admin => "Admin: also gives access",
+        Role::Owner => "Owner: also decides about owners",
+    }
+}
