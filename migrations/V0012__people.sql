@@ -102,7 +102,11 @@ CREATE INDEX oauth_clients_workspace_id_id_idx ON oauth_clients (workspace_id, i
 ALTER TABLE integrations
     DROP CONSTRAINT integrations_client_id_fkey,
     ADD CONSTRAINT integrations_client_id_fkey FOREIGN KEY (client_id) REFERENCES oauth_clients ON DELETE CASCADE,
-    ADD COLUMN last_used_at timestamptz;
+    ADD COLUMN last_used_at timestamptz,
+    -- Who lets an application do something again adds to what it may do.
+    ADD CONSTRAINT integrations_workspace_id_client_id_user_id_key UNIQUE (workspace_id, client_id, user_id);
+CREATE INDEX integrations_client_id_idx ON integrations (client_id);
+CREATE INDEX integrations_user_id_idx ON integrations (user_id);
 
 -- One authorization: the family of the tokens that came of one consent.
 CREATE TABLE oauth_grants (
@@ -124,6 +128,7 @@ CREATE TABLE oauth_codes (
     -- A code that comes a second time ends the grant.
     used_at timestamptz
 );
+CREATE INDEX oauth_codes_grant_id_idx ON oauth_codes (grant_id);
 
 CREATE TABLE oauth_refresh_tokens (
     token_hash bytea CONSTRAINT oauth_refresh_tokens_pkey PRIMARY KEY,

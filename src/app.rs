@@ -45,6 +45,8 @@ pub struct App {
     pub undelete: SignedDuration,
     /// Proxies that are believed when they say where a request comes from.
     pub trusted_proxies: Vec<Network>,
+    /// Whether applications may register themselves.
+    pub client_registration: bool,
     /// How fast requests may come.
     pub rates: Rates,
     /// How much a workspace may have, unless it has limits of its own.
@@ -109,6 +111,8 @@ pub struct Rate {
 pub struct PublicAddresses {
     /// The API's base, without a slash at the end.
     pub api: String,
+    /// The authorization server's, which is its name in OAuth, too: the issuer.
+    pub auth: String,
     /// The gateway's host; an IPv6 address stands without brackets.
     pub gateway_host: String,
     /// The gateway's port.
@@ -151,7 +155,12 @@ mod tests {
 
     #[test]
     fn loopback_needs_no_tls() {
-        let at = |host: &str| PublicAddresses { api: String::new(), gateway_host: host.into(), gateway_port: 1 };
+        let at = |host: &str| PublicAddresses {
+            api: String::new(),
+            auth: String::new(),
+            gateway_host: host.into(),
+            gateway_port: 1,
+        };
         assert_eq!(at("127.0.0.1").sslmode(), "disable");
         assert_eq!(at("localhost").sslmode(), "disable");
         assert_eq!(at("::1").sslmode(), "disable");
@@ -161,7 +170,12 @@ mod tests {
 
     #[test]
     fn an_ipv6_address_has_brackets_in_a_connection_string() {
-        let at = |host: &str| PublicAddresses { api: String::new(), gateway_host: host.into(), gateway_port: 7 };
+        let at = |host: &str| PublicAddresses {
+            api: String::new(),
+            auth: String::new(),
+            gateway_host: host.into(),
+            gateway_port: 7,
+        };
         assert_eq!(at("::1").connection_string("u", "p"), "postgres://u:p@[::1]:7/postgres?sslmode=disable");
         assert_eq!(at("localhost").connection_string("u", "p"), "postgres://u:p@localhost:7/postgres?sslmode=disable");
     }

@@ -54,6 +54,18 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
 
+    /// The authorization server's address as customers see it, where it has another name than the API
+    #[arg(long, env = "HOWDAH_PUBLIC_AUTH_URL", value_name = "URL")]
+    pub public_auth_url: Option<String>,
+
+    /// Do not let applications register themselves (RFC 7591)
+    #[arg(long, env = "HOWDAH_NO_CLIENT_REGISTRATION")]
+    pub no_client_registration: bool,
+
+    /// Sign tokens with a new key after so long; 0: never. Old keys stay good for what they have signed
+    #[arg(long, env = "HOWDAH_KEY_ROTATION", value_name = "TIME", default_value = "2160h", value_parser = duration)]
+    pub key_rotation: Duration,
+
     /// The gateway's address in connection strings [default: the gateway's address]
     #[arg(long, env = "HOWDAH_PUBLIC_GATEWAY", value_name = "HOST:PORT", value_parser = host_and_port)]
     pub public_gateway: Option<(String, u16)>,
@@ -261,6 +273,11 @@ impl Serve {
     /// How long after its last trial a database's newest backup is tried again.
     pub fn drill_every(&self) -> SignedDuration {
         signed(self.drill_every)
+    }
+
+    /// How old a key that signs tokens may become.
+    pub fn key_rotation(&self) -> Option<SignedDuration> {
+        Some(signed(self.key_rotation)).filter(|time| !time.is_zero())
     }
 
     /// How long deleted databases can be restored.

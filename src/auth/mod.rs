@@ -1,6 +1,8 @@
 //! Who is calling, and what they may see and do.
 
+mod bearer;
 pub mod links;
+pub mod oauth;
 pub mod passwords;
 mod policy;
 pub mod service_tokens;
@@ -8,4 +10,5 @@ pub mod sessions;
 pub mod signing;
 pub mod users;
 
+pub use bearer::{Accepted, authenticate, record_use};
 pub use policy::{Action, Credential, Limits, Origin, Principal, Role, Scope};

@@ -162,6 +162,11 @@ ids! {
 pub struct OauthClientId(String);
 
 impl OauthClientId {
+    /// A new id; ids made later sort later.
+    pub fn generate(now: Timestamp) -> Self {
+        Self(encode(generate(now)))
+    }
+
     /// Reads an id with or without its prefix `itgr_`; `None` for what cannot be one.
     pub fn parse(text: &str) -> Option<Self> {
         let bare = text.strip_prefix("itgr_").unwrap_or(text);

@@ -53,6 +53,8 @@ names! {
     PersonName: "name", "the name", 1..=LONGEST;
     /// An application's name: 1 to 256 characters.
     ApplicationName: "name", "the application's name", 1..=LONGEST;
+    /// What an application is for: 1 to 1000 characters.
+    ApplicationDescription: "description", "the description", 1..=1000;
     /// A service token's name: 1 to 256 characters.
     TokenName: "name", "the token's name", 1..=LONGEST;
 }

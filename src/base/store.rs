@@ -31,16 +31,19 @@ pub enum Channel {
     AnswerStored,
     /// Something was written to the audit log.
     AuditRecorded,
+    /// There is another key that signs tokens.
+    KeyMade,
 }
 
 impl Channel {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::WorkflowStarted,
         Self::WorkflowEnded,
         Self::DatabaseChanged,
         Self::ConnectionEnded,
         Self::AnswerStored,
         Self::AuditRecorded,
+        Self::KeyMade,
     ];
 
     /// Its name in PostgreSQL.
@@ -52,6 +55,7 @@ impl Channel {
             Self::ConnectionEnded => "howdah_connection_ended",
             Self::AnswerStored => "howdah_answer_stored",
             Self::AuditRecorded => "howdah_audit_recorded",
+            Self::KeyMade => "howdah_key_made",
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -12,9 +12,8 @@ use super::failure::Failure;
 use super::origin;
 use super::rate::Meter;
 use crate::app::App;
-use crate::auth::{Principal, service_tokens};
+use crate::auth::{self, Credential, Principal};
 use crate::base::error::{Error, describe};
-use crate::base::id::ServiceTokenId;
 
 /// A caller whose token was checked.
 #[derive(Clone)]
@@ -29,36 +28,46 @@ pub(super) async fn identify(
 ) -> Result<Response, Failure> {
     let meter: Meter =
         request.extensions().get().cloned().ok_or_else(|| Error::internal("a request is not measured"))?;
-    let token = bearer(&request);
+    let token = carried(&request);
     if !token.is_some_and(|token| app.signer.knows(token)) {
         meter.attempt()?;
     }
     let token = token.ok_or_else(missing)?;
     let session = app.store.session().await?;
-    let accepted = service_tokens::authenticate(&session, &app.signer, token, app.clock.now()).await?;
+    let accepted = auth::authenticate(&session, &app.signer, token, app.clock.now()).await?;
     drop(session);
     meter.token(accepted.principal.id())?;
     if accepted.use_is_stale {
-        let token = accepted.token;
-        app.tasks.spawn(record_use(app.clone(), token));
+        app.tasks.spawn(record_use(app.clone(), accepted.principal.credential().clone()));
     }
     let principal = accepted.principal.from_origin(origin::of(request.extensions()));
     request.extensions_mut().insert(Caller(principal));
     Ok(next.run(request).await)
 }
 
-fn bearer(request: &Request) -> Option<&str> {
+/// Says in a refusal where tokens come from (RFC 9728, section 5.1).
+pub(super) async fn point_to_authorization(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let value = format!("Bearer resource_metadata=\"{}/.well-known/oauth-protected-resource\"", app.public.api);
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        }
+    }
+    response
+}
+
+fn carried(request: &Request) -> Option<&str> {
     let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 /// Beside the request, which need not wait for it.
-async fn record_use(app: Arc<App>, token: ServiceTokenId) {
-    let recorded =
-        async { service_tokens::record_use(&app.store.session().await?, token, app.clock.now()).await }.await;
+async fn record_use(app: Arc<App>, credential: Credential) {
+    let recorded = async { auth::record_use(&app.store.session().await?, &credential, app.clock.now()).await }.await;
     if let Err(error) = recorded {
-        tracing::warn!(error = %describe(&error), token.id = %token, "could not record the use of {token}");
+        tracing::warn!(error = %describe(&error), "could not record the use of {credential:?}");
     }
 }
 

@@ -126,6 +126,16 @@ impl Failure {
         self
     }
 
+    /// The status of its answer.
+    pub(super) fn status(&self) -> StatusCode {
+        self.kind.line().0
+    }
+
+    /// What happened, in words.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// What a person can give to the operator is the id that the log has, too.
     fn internal() -> Self {
         let id = request_id::current().map_or_else(|| "X-Request-Id of this answer".into(), |id| format!("id {id}"));

@@ -9,6 +9,7 @@ mod docs;
 pub(crate) mod failure;
 mod file;
 mod head;
+mod oauth;
 mod origin;
 mod path;
 mod query;
@@ -75,11 +76,14 @@ fn router(app: Arc<App>) -> Router {
         .route_layer(middleware::from_fn_with_state(app.clone(), retry::once))
         .route_layer(middleware::from_fn_with_state((app.clone(), Arc::new(actions)), refusal::record))
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::identify))
+        .route_layer(middleware::from_fn_with_state(app.clone(), caller::point_to_authorization))
+        .merge(oauth::endpoints())
         .merge(docs::routes(&app, &document))
         .fallback(elsewhere);
     // Whoever watches over the process must not be kept away by those who share its address.
     let health = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readiness));
-    let pages = guarded(console::routes()).layer(middleware::from_fn_with_state(rates.clone(), rate::limit));
+    let pages = guarded(console::routes().merge(oauth::pages()))
+        .layer(middleware::from_fn_with_state(rates.clone(), rate::limit));
     guarded(api)
         .layer(middleware::from_fn_with_state(rates, rate::limit))
         .merge(guarded(health))

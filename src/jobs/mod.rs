@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod backup;
 pub mod database;
+pub mod keys;
 pub mod metadata;
 pub mod reconcile;
 pub mod recovery;

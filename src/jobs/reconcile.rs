@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use tokio::sync::broadcast;
 
 use crate::app::JobCtx;
+use crate::auth::oauth::{clients, grants};
 use crate::auth::{links, sessions};
 use crate::base::error::{Error, Result, describe};
 use crate::base::id::InstanceId;
@@ -97,6 +98,8 @@ pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
             usage::forget_old(&session, ctx.app.clock.now()).await?;
             sessions::forget_ended(&session, ctx.app.clock.now()).await?;
             links::forget_expired(&session, ctx.app.clock.now()).await?;
+            grants::forget_expired(&session, ctx.app.clock.now()).await?;
+            clients::forget_unused(&session, ctx.app.clock.now()).await?;
             drop(session);
             report_orphans(&ctx).await
         };

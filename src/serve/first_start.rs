@@ -2,6 +2,7 @@
 //! workspace and token, the keys.
 
 use super::directory::DataDirectory;
+use crate::auth::oauth::clients;
 use crate::auth::signing::Signer;
 use crate::auth::{Limits, links, service_tokens, users};
 use crate::base::clock::Clock;
@@ -86,6 +87,13 @@ pub(super) async fn set_up_link(store: &Store, clock: &Clock) -> Result<Option<S
     let link = links::make_set_up(&tx, clock.now()).await?;
     tx.commit().await?;
     Ok(Some(link))
+}
+
+/// The OAuth applications that Howdah brings, with the addresses of now.
+pub(super) async fn built_in_applications(store: &Store, clock: &Clock, public: &str) -> Result<()> {
+    let tx = store.begin().await?;
+    clients::ensure_built_in(&tx, clock.now(), public).await?;
+    tx.commit().await
 }
 
 /// Another token that may do everything in the oldest workspace.

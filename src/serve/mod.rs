@@ -289,14 +289,17 @@ async fn start(
         .map_err(|error| busy(config.gateway, "--gateway", &error))?;
     let gateway_address = gateway.local_address();
 
+    let public = public(config, http_address, gateway_address);
+    first_start::built_in_applications(&store, &clock, &public.api).await.map_err(|error| describe(&error))?;
     let app = Arc::new(App {
         store: store.clone(),
         clock,
         signer: first.signer,
         keyring,
         regions,
-        public: public(config, http_address, gateway_address),
+        public,
         trusted_proxies: config.trusted_proxies.clone(),
+        client_registration: !config.no_client_registration,
         rates: config.rates(),
         quotas: config.quotas(),
         undelete: config.undelete(),
@@ -320,6 +323,7 @@ async fn start(
     }
     tasks.spawn(usage::measure(ctx.clone()));
     tasks.spawn(usage::record(ctx.clone(), measurements));
+    tasks.spawn(jobs::keys::keep(ctx.clone(), config.key_rotation()));
     tasks.spawn(reconcile::housekeeping(ctx.clone(), runner));
     if let Some(target) = &config.audit_stream {
         tasks.spawn(jobs::audit::stream(ctx, jobs::audit::Target::parse(target)));
@@ -419,7 +423,9 @@ fn public(config: &Serve, http: SocketAddr, gateway: SocketAddr) -> PublicAddres
         None if gateway.ip().is_unspecified() => ("localhost".to_owned(), gateway.port()),
         None => (gateway.ip().to_string(), gateway.port()),
     };
-    PublicAddresses { api: api.trim_end_matches('/').to_owned(), gateway_host, gateway_port }
+    let api = api.trim_end_matches('/').to_owned();
+    let auth = config.public_auth_url.as_ref().map_or_else(|| api.clone(), |url| url.trim_end_matches('/').to_owned());
+    PublicAddresses { api, auth, gateway_host, gateway_port }
 }
 
 /// An address that works from this machine: `localhost` for "every address".

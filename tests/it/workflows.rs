@@ -97,6 +97,7 @@ impl World {
         tx.commit().await.unwrap();
         let public = PublicAddresses {
             api: String::new(),
+            auth: String::new(),
             gateway_host: address.ip().to_string(),
             gateway_port: address.port(),
         };
@@ -109,6 +110,7 @@ impl World {
             regions: Regions::default(),
             public,
             trusted_proxies: Vec::new(),
+            client_registration: true,
             rates: Rates::default(),
             quotas: Quotas::default(),
             undelete,

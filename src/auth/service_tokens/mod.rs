@@ -5,9 +5,9 @@ mod store;
 
 use jiff::Timestamp;
 
-use super::signing::{Claims, Signer, workspace_subject};
-use super::{Limits, Principal};
-use crate::base::error::{Error, Result};
+use super::signing::{ServiceClaims, Signer, workspace_subject};
+use super::{Accepted, Limits};
+use crate::base::error::Result;
 use crate::base::id::{ServiceTokenId, WorkspaceId};
 use crate::base::name::TokenName;
 use crate::base::secret::{Secret, hash, random_text};
@@ -31,40 +31,25 @@ pub async fn issue(
     name: &TokenName,
     limits: &Limits,
 ) -> Result<Issued> {
-    let claims = Claims { sub: workspace_subject(workspace), jti: random_text::<24>(), iat: now.as_second() };
-    let issued = Issued { id: ServiceTokenId::generate(now), value: signer.sign(&claims)? };
+    let claims = ServiceClaims { sub: workspace_subject(workspace), jti: random_text::<24>(), iat: now.as_second() };
+    let issued = Issued { id: ServiceTokenId::generate(now), value: signer.sign_service_token(&claims)? };
     let text = issued.value.expose();
     let hint = format!("{}…{}", &text[..6], &text[text.len() - 4..]);
     store::insert(tx, issued.id, workspace, name, &hash(&claims.jti), &hint, limits, now).await?;
     Ok(issued)
 }
 
-/// A token that is good.
-#[derive(Debug)]
-pub struct Accepted {
-    /// The token.
-    pub token: ServiceTokenId,
-    /// Whom it stands for.
-    pub principal: Principal,
-    /// Its last use was recorded more than a minute ago.
-    pub use_is_stale: bool,
-}
-
-/// Whom a bearer token stands for.
-///
-/// # Errors
-/// [`Error::Unauthenticated`], the same for every token that is not good, whatever the reason.
-pub async fn authenticate(session: &Session, signer: &Signer, token: &str, now: Timestamp) -> Result<Accepted> {
-    let refused = || Error::Unauthenticated("Missing or invalid authorization token.".into());
-    let claims = signer.verify(token).ok_or_else(refused)?;
+/// Whom a service token stands for; `None` when it is over or was revoked.
+pub(super) async fn authenticate(
+    session: &Session,
+    claims: &ServiceClaims,
+    now: Timestamp,
+) -> Result<Option<Accepted>> {
     let accepted = store::find_valid(session, &hash(&claims.jti), now).await?;
-    accepted.filter(|accepted| claims.sub == workspace_subject(accepted.principal.workspace())).ok_or_else(|| {
-        signer.forget(token);
-        refused()
-    })
+    Ok(accepted.filter(|accepted| claims.sub == workspace_subject(accepted.principal.workspace())))
 }
 
 /// Records that a token was used, once a minute at most however often it is.
-pub async fn record_use(session: &Session, id: ServiceTokenId, now: Timestamp) -> Result<()> {
+pub(super) async fn record_use(session: &Session, id: ServiceTokenId, now: Timestamp) -> Result<()> {
     store::record_use(session, id, now).await
 }

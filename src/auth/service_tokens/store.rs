@@ -3,8 +3,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::Accepted;
-use crate::auth::{Limits, Principal};
+use crate::auth::{Accepted, Limits, Principal};
 use crate::base::error::Result;
 use crate::base::id::{ProjectId, ServiceTokenId, WorkspaceId};
 use crate::base::name::TokenName;
@@ -74,7 +73,6 @@ pub(super) async fn find_valid(session: &Session, token_hash: &[u8], now: Timest
         };
         let (workspace, token) = (row.get::<_, Uuid>("workspace_id").into(), row.get::<_, Uuid>("id").into());
         Accepted {
-            token,
             principal: Principal::of_service_token(workspace, token, row.get("name"), limits),
             use_is_stale: row.get("use_is_stale"),
         }

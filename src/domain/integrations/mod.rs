@@ -1,10 +1,12 @@
 //! Integrations: what people let applications do in a workspace for them. A person makes one by
-//! consenting, which nobody can do yet; here they are looked at and ended.
+//! consenting; here they are looked at and ended, too.
 
 mod store;
 
 use jiff::Timestamp;
 
+use crate::auth::oauth::Scopes;
+use crate::auth::oauth::clients::Client;
 use crate::auth::{Action, Principal};
 use crate::base::error::{Error, Result};
 use crate::base::id::{IntegrationId, OauthClientId, UserId, WorkspaceId};
@@ -67,6 +69,38 @@ pub struct User {
     pub email: String,
     /// What they are called, if they said.
     pub display_name: Option<String>,
+}
+
+/// Records that the caller, a person, lets an application act for them in the workspace: in a new
+/// integration, or in the one that there is, which may then do both.
+///
+/// # Errors
+/// [`Error::Forbidden`] when the caller is no person.
+pub async fn consent(
+    tx: &Tx,
+    actor: &Principal,
+    now: Timestamp,
+    client: &Client,
+    scopes: Scopes,
+) -> Result<IntegrationId> {
+    let Some(user) = actor.user() else {
+        return Err(Error::forbidden("Only a person lets an application act for them.", "Sign in."));
+    };
+    let (workspace, names) = (actor.workspace(), scopes.names());
+    let id = store::upsert(tx, IntegrationId::generate(now), workspace, &client.id, user.id, &names, now).await?;
+    let change = Change {
+        action: "create_integration",
+        resource: Resource::new("integration", id, &client.name),
+        project: None,
+        before: None,
+        after: Some(serde_json::json!({
+            "clientId": client.id.to_string(),
+            "userId": user.id.to_string(),
+            "scopes": names,
+        })),
+    };
+    audit::record(tx, actor, now, change).await?;
+    Ok(id)
 }
 
 /// A workspace's integrations, oldest first.

@@ -1,12 +1,13 @@
 //! The SQL of integrations. Who is limited to projects sees none.
 
+use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Integration, OauthClient, User};
 use crate::auth::Scope;
 use crate::base::error::{Error, Result};
-use crate::base::id::{IntegrationId, OauthClientId, WorkspaceId};
+use crate::base::id::{IntegrationId, OauthClientId, UserId, WorkspaceId};
 use crate::base::page::PageRequest;
 use crate::base::store::{Session, Tx};
 
@@ -23,6 +24,28 @@ const SELECT: &str = "SELECT i.id,
    JOIN oauth_clients c ON c.id = i.client_id
    JOIN users u ON u.id = i.user_id
   WHERE i.workspace_id = $1 AND $2::uuid[] IS NULL";
+
+pub(super) async fn upsert(
+    tx: &Tx,
+    id: IntegrationId,
+    workspace: WorkspaceId,
+    client: &OauthClientId,
+    user: UserId,
+    scopes: &[&str],
+    now: Timestamp,
+) -> Result<IntegrationId> {
+    let row = tx
+        .query_one(
+            "INSERT INTO integrations AS i (id, workspace_id, client_id, user_id, scopes, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (workspace_id, client_id, user_id) DO UPDATE
+                SET scopes = ARRAY(SELECT DISTINCT unnest(i.scopes || excluded.scopes) ORDER BY 1 DESC)
+          RETURNING id",
+            &[&id.uuid(), &workspace.uuid(), &client.bare(), &user.uuid(), &scopes, &now],
+        )
+        .await?;
+    Ok(row.get::<_, Uuid>("id").into())
+}
 
 pub(super) async fn list(
     session: &Session,

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::databases::NewDatabaseFields;
 use super::{Data, List, PageQuery, WorkspaceReference, databases as database_wire, given, sample_url, url};
 use crate::app::App;
-use crate::auth::{Principal, service_tokens};
+use crate::auth::{self, Principal};
 use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::ProjectId;
@@ -351,7 +351,7 @@ pub(super) async fn transfer_project(
 /// Whom the recipient's token stands for. That it is not good is the request's fault, not that of
 /// the caller's own token: 401 would make clients log the caller out.
 async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> {
-    let accepted = service_tokens::authenticate(tx, &app.signer, token, app.clock.now()).await;
+    let accepted = auth::authenticate(tx, &app.signer, token, app.clock.now()).await;
     accepted.map(|accepted| accepted.principal).map_err(|error| match error {
         Error::Unauthenticated(_) => Error::rejected(
             "recipientAccessToken: the recipient's access token is invalid, expired or revoked",

@@ -16,6 +16,7 @@ use crate::base::id::WorkspaceId;
 use crate::base::name::WorkspaceName;
 use crate::domain::backups;
 use crate::domain::limits;
+use crate::domain::members;
 use crate::domain::workspaces::{self, Workspace, WorkspaceChange};
 use crate::http::Failure;
 use crate::http::answer::Answer;
@@ -96,7 +97,6 @@ pub(super) struct SubscriptionWire {
 #[schema(example = json!({"displayName": "Research"}))]
 pub(super) struct CreateWorkspace {
     /// Its name.
-    #[expect(dead_code, reason = "nobody can make a workspace yet: that takes a person who has signed in")]
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     display_name: Option<String>,
@@ -138,22 +138,38 @@ pub(super) async fn list_workspaces(
 
 /// Create a workspace
 ///
-/// Takes a person who has signed in: a service token belongs to one workspace and cannot make another.
+/// The person whom the caller acts for owns it. The access token stays one of its own workspace: to work in
+/// the new one, the person lets the application act there, too. A service token belongs to one workspace
+/// and cannot make another.
 #[utoipa::path(post, path = "/v1/workspaces", tag = "Workspaces", request_body = CreateWorkspace, responses(
+    (status = 201, description = "The workspace.", body = Data<WorkspaceWire>),
     (status = 400, description = "The body is not JSON.", body = ErrorBody),
     (status = 401, description = "No valid token.", body = ErrorBody),
     (status = 403, description = "The token is a service token.", body = ErrorBody),
     (status = 422, description = "A value does not fit.", body = ErrorBody),
 ))]
 pub(super) async fn create_workspace(
-    Caller(_caller): Caller,
-    body::Json(_new): body::Json<CreateWorkspace>,
-) -> Result<StatusCode, Failure> {
-    Err(Error::forbidden(
-        "A service token cannot create a workspace: that takes a person who has signed in.",
-        "Use the workspace of this token: GET /v1/workspaces names it.",
-    )
-    .into())
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    repeatable: Repeatable,
+    body::Json(new): body::Json<CreateWorkspace>,
+) -> Result<Answer, Failure> {
+    let Some(user) = actor.user() else {
+        return Err(Error::forbidden(
+            "A service token cannot create a workspace: that takes a person who has signed in.",
+            "Use the workspace of this token: GET /v1/workspaces names it.",
+        )
+        .into());
+    };
+    actor.may_change()?;
+    let name = match &new.display_name {
+        Some(name) => WorkspaceName::parse(name)?,
+        None => WorkspaceName::parse(&format!("{}'s workspace", user.name()))?,
+    };
+    let tx = app.store.begin().await?;
+    let workspace = members::create_workspace(&tx, app.clock.now(), user, &name, actor.origin().clone()).await?;
+    let answer = Answer::of(StatusCode::CREATED, &Data { data: wire(&app, workspace) })?;
+    Ok(repeatable.commit(&app, tx, answer).await?)
 }
 
 /// Get a workspace's subscription

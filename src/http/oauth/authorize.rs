@@ -1,0 +1,296 @@
+//! Consent: a person decides whether an application may act for them, and where (RFC 6749, section
+//! 4.1.1, with PKCE by RFC 7636 and the issuer in the answer by RFC 9207).
+//!
+//! What is wrong with the application or its address is said on a page. Only an address that the
+//! application has registered is ever sent to.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::auth::Role;
+use crate::auth::oauth::Scopes;
+use crate::auth::oauth::clients::{self, Client, ClientOrigin};
+use crate::auth::oauth::grants::{self, Authorization};
+use crate::base::error::Error;
+use crate::base::id::WorkspaceId;
+use crate::base::store::Session;
+use crate::domain::workspaces::Workspace;
+use crate::domain::{integrations, members};
+use crate::http::Failure;
+use crate::http::console::{Form, Frame, Html, Problem, Section, Visitor, again, go_to};
+use crate::http::failure::Kind;
+
+/// What an application asks for; what else it sends is ignored.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+struct Asked {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redirect_uri: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code_challenge: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code_challenge_method: Option<String>,
+}
+
+/// What a person sends from the page.
+#[derive(Deserialize)]
+pub(super) struct Decision {
+    /// The query that the page was asked with.
+    asked: String,
+    #[serde(default)]
+    workspace: String,
+    #[serde(default)]
+    decision: String,
+}
+
+/// An application that may be answered, and where.
+struct Answering {
+    client: Client,
+    redirect_uri: String,
+    state: Option<String>,
+}
+
+/// What an application asks for, understood.
+struct Request {
+    answering: Answering,
+    scopes: Scopes,
+    code_challenge: Option<String>,
+}
+
+/// Why nothing can be asked of the person.
+enum Wrong {
+    /// It is said on a page: there is nobody to be answered.
+    Here(Failure),
+    /// The application is told.
+    Sent(Box<Answering>, &'static str, String),
+}
+
+impl From<Error> for Wrong {
+    fn from(error: Error) -> Self {
+        Self::Here(error.into())
+    }
+}
+
+impl Wrong {
+    fn answer(self, app: &App) -> Result<Response, Failure> {
+        match self {
+            Self::Here(failure) => Err(failure),
+            Self::Sent(answering, error, description) => {
+                Ok(answering.send(app, &[("error", error), ("error_description", &description)]))
+            }
+        }
+    }
+}
+
+impl Answering {
+    /// Sends the browser back to the application.
+    fn send(&self, app: &App, parameters: &[(&str, &str)]) -> Response {
+        let mut all = parameters.to_vec();
+        if let Some(state) = &self.state {
+            all.push(("state", state));
+        }
+        all.push(("iss", &app.public.auth));
+        let query = serde_html_form::to_string(all).unwrap_or_default();
+        let joint = if self.redirect_uri.contains('?') { '&' } else { '?' };
+        go_to(&format!("{}{joint}{query}", self.redirect_uri))
+    }
+}
+
+/// Reads what an application asks for. Each parameter may come once (RFC 6749, section 3.1).
+async fn understand(session: &Session, query: &str) -> Result<Request, Wrong> {
+    let page = |message: &str, hint: &str| Wrong::Here(Failure::new(Kind::BadRequest, message, hint));
+    let tell = "Go back to the application, and tell those who make it if it comes again.";
+    let asked: Asked = serde_html_form::from_str(query)
+        .map_err(|error| page(&format!("The application's request cannot be read: {error}."), tell))?;
+    let client = match asked.client_id.as_deref() {
+        Some(id) => clients::find(session, id).await?,
+        None => None,
+    };
+    let client = client.ok_or_else(|| page("The application that sent you here is not known to this server.", tell))?;
+    let redirect_uri = client.redirect(asked.redirect_uri.as_deref()).ok_or_else(|| {
+        let message = "The application wants you sent to an address that it has not registered.";
+        page(message, "Nothing was sent there. Tell those who make the application.")
+    })?;
+    let answering = Answering { client, redirect_uri, state: asked.state };
+    let sent =
+        |answering, error, description: &str| Err(Wrong::Sent(Box::new(answering), error, description.to_owned()));
+    match asked.response_type.as_deref() {
+        Some("code") => {}
+        None => return sent(answering, "invalid_request", "response_type is missing"),
+        Some(_) => return sent(answering, "unsupported_response_type", "response_type has to be code"),
+    }
+    let scopes = Scopes::parse(asked.scope.as_deref().unwrap_or_default()).filter(|scopes| scopes.reach_something());
+    let Some(scopes) = scopes else {
+        return sent(
+            answering,
+            "invalid_scope",
+            "ask for workspace:admin or workspace:read, and offline_access beside it",
+        );
+    };
+    match (&asked.code_challenge, asked.code_challenge_method.as_deref()) {
+        (None, None) if !answering.client.is_public => {}
+        (None, _) => {
+            return sent(answering, "invalid_request", "code_challenge is missing; PKCE (RFC 7636) is required");
+        }
+        // Without a method it would be plain (RFC 7636, section 4.3), which is no protection.
+        (Some(_), method) if method != Some("S256") => {
+            return sent(answering, "invalid_request", "code_challenge_method has to be S256");
+        }
+        (Some(challenge), _) if !is_challenge(challenge) => {
+            return sent(answering, "invalid_request", "code_challenge is not one of S256");
+        }
+        (Some(_), _) => {}
+    }
+    Ok(Request { answering, scopes, code_challenge: asked.code_challenge })
+}
+
+/// 256 bits as RFC 7636 (section 4.2) writes them.
+fn is_challenge(text: &str) -> bool {
+    text.len() == 43 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+#[derive(Template)]
+#[template(path = "oauth/consent.html")]
+struct ConsentPage {
+    frame: Frame,
+    client: Client,
+    /// It has registered itself, and nobody here knows it.
+    is_unknown: bool,
+    /// Where the person goes on.
+    destination: String,
+    may: Vec<&'static str>,
+    workspaces: Vec<(Workspace, Role)>,
+    chosen: String,
+    asked: String,
+    email: String,
+    problem: Problem,
+}
+
+async fn consent_page(
+    session: &Session,
+    visitor: &Visitor,
+    request: Request,
+    asked: String,
+    chosen: String,
+    problem: Problem,
+) -> Result<ConsentPage, Failure> {
+    let names = request.scopes.names();
+    let workspaces = members::workspaces_of(session, visitor.user.id).await?;
+    let chosen = match &workspaces[..] {
+        [(only, _)] => only.id.bare(),
+        _ => chosen,
+    };
+    Ok(ConsentPage {
+        frame: visitor.frame(Section::Workspaces),
+        is_unknown: request.answering.client.origin == ClientOrigin::Registration,
+        destination: origin_of(&request.answering.redirect_uri).to_owned(),
+        client: request.answering.client,
+        may: Scopes::ALL.iter().filter(|(name, _)| names.contains(name)).map(|(_, words)| *words).collect(),
+        workspaces,
+        chosen,
+        asked,
+        email: visitor.user.email.clone(),
+        problem,
+    })
+}
+
+/// Browsers let the answer to the form go on to the application only where the page's policy names it.
+fn with_destination(mut response: Response, destination: &str) -> Response {
+    let policy = format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+         form-action 'self' {destination}; frame-ancestors 'none'; base-uri 'none'"
+    );
+    if let Ok(policy) = HeaderValue::from_str(&policy) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
+/// Scheme, host and port of an address.
+fn origin_of(address: &str) -> &str {
+    let host = address.find("://").map_or(0, |at| at + 3);
+    address[host..].find(['/', '?']).map_or(address, |path| &address[..host + path])
+}
+
+/// Shows what the application asks for.
+pub(super) async fn ask(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let query = query.unwrap_or_default();
+    let session = app.store.session().await?;
+    let request = match understand(&session, &query).await {
+        Ok(request) => request,
+        Err(wrong) => return wrong.answer(&app),
+    };
+    let page = consent_page(&session, &visitor, request, query, String::new(), Problem::none()).await?;
+    let destination = page.destination.clone();
+    Ok(with_destination(Html(page).into_response(), &destination))
+}
+
+/// Does what the person has decided. What the application asked for is read again: a page is not believed.
+pub(super) async fn decide(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Form(form): Form<Decision>,
+) -> Result<Response, Failure> {
+    let session = app.store.session().await?;
+    let request = match understand(&session, &form.asked).await {
+        Ok(request) => request,
+        Err(wrong) => return wrong.answer(&app),
+    };
+    if form.decision != "allow" {
+        let parameters = [("error", "access_denied"), ("error_description", "the user has said no")];
+        return Ok(request.answering.send(&app, &parameters));
+    }
+    let Some(workspace) = WorkspaceId::parse(&form.workspace) else {
+        let problem = Problem::with("workspace", "Choose a workspace.");
+        let page = consent_page(&session, &visitor, request, form.asked, form.workspace, problem).await?;
+        let destination = page.destination.clone();
+        return Ok(with_destination(again(page), &destination));
+    };
+    drop(session);
+    let now = app.clock.now();
+    let tx = app.store.begin().await?;
+    let actor = members::principal(&tx, &visitor.user, workspace, visitor.origin.clone()).await?;
+    let Request { answering, scopes, code_challenge } = request;
+    let integration = integrations::consent(&tx, &actor, now, &answering.client, scopes).await?;
+    let agreed = Authorization { scopes, redirect_uri: answering.redirect_uri.clone(), code_challenge };
+    let code = grants::begin(&tx, now, integration, &agreed).await?;
+    tx.commit().await?;
+    Ok(answering.send(&app, &[("code", code.expose())]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_is_that_of_s256() {
+        assert!(is_challenge("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"));
+        for other in ["", "short", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM=", &"!".repeat(43)] {
+            assert!(!is_challenge(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_policy_names_the_origin_alone() {
+        assert_eq!(origin_of("https://app.example.com/callback?x=1"), "https://app.example.com");
+        assert_eq!(origin_of("http://127.0.0.1:4711/auth/callback"), "http://127.0.0.1:4711");
+        assert_eq!(origin_of("https://app.example.com?x=1"), "https://app.example.com");
+    }
+}

@@ -1,0 +1,99 @@
+//! Applications that register themselves (RFC 7591). Nobody has vouched for one: the page of consent says so.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::Refusal;
+use crate::app::App;
+use crate::auth::oauth::clients::{self, NewClient};
+use crate::auth::oauth::{RedirectUri, Scopes};
+use crate::base::name::ApplicationName;
+use crate::http::body;
+use crate::http::rate::Meter;
+
+/// RFC 7591, section 2; what is not known is ignored.
+#[derive(Deserialize)]
+pub(super) struct Metadata {
+    #[serde(default)]
+    redirect_uris: Vec<String>,
+    client_name: Option<String>,
+    token_endpoint_auth_method: Option<String>,
+    grant_types: Option<Vec<String>>,
+    response_types: Option<Vec<String>>,
+}
+
+/// RFC 7591, section 3.2.1.
+#[derive(Serialize)]
+pub(super) struct Registered {
+    client_id: String,
+    client_id_issued_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret: Option<String>,
+    /// 0: never. It is there where there is a secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret_expires_at: Option<i64>,
+    client_name: String,
+    redirect_uris: Vec<String>,
+    token_endpoint_auth_method: String,
+    grant_types: [&'static str; 2],
+    response_types: [&'static str; 1],
+    scope: String,
+}
+
+pub(super) async fn register(
+    State(app): State<Arc<App>>,
+    meter: Meter,
+    body: Result<body::Json<Metadata>, crate::http::Failure>,
+) -> Result<(StatusCode, Json<Registered>), Refusal> {
+    meter.attempt()?;
+    if !app.client_registration {
+        return Err(Refusal {
+            status: StatusCode::FORBIDDEN,
+            error: "access_denied",
+            description: "applications do not register themselves here; somebody of a workspace makes them in the \
+                          console"
+                .into(),
+        });
+    }
+    let wrong = |description: String| Refusal::new("invalid_client_metadata", description);
+    let body::Json(metadata) = body.map_err(|failure| wrong(Refusal::from(failure).description))?;
+    let method = metadata.token_endpoint_auth_method.unwrap_or_else(|| "client_secret_basic".into());
+    if !["none", "client_secret_basic", "client_secret_post"].contains(&method.as_str()) {
+        return Err(wrong(format!("token_endpoint_auth_method {method:?} is not known here")));
+    }
+    let known = ["authorization_code", "refresh_token"];
+    if let Some(other) = metadata.grant_types.iter().flatten().find(|kind| !known.contains(&kind.as_str())) {
+        return Err(wrong(format!("the grant type {other:?} is not known here")));
+    }
+    if let Some(other) = metadata.response_types.iter().flatten().find(|kind| *kind != "code") {
+        return Err(wrong(format!("the response type {other:?} is not known here")));
+    }
+    let redirect_uris: Result<Vec<_>, _> = metadata.redirect_uris.iter().map(|uri| RedirectUri::parse(uri)).collect();
+    let redirect = |error: crate::base::error::Error| Refusal::new("invalid_redirect_uri", error.to_string());
+    let redirect_uris = redirect_uris.map_err(redirect)?;
+    clients::check_redirects(&redirect_uris).map_err(redirect)?;
+    let name = metadata.client_name.as_deref().unwrap_or("An application without a name");
+    let name = ApplicationName::parse(name).map_err(|error| wrong(error.to_string()))?;
+    let new = NewClient { name, description: None, redirect_uris, is_public: method == "none" };
+    let now = app.clock.now();
+    let tx = app.store.begin().await?;
+    let (id, secret) = clients::register(&tx, now, &new).await?;
+    tx.commit().await?;
+    let registered = Registered {
+        client_id: id.bare().to_owned(),
+        client_id_issued_at: now.as_second(),
+        client_secret_expires_at: secret.is_some().then_some(0),
+        client_secret: secret.map(|secret| secret.expose().to_owned()),
+        client_name: new.name.as_str().to_owned(),
+        redirect_uris: new.redirect_uris.iter().map(|uri| uri.as_str().to_owned()).collect(),
+        token_endpoint_auth_method: method,
+        grant_types: ["authorization_code", "refresh_token"],
+        response_types: ["code"],
+        scope: Scopes { admin: true, read: true, offline: true }.to_string(),
+    };
+    Ok((StatusCode::CREATED, Json(registered)))
+}
