@@ -167,6 +167,7 @@ async function lookAtAll(browser: Browser, project: string, database: string): P
     `${database}/restore`,
     await first(database, "a[href$='/rotate']"),
     `${workspace}/integrations/tokens/new`,
+    `${workspace}/integrations/applications/new`,
   ];
   await finder.page.context().close();
   for (const look of [{}, { colorScheme: "dark" }, { width: 390 }, { width: 390, colorScheme: "dark" }] as Look[]) {
@@ -204,7 +205,7 @@ async function onlyLook(browser: Browser, pages: string[]): Promise<void> {
     assert.equal(status, 200, address);
     assert.equal(await page.locator("main form[method=post]").count(), 0, address);
   }
-  assert.equal(refused, 8, "the forms");
+  assert.equal(refused, 9, "the forms");
   await page.context().close();
 }
 
