@@ -454,7 +454,7 @@ async fn an_application_is_made_changed_and_deleted() {
     assert_eq!(ada.submit(&address, &change).await.location(), address);
     let page = ada.get(&address).await;
     page.assert_says(200, "https://planner.example/new");
-    assert!(!page.text.contains("localhost/callback") && !page.text.contains(&second), "{}", page.text);
+    assert!(!page.text.contains("planner.example/callback") && !page.text.contains(&second), "{}", page.text);
     ada.submit(&address, &[("name", ""), ("redirectUris", "https://a.example/")]).await.assert_says(422, "too short");
 
     // One that cannot keep a secret gets none, and none later.

@@ -56,6 +56,7 @@ async function makeProject(page: Page): Promise<{ string: string; project: strin
   await page.getByRole("heading", { name: "No projects yet" }).waitFor();
   await page.getByRole("main").getByRole("link", { name: "New project" }).click();
   // With the keyboard alone: the first field has the focus.
+  await page.locator("#name:focus").waitFor();
   await page.keyboard.type("Web shop");
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "The project Web shop was made" }).waitFor();
@@ -213,7 +214,7 @@ async function onlyLook(browser: Browser, pages: string[]): Promise<void> {
 async function withoutScript(browser: Browser, string: string, database: string): Promise<void> {
   const { page } = await open(browser, required("HOWDAH_OWNER"), { javaScriptEnabled: false });
   await page.goto(`${database}/restore`);
-  await page.getByLabel("In a new database").check();
+  await page.getByRole("radio", { name: /^In a new database/ }).check();
   await page.getByLabel("Name of the new database").fill("Copy");
   await page.getByRole("button", { name: "Restore" }).click();
   const copy = (await page.locator(".secret pre").textContent()) ?? "";
