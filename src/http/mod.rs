@@ -25,9 +25,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderName, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -79,7 +79,7 @@ fn router(app: Arc<App>) -> Router {
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::point_to_authorization))
         .merge(oauth::endpoints())
         .merge(docs::routes(&app, &document))
-        .fallback(failure::unknown_route);
+        .fallback(elsewhere);
     // Whoever watches over the process must not be kept away by those who share its address.
     let health = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readiness));
     let pages = guarded(console::routes().merge(oauth::pages()))
@@ -92,6 +92,15 @@ fn router(app: Arc<App>) -> Router {
         .layer(middleware::from_fn(request_id::trace))
         .layer(middleware::from_fn_with_state(app.clone(), origin::find))
         .with_state(app)
+}
+
+/// What no route answers. A browser that was given the bare address gets to the console.
+async fn elsewhere(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if method == Method::GET && uri.path() == "/" && accepted.contains("text/html") {
+        return Redirect::to("/console").into_response();
+    }
+    failure::unknown_route().await.into_response()
 }
 
 /// Routes whose every answer is one: what is too large, too slow or goes wrong has one too.

@@ -92,7 +92,12 @@ impl Browser {
     }
 
     pub async fn get(&mut self, path: &str) -> Page {
-        self.send(self.client.request(Method::GET, format!("{}{path}", self.url))).await
+        self.send(self.ask(path)).await
+    }
+
+    /// A GET that may still be given header fields.
+    pub fn ask(&self, path: &str) -> RequestBuilder {
+        self.client.request(Method::GET, format!("{}{path}", self.url))
     }
 
     /// Sends a form with what the last page's forms carry.

@@ -176,14 +176,10 @@ async fn only_members_and_administrators_see_what_is_theirs() {
     let page = ada.submit(&format!("{workspace}/members/{user}/role"), &[("role", "viewer")]).await;
     page.assert_says(422, "last owner");
     ada.submit(&format!("{workspace}/settings/leave"), &[("confirm", "Default")]).await.assert_says(422, "last owner");
-    admin.get(&format!("{workspace}/settings")).await;
-    admin
-        .submit(&format!("{workspace}/settings/leave"), &[("confirm", "Defaul")])
-        .await
-        .assert_says(422, "not the name");
-    ada.submit(&format!("{workspace}/settings/leave"), &[("confirm", "Default")]).await.assert_says(422, "last owner");
     viewer.get(&format!("{workspace}/settings")).await;
-    let left = viewer.submit(&format!("{workspace}/settings/leave"), &[("confirm", "Default")]).await;
+    let leave = format!("{workspace}/settings/leave");
+    viewer.submit(&leave, &[("confirm", "Defaul")]).await.assert_says(422, "not the name");
+    let left = viewer.submit(&leave, &[("confirm", "Default")]).await;
     assert_eq!(left.location(), "/console/workspaces");
     viewer.get(&format!("{workspace}/members")).await.assert_says(404, "There is no such page");
 }
@@ -449,11 +445,10 @@ async fn an_authenticator_is_asked_each_time() {
     ada.submit("/console/account/authenticator/confirm", &[("code", "12345")])
         .await
         .assert_says(422, "not the authenticator");
-    let page = ada.submit("/console/account/authenticator/confirm", &[("code", &code(-1))]).await;
+    let page = ada.submit("/console/account/authenticator/confirm", &[("code", &code(0))]).await;
     page.assert_says(200, "Recovery codes");
-    let recovery = page.between("aria-label=\"Recovery codes\">", "</pre>");
-    let recovery: Vec<&str> = recovery.rsplit_once('>').map_or(recovery.as_str(), |(_, codes)| codes).lines().collect();
-    let recovery: Vec<&str> = recovery.into_iter().filter(|line| line.len() == 19).collect();
+    let recovery = page.between("<pre id=\"recovery-codes\" tabindex=\"0\" aria-label=\"Recovery codes\">", "</pre>");
+    let recovery: Vec<&str> = recovery.lines().collect();
     assert_eq!(recovery.len(), 10, "{recovery:?}");
 
     let mut browser = Browser::new(&howdah);
@@ -463,7 +458,7 @@ async fn an_authenticator_is_asked_each_time() {
     let ticket = page.between("name=\"ticket\" value=\"", "\"");
     let mut other = Browser::new(&howdah);
     other.get("/console/sign-in").await;
-    let right = code(0);
+    let right = code(1);
     let page = other.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", &right)]).await;
     assert_eq!(page.location(), "/console/sign-in", "the ticket is another browser's");
     assert!(!other.cookies.contains_key("howdah_session"));
@@ -501,6 +496,8 @@ async fn cookies_are_bound_to_the_host_behind_https() {
     let cookie = page.headers["set-cookie"].to_str().unwrap();
     assert!(cookie.starts_with("__Host-howdah_guest=") && cookie.contains("; Secure"), "{cookie}");
     assert!(cookie.contains("; Path=/;") && !cookie.contains("Domain"), "{cookie}");
+    let bare = browser.ask("/").header("accept", "text/html,*/*;q=0.8");
+    assert_eq!(browser.send(bare).await.location(), "/console");
     let page = browser.get("/console/account").await;
     assert!(page.location().starts_with('/'), "addresses are of whatever host the browser knows");
 }

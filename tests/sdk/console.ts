@@ -21,8 +21,10 @@ await done("the console's pages about people", async () => {
     await setUp(ada.page);
     const secret = await addAuthenticator(ada.page);
     await signInWithCode(ada.page, secret);
+    await chooseTheme(ada.page);
     const invitation = await invite(ada.page);
     await accept(browser, invitation);
+    await acceptWithoutScriptAndLeave(browser, await invite(ada.page, "carol"));
     const [cookie] = (await ada.page.context().cookies()).filter((one) => one.name === "howdah_session");
     assert(cookie?.httpOnly && cookie.sameSite === "Lax");
     await lookAtAll(browser, ada.page, cookie.value);
@@ -38,10 +40,13 @@ await done("the console's pages about people", async () => {
 });
 
 async function setUp(page: Page): Promise<void> {
+  await page.goto(`${root}/console`);
+  await page.getByRole("heading", { name: "Nobody has an account yet" }).waitFor();
+  await check(page, "nobody has an account");
   await page.goto(required("HOWDAH_SET_UP"));
   await check(page, "set-up");
   const fill = async (password: string) => {
-    await page.getByLabel("Name", { exact: true }).fill("Ada Lovelace");
+    await page.getByLabel("Your name").fill("Ada Lovelace");
     await page.locator("input[name=email]").fill("ada@example.com");
     await page.locator("input[name=password]").fill(password);
     await page.locator("input[name=again]").fill(password);
@@ -96,9 +101,33 @@ async function signInWithCode(page: Page, recovery: string): Promise<void> {
   await page.getByRole("heading", { name: "No projects yet" }).waitFor();
 }
 
-async function invite(page: Page): Promise<string> {
+/** What somebody has chosen holds against what the system says. */
+async function chooseTheme(page: Page): Promise<void> {
+  const paper = () => page.evaluate("getComputedStyle(document.body).backgroundColor");
+  const choose = async (theme: string) => {
+    await page.goto(`${root}/console/account`);
+    const form = page.locator("form[action='/console/account/theme']");
+    await form.getByLabel(theme).check();
+    await form.getByRole("button").click();
+    await page.getByRole("status").waitFor();
+  };
+  const light = await paper();
+  await choose("Dark");
+  const dark = await paper();
+  assert.notEqual(dark, light);
+  await choose("Light");
+  await page.emulateMedia({ colorScheme: "dark" });
+  assert.equal(await paper(), light);
+  await choose("As the system has them");
+  assert.equal(await paper(), dark);
+  await page.emulateMedia({ colorScheme: "light" });
+  assert.equal(await paper(), light);
+  await page.goto(`${root}/console`);
+}
+
+async function invite(page: Page, who = "grace"): Promise<string> {
   await page.getByLabel("Console", { exact: true }).getByRole("link", { name: "Members" }).click();
-  await page.locator("form[action$='/members/invitations'] input[name=email]").fill("grace@example.com");
+  await page.locator("form[action$='/members/invitations'] input[name=email]").fill(`${who}@example.com`);
   await page.locator("form[action$='/members/invitations'] select[name=role]").selectOption("developer");
   await page.locator("form[action$='/members/invitations'] button[type=submit]").click();
   const link = ((await page.locator(".secret pre").first().textContent()) ?? "").trim();
@@ -116,6 +145,33 @@ async function accept(browser: Browser, link: string): Promise<void> {
   await form.locator("input[name=again]").fill(PASSWORD);
   await form.locator("button[type=submit]").click();
   await page.getByRole("heading", { name: "No projects yet" }).waitFor();
+  assert.deepEqual(complaints, []);
+  await page.context().close();
+}
+
+/** Without script nothing is missing: somebody comes in, and leaves behind typing the workspace's name. */
+async function acceptWithoutScriptAndLeave(browser: Browser, link: string): Promise<void> {
+  const { page, complaints } = await open(browser, null, { javaScriptEnabled: false });
+  await page.goto(link);
+  const form = page.locator("form[action$='/account']");
+  await form.locator("input[name=name]").fill("Carol Shaw");
+  await form.locator("input[name=password]").fill(PASSWORD);
+  await form.locator("input[name=again]").fill(PASSWORD);
+  await form.locator("button[type=submit]").click();
+  await page.getByRole("heading", { name: "No projects yet" }).waitFor();
+  await page.getByLabel("Console", { exact: true }).getByRole("link", { name: "Members" }).click();
+  assert.equal(await page.locator("main form").count(), 0, "a developer decides about nobody");
+  await page.getByLabel("Console", { exact: true }).getByRole("link", { name: "Settings" }).click();
+  for (const [name, said] of [
+    ["Something else", "This is not the name"],
+    ["Default", "You are in no workspace"],
+  ] as const) {
+    // What does not fit leaves it open.
+    if (!(await page.locator(".danger-zone[open]").count())) await page.locator(".danger-zone summary").click();
+    await page.locator("input[name=confirm]").fill(name);
+    await page.locator(".danger-zone button").click();
+    await page.getByText(said).first().waitFor();
+  }
   assert.deepEqual(complaints, []);
   await page.context().close();
 }

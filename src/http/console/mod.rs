@@ -51,7 +51,6 @@ pub(crate) use visitor::{Anybody, Member, Visitor, local};
 /// `/console` and everything below it. [`presented`] goes round it.
 pub(in crate::http) fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/", get(async || Redirect::to("/console")))
         .merge(assets::routes())
         .merge(sign_in::routes())
         .merge(links::routes())
