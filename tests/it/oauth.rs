@@ -8,8 +8,9 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::browser::{Browser, Page};
+use crate::browser::{Browser, PASSWORD, Page};
 use crate::harness::{Howdah, Person};
+use crate::sdk::run;
 
 const REDIRECT: &str = "https://app.example.com/callback";
 
@@ -505,4 +506,11 @@ async fn registration_can_be_turned_off_and_takes_no_nonsense() {
         assert_eq!(answer.status(), 400, "{metadata}");
         assert_eq!(answer.json::<Value>().await.unwrap()["error"], error, "{metadata}");
     }
+}
+
+#[tokio::test]
+async fn clients_that_we_did_not_write_come_to_act_for_somebody() {
+    let howdah = Howdah::start().await;
+    Browser::administrator(&howdah).await;
+    run("oauth.js", &howdah.url(), &howdah.token(), &[("HOWDAH_PASSWORD", PASSWORD)]).await;
 }

@@ -212,7 +212,7 @@ async function onlyLook(browser: Browser, pages: string[]): Promise<void> {
 async function withoutScript(browser: Browser, string: string, database: string): Promise<void> {
   const { page } = await open(browser, required("HOWDAH_OWNER"), { javaScriptEnabled: false });
   await page.goto(`${database}/restore`);
-  await page.getByLabel("In a new database").check();
+  await page.getByRole("radio", { name: /^In a new database/ }).check();
   await page.getByLabel("Name of the new database").fill("Copy");
   await page.getByRole("button", { name: "Restore" }).click();
   const copy = (await page.locator(".secret pre").textContent()) ?? "";
