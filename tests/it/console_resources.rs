@@ -50,6 +50,9 @@ const ASK: &[&str] = &[
     "/operations/{operation}/cancel",
     "/integrations/tokens/new",
     "/integrations/tokens/{token}/revoke",
+    "/integrations/applications/new",
+    "/integrations/applications/{application}",
+    "/integrations/applications/{application}/rotate",
 ];
 
 /// Every change, with a form that fits.
@@ -72,6 +75,17 @@ const CHANGES: &[(&str, &[(&str, &str)])] = &[
     ("/operations/{operation}/retry", &[]),
     ("/integrations/tokens/new", &[("name", "Forged"), ("expiresAt", "7"), ("reach", "all")]),
     ("/integrations/tokens/{token}/revoke", &[]),
+    ("/integrations/applications/new", &[("name", "Forged"), ("redirectUris", "https://forged.example/")]),
+    ("/integrations/applications/{application}", &[("name", "Forged"), ("redirectUris", "https://forged.example/")]),
+    ("/integrations/applications/{application}/rotate", &[]),
+    ("/integrations/applications/{application}/delete", &[("confirm", "Planner")]),
+];
+
+/// An application that can keep a secret.
+const PLANNER: &[(&str, &str)] = &[
+    ("name", "Planner"),
+    ("description", "Plans the day"),
+    ("redirectUris", "https://planner.example/callback\r\nhttp://localhost/callback"),
 ];
 
 /// A workspace with one of each.
@@ -101,7 +115,11 @@ impl Shop {
             ("{operation}", operation),
             ("{token}", bare(&token.id)),
         ];
-        Self { workspace: ada.workspace().await, ids, owner }
+        let mut shop = Self { workspace: ada.workspace().await, ids, owner };
+        let page = ada.submit(&shop.at("/integrations/applications/new"), PLANNER).await;
+        secret(&page);
+        shop.ids.push(("{application}", page.between("/integrations/applications/", "\"")));
+        shop
     }
 
     /// The address of a page.
@@ -224,6 +242,9 @@ async fn each_page_is_for_who_may_see_it() {
         page.assert_says(403, "You may not do this");
     }
     assert_eq!(shop.state().await, before);
+    let page = ada.get(&shop.at("/integrations/applications/{application}")).await;
+    page.assert_says(200, "https://planner.example/callback");
+    assert!(!ada.get(&shop.at("/integrations")).await.text.contains("Forged"));
 
     // Nonsense is no page either.
     for path in ["/projects/x", "/databases/proj_{project}", "/operations/0", "/connections/{database}/rotate"] {
@@ -392,6 +413,67 @@ async fn secrets_are_shown_once() {
     let page = ada.get(&format!("{workspace}/audit?action=Rotate+connection")).await;
     page.assert_says(200, "Rotate connection");
     assert!(page.text.contains("Ada") && page.text.contains("person"), "who did it: {}", page.text);
+}
+
+#[tokio::test]
+async fn an_application_is_made_changed_and_deleted() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let integrations = format!("{}/integrations", ada.workspace().await);
+    ada.get(&integrations).await.assert_says(200, "No applications");
+    let new = format!("{integrations}/applications/new");
+    for (addresses, words) in [
+        ("", "There are 0 of them"),
+        ("http://planner.example/", "Http is for addresses of the user&#39;s own machine only"),
+        ("https://planner.example/ javascript:alert(1)", "A private scheme has to be a domain name backwards"),
+    ] {
+        let page = ada.submit(&new, &[("name", "Planner"), ("redirectUris", addresses)]).await;
+        assert_eq!(page.status, 422, "{}", page.text);
+        let said = page.between("id=\"redirectUris-problem\">", "</p>");
+        assert!(said.contains(words), "{said}");
+    }
+    let page = ada.submit(&new, PLANNER).await;
+    let first = secret(&page);
+    let id = page.between("/integrations/applications/", "\"");
+    assert!(page.text.contains(&id) && page.text.contains("/.well-known/oauth-authorization-server"), "{}", page.text);
+    let accepts = async |secret: &str| {
+        let request = reqwest::Client::new().post(format!("{}/revoke", howdah.url()));
+        let body = serde_html_form::to_string([("token", "nonsense")]).unwrap();
+        let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
+        request.basic_auth(&id, Some(secret)).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(accepts(&first).await, 200);
+    assert_eq!(accepts("another").await, 401);
+
+    let address = format!("{integrations}/applications/{id}");
+    ada.get(&format!("{address}/rotate")).await.assert_says(200, "stops working at once");
+    assert_eq!(accepts(&first).await, 200, "asking changes nothing");
+    let second = secret(&ada.submit(&format!("{address}/rotate"), &[]).await);
+    assert_eq!((accepts(&first).await, accepts(&second).await), (401, 200));
+    let change = [("name", "Day planner"), ("redirectUris", "https://planner.example/new")];
+    assert_eq!(ada.submit(&address, &change).await.location(), address);
+    let page = ada.get(&address).await;
+    page.assert_says(200, "https://planner.example/new");
+    assert!(!page.text.contains("planner.example/callback") && !page.text.contains(&second), "{}", page.text);
+    ada.submit(&address, &[("name", ""), ("redirectUris", "https://a.example/")]).await.assert_says(422, "too short");
+
+    // One that cannot keep a secret gets none, and none later.
+    let public = [("name", "On the phone"), ("redirectUris", "com.example.app:/callback"), ("public", "on")];
+    let page = ada.submit(&new, &public).await;
+    page.assert_says(200, "It has no secret");
+    assert!(!page.text.contains("class=\"secret\""), "{}", page.text);
+    let public = format!("{integrations}/applications/{}", page.between("/integrations/applications/", "\""));
+    assert!(!ada.get(&public).await.text.contains("Rotate"));
+    ada.submit(&format!("{public}/rotate"), &[]).await.assert_says(422, "keeps no secret");
+
+    let delete = format!("{address}/delete");
+    let page = ada.submit(&delete, &[("confirm", "Planner")]).await;
+    page.assert_says(422, "This is not the name of the application. Nothing was changed.");
+    assert_eq!(ada.submit(&delete, &[("confirm", "Day planner")]).await.location(), integrations);
+    let page = ada.get(&integrations).await;
+    page.assert_says(200, "The application Day planner was deleted.");
+    assert_eq!(accepts(&second).await, 401);
+    ada.get(&address).await.assert_says(404, "There is no such page");
 }
 
 #[tokio::test]

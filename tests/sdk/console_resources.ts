@@ -56,6 +56,7 @@ async function makeProject(page: Page): Promise<{ string: string; project: strin
   await page.getByRole("heading", { name: "No projects yet" }).waitFor();
   await page.getByRole("main").getByRole("link", { name: "New project" }).click();
   // With the keyboard alone: the first field has the focus.
+  await page.locator("#name:focus").waitFor();
   await page.keyboard.type("Web shop");
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "The project Web shop was made" }).waitFor();
@@ -167,6 +168,7 @@ async function lookAtAll(browser: Browser, project: string, database: string): P
     `${database}/restore`,
     await first(database, "a[href$='/rotate']"),
     `${workspace}/integrations/tokens/new`,
+    `${workspace}/integrations/applications/new`,
   ];
   await finder.page.context().close();
   for (const look of [{}, { colorScheme: "dark" }, { width: 390 }, { width: 390, colorScheme: "dark" }] as Look[]) {
@@ -204,7 +206,7 @@ async function onlyLook(browser: Browser, pages: string[]): Promise<void> {
     assert.equal(status, 200, address);
     assert.equal(await page.locator("main form[method=post]").count(), 0, address);
   }
-  assert.equal(refused, 8, "the forms");
+  assert.equal(refused, 9, "the forms");
   await page.context().close();
 }
 

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde::Deserialize;
 
+use super::applications as application_pages;
 use super::confirm::{Confirm, Nothing};
 use super::projects::{PAGE, query_string};
 use super::{Form, Frame, Html, Member, Problem, Section, see_other};
@@ -18,6 +19,7 @@ use crate::auth::Action;
 use crate::base::error::{Error, Result};
 use crate::base::id::{IntegrationId, ServiceTokenId};
 use crate::base::page::{MAX_LIMIT, PageRequest};
+use crate::domain::applications::{self, Application};
 use crate::domain::integrations::{self, Integration};
 use crate::domain::service_tokens::{self, ServiceToken};
 use crate::http::Failure;
@@ -37,6 +39,11 @@ struct TokenRow {
     revoke: String,
 }
 
+struct ApplicationRow {
+    application: Application,
+    address: String,
+}
+
 struct GrantedRow {
     integration: Integration,
     scopes: String,
@@ -50,6 +57,7 @@ struct List {
     tokens: Vec<TokenRow>,
     next_tokens: Option<String>,
     more_tokens: String,
+    applications: Vec<ApplicationRow>,
     granted: Vec<GrantedRow>,
     next_granted: Option<String>,
     may_manage: bool,
@@ -78,6 +86,7 @@ async fn list(
     let session = app.store.session().await?;
     let tokens = service_tokens::list(&session, actor, Some(actor.workspace()), page).await?;
     let all = PageRequest { after: None, limit: MAX_LIMIT };
+    let applications = applications::list(&session, actor).await?;
     let granted = integrations::list(&session, actor, actor.workspace(), all).await?;
     drop(session);
     let now = frame.now;
@@ -96,6 +105,13 @@ async fn list(
         tokens: tokens_shown.collect(),
         next_tokens: tokens.next,
         more_tokens: format!("{}?{}", frame.to("integrations"), query_string(&[("part", "tokens")])),
+        applications: applications
+            .into_iter()
+            .map(|application| ApplicationRow {
+                address: application_pages::address(&frame, &application.id),
+                application,
+            })
+            .collect(),
         granted: granted_shown.collect(),
         next_granted: granted.next,
         may_manage: actor.may(Action::ManageCredentials).is_ok(),

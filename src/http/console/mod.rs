@@ -6,6 +6,7 @@
 //! itself and never in an address or a cookie.
 
 mod account;
+mod applications;
 pub(crate) mod assets;
 mod audit;
 mod backups;
@@ -75,6 +76,7 @@ fn resources() -> Router<Arc<App>> {
         .merge(operations::routes())
         .merge(integrations::routes())
         .merge(service_tokens::routes())
+        .merge(applications::routes())
         .merge(audit::routes())
 }
 
