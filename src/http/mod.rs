@@ -56,6 +56,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
 fn router(app: Arc<App>) -> Router {
     let (routes, mut document, actions) = api::routes(&app.regions);
     document.servers = Some(vec![Server::new(&app.public.api)]);
+    api::document::name_authorization(&mut document, &app.public.auth);
     // Named by the request: `*` does not stand for Authorization in browsers.
     let cors = CorsLayer::new()
         .allow_origin(Any)

@@ -31,6 +31,7 @@ mod limits;
 mod main_job;
 mod members;
 mod migrations;
+mod oauth;
 mod openapi;
 mod operations;
 mod projects;

@@ -28,8 +28,6 @@ type Deviations = {
   "delete /v1/databases/{databaseId}": 200;
   /** 200 with the project, where the SDK says 204. */
   "post /v1/projects/{id}/transfer": 200;
-  /** Only people make workspaces, and nobody can sign in yet. */
-  "post /v1/workspaces": never;
 };
 
 /** Failures of the SDK that Howdah never answers: what a token may not see is 404. */

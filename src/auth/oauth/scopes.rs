@@ -16,9 +16,9 @@ pub struct Scopes {
 impl Scopes {
     /// Every scope and what it means, for people.
     pub const ALL: [(&str, &str); 3] = [
-        (ADMIN, "Full access to the workspace and everything in it, as far as you have it yourself"),
-        (READ, "See the workspace and everything in it, and change nothing"),
-        (OFFLINE, "Go on while you are away, until you take the access back"),
+        (ADMIN, "do everything in the workspace that you may do yourself"),
+        (READ, "see the workspace and everything in it, and change nothing"),
+        (OFFLINE, "go on while you are away, until you take the access back"),
     ];
 
     /// Reads a list with blanks between (RFC 6749, section 3.3); `None` when there is an unknown one.

@@ -31,7 +31,7 @@ macro_rules! swagger_ui {
 
 /// `/docs`, `/v1/swagger-editor`, which is the same page, and `/v1/doc`.
 pub(super) fn routes(app: &App, document: &OpenApi) -> Router<Arc<App>> {
-    let policy = policy(&app.public.api);
+    let policy = policy(&[&app.public.api, &app.public.auth]);
     let page = |root: &str| {
         let text = include_str!("page.html").replace("{root}", root);
         File::new(HTML, text.as_bytes()).with_header(header::CONTENT_SECURITY_POLICY, policy.clone())
@@ -67,17 +67,20 @@ fn serve(file: File) -> MethodRouter<Arc<App>> {
     get(async move |headers: HeaderMap| file.answer(&headers))
 }
 
-/// What a page may load and reach: this server only. Its requests go to the public address, which
-/// is another origin when the page was opened under another name, such as `localhost`.
-fn policy(public: &str) -> HeaderValue {
-    let origin = public.parse::<Uri>().ok().and_then(|address| {
+/// What a page may load and reach: this server only. Its requests go to the public addresses, which
+/// are other origins when the page was opened under another name, such as `localhost`.
+fn policy(public: &[&str]) -> HeaderValue {
+    let origin = |public: &&str| {
+        let address = public.parse::<Uri>().ok()?;
         let (scheme, authority) = (address.scheme_str()?, address.authority()?);
         Some(format!(" {scheme}://{authority}"))
-    });
+    };
+    let mut origins: Vec<String> = public.iter().filter_map(origin).collect();
+    origins.dedup();
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'{}; \
          form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
-        origin.unwrap_or_default()
+        origins.concat()
     );
     HeaderValue::from_str(&policy).unwrap_or_else(|_| HeaderValue::from_static("default-src 'self'"))
 }

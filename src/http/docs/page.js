@@ -9,7 +9,7 @@
   dark.addEventListener("change", follow);
   follow();
 
-  SwaggerUIBundle({
+  const pages = SwaggerUIBundle({
     url: new URL("v1/doc", root).href,
     dom_id: "#api",
     layout: "BaseLayout",
@@ -21,5 +21,11 @@
     persistAuthorization: false,
     // The document is not sent to a service that validates it.
     validatorUrl: null,
+  });
+  // The application that every server brings for these pages.
+  pages.initOAuth({
+    clientId: "apipages",
+    scopes: "workspace:admin offline_access",
+    usePkceWithAuthorizationCodeGrant: true,
   });
 })();

@@ -9,9 +9,10 @@ use serde_json::Value;
 use utoipa::OpenApi as _;
 use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{AuthorizationCode, Flow, Http, HttpAuthScheme, OAuth2, Scopes, SecurityScheme};
 use utoipa::openapi::{OpenApi, Paths};
 
+use crate::auth::oauth;
 use crate::domain::regions::Regions;
 
 #[derive(utoipa::OpenApi)]
@@ -29,7 +30,7 @@ use crate::domain::regions::Regions;
                        Every error has a stable `code`, a `message` for people and mostly a `hint` that says what to \
                        do. `X-Request-Id` is on every answer: name it when you ask the operator about one."
     ),
-    security(("Bearer" = [])),
+    security(("OAuth2" = ["workspace:admin", "offline_access"]), ("Bearer" = [])),
     tags(
         (name = "Projects", description = "A project groups databases."),
         (name = "Databases", description = "A database is a PostgreSQL instance of its own."),
@@ -57,7 +58,18 @@ pub(super) fn begin() -> OpenApi {
     scheme.bearer_format = Some("JWT".into());
     scheme.description = Some("A service token. The first one is in the file `initial-token` of the server.".into());
     document.components.get_or_insert_default().add_security_scheme("Bearer", SecurityScheme::Http(scheme));
+    name_authorization(&mut document, "");
     document
+}
+
+/// Says where the authorization server is: below this address, or beside the document where that is empty.
+pub(in crate::http) fn name_authorization(document: &mut OpenApi, address: &str) {
+    let (authorize, token) = (format!("{address}/authorize"), format!("{address}/token"));
+    let scopes = Scopes::from_iter(oauth::Scopes::ALL);
+    let flow = Flow::AuthorizationCode(AuthorizationCode::with_refresh_url(authorize, token.clone(), scopes, token));
+    let mut scheme = OAuth2::new([flow]);
+    scheme.description = Some("For applications that act for a person who signs in and agrees to it.".into());
+    document.components.get_or_insert_default().add_security_scheme("OAuth2", SecurityScheme::OAuth2(scheme));
 }
 
 /// Adds to the operations what no handler says.

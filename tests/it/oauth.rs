@@ -1,0 +1,516 @@
+//! The authorization server over HTTP: how an application comes to act for somebody, and everything that
+//! must not work on the way.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use howdah::base::secret::random_text;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::browser::{Browser, PASSWORD, Page};
+use crate::harness::{Howdah, Person};
+use crate::sdk::run;
+
+const REDIRECT: &str = "https://app.example.com/callback";
+
+/// An application, as its own server.
+struct Application {
+    url: String,
+    id: String,
+    secret: Option<String>,
+}
+
+/// What an application remembers of one authorization.
+struct Attempt {
+    state: String,
+    verifier: String,
+}
+
+impl Attempt {
+    fn new() -> Self {
+        Self { state: random_text::<16>(), verifier: random_text::<32>() }
+    }
+
+    fn query(&self, client: &str, scope: &str, redirect: &str) -> String {
+        let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(&self.verifier));
+        form(&[
+            ("client_id", client),
+            ("redirect_uri", redirect),
+            ("response_type", "code"),
+            ("scope", scope),
+            ("state", &self.state),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+            ("utm_source", "ignored"),
+        ])
+    }
+}
+
+fn form(fields: &[(&str, &str)]) -> String {
+    serde_html_form::to_string(fields).unwrap()
+}
+
+impl Application {
+    /// Registers itself.
+    async fn register(howdah: &Howdah, method: &str, redirect: &str) -> Self {
+        let metadata =
+            json!({"client_name": "Metrics", "redirect_uris": [redirect], "token_endpoint_auth_method": method});
+        let answer = Client::new().post(format!("{}/register", howdah.url())).json(&metadata).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        let answer: Value = answer.json().await.unwrap();
+        assert_eq!(answer["client_secret"].is_string(), method != "none", "{answer}");
+        Self {
+            url: howdah.url(),
+            id: answer["client_id"].as_str().unwrap().to_owned(),
+            secret: answer["client_secret"].as_str().map(str::to_owned),
+        }
+    }
+
+    /// Calls an endpoint, with the secret in the form if there is one.
+    async fn call(&self, path: &str, fields: &[(&str, &str)]) -> (u16, Value) {
+        let mut all = fields.to_vec();
+        all.push(("client_id", &self.id));
+        all.extend(self.secret.as_deref().map(|secret| ("client_secret", secret)));
+        send(&self.url, path, &all, None).await
+    }
+
+    async fn exchange(&self, attempt: &Attempt, code: &str) -> (u16, Value) {
+        let verifier = ("code_verifier", attempt.verifier.as_str());
+        self.call(
+            "/token",
+            &[("grant_type", "authorization_code"), ("code", code), ("redirect_uri", REDIRECT), verifier],
+        )
+        .await
+    }
+
+    async fn refresh(&self, token: &str) -> (u16, Value) {
+        self.call("/token", &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+    }
+}
+
+async fn send(url: &str, path: &str, fields: &[(&str, &str)], authorization: Option<String>) -> (u16, Value) {
+    let mut request = Client::new()
+        .post(format!("{url}{path}"))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form(fields));
+    if let Some(value) = authorization {
+        request = request.header("authorization", value);
+    }
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
+}
+
+/// Somebody says yes on the page of consent; the address that they are sent to.
+async fn allow(browser: &mut Browser, query: &str, workspace: &str) -> String {
+    let page = browser.get(&format!("/authorize?{query}")).await;
+    page.assert_says(200, "wants to act for you");
+    let bare = workspace.rsplit('/').next().unwrap();
+    let page = browser.submit("/authorize", &[("asked", query), ("workspace", bare), ("decision", "allow")]).await;
+    page.location().to_owned()
+}
+
+/// A parameter of an address.
+fn parameter(address: &str, name: &str) -> Option<String> {
+    let query = address.split_once('?')?.1;
+    let all: Vec<(String, String)> = serde_html_form::from_str(query).unwrap();
+    all.into_iter().find(|(found, _)| found == name).map(|(_, value)| value)
+}
+
+fn token(answer: &Value, name: &str) -> String {
+    answer[name].as_str().unwrap_or_else(|| panic!("no {name} in {answer}")).to_owned()
+}
+
+/// What the API says to who comes with this access token.
+async fn status(howdah: &Howdah, access: &str) -> u16 {
+    Person::new(howdah.url(), Some(access.to_owned())).get("/v1/me").await.status.as_u16()
+}
+
+/// Consent, and the tokens for it.
+async fn tokens(browser: &mut Browser, application: &Application, scope: &str, workspace: &str) -> Value {
+    let attempt = Attempt::new();
+    let address = allow(browser, &attempt.query(&application.id, scope, REDIRECT), workspace).await;
+    let (status, answer) = application.exchange(&attempt, &parameter(&address, "code").unwrap()).await;
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+const ALL: &str = "workspace:admin offline_access";
+
+#[tokio::test]
+async fn an_application_acts_for_somebody_until_that_is_taken_back() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let application = Application::register(&howdah, "none", REDIRECT).await;
+    let attempt = Attempt::new();
+    let query = attempt.query(&application.id, ALL, REDIRECT);
+
+    let page = ada.get(&format!("/authorize?{query}")).await;
+    page.assert_says(200, "has registered itself");
+    let policy = page.headers["content-security-policy"].to_str().unwrap();
+    assert!(
+        policy.contains("form-action 'self' https://app.example.com;") && policy.contains("frame-ancestors 'none'")
+    );
+    let address = allow(&mut ada, &query, &workspace).await;
+    assert!(address.starts_with(&format!("{REDIRECT}?")), "{address}");
+    assert_eq!(parameter(&address, "state").as_ref(), Some(&attempt.state));
+    assert_eq!(parameter(&address, "iss"), Some(howdah.url()), "RFC 9207");
+    let (status_of, answer) = application.exchange(&attempt, &parameter(&address, "code").unwrap()).await;
+    assert_eq!((status_of, &answer["token_type"], &answer["expires_in"]), (200, &json!("Bearer"), &json!(3600)));
+    assert_eq!(answer["scope"], ALL);
+
+    // The claims that clients read; the signature checks against the published keys.
+    let access = token(&answer, "access_token");
+    let claims: Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(access.split('.').nth(1).unwrap()).unwrap()).unwrap();
+    let bare = workspace.rsplit('/').next().unwrap();
+    assert_eq!((&claims["workspace_id"], &claims["email"]), (&json!(bare), &json!("ada@example.com")));
+    assert_eq!((&claims["iss"], &claims["client_id"]), (&json!(howdah.url()), &json!(application.id)));
+    let keys: Value =
+        reqwest::get(format!("{}/.well-known/jwks.json", howdah.url())).await.unwrap().json().await.unwrap();
+    let header = jsonwebtoken::decode_header(&access).unwrap();
+    assert_eq!(header.typ.as_deref(), Some("at+jwt"));
+    let key = keys["keys"].as_array().unwrap().iter().find(|key| key["kid"] == json!(header.kid)).unwrap();
+    let key = jsonwebtoken::DecodingKey::from_jwk(&serde_json::from_value(key.clone()).unwrap()).unwrap();
+    let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::ES256);
+    validation.set_audience(&[howdah.url()]);
+    jsonwebtoken::decode::<Value>(&access, &key, &validation).unwrap();
+
+    let person = Person::new(howdah.url(), Some(access.clone()));
+    let me = person.get("/v1/me").await.data(200).clone();
+    assert_eq!((&me["user"]["email"], &me["credential"]["type"]), (&json!("ada@example.com"), &json!("oauth")));
+    person.post("/v1/projects", json!({"name": "shop", "createDatabase": false})).await.data(201);
+    let made = person.post("/v1/workspaces", json!({"displayName": "Research"})).await.data(201).clone();
+    assert_eq!(made["name"], "Research");
+    ada.get("/console/workspaces").await.assert_says(200, "Research");
+    let log = howdah.owner().get(&format!("/v1/workspaces/{bare}/audit-log?action=create_project")).await;
+    let actor = &log.data(200)[0]["actor"];
+    assert_eq!(
+        (&actor["type"], &actor["name"], &actor["application"]),
+        (&json!("user"), &json!("ada@example.com"), &json!("Metrics"))
+    );
+
+    // Asked again, it is the same integration.
+    let again = tokens(&mut ada, &application, "workspace:read offline_access", &workspace).await;
+    let listed = howdah.owner().get(&format!("/v1/workspaces/{bare}/integrations")).await.data(200).clone();
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
+    let reader = Person::new(howdah.url(), Some(token(&again, "access_token")));
+    reader.get("/v1/projects").await.data(200);
+    assert_eq!(reader.post("/v1/projects", json!({})).await.status, 403);
+
+    // Taken back: at once, for every token of it.
+    let id = listed[0]["id"].as_str().unwrap();
+    assert_eq!(howdah.owner().delete(&format!("/v1/integrations/{id}")).await.status, 204);
+    for tokens in [&answer, &again] {
+        assert_eq!(status(&howdah, &token(tokens, "access_token")).await, 401);
+        let (status, refused) = application.refresh(&token(tokens, "refresh_token")).await;
+        assert_eq!((status, &refused["error"]), (400, &json!("invalid_grant")));
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_sent_where_the_application_did_not_register() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let application = Application::register(&howdah, "none", REDIRECT).await;
+    let bare = workspace.rsplit('/').next().unwrap().to_owned();
+    let attempt = Attempt::new();
+    let good = attempt.query(&application.id, ALL, REDIRECT);
+
+    // Said on a page, by GET and by POST.
+    for query in [
+        attempt.query("unknown", ALL, REDIRECT),
+        attempt.query(&application.id, ALL, "https://evil.example/callback"),
+        attempt.query(&application.id, ALL, "https://app.example.com/callback/../evil"),
+        attempt.query(&application.id, ALL, "https://app.example.com.evil.example/callback"),
+        format!("{good}&redirect_uri=https%3A%2F%2Fevil.example"),
+        format!("{good}&client_id=unknown"),
+    ] {
+        let page = ada.get(&format!("/authorize?{query}")).await;
+        assert_eq!((page.status, page.headers.get("location")), (400, None), "{query}");
+        ada.get(&format!("/authorize?{good}")).await;
+        let fields = [("asked", query.as_str()), ("workspace", bare.as_str()), ("decision", "allow")];
+        let page = ada.submit("/authorize", &fields).await;
+        assert_eq!((page.status, page.headers.get("location")), (400, None), "{query}");
+    }
+    // Said to the application.
+    let error = |page: &Page| {
+        let address = page.location();
+        assert!(address.starts_with(&format!("{REDIRECT}?")), "{address}");
+        assert_eq!(
+            (parameter(address, "state"), parameter(address, "iss")),
+            (Some(attempt.state.clone()), Some(howdah.url()))
+        );
+        assert_eq!(parameter(address, "code"), None);
+        parameter(address, "error").unwrap()
+    };
+    for (from, to, expected) in [
+        ("response_type=code", "response_type=token", "unsupported_response_type"),
+        ("response_type=code", "x=y", "invalid_request"),
+        ("code_challenge_method=S256", "code_challenge_method=plain", "invalid_request"),
+        ("code_challenge_method=S256", "x=y", "invalid_request"),
+        ("code_challenge=", "x=", "invalid_request"),
+        ("code_challenge=", "code_challenge=short", "invalid_request"),
+        ("scope=workspace%3Aadmin+offline_access", "scope=workspace%3Aeverything", "invalid_scope"),
+        ("scope=workspace%3Aadmin+offline_access", "scope=offline_access", "invalid_scope"),
+    ] {
+        assert!(good.contains(from), "{from} in {good}");
+        let page = ada.get(&format!("/authorize?{}", good.replace(from, to))).await;
+        assert_eq!(error(&page), expected, "{to}");
+    }
+    ada.get(&format!("/authorize?{good}")).await;
+    let page = ada.submit("/authorize", &[("asked", &good), ("workspace", &bare), ("decision", "deny")]).await;
+    assert_eq!(error(&page), "access_denied");
+
+    // A form from elsewhere, a workspace of others, somebody who has not signed in.
+    ada.get(&format!("/authorize?{good}")).await;
+    let forged = ada.post("/authorize", &[("asked", &good), ("workspace", &bare), ("decision", "allow")]);
+    assert_eq!(ada.send(forged).await.status, 403);
+    let elsewhere = howdah.stranger().await.workspace_id().await;
+    ada.get(&format!("/authorize?{good}")).await;
+    let page = ada.submit("/authorize", &[("asked", &good), ("workspace", &elsewhere), ("decision", "allow")]).await;
+    assert_eq!(page.status, 404);
+    ada.get(&format!("/authorize?{good}")).await;
+    let page = ada.submit("/authorize", &[("asked", &good), ("decision", "allow")]).await;
+    page.assert_says(422, "Choose a workspace");
+    let page = Browser::new(&howdah).get(&format!("/authorize?{good}")).await;
+    assert!(
+        page.location().starts_with("/console/sign-in?next=%2Fauthorize")
+            || page.location().starts_with("/console/sign-in?next=/authorize"),
+        "{}",
+        page.location()
+    );
+}
+
+#[tokio::test]
+async fn codes_and_refresh_tokens_are_good_once_and_for_one_client() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let application = Application::register(&howdah, "none", REDIRECT).await;
+    let other = Application::register(&howdah, "client_secret_post", REDIRECT).await;
+    let refused = |(status, answer): (u16, Value)| {
+        assert_eq!((status, &answer["error"]), (400, &json!("invalid_grant")), "{answer}");
+    };
+
+    let attempt = Attempt::new();
+    let query = attempt.query(&application.id, ALL, REDIRECT);
+    let code = parameter(&allow(&mut ada, &query, &workspace).await, "code").unwrap();
+    refused(other.exchange(&attempt, &code).await);
+    refused(application.exchange(&Attempt::new(), &code).await);
+    let fields = [("grant_type", "authorization_code"), ("code", &code), ("redirect_uri", REDIRECT)];
+    refused(application.call("/token", &fields).await);
+    let elsewhere = ("redirect_uri", "https://app.example.com/other");
+    let verifier = ("code_verifier", attempt.verifier.as_str());
+    let fields = [("grant_type", "authorization_code"), ("code", &code), elsewhere, verifier];
+    refused(application.call("/token", &fields).await);
+    let (status_of, first) = application.exchange(&attempt, &code).await;
+    assert_eq!(status_of, 200, "what did not fit has not spent it: {first}");
+    refused(application.exchange(&attempt, &code).await);
+    assert_eq!(status(&howdah, &token(&first, "access_token")).await, 401, "a replayed code ends what came of it");
+    refused(application.refresh(&token(&first, "refresh_token")).await);
+
+    let first = tokens(&mut ada, &application, ALL, &workspace).await;
+    refused(other.refresh(&token(&first, "refresh_token")).await);
+    let (status_of, second) = application.refresh(&token(&first, "refresh_token")).await;
+    assert_eq!(status_of, 200, "{second}");
+    assert_ne!(second["refresh_token"], first["refresh_token"]);
+    let wider = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", &token(&second, "refresh_token")),
+        ("scope", "workspace:read"),
+    ];
+    assert_eq!(application.call("/token", &wider).await.1["error"], "invalid_scope");
+    refused(application.refresh(&token(&first, "refresh_token")).await);
+    for tokens in [&first, &second] {
+        assert_eq!(
+            status(&howdah, &token(tokens, "access_token")).await,
+            401,
+            "a replayed refresh token ends the family"
+        );
+    }
+    refused(application.refresh(&token(&second, "refresh_token")).await);
+
+    // Of many who use one at once, one is given tokens, and then none has any.
+    let first = tokens(&mut ada, &application, ALL, &workspace).await;
+    let refresh = token(&first, "refresh_token");
+    let answers = futures_util::future::join_all((0..8).map(|_| application.refresh(&refresh))).await;
+    assert!(answers.iter().filter(|(status, _)| *status == 200).count() <= 1);
+    for (_, answer) in answers.iter().filter(|(status, _)| *status == 200) {
+        assert_eq!(status(&howdah, &token(answer, "access_token")).await, 401);
+    }
+    assert_eq!(tokens(&mut ada, &application, "workspace:admin", &workspace).await.get("refresh_token"), None);
+}
+
+#[tokio::test]
+async fn clients_prove_themselves_and_see_their_own_tokens_only() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let application = Application::register(&howdah, "client_secret_basic", REDIRECT).await;
+    let other = Application::register(&howdah, "client_secret_post", REDIRECT).await;
+    let public = Application::register(&howdah, "none", REDIRECT).await;
+    let answer = tokens(&mut ada, &application, ALL, &workspace).await;
+    let access = token(&answer, "access_token");
+
+    // By header; wrong, in two ways, and not at all.
+    let refresh = token(&answer, "refresh_token");
+    let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh.as_str())];
+    let basic = |secret: &str| Some(format!("Basic {}", STANDARD.encode(format!("{}:{secret}", application.id))));
+    let secret = application.secret.as_deref().unwrap();
+    let (status_of, refused) = send(&howdah.url(), "/token", &fields, basic("wrong")).await;
+    assert_eq!((status_of, &refused["error"]), (401, &json!("invalid_client")));
+    let twice = [fields[0], fields[1], ("client_secret", secret)];
+    let (status_of, refused) = send(&howdah.url(), "/token", &twice, basic(secret)).await;
+    assert_eq!((status_of, &refused["error"]), (400, &json!("invalid_request")));
+    let nobody = Application { url: howdah.url(), id: application.id.clone(), secret: None };
+    assert_eq!(nobody.refresh(&refresh).await.0, 401);
+    let unknown = Application { url: howdah.url(), id: "unknown".into(), secret: None };
+    assert_eq!(unknown.refresh(&refresh).await.0, 401);
+    let liar = Application { url: howdah.url(), id: public.id.clone(), secret: Some("any".into()) };
+    assert_eq!(liar.refresh(&refresh).await.0, 401, "a public client has no secret");
+    let (status_of, renewed) = send(&howdah.url(), "/token", &fields, basic(secret)).await;
+    assert_eq!(status_of, 200, "{renewed}");
+    assert_eq!(application.call("/token", &[("grant_type", "password")]).await.1["error"], "unsupported_grant_type");
+    assert_eq!(application.call("/token", &[]).await.1["error"], "invalid_request");
+
+    let looked = application.call("/introspect", &[("token", &access)]).await.1;
+    assert_eq!(
+        (&looked["active"], &looked["scope"], &looked["username"]),
+        (&json!(true), &json!(ALL), &json!("ada@example.com"))
+    );
+    assert_eq!(other.call("/introspect", &[("token", &access)]).await.1, json!({"active": false}));
+    assert_eq!(public.call("/introspect", &[("token", &access)]).await.0, 401);
+    assert_eq!(application.call("/introspect", &[("token", &howdah.token())]).await.1, json!({"active": false}));
+
+    assert_eq!(other.call("/revoke", &[("token", &access)]).await.0, 400);
+    assert_eq!(status(&howdah, &access).await, 200);
+    assert_eq!(application.call("/revoke", &[("token", &access)]).await.0, 200);
+    assert_eq!(status(&howdah, &access).await, 401);
+    assert_eq!(application.call("/revoke", &[("token", "unknown")]).await.0, 200);
+    assert_eq!(application.call("/revoke", &[("token", &token(&renewed, "refresh_token"))]).await.0, 200);
+    assert_eq!(status(&howdah, &token(&renewed, "access_token")).await, 401, "with the refresh token goes its family");
+}
+
+#[tokio::test]
+async fn a_token_is_worth_what_its_user_may_now() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let mut grace = ada.invite(&howdah, &workspace, "grace", "developer").await;
+    let application = Application::register(&howdah, "none", REDIRECT).await;
+    let answer = tokens(&mut grace, &application, ALL, &workspace).await;
+    let access = token(&answer, "access_token");
+    let person = Person::new(howdah.url(), Some(access.clone()));
+    let bare = workspace.rsplit('/').next().unwrap();
+    person.post("/v1/projects", json!({"createDatabase": false})).await.data(201);
+    let tokens_of = format!("/v1/workspaces/{bare}/service-tokens");
+    assert_eq!(person.post(&tokens_of, json!({"name": "mine"})).await.status, 403, "a developer makes no tokens");
+
+    let user = ada.get(&format!("{workspace}/members")).await;
+    let users: Vec<&str> =
+        user.text.split("/members/").skip(1).filter_map(|rest| rest.split_once("/role")).map(|(id, _)| id).collect();
+    let id = users
+        .iter()
+        .find(|id| id.len() == 26 && user.text.contains(&format!("/members/{id}/remove")))
+        .unwrap()
+        .to_owned();
+    let me = person.get("/v1/me").await.data(200)["user"]["id"].as_str().unwrap().trim_start_matches("usr_").to_owned();
+    assert!(users.contains(&me.as_str()), "{id}");
+    ada.submit(&format!("{workspace}/members/{me}/role"), &[("role", "viewer")]).await.location();
+    assert_eq!(person.post("/v1/projects", json!({})).await.status, 403);
+    person.get("/v1/projects").await.data(200);
+    ada.get(&format!("{workspace}/members")).await;
+    ada.submit(&format!("{workspace}/members/{me}/remove"), &[]).await.location();
+    assert_eq!(status(&howdah, &access).await, 401);
+    assert_eq!(application.refresh(&token(&answer, "refresh_token")).await.1["error"], "invalid_grant");
+
+    // Tokens that nobody signed, or with another algorithm.
+    let live = tokens(&mut ada, &application, ALL, &workspace).await;
+    let live = token(&live, "access_token");
+    let parts: Vec<&str> = live.split('.').collect();
+    let header = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let keys = reqwest::get(format!("{}/.well-known/jwks.json", howdah.url())).await.unwrap().text().await.unwrap();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+    let kid = jsonwebtoken::decode_header(&live).unwrap().kid;
+    let swapped = jsonwebtoken::Header { kid, ..jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256) };
+    let swapped =
+        jsonwebtoken::encode(&swapped, &claims, &jsonwebtoken::EncodingKey::from_secret(keys.as_bytes())).unwrap();
+    for forged in [
+        format!("{}.{}.", header(r#"{"alg":"none","typ":"at+jwt"}"#), parts[1]),
+        format!("{}.{}.{}", header(r#"{"alg":"none"}"#), parts[1], parts[2]),
+        format!("{}.{}.{}", parts[0], parts[1], URL_SAFE_NO_PAD.encode([0; 64])),
+        swapped,
+    ] {
+        assert_eq!(status(&howdah, &forged).await, 401, "{forged}");
+    }
+    assert_eq!(status(&howdah, &live).await, 200);
+    let answer = reqwest::get(format!("{}/v1/me", howdah.url())).await.unwrap();
+    let challenge = answer.headers()["www-authenticate"].to_str().unwrap();
+    assert!(
+        challenge.contains(&format!("resource_metadata=\"{}/.well-known/oauth-protected-resource\"", howdah.url()))
+    );
+}
+
+#[tokio::test]
+async fn a_project_goes_to_who_consents_with_an_access_token() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let application = Application::register(&howdah, "none", REDIRECT).await;
+    let first = ada.workspace().await;
+    let access = token(&tokens(&mut ada, &application, ALL, &first).await, "access_token");
+    let person = Person::new(howdah.url(), Some(access));
+    let other = person.post("/v1/workspaces", json!({"displayName": "Other"})).await.data(201)["id"].clone();
+    let other = format!("/console/workspaces/{}", other.as_str().unwrap().trim_start_matches("wksp_"));
+    let recipient = token(&tokens(&mut ada, &application, "workspace:admin", &other).await, "access_token");
+    let reader = token(&tokens(&mut ada, &application, "workspace:read", &other).await, "access_token");
+    let project = howdah.owner().post("/v1/projects", json!({"createDatabase": false})).await.data(201)["id"].clone();
+    let path = format!("/v1/projects/{}/transfer", project.as_str().unwrap());
+    let transfer = async |token: &str| howdah.owner().post(&path, json!({"recipientAccessToken": token})).await.status;
+    assert_eq!(transfer("nonsense").await, 400);
+    assert!([400, 403].contains(&transfer(&reader).await.as_u16()), "whoever may change nothing takes nothing");
+    assert_eq!(transfer(&recipient).await, 200);
+    assert_eq!(howdah.owner().get(&format!("/v1/projects/{}", project.as_str().unwrap())).await.status, 404);
+}
+
+#[tokio::test]
+async fn registration_can_be_turned_off_and_takes_no_nonsense() {
+    let howdah = Howdah::start_with(&["--no-client-registration"]).await;
+    let url = format!("{}/register", howdah.url());
+    let metadata = json!({"redirect_uris": [REDIRECT]});
+    let answer = Client::new().post(&url).json(&metadata).send().await.unwrap();
+    assert_eq!(answer.status(), 403);
+    let server = format!("{}/.well-known/oauth-authorization-server", howdah.url());
+    let server: Value = reqwest::get(server).await.unwrap().json().await.unwrap();
+    assert_eq!((server.get("registration_endpoint"), &server["issuer"]), (None, &json!(howdah.url())));
+
+    let howdah = Howdah::start().await;
+    let url = format!("{}/register", howdah.url());
+    for (metadata, error) in [
+        (json!({}), "invalid_redirect_uri"),
+        (json!({"redirect_uris": ["javascript:alert(1)"]}), "invalid_redirect_uri"),
+        (json!({"redirect_uris": ["http://app.example.com/"]}), "invalid_redirect_uri"),
+        (
+            json!({"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "private_key_jwt"}),
+            "invalid_client_metadata",
+        ),
+        (json!({"redirect_uris": [REDIRECT], "grant_types": ["implicit"]}), "invalid_client_metadata"),
+        (json!({"redirect_uris": [REDIRECT], "response_types": ["token"]}), "invalid_client_metadata"),
+        (json!({"redirect_uris": REDIRECT}), "invalid_client_metadata"),
+        (json!({"redirect_uris": [REDIRECT], "client_name": "x".repeat(300)}), "invalid_client_metadata"),
+    ] {
+        let answer = Client::new().post(&url).json(&metadata).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{metadata}");
+        assert_eq!(answer.json::<Value>().await.unwrap()["error"], error, "{metadata}");
+    }
+}
+
+#[tokio::test]
+async fn clients_that_we_did_not_write_come_to_act_for_somebody() {
+    let howdah = Howdah::start().await;
+    Browser::administrator(&howdah).await;
+    run("oauth.js", &howdah.url(), &howdah.token(), &[("HOWDAH_PASSWORD", PASSWORD)]).await;
+}
