@@ -71,8 +71,8 @@ fn absolute(path: &Path, option: &str) -> Result<PathBuf, String> {
 ///
 /// # Errors
 /// A sentence with the cure when it refuses.
-pub(super) async fn check(engine: &LocalEngine, config: &Serve) -> Result<(), String> {
-    let Some(bucket) = &config.backup_s3.bucket else { return Ok(()) };
+pub(super) async fn check(engine: &LocalEngine, bucket: &BackupS3) -> Result<(), String> {
+    let Some(bucket) = &bucket.bucket else { return Ok(()) };
     match engine.try_repository().await {
         Ok(()) => Ok(()),
         Err(BackupError::Refused { reason, .. }) => Err(format!(

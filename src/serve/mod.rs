@@ -236,7 +236,7 @@ async fn start(
     let master_key = directory.master_key()?;
     let keyring = Keyring::new(&master_key);
     let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
-    backups::check(&engine, config).await?;
+    backups::check(&engine, &config.backup_s3).await?;
     let (store_config, own) = match external {
         Some(config) => (config, None),
         None => {

@@ -51,6 +51,7 @@ pub async fn recover(config: Recover) -> Result<(), String> {
     let directory = DataDirectory::open_for_recovery(&local.data_directory)?;
     let keyring = Keyring::new(&master_key);
     let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
+    backups::check(&engine, &config.backup_s3).await?;
     let private = engine.metadata();
     let recovered = async {
         if !private.exists() {

@@ -134,6 +134,11 @@ impl Howdah {
         Self::launched(directory, &[], arguments).await
     }
 
+    /// Both.
+    pub async fn start_there(directory: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
+        Self::launched(directory.to_owned(), environment, arguments).await
+    }
+
     async fn launched(directory: PathBuf, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut howdah = Self {
             child: None,

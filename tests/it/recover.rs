@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     Directory, Howdah, Person, ask, binary, complaint, connection_string, eventually, postgres_program,
 };
+use crate::storage::Bucket;
 
 /// What is not on the machine that is lost: the backups, and a copy of the key.
 struct Elsewhere {
@@ -162,6 +163,45 @@ impl Noted {
         assert_eq!(ended["state"], "succeeded", "{ended}");
         assert_eq!(person.get(&format!("/v1/databases/{}", self.id)).await.data(200)["status"], "ready");
     }
+}
+
+#[tokio::test]
+async fn a_lost_machine_comes_back_from_a_bucket() {
+    let bucket = Bucket::start().await;
+    let (machines, key) = ([Directory::new(), Directory::new()], Directory::new());
+    let arguments: Vec<String> =
+        bucket.arguments().into_iter().chain(["--backup-every", "24h"].map(str::to_owned)).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let howdah = Howdah::start_there(machines[0].path(), &bucket.environment(), &arguments).await;
+    std::fs::copy(machines[0].path().join("keys/master.key"), key.path()).unwrap();
+    let (token, owner) = (howdah.token(), howdah.owner());
+    let noted = Noted::new(&howdah, &owner, "noted").await;
+    metadata_is_backed_up(&howdah).await;
+    noted.back_up(&owner).await;
+    noted.note(&howdah, "late");
+    archive_now(&howdah).await;
+    lose(howdah).await;
+
+    let data = machines[1].path();
+    let recover = |environment: &[(&str, &str)]| {
+        let mut command = binary();
+        command.arg("recover").arg("--data-dir").arg(data).args(bucket.arguments());
+        command.arg("--master-key-file").arg(key.path()).envs(environment.iter().copied());
+        command
+    };
+    assert!(refusal(recover(&[])).contains("HOWDAH_BACKUP_S3_KEY"));
+    let [opens, _] = bucket.environment();
+    let text = refusal(recover(&[opens, ("HOWDAH_BACKUP_S3_KEY_SECRET", "wrong")]));
+    assert!(text.contains("the bucket kept cannot be used"), "{text}");
+    let output = recover(&bucket.environment()).output().unwrap();
+    let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}{complaints}");
+    assert!(said.contains("--backup-s3-bucket kept"), "{said}");
+
+    let howdah = Howdah::start_there(data, &bucket.environment(), &arguments).await;
+    let owner = Person::new(howdah.url(), Some(token));
+    noted.is_back(&owner).await;
+    assert_eq!(noted.notes(&howdah), "late");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Where backups live: a bucket, and a place that is full or does not answer.
 
+#![expect(unreachable_pub, reason = "tests are one crate; pub says what other tests may use of this")]
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,14 +14,14 @@ use crate::backups::{Kept, moment, notes};
 use crate::harness::{Directory, Howdah, ask, eventually};
 
 /// A server of S3's protocol with a bucket `kept`, over TLS with a certificate that nobody else trusts.
-struct Bucket {
+pub struct Bucket {
     server: Child,
     directory: Directory,
     facts: Value,
 }
 
 impl Bucket {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let directory = Directory::new();
         std::fs::create_dir(directory.path()).unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -58,11 +60,11 @@ impl Bucket {
         self.directory.path().join("certificate.pem")
     }
 
-    fn environment(&self) -> [(&str, &str); 2] {
+    pub fn environment(&self) -> [(&str, &str); 2] {
         [("HOWDAH_BACKUP_S3_KEY", self.fact("key")), ("HOWDAH_BACKUP_S3_KEY_SECRET", self.fact("secret"))]
     }
 
-    fn arguments(&self) -> Vec<String> {
+    pub fn arguments(&self) -> Vec<String> {
         [
             "--backup-s3-bucket",
             "kept",
