@@ -41,6 +41,9 @@ enum Verb {
     Update {
         /// Its id (wksp_…) or name [default: the token's own]
         workspace: Option<String>,
+        /// Another name
+        #[arg(long, group = "change")]
+        name: Option<String>,
         /// For how many days every moment stays restorable, unless a project says otherwise: 1 to 365,
         /// or `default` for the server's
         #[arg(long, group = "change", value_name = "DAYS", value_parser = days)]
@@ -146,9 +149,12 @@ impl Workspaces {
                 let id = find_workspace(session, workspace).await?;
                 output.one::<Workspace>(&client.get(&["workspaces", &id]).await?, session.now())
             }
-            Verb::Update { workspace, backup_retention } => {
+            Verb::Update { workspace, name, backup_retention } => {
                 let id = find_workspace(session, workspace).await?;
                 let mut body = json!({});
+                if let Some(name) = name {
+                    body["name"] = name.into();
+                }
                 if let Some(Days(days)) = backup_retention {
                     body["backupRetentionDays"] = days.into();
                 }

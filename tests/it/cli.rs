@@ -527,7 +527,7 @@ async fn backups_are_made_listed_and_brought_back_every_way() {
     assert!(lines[2].contains("full") && lines[2].contains("MiB") && lines[2].contains("completed"), "{table}");
     let window = client.json(&["backups", "window", "shop"]);
     assert!(lines[3].starts_with(&format!("Any moment from {}", text(&window["earliestRestorableTime"]))), "{table}");
-    client.json(&["workspaces", "update", "--backup-retention", "30"]);
+    client.json(&["workspaces", "update", "--backup-retention", "30", "--name", "Archive"]);
     assert!(client.text(&["backups", "list", "shop"]).contains("30 days"));
     let shown = client.text(&["projects", "update", "shop", "--backup-retention", "2"]);
     assert!(shown.contains("2 days") && client.text(&["backups", "window", "shop"]).contains("2 days"), "{shown}");
