@@ -63,7 +63,7 @@ pub struct Serve {
     pub no_client_registration: bool,
 
     /// Sign tokens with a new key after so long; 0: never. Old keys stay good for what they have signed
-    #[arg(long, env = "HOWDAH_KEY_ROTATION", value_name = "TIME", default_value = "2160h", value_parser = duration)]
+    #[arg(long, env = "HOWDAH_KEY_ROTATION", value_name = "TIME", default_value = "2160h", value_parser = rotation)]
     pub key_rotation: Duration,
 
     /// The gateway's address in connection strings [default: the gateway's address]
@@ -331,6 +331,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     parsed.try_into().map_err(|_| format!("{text:?} is less than nothing"))
 }
 
+/// A key signs an hour after it was made: one that lives for less than a day makes many and no sense.
+fn rotation(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_secs(24 * 3600);
+    let time = duration(text)?;
+    if (Duration::from_nanos(1)..LEAST).contains(&time) {
+        return Err(format!("{text:?} is too short; the least is 24h, and 0 is never"));
+    }
+    Ok(time)
+}
+
 fn uid_range(text: &str) -> Result<RangeInclusive<u32>, String> {
     let wrong = || format!("{text:?} is not a range of users such as 700000-799999");
     let (first, last) = text.split_once('-').ok_or_else(wrong)?;
@@ -402,6 +412,8 @@ mod tests {
         assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
         assert!(duration("five").is_err());
         assert!(duration("-5m").is_err());
+        assert_eq!((rotation("0"), rotation("24h")), (Ok(Duration::ZERO), Ok(Duration::from_secs(86_400))));
+        assert!(rotation("1h").is_err());
     }
 
     #[test]

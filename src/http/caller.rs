@@ -47,9 +47,12 @@ pub(super) async fn identify(
 
 /// Says in a refusal where tokens come from (RFC 9728, section 5.1).
 pub(super) async fn point_to_authorization(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    // RFC 6750, section 3.1: whoever brought none is told of no error.
+    let error = carried(&request).map_or("", |_| "error=\"invalid_token\", ");
     let mut response = next.run(request).await;
     if response.status() == StatusCode::UNAUTHORIZED {
-        let value = format!("Bearer resource_metadata=\"{}/.well-known/oauth-protected-resource\"", app.public.api);
+        let metadata = format!("{}/.well-known/oauth-protected-resource", app.public.api);
+        let value = format!("Bearer {error}resource_metadata=\"{metadata}\"");
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
         }

@@ -67,6 +67,7 @@ fn router(app: Arc<App>) -> Router {
             HeaderName::from_static(answer::OPERATION),
             HeaderName::from_static(answer::REPLAYED),
             header::RETRY_AFTER,
+            header::WWW_AUTHENTICATE,
             rate::LIMIT,
             rate::REMAINING,
             rate::RESET,
@@ -78,15 +79,18 @@ fn router(app: Arc<App>) -> Router {
         .route_layer(middleware::from_fn_with_state((app.clone(), Arc::new(actions)), refusal::record))
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::identify))
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::point_to_authorization))
-        .merge(oauth::endpoints())
         .merge(docs::routes(&app, &document))
         .fallback(elsewhere);
     // Whoever watches over the process must not be kept away by those who share its address.
     let health = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readiness));
     let pages = guarded(console::routes().merge(oauth::pages()))
         .layer(middleware::from_fn_with_state(rates.clone(), rate::limit));
+    let oauth = guarded(oauth::endpoints())
+        .layer(middleware::from_fn_with_state(rates.clone(), rate::limit))
+        .layer(middleware::from_fn(oauth::answered));
     guarded(api)
         .layer(middleware::from_fn_with_state(rates, rate::limit))
+        .merge(oauth)
         .merge(guarded(health))
         .layer(middleware::from_fn_with_state(Arc::new(cors), for_browsers))
         .merge(console::presented(pages, &app))

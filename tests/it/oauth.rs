@@ -3,13 +3,24 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use howdah::auth::oauth::RedirectUri;
+use howdah::auth::oauth::clients::NewClient;
+use howdah::auth::signing::{self, Signer};
+use howdah::auth::{Limits, Origin, service_tokens, users};
+use howdah::base::clock::Clock;
+use howdah::base::id::WorkspaceId;
+use howdah::base::keyring::Keyring;
+use howdah::base::name::{ApplicationName, TokenName};
+use howdah::base::page::PageRequest;
 use howdah::base::secret::random_text;
+use howdah::domain::{applications, members};
+use jiff::SignedDuration;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::browser::{Browser, PASSWORD, Page};
-use crate::harness::{Howdah, Person};
+use crate::harness::{Howdah, Person, eventually};
 use crate::sdk::run;
 
 const REDIRECT: &str = "https://app.example.com/callback";
@@ -185,6 +196,8 @@ async fn an_application_acts_for_somebody_until_that_is_taken_back() {
     let made = person.post("/v1/workspaces", json!({"displayName": "Research"})).await.data(201).clone();
     assert_eq!(made["name"], "Research");
     ada.get("/console/workspaces").await.assert_says(200, "Research");
+    let research = format!("/console/workspaces/{}", made["id"].as_str().unwrap().trim_start_matches("wksp_"));
+    ada.get(&format!("{research}/audit")).await.assert_says(200, "Metrics");
     let log = howdah.owner().get(&format!("/v1/workspaces/{bare}/audit-log?action=create_project")).await;
     let actor = &log.data(200)[0]["actor"];
     assert_eq!(
@@ -506,6 +519,271 @@ async fn registration_can_be_turned_off_and_takes_no_nonsense() {
         assert_eq!(answer.status(), 400, "{metadata}");
         assert_eq!(answer.json::<Value>().await.unwrap()["error"], error, "{metadata}");
     }
+}
+
+#[tokio::test]
+async fn a_server_with_a_secret_needs_no_challenge_and_adds_to_its_address() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let application = Application::register(&howdah, "client_secret_post", REDIRECT).await;
+    let redirect = format!("{REDIRECT}?projectID=proj_1");
+    let query = |redirect: &str, challenge: &str| {
+        form(&[
+            ("client_id", &application.id),
+            ("redirect_uri", redirect),
+            ("response_type", "code"),
+            ("scope", "workspace:admin"),
+            ("code_challenge", challenge),
+        ])
+    };
+    let address = allow(&mut ada, &query(&redirect, ""), &workspace).await;
+    assert!(address.starts_with(&format!("{redirect}&code=")), "{address}");
+    let code = parameter(&address, "code").unwrap();
+    let fields = [("grant_type", "authorization_code"), ("code", code.as_str())];
+    let with = async |more: &[(&str, &str)]| {
+        let (status, answer) = application.call("/token", &[&fields, more].concat()).await;
+        (status, answer["error"].as_str().unwrap_or_default().to_owned(), answer)
+    };
+    let grant = "invalid_grant".to_owned();
+    let (status_of, error, _) = with(&[("redirect_uri", REDIRECT)]).await;
+    assert_eq!((status_of, error), (400, grant.clone()), "the address without what was added is another");
+    let (status_of, error, _) = with(&[("redirect_uri", &redirect), ("code_verifier", "any")]).await;
+    assert_eq!((status_of, error), (400, grant.clone()), "somebody has taken the challenge out of the request");
+    let (status_of, _, answer) = with(&[("redirect_uri", &redirect), ("code_verifier", "")]).await;
+    assert_eq!((status_of, answer.get("refresh_token")), (200, None), "{answer}");
+    let page = ada.get(&format!("/authorize?{}", query(&format!("{REDIRECT}?code=mine"), ""))).await;
+    assert_eq!(page.status, 400, "what is added is none of the answer's parameters");
+
+    // A challenge that was sent counts, secret or not; an address without choice may be left out.
+    let attempt = Attempt::new();
+    let query = attempt.query(&application.id, ALL, "");
+    let address = allow(&mut ada, &query, &workspace).await;
+    let code = parameter(&address, "code").unwrap();
+    let fields = [("grant_type", "authorization_code"), ("code", code.as_str())];
+    let (status_of, answer) = application.call("/token", &fields).await;
+    assert_eq!((status_of, &answer["error"]), (400, &json!("invalid_grant")));
+    let verifier = ("code_verifier", attempt.verifier.as_str());
+    let (status_of, answer) = application.call("/token", &[fields[0], fields[1], verifier]).await;
+    assert_eq!(status_of, 200, "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_over_is_worth_nothing() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let mut grace = ada.invite(&howdah, &workspace, "grace", "admin").await;
+    let application = Application::register(&howdah, "none", REDIRECT).await;
+    let (store, tasks) = howdah.store();
+    let session = store.session().await.unwrap();
+    let refused = |(status, answer): (u16, Value)| {
+        assert_eq!((status, &answer["error"]), (400, &json!("invalid_grant")), "{answer}");
+    };
+
+    // A user who is kept out, and let in again.
+    let hers = tokens(&mut grace, &application, ALL, &workspace).await;
+    let keep_out = async |is_out: bool| {
+        let user = users::by_email(&session, "grace@example.com").await.unwrap();
+        let id = match user {
+            Some(user) => user.id,
+            None => {
+                users::list(&session, PageRequest { after: None, limit: 10 })
+                    .await
+                    .unwrap()
+                    .items
+                    .into_iter()
+                    .find(|account| account.user.email == "grace@example.com")
+                    .unwrap()
+                    .user
+                    .id
+            }
+        };
+        let tx = store.begin().await.unwrap();
+        users::set_disabled(&tx, Clock::system().now(), id, is_out).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    let access = token(&hers, "access_token");
+    assert_eq!(status(&howdah, &access).await, 200);
+    keep_out(true).await;
+    assert_eq!(status(&howdah, &access).await, 401);
+    refused(application.refresh(&token(&hers, "refresh_token")).await);
+    keep_out(false).await;
+    assert_eq!(status(&howdah, &access).await, 200);
+
+    // Time: a code, an access token, a refresh token.
+    let age = async |table: &str| {
+        let update = format!("UPDATE {table} SET expires_at = now() - interval '1 second'");
+        session.execute(&update, &[]).await.unwrap();
+    };
+    let attempt = Attempt::new();
+    let query = attempt.query(&application.id, ALL, REDIRECT);
+    let code = parameter(&allow(&mut ada, &query, &workspace).await, "code").unwrap();
+    age("oauth_codes").await;
+    refused(application.exchange(&attempt, &code).await);
+    let old = tokens(&mut ada, &application, ALL, &workspace).await;
+    age("oauth_access_tokens").await;
+    assert_eq!(status(&howdah, &token(&old, "access_token")).await, 401);
+    let (status_of, renewed) = application.refresh(&token(&old, "refresh_token")).await;
+    assert_eq!(status_of, 200, "{renewed}");
+    age("oauth_refresh_tokens").await;
+    refused(application.refresh(&token(&renewed, "refresh_token")).await);
+    assert_eq!(status(&howdah, &token(&renewed, "access_token")).await, 200);
+
+    // An application of a workspace: another secret, and none of it any more.
+    let owner = WorkspaceId::parse(&howdah.owner().workspace_id().await).unwrap();
+    let actor = members::principal(
+        &session,
+        &users::by_email(&session, "ada@example.com").await.unwrap().unwrap(),
+        owner,
+        Origin::default(),
+    )
+    .await
+    .unwrap();
+    let new = NewClient {
+        name: ApplicationName::parse("Reports").unwrap(),
+        description: None,
+        redirect_uris: vec![RedirectUri::parse(REDIRECT).unwrap()],
+        is_public: false,
+    };
+    let (tx, now) = (store.begin().await.unwrap(), Clock::system().now());
+    let (made, secret) = applications::create(&tx, &actor, now, &new).await.unwrap();
+    tx.commit().await.unwrap();
+    let secret = secret.map(|secret| secret.expose().to_owned());
+    let mut reports = Application { url: howdah.url(), id: made.id.bare().to_owned(), secret };
+    let answer = tokens(&mut ada, &reports, ALL, &workspace).await;
+    let page = ada.get(&format!("/authorize?{}", Attempt::new().query(&reports.id, ALL, REDIRECT))).await;
+    assert!(!page.text.contains("has registered itself"), "somebody here has made it");
+    let tx = store.begin().await.unwrap();
+    let secret = applications::rotate_secret(&tx, &actor, now, &made.id).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(reports.refresh(&token(&answer, "refresh_token")).await.0, 401);
+    reports.secret = Some(secret.expose().to_owned());
+    let (status_of, answer) = reports.refresh(&token(&answer, "refresh_token")).await;
+    assert_eq!((status_of, status(&howdah, &token(&answer, "access_token")).await), (200, 200), "{answer}");
+    let tx = store.begin().await.unwrap();
+    applications::delete(&tx, &actor, now, &made.id).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(status(&howdah, &token(&answer, "access_token")).await, 401);
+    assert_eq!(reports.refresh(&token(&answer, "refresh_token")).await.0, 401);
+    tasks.stop();
+}
+
+/// The ids of the keys that the server publishes.
+async fn published(howdah: &Howdah) -> Vec<String> {
+    let keys: Value =
+        reqwest::get(format!("{}/.well-known/jwks.json", howdah.url())).await.unwrap().json().await.unwrap();
+    keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn keys_change_and_what_old_ones_have_signed_stays_good() {
+    let mut howdah = Howdah::start().await;
+    let first = published(&howdah).await;
+    assert_eq!(first.len(), 1);
+    let workspace = WorkspaceId::parse(&howdah.owner().workspace_id().await).unwrap();
+    let (store, tasks) = howdah.store();
+    let key = std::fs::read(howdah.directory().path().join("keys/master.key")).unwrap();
+    let keyring = Keyring::new(key.as_slice().try_into().unwrap());
+    let (now, age) = (Clock::system().now(), SignedDuration::from_hours(90 * 24));
+    let later = now + age + SignedDuration::from_secs(1);
+
+    // As another process makes one; the server hears of it.
+    let tx = store.begin().await.unwrap();
+    assert!(!signing::rotate(&tx, &keyring, now, age).await.unwrap(), "the first key is young");
+    assert!(signing::rotate(&tx, &keyring, later, age).await.unwrap());
+    assert!(!signing::rotate(&tx, &keyring, later, age).await.unwrap(), "once");
+    tx.commit().await.unwrap();
+    eventually("the server to know the new key", async || (published(&howdah).await.len() == 2).then_some(())).await;
+
+    // It signs when it has been public for an hour. Old and new are good.
+    let issue = async |at| {
+        let tx = store.begin().await.unwrap();
+        let signer = Signer::load_or_create(&tx, &keyring, at).await.unwrap();
+        let name = TokenName::parse("later").unwrap();
+        let issued = service_tokens::issue(&tx, &signer, at, workspace, &name, &Limits::default()).await.unwrap();
+        tx.commit().await.unwrap();
+        let value = issued.value.expose().to_owned();
+        (jsonwebtoken::decode_header(&value).unwrap().kid.unwrap(), value)
+    };
+    let (by_old, soon) = issue(later).await;
+    let (by_new, after) = issue(later + SignedDuration::from_hours(1)).await;
+    assert_eq!(by_old, first[0]);
+    assert!(by_new != first[0] && published(&howdah).await.contains(&by_new));
+    for good in [&soon, &after, &howdah.token()] {
+        assert_eq!(status(&howdah, good).await, 200);
+    }
+
+    // The server makes one by itself.
+    let old = "UPDATE keys SET created_at = created_at - interval '200 days' WHERE purpose = 'token signing'";
+    store.session().await.unwrap().execute(old, &[]).await.unwrap();
+    tasks.stop();
+    howdah.stop().await;
+    howdah.launch().await;
+    eventually("the server to make a key", async || (published(&howdah).await.len() == 3).then_some(())).await;
+    assert_eq!(status(&howdah, &after).await, 200);
+}
+
+#[tokio::test]
+async fn endpoints_answer_as_the_protocol_says_whatever_is_wrong() {
+    let howdah = Howdah::start_with(&["--public-auth-url", "http://auth.localhost:4711/"]).await;
+    let client = Client::new();
+    let at = |path: &str| format!("{}{path}", howdah.url());
+    let large = "x".repeat(300 * 1024);
+    let kind = "application/x-www-form-urlencoded";
+    for (request, expected, error) in [
+        (client.get(at("/token")), 405, "invalid_request"),
+        (client.post(at("/token")).json(&json!({})), 400, "invalid_request"),
+        (client.post(at("/token")).header("content-type", kind).body(large), 413, "invalid_request"),
+        (
+            client.post(at("/token")).header("content-type", kind).body("client_id=a&client_id=b"),
+            400,
+            "invalid_request",
+        ),
+        (client.post(at("/token")).header("content-type", kind).body("client_id=%22"), 401, "invalid_client"),
+        (client.delete(at("/register")), 405, "invalid_request"),
+    ] {
+        let answer = request.send().await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["cache-control"]),
+            (expected, &"no-store".parse().unwrap())
+        );
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body["error"], error, "{body}");
+        let description = body["error_description"].as_str().unwrap();
+        assert!(description.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'"'), "{description}");
+    }
+
+    // Pages of other sites may call what applications call, and no page of consent.
+    for path in ["/token", "/register", "/.well-known/oauth-authorization-server"] {
+        let preflight = client.request(reqwest::Method::OPTIONS, at(path)).header("origin", "https://app.example.com");
+        let preflight = preflight.header("access-control-request-method", "POST").send().await.unwrap();
+        assert_eq!(preflight.headers()["access-control-allow-origin"], "*", "{path}");
+    }
+    let page = client.get(at("/authorize")).header("origin", "https://app.example.com").send().await.unwrap();
+    assert!(!page.headers().contains_key("access-control-allow-origin"));
+
+    // Under a name of its own, every address says so.
+    let get = async |path: &str| -> Value { client.get(at(path)).send().await.unwrap().json().await.unwrap() };
+    let server = get("/.well-known/oauth-authorization-server").await;
+    assert_eq!(
+        (&server["issuer"], &server["token_endpoint"]),
+        (&json!("http://auth.localhost:4711"), &json!("http://auth.localhost:4711/token"))
+    );
+    let resource = get("/.well-known/oauth-protected-resource").await;
+    assert_eq!(
+        (&resource["resource"], &resource["authorization_servers"]),
+        (&json!(howdah.url()), &json!(["http://auth.localhost:4711"]))
+    );
+    let flow = &get("/v1/doc").await["components"]["securitySchemes"]["OAuth2"]["flows"]["authorizationCode"];
+    assert_eq!(flow["authorizationUrl"], "http://auth.localhost:4711/authorize");
+    let docs = client.get(at("/docs")).send().await.unwrap();
+    assert!(docs.headers()["content-security-policy"].to_str().unwrap().contains(" http://auth.localhost:4711"));
+
+    let challenge = |answer: reqwest::Response| answer.headers()["www-authenticate"].to_str().unwrap().to_owned();
+    let without = challenge(client.get(at("/v1/me")).send().await.unwrap());
+    let with = challenge(client.get(at("/v1/me")).bearer_auth("nonsense").send().await.unwrap());
+    assert!(!without.contains("error") && with.starts_with("Bearer error=\"invalid_token\", "), "{without} {with}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::auth::users::{self, User};
 use crate::auth::{Action, Credential, Limits, Origin, Principal, Role};
 use crate::base::error::{Error, Result};
 use crate::base::id::{InvitationId, UserId, WorkspaceId};
-use crate::base::name::{Email, PersonName, WorkspaceName};
+use crate::base::name::{Email, LONGEST, PersonName, WorkspaceName};
 use crate::base::secret::{Secret, hash, random_text};
 use crate::base::store::{Session, Tx};
 use crate::domain::audit::{self, Change, Resource};
@@ -81,7 +81,7 @@ pub async fn set_up(
 ) -> Result<User> {
     links::take_set_up(tx, now, link).await?;
     let user = users::create(tx, now, email, name, Some(password_hash), true).await?;
-    own(tx, now, workspaces::first(tx).await?, &user, origin).await?;
+    own(tx, now, workspaces::first(tx).await?, Credential::Session { user: user.clone() }, origin).await?;
     Ok(user)
 }
 
@@ -94,13 +94,37 @@ pub async fn create_workspace(
     origin: Origin,
 ) -> Result<Workspace> {
     let workspace = workspaces::create(tx, name.as_str(), now).await?;
-    own(tx, now, workspace.id, user, origin).await?;
+    own(tx, now, workspace.id, Credential::Session { user: user.clone() }, origin).await?;
     Ok(workspace)
 }
 
-async fn own(tx: &Tx, now: Timestamp, workspace: WorkspaceId, user: &User, origin: Origin) -> Result<()> {
+/// The same for the user whom the caller is, or acts for.
+///
+/// # Errors
+/// [`Error::Forbidden`] for a caller without a user, and for one that may change nothing.
+pub async fn create_workspace_for(
+    tx: &Tx,
+    actor: &Principal,
+    now: Timestamp,
+    name: Option<&WorkspaceName>,
+) -> Result<Workspace> {
+    let Some(user) = actor.user() else {
+        return Err(Error::forbidden(
+            "A service token cannot create a workspace: that takes a person who has signed in.",
+            "Use the workspace of this token: GET /v1/workspaces names it.",
+        ));
+    };
+    actor.may_change()?;
+    let made_up: String = format!("{}'s workspace", user.name()).chars().take(LONGEST).collect();
+    let workspace = workspaces::create(tx, name.map_or(&made_up, |name| name.as_str()), now).await?;
+    own(tx, now, workspace.id, actor.credential().clone(), actor.origin().clone()).await?;
+    Ok(workspace)
+}
+
+async fn own(tx: &Tx, now: Timestamp, workspace: WorkspaceId, credential: Credential, origin: Origin) -> Result<()> {
+    let actor = Principal::new(workspace, credential, Role::Owner, Limits::default()).from_origin(origin);
+    let user = actor.user().ok_or_else(|| Error::internal("a workspace is owned by a user"))?;
     store::insert(tx, workspace, user.id, Role::Owner, now).await?;
-    let actor = principal(tx, user, workspace, origin).await?;
     let workspace = workspaces::get(tx, &actor, workspace).await?;
     let shown = serde_json::json!({ "name": workspace.name, "owner": user.email });
     let resource = Resource::new("workspace", workspace.id, &workspace.name);

@@ -154,20 +154,9 @@ pub(super) async fn create_workspace(
     repeatable: Repeatable,
     body::Json(new): body::Json<CreateWorkspace>,
 ) -> Result<Answer, Failure> {
-    let Some(user) = actor.user() else {
-        return Err(Error::forbidden(
-            "A service token cannot create a workspace: that takes a person who has signed in.",
-            "Use the workspace of this token: GET /v1/workspaces names it.",
-        )
-        .into());
-    };
-    actor.may_change()?;
-    let name = match &new.display_name {
-        Some(name) => WorkspaceName::parse(name)?,
-        None => WorkspaceName::parse(&format!("{}'s workspace", user.name()))?,
-    };
+    let name = new.display_name.as_deref().map(WorkspaceName::parse).transpose()?;
     let tx = app.store.begin().await?;
-    let workspace = members::create_workspace(&tx, app.clock.now(), user, &name, actor.origin().clone()).await?;
+    let workspace = members::create_workspace_for(&tx, &actor, app.clock.now(), name.as_ref()).await?;
     let answer = Answer::of(StatusCode::CREATED, &Data { data: wire(&app, workspace) })?;
     Ok(repeatable.commit(&app, tx, answer).await?)
 }

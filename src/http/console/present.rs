@@ -54,11 +54,10 @@ struct ErrorPage {
 /// These routes as the console answers them; for others that show pages, too.
 pub(in crate::http) fn presented(routes: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
     // What a proxy changes of Host is known: browsers see the public address.
-    let csrf = CsrfLayer::new();
-    let csrf = match csrf.clone().add_trusted_origin(origin_of(&app.public.api)) {
-        Ok(csrf) => csrf,
-        Err(_) => csrf,
-    };
+    let addresses = [&app.public.api, &app.public.auth];
+    let csrf = addresses
+        .into_iter()
+        .fold(CsrfLayer::new(), |csrf, address| csrf.clone().add_trusted_origin(origin_of(address)).unwrap_or(csrf));
     routes.layer(csrf).layer(middleware::from_fn_with_state(app.clone(), present))
 }
 

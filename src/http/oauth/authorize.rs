@@ -10,7 +10,9 @@ use askama::Template;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_html_form::de::empty_as_none;
+use url::{Host, Url};
 
 use crate::app::App;
 use crate::auth::Role;
@@ -26,22 +28,23 @@ use crate::http::Failure;
 use crate::http::console::{Form, Frame, Html, Problem, Section, Visitor, again, go_to};
 use crate::http::failure::Kind;
 
-/// What an application asks for; what else it sends is ignored.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+/// What an application asks for; what else it sends is ignored, and a parameter without a value counts as
+/// left out (RFC 6749, section 3.1).
+#[derive(Debug, Deserialize)]
 struct Asked {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "empty_as_none")]
     client_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "empty_as_none")]
     redirect_uri: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "empty_as_none")]
     response_type: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "empty_as_none")]
     scope: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "empty_as_none")]
     state: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "empty_as_none")]
     code_challenge: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "empty_as_none")]
     code_challenge_method: Option<String>,
 }
 
@@ -171,6 +174,7 @@ struct ConsentPage {
     is_unknown: bool,
     /// Where the person goes on.
     destination: String,
+    redirect_uri: String,
     may: Vec<&'static str>,
     workspaces: Vec<(Workspace, Role)>,
     chosen: String,
@@ -197,6 +201,7 @@ async fn consent_page(
         frame: visitor.frame(Section::Workspaces),
         is_unknown: request.answering.client.origin == ClientOrigin::Registration,
         destination: origin_of(&request.answering.redirect_uri).to_owned(),
+        redirect_uri: request.answering.redirect_uri,
         client: request.answering.client,
         may: Scopes::ALL.iter().filter(|(name, _)| names.contains(name)).map(|(_, words)| *words).collect(),
         workspaces,
@@ -208,7 +213,8 @@ async fn consent_page(
 }
 
 /// Browsers let the answer to the form go on to the application only where the page's policy names it.
-fn with_destination(mut response: Response, destination: &str) -> Response {
+fn with_destination(mut response: Response, redirect_uri: &str) -> Response {
+    let destination = policy_source(redirect_uri);
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
          form-action 'self' {destination}; frame-ancestors 'none'; base-uri 'none'"
@@ -219,7 +225,21 @@ fn with_destination(mut response: Response, destination: &str) -> Response {
     response
 }
 
-/// Scheme, host and port of an address.
+/// What a policy calls the place of an address: scheme, host and port. It has no word for hosts that are
+/// IPv6 addresses, nor for private schemes' hosts (CSP level 3, section 2.3.1): there it is the scheme.
+fn policy_source(address: &str) -> String {
+    let Ok(url) = Url::parse(address) else { return String::new() };
+    let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+    match url.host() {
+        Some(Host::Domain(name)) if url.scheme().starts_with("http") && is_plain(name) => {
+            url.origin().ascii_serialization()
+        }
+        Some(Host::Ipv4(_)) if url.scheme().starts_with("http") => url.origin().ascii_serialization(),
+        _ => format!("{}:", url.scheme()),
+    }
+}
+
+/// Scheme, host and port of an address, for people.
 fn origin_of(address: &str) -> &str {
     let host = address.find("://").map_or(0, |at| at + 3);
     address[host..].find(['/', '?']).map_or(address, |path| &address[..host + path])
@@ -238,8 +258,8 @@ pub(super) async fn ask(
         Err(wrong) => return wrong.answer(&app),
     };
     let page = consent_page(&session, &visitor, request, query, String::new(), Problem::none()).await?;
-    let destination = page.destination.clone();
-    Ok(with_destination(Html(page).into_response(), &destination))
+    let redirect_uri = page.redirect_uri.clone();
+    Ok(with_destination(Html(page).into_response(), &redirect_uri))
 }
 
 /// Does what the person has decided. What the application asked for is read again: a page is not believed.
@@ -260,8 +280,8 @@ pub(super) async fn decide(
     let Some(workspace) = WorkspaceId::parse(&form.workspace) else {
         let problem = Problem::with("workspace", "Choose a workspace.");
         let page = consent_page(&session, &visitor, request, form.asked, form.workspace, problem).await?;
-        let destination = page.destination.clone();
-        return Ok(with_destination(again(page), &destination));
+        let redirect_uri = page.redirect_uri.clone();
+        return Ok(with_destination(again(page), &redirect_uri));
     };
     drop(session);
     let now = app.clock.now();
@@ -289,8 +309,23 @@ mod tests {
 
     #[test]
     fn the_policy_names_the_origin_alone() {
-        assert_eq!(origin_of("https://app.example.com/callback?x=1"), "https://app.example.com");
-        assert_eq!(origin_of("http://127.0.0.1:4711/auth/callback"), "http://127.0.0.1:4711");
-        assert_eq!(origin_of("https://app.example.com?x=1"), "https://app.example.com");
+        for (address, source, shown) in [
+            ("https://app.example.com/callback?x=1", "https://app.example.com", "https://app.example.com"),
+            ("https://app.example.com?x=1", "https://app.example.com", "https://app.example.com"),
+            ("http://127.0.0.1:4711/auth/callback", "http://127.0.0.1:4711", "http://127.0.0.1:4711"),
+            ("http://[::1]:4711/callback", "http:", "http://[::1]:4711"),
+            ("com.example.app:/callback", "com.example.app:", "com.example.app:"),
+            ("com.example.app://callback/x", "com.example.app:", "com.example.app://callback"),
+            ("https://app.example.com;sandbox/callback", "https:", "https://app.example.com;sandbox"),
+        ] {
+            assert_eq!((policy_source(address).as_str(), origin_of(address)), (source, shown));
+        }
+    }
+
+    #[test]
+    fn a_parameter_without_a_value_counts_as_left_out() {
+        let asked: Asked = serde_html_form::from_str("client_id=a&code_challenge=&scope=").unwrap();
+        assert_eq!((asked.client_id.as_deref(), asked.code_challenge, asked.scope), (Some("a"), None, None));
+        assert!(serde_html_form::from_str::<Asked>("client_id=a&client_id=b").is_err(), "each comes once");
     }
 }

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_html_form::de::empty_as_none;
 
 use super::Refusal;
 use crate::app::App;
@@ -21,9 +22,12 @@ pub(super) struct FromClient<T> {
     pub(super) form: T,
 }
 
+/// A parameter without a value counts as left out (RFC 6749, section 3.2).
 #[derive(Deserialize)]
 struct Posted {
+    #[serde(default, deserialize_with = "empty_as_none")]
     client_id: Option<String>,
+    #[serde(default, deserialize_with = "empty_as_none")]
     client_secret: Option<String>,
 }
 

@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
 
+use super::failure::{Failure, Said};
 use crate::app::App;
 use crate::base::error::{Error, describe};
 
@@ -26,7 +27,7 @@ pub(super) fn pages() -> Router<Arc<App>> {
     Router::new().route("/authorize", get(authorize::ask).post(authorize::decide))
 }
 
-/// What applications call, in browsers too.
+/// What applications call, in browsers too. [`answered`] goes round it.
 pub(super) fn endpoints() -> Router<Arc<App>> {
     Router::new()
         .route("/token", post(token::issue))
@@ -49,6 +50,19 @@ async fn keep_out_of_caches(request: Request, next: Next) -> Response {
         headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     }
     response
+}
+
+/// Lets what the layers inside refuse - too fast, too large, by another method - be said as the protocol
+/// says it, with the header fields that it has.
+pub(super) async fn answered(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let Some(said) = response.extensions_mut().remove::<Said>() else { return response };
+    let refusal = Refusal::of(response.status(), &said.message);
+    let (mut head, _) = response.into_parts();
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let (_, body) = Json(refusal.body()).into_response().into_parts();
+    Response::from_parts(head, body)
 }
 
 /// An error of the protocol (RFC 6749, section 5.2; RFC 7591, section 3.2.2).
@@ -95,18 +109,37 @@ impl From<Error> for Refusal {
     }
 }
 
-impl From<super::Failure> for Refusal {
-    fn from(failure: super::Failure) -> Self {
-        let status = failure.status();
-        let error = if status.is_server_error() { "temporarily_unavailable" } else { "invalid_request" };
-        Self { status, error, description: failure.message().to_owned() }
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::of(failure.status(), failure.message())
+    }
+}
+
+impl Refusal {
+    /// What the layers round the endpoints refuse.
+    fn of(status: StatusCode, description: &str) -> Self {
+        let error = match status {
+            StatusCode::INTERNAL_SERVER_ERROR => "server_error",
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "temporarily_unavailable",
+            _ => "invalid_request",
+        };
+        Self { status, error, description: description.to_owned() }
+    }
+
+    fn body(&self) -> RefusalBody {
+        // RFC 6749, section 5.2, has printable ASCII here, without quotes and backslashes.
+        let plain = |letter: char| match letter {
+            '"' | '\\' => '\'',
+            ' '..='~' => letter,
+            _ => '?',
+        };
+        RefusalBody { error: self.error, error_description: self.description.chars().map(plain).collect() }
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = RefusalBody { error: self.error, error_description: self.description };
-        let mut response = (self.status, Json(body)).into_response();
+        let mut response = (self.status, Json(self.body())).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             let basic = HeaderValue::from_static("Basic realm=\"howdah\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, basic);

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_html_form::de::empty_as_none;
 
 use super::Refusal;
 use super::client::FromClient;
@@ -14,13 +15,20 @@ use crate::app::App;
 use crate::auth::oauth::Scopes;
 use crate::auth::oauth::grants::{self, ACCESS, Issuer, Refused, Tokens};
 
+/// A parameter without a value counts as left out (RFC 6749, section 3.2).
 #[derive(Deserialize)]
 pub(super) struct TokenForm {
+    #[serde(default, deserialize_with = "empty_as_none")]
     grant_type: Option<String>,
+    #[serde(default, deserialize_with = "empty_as_none")]
     code: Option<String>,
+    #[serde(default, deserialize_with = "empty_as_none")]
     redirect_uri: Option<String>,
+    #[serde(default, deserialize_with = "empty_as_none")]
     code_verifier: Option<String>,
+    #[serde(default, deserialize_with = "empty_as_none")]
     refresh_token: Option<String>,
+    #[serde(default, deserialize_with = "empty_as_none")]
     scope: Option<String>,
 }
 
@@ -52,7 +60,7 @@ pub(super) async fn issue(
         }
         Some("refresh_token") => {
             let token = form.refresh_token.as_deref().ok_or_else(|| missing("refresh_token"))?;
-            let scopes = match form.scope.as_deref().filter(|scope| !scope.is_empty()) {
+            let scopes = match form.scope.as_deref() {
                 None => None,
                 Some(text) => Some(Scopes::parse(text).ok_or_else(unknown_scope)?),
             };
@@ -86,6 +94,7 @@ pub(super) fn unknown_scope() -> Refusal {
 
 #[derive(Deserialize)]
 pub(super) struct TokenQuestion {
+    #[serde(default, deserialize_with = "empty_as_none")]
     token: Option<String>,
 }
 

@@ -136,7 +136,8 @@ pub async fn exchange(
     if found.expires_at <= now {
         return Ok(Err(Refused::Grant("the code has expired")));
     }
-    if redirect_uri != Some(found.redirect_uri.as_str()) {
+    // Where there is no choice, it may be left out here as it may be in the question.
+    if client.redirect(redirect_uri).as_deref() != Some(found.redirect_uri.as_str()) {
         return Ok(Err(Refused::Grant("redirect_uri is not the one that the code was sent to")));
     }
     match (&found.code_challenge, verifier) {
