@@ -133,7 +133,7 @@ Examples:
   howdah serve --backup-dir /mnt/backups
 
   HOWDAH_BACKUP_S3_KEY=… HOWDAH_BACKUP_S3_KEY_SECRET=… \\
-    howdah recover --backup-s3-bucket backups --backup-s3-prefix howdah --master-key-file /mnt/usb/master.key";
+    howdah recover --backup-s3-bucket backups --master-key-file /mnt/usb/master.key";
 
 const COMPLETION_EXAMPLES: &str = "\
 Examples:
