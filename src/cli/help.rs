@@ -28,7 +28,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
 ];
 
 /// The commands that ask no Howdah, and so take no options of the client's.
-pub(super) const PLATFORM: [&str; 5] = ["serve", "migrate", "issue-token", "openapi", "completions"];
+pub(super) const PLATFORM: [&str; 6] = ["serve", "recover", "migrate", "issue-token", "openapi", "completions"];
 
 const EXAMPLES: &str = "\
 Examples:

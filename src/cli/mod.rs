@@ -73,10 +73,11 @@ enum Command {
     /// Bring everything back on an empty machine, from backups and the master key
     ///
     /// Restores Howdah's own metadata into a new or empty data directory, and notes what has to be done
-    /// about the databases: `howdah serve` then brings each of them back to what was archived last.
-    /// Tokens and connection strings stay good. It can be run again after it was interrupted. Make sure
+    /// about the databases: `howdah serve` then brings each of them back to what was archived last. The
+    /// backups are in the directory of --backup-dir or in the bucket of --backup-s3-bucket; the lost
+    /// Howdah has to have kept its own metadata, so --metadata-url is not taken. Tokens and connection strings stay good. It can be run again after it was interrupted. Make sure
     /// that the lost Howdah does not run any more; docs/recovery.md says what else to think of.
-    #[command(after_help = RECOVER_EXAMPLES)]
+    #[command(after_help = RECOVER_EXAMPLES, mut_arg("metadata_url", |option| option.hide(true)))]
     Recover(config::Recover),
 
     /// Make a token that may do everything in the first workspace, and print it
@@ -127,9 +128,12 @@ Examples:
 More detail in the logs: RUST_LOG=howdah=debug";
 
 const RECOVER_EXAMPLES: &str = "\
-Example:
+Examples:
   howdah recover --backup-dir /mnt/backups --master-key-file /mnt/usb/master.key
-  howdah serve --backup-dir /mnt/backups";
+  howdah serve --backup-dir /mnt/backups
+
+  HOWDAH_BACKUP_S3_KEY=… HOWDAH_BACKUP_S3_KEY_SECRET=… \\
+    howdah recover --backup-s3-bucket backups --master-key-file /mnt/usb/master.key";
 
 const COMPLETION_EXAMPLES: &str = "\
 Examples:

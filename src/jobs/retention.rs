@@ -31,11 +31,19 @@ pub struct Schedule {
 
 /// Lets archiving go on where it was before Howdah started, and keeps it moving.
 pub async fn archive(ctx: Arc<JobCtx>) {
-    let tasks = ctx.app.tasks.clone();
+    // A push that is called off half-way is made again, as after a crash; the last one comes when
+    // everything has stopped.
+    tokio::select! {
+        () = archive_for_ever(&ctx) => {}
+        () = ctx.app.tasks.stopping() => {}
+    }
+}
+
+async fn archive_for_ever(ctx: &JobCtx) {
     let mut opened = false;
-    while !tasks.is_stopping() {
+    loop {
         if !opened {
-            opened = match open_archives(&ctx).await {
+            opened = match open_archives(ctx).await {
                 Ok(()) => true,
                 Err(error) => {
                     tracing::warn!(%error, "cannot take up the archiving of all databases; trying again");
@@ -46,10 +54,7 @@ pub async fn archive(ctx: Arc<JobCtx>) {
         if let Err(error) = ctx.instances.archive_pending().await {
             tracing::warn!(error = %describe(&error), "cannot archive; trying again");
         }
-        tokio::select! {
-            () = tokio::time::sleep(ARCHIVE_ROUND) => {}
-            () = tasks.stopping() => {}
-        }
+        tokio::time::sleep(ARCHIVE_ROUND).await;
     }
 }
 
@@ -68,25 +73,30 @@ async fn open_archives(ctx: &JobCtx) -> Result<(), StepError> {
 
 /// Starts the backups that are due, and removes what has been kept long enough.
 pub async fn retain(ctx: Arc<JobCtx>, schedule: Schedule) {
-    let tasks = ctx.app.tasks.clone();
+    // What is called off half-way, which storage that does not answer would make take minutes, is done
+    // at another time.
+    tokio::select! {
+        () = retain_for_ever(&ctx, schedule) => {}
+        () = ctx.app.tasks.stopping() => {}
+    }
+}
+
+async fn retain_for_ever(ctx: &JobCtx, schedule: Schedule) {
     let mut round: u32 = 0;
-    while !tasks.is_stopping() {
-        if let Err(error) = start_due(&ctx, schedule).await {
+    loop {
+        if let Err(error) = start_due(ctx, schedule).await {
             tracing::warn!(error = %describe(&error), "cannot start backups that are due; trying again");
         }
-        if let Err(error) = look_at_archives(&ctx).await {
+        if let Err(error) = look_at_archives(ctx).await {
             tracing::warn!(%error, "cannot look at the archives; trying again");
         }
         if round.is_multiple_of(TIDY_EVERY)
-            && let Err(error) = tidy_all(&ctx).await
+            && let Err(error) = tidy_all(ctx).await
         {
             tracing::warn!(%error, "cannot remove old backups; trying again");
         }
         round = round.wrapping_add(1);
-        tokio::select! {
-            () = tokio::time::sleep(SCHEDULE_ROUND) => {}
-            () = tasks.stopping() => {}
-        }
+        tokio::time::sleep(SCHEDULE_ROUND).await;
     }
 }
 

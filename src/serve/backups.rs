@@ -75,10 +75,7 @@ pub(super) async fn check(engine: &LocalEngine, bucket: &BackupS3) -> Result<(),
     let Some(bucket) = &bucket.bucket else { return Ok(()) };
     match engine.try_repository().await {
         Ok(()) => Ok(()),
-        Err(BackupError::Refused { reason, .. }) => Err(format!(
-            "the bucket {bucket} cannot be used for backups: {reason}; check the options --backup-s3-… and {KEY} and \
-             {KEY_SECRET} in the environment"
-        )),
+        Err(BackupError::Refused { reason, .. }) => Err(refused(bucket, &reason)),
         Err(BackupError::NotInstalled) => Err(BackupError::NotInstalled.to_string()),
         Err(error) => {
             tracing::warn!(
@@ -88,6 +85,26 @@ pub(super) async fn check(engine: &LocalEngine, bucket: &BackupS3) -> Result<(),
             );
             Ok(())
         }
+    }
+}
+
+fn refused(bucket: &str, reason: &str) -> String {
+    format!(
+        "the bucket {bucket} cannot be used for backups: {reason}; check the options --backup-s3-… and {KEY} and \
+         {KEY_SECRET} in the environment"
+    )
+}
+
+/// Why nothing comes out of the place of backups, for whom that is the end, in one sentence.
+pub(super) fn unreadable(repository: &Repository, error: &BackupError) -> String {
+    match (repository, error) {
+        (Repository::S3(s3), BackupError::Refused { reason, .. }) => refused(&s3.bucket, reason),
+        (Repository::S3(s3), BackupError::Failed { reason, .. }) => format!(
+            "the bucket {} with the backups does not answer: {reason}; check the options --backup-s3-…, or try again \
+             later",
+            s3.bucket
+        ),
+        _ => error.to_string(),
     }
 }
 

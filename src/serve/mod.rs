@@ -22,6 +22,7 @@ pub use self::recover::recover;
 use crate::app::{App, JobCtx, PublicAddresses};
 use crate::base::clock::Clock;
 use crate::base::error::describe;
+use crate::base::id::InstanceId;
 use crate::base::keyring::Keyring;
 use crate::base::scram;
 use crate::base::secret::Secret;
@@ -45,6 +46,8 @@ const LONG_WORKERS: usize = 4;
 const METADATA_CONNECTIONS: usize = 32;
 /// How long open HTTP requests may take to end at shutdown.
 const HTTP_GRACE: Duration = Duration::from_secs(3);
+/// How long work in the background may take to end at shutdown, before the metadata store goes away under it.
+const WORK_GRACE: Duration = Duration::from_secs(8);
 /// How long a session on the metadata store may take to open.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long everything together may take to stop. A server has 20 seconds for its checkpoint.
@@ -126,6 +129,7 @@ impl Signals {
 #[derive(Default)]
 struct Started {
     tasks: Tasks,
+    engine: Option<Arc<LocalEngine>>,
     private: Option<MetadataInstance>,
     instances: Option<Arc<Instances>>,
     http: Option<Served>,
@@ -134,6 +138,9 @@ struct Started {
 impl Started {
     async fn stop(&mut self) -> Result<(), String> {
         self.tasks.stop();
+        if let Some(engine) = &self.engine {
+            engine.expect_all_to_stop();
+        }
         if let Some(instances) = &self.instances {
             instances.shutdown().await;
         }
@@ -142,12 +149,37 @@ impl Started {
         {
             tracing::warn!("some HTTP requests did not end in time");
         }
-        self.tasks.finished().await;
-        match &self.private {
-            Some(private) => private.ensure_stopped().await.map_err(|error| error.to_string()),
-            None => Ok(()),
+        if tokio::time::timeout(WORK_GRACE, self.tasks.finished()).await.is_err() {
+            tracing::warn!("some work in the background did not end in time; it goes on at the next start");
         }
+        if let Some(private) = &self.private {
+            private.ensure_stopped().await.map_err(|error| error.to_string())?;
+        }
+        if let Some(engine) = &self.engine {
+            warn_of_waiting(engine.archive_last_words().await, self.private.as_ref()).await;
+        }
+        Ok(())
     }
+}
+
+/// Says what is in no backup yet when everything has stopped.
+async fn warn_of_waiting(waiting: Result<Vec<InstanceId>, EngineError>, private: Option<&MetadataInstance>) {
+    let waiting = match waiting {
+        Ok(waiting) if waiting.is_empty() => return,
+        Ok(waiting) => waiting,
+        Err(error) => return tracing::warn!(%error, "cannot tell whether everything is archived"),
+    };
+    let own = match private {
+        Some(private) => private.id().await.ok(),
+        None => None,
+    };
+    let name = |id: &InstanceId| if Some(*id) == own { "Howdah's own metadata".to_owned() } else { id.to_string() };
+    let names: Vec<String> = waiting.iter().map(name).collect();
+    tracing::warn!(
+        "not archived: what was written last to {}; it waits in the data directory until Howdah runs again and the \
+         place of backups takes it",
+        names.join(", ")
+    );
 }
 
 /// Brings the schema up to date and stops.
@@ -236,6 +268,7 @@ async fn start(
     let master_key = directory.master_key()?;
     let keyring = Keyring::new(&master_key);
     let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
+    started.engine = Some(engine.clone());
     backups::check(&engine, &config.backup_s3).await?;
     let (store_config, own) = match external {
         Some(config) => (config, None),

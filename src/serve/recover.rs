@@ -41,7 +41,6 @@ pub async fn recover(config: Recover) -> Result<(), String> {
     let defaults = local(&config.place)?;
     let repository = backups::repository(config.backup_dir.as_deref(), &config.backup_s3)?;
     let repository = repository.ok_or("say where the backups are: with --backup-dir or --backup-s3-bucket")?;
-    let place = Kept::of(&repository);
     let backups = BackupConfig { repository: Some(repository.clone()), ..defaults.backups };
     let local = LocalConfig { backups, ..defaults };
     if let Repository::Directory(directory) = &repository {
@@ -49,16 +48,16 @@ pub async fn recover(config: Recover) -> Result<(), String> {
     }
     local.check()?;
     let directory = DataDirectory::open_for_recovery(&local.data_directory)?;
+    let place = Kept::at(repository);
     let keyring = Keyring::new(&master_key);
     let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
-    backups::check(&engine, &config.backup_s3).await?;
     let private = engine.metadata();
     let recovered = async {
         if !private.exists() {
-            bring_back(&engine, &keyring, &place.shown).await?;
+            bring_back(&engine, &keyring, &place).await?;
         }
         directory.write_master_key(&master_key)?;
-        settle(&engine, &private, &directory, &keyring).await
+        settle(&engine, &private, &directory, &keyring, &place).await
     };
     let recovered = tokio::select! {
         recovered = recovered => recovered,
@@ -81,8 +80,9 @@ pub async fn recover(config: Recover) -> Result<(), String> {
     }
 }
 
-/// A place of backups, in words.
+/// A place of backups, and how it is called.
 struct Kept {
+    repository: Repository,
     /// Where it is.
     shown: String,
     /// The options that name it.
@@ -90,17 +90,23 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(repository: &Repository) -> Self {
-        match repository {
+    fn at(repository: Repository) -> Self {
+        let (shown, options) = match &repository {
             Repository::Directory(directory) => {
-                let shown = directory.display().to_string();
-                Self { options: format!("--backup-dir {shown}"), shown }
+                (directory.display().to_string(), format!("--backup-dir {}", directory.display()))
             }
-            Repository::S3(s3) => Self {
-                shown: format!("the bucket {}", s3.bucket),
-                options: format!("--backup-s3-bucket {} and the others of the bucket", s3.bucket),
-            },
-        }
+            Repository::S3(s3) => {
+                let below = if s3.prefix.is_empty() { String::new() } else { format!(" below {}", s3.prefix) };
+                let options = format!("--backup-s3-bucket {} and the others of the bucket", s3.bucket);
+                (format!("the bucket {}{below}", s3.bucket), options)
+            }
+        };
+        Self { repository, shown, options }
+    }
+
+    /// Why nothing comes out of it.
+    fn unreadable(&self, error: &BackupError) -> String {
+        backups::unreadable(&self.repository, error)
     }
 }
 
@@ -121,9 +127,10 @@ fn check_directory(backups: &Path, data: &Path) -> Result<(), String> {
 }
 
 /// Restores the newest metadata that is whole.
-async fn bring_back(engine: &Arc<LocalEngine>, keyring: &Keyring, shown: &str) -> Result<(), String> {
+async fn bring_back(engine: &Arc<LocalEngine>, keyring: &Keyring, place: &Kept) -> Result<(), String> {
+    let shown = &place.shown;
     print(&format!("Looking for the metadata in {shown}.\n"));
-    let (_, mut eras) = engine.vaults().await.map_err(|error| error.to_string())?;
+    let (_, mut eras) = engine.vaults().await.map_err(|error| place.unreadable(&error))?;
     eras.reverse();
     if eras.is_empty() {
         return Err(format!(
@@ -140,10 +147,12 @@ async fn bring_back(engine: &Arc<LocalEngine>, keyring: &Keyring, shown: &str) -
                 opened = false;
                 continue;
             }
-            Err(error) => return Err(error.to_string()),
+            // It was lost before anything came into it.
+            Err(BackupError::MissingVault(_)) => continue,
+            Err(error) => return Err(place.unreadable(&error)),
         };
         let whole: Vec<_> = held.into_iter().filter(|facts| facts.restorable).collect();
-        if restore_newest(engine, &vault, &whole).await? {
+        if restore_newest(engine, &vault, &whole, place).await? {
             return Ok(());
         }
     }
@@ -157,7 +166,12 @@ async fn bring_back(engine: &Arc<LocalEngine>, keyring: &Keyring, shown: &str) -
 }
 
 /// False: none of these restores.
-async fn restore_newest(engine: &Arc<LocalEngine>, vault: &Vault, whole: &[BackupFacts]) -> Result<bool, String> {
+async fn restore_newest(
+    engine: &Arc<LocalEngine>,
+    vault: &Vault,
+    whole: &[BackupFacts],
+    place: &Kept,
+) -> Result<bool, String> {
     // Without the WAL after it a backup is still worth its end.
     let ways = whole.iter().rev().flat_map(|facts| [(facts, RecoverTo::Latest), (facts, RecoverTo::Immediate)]);
     for (facts, to) in ways {
@@ -177,7 +191,7 @@ async fn restore_newest(engine: &Arc<LocalEngine>, vault: &Vault, whole: &[Backu
             Err(error @ (BackupError::Damaged(_) | BackupError::Gap(_) | BackupError::MissingBackup(_))) => {
                 print(&format!("That does not work: {error}.\n"));
             }
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(place.unreadable(&error)),
         }
     }
     Ok(false)
@@ -189,6 +203,7 @@ async fn settle(
     private: &MetadataInstance,
     directory: &DataDirectory,
     keyring: &Keyring,
+    place: &Kept,
 ) -> Result<Recovery, String> {
     let failed = |error: Error| format!("cannot use the recovered metadata: {}", describe(&error));
     let config =
@@ -212,7 +227,7 @@ async fn settle(
     tasks.stop();
     tasks.finished().await;
     directory.write_installation(installation)?;
-    let (there, _) = engine.vaults().await.map_err(|error| error.to_string())?;
+    let (there, _) = engine.vaults().await.map_err(|error| place.unreadable(&error))?;
     let unknown: Vec<InstanceId> =
         there.into_iter().filter(|id| known.iter().all(|vault| vault.instance != *id)).collect();
     if !unknown.is_empty() {

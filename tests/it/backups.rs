@@ -35,6 +35,13 @@ impl Kept {
         format!("/v1/databases/{}", self.id)
     }
 
+    /// The connection string after another start, which has brought another port.
+    pub fn connection_at(&self, howdah: &Howdah) -> String {
+        let (head, rest) = self.connection.split_once('@').unwrap();
+        let (_, path) = rest.split_once('/').unwrap();
+        format!("{head}@{}/{path}", howdah.gateway())
+    }
+
     pub fn note(&self, note: &str) {
         ask(&self.connection, &format!("INSERT INTO notes (note) VALUES ('{note}')"));
     }

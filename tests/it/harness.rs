@@ -126,20 +126,16 @@ impl Howdah {
     /// The same, with these variables in its environment.
     pub async fn start_in(environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let path = Directory::new().path().to_owned();
-        Self::launched(path, environment, arguments).await
+        Self::start_on_in(path, environment, arguments).await
     }
 
     /// Starts one on this data directory, which is removed at the end.
     pub async fn start_on(directory: PathBuf, arguments: &[&str]) -> Self {
-        Self::launched(directory, &[], arguments).await
+        Self::start_on_in(directory, &[], arguments).await
     }
 
-    /// Both.
-    pub async fn start_there(directory: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
-        Self::launched(directory.to_owned(), environment, arguments).await
-    }
-
-    async fn launched(directory: PathBuf, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
+    /// The same, with these variables in its environment.
+    pub async fn start_on_in(directory: PathBuf, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut howdah = Self {
             child: None,
             directory: Directory(directory),

@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 use crate::harness::{
     Directory, Howdah, Person, ask, binary, complaint, connection_string, eventually, postgres_program,
 };
-use crate::storage::Bucket;
+use crate::storage::{Bucket, Silence};
 
 /// What is not on the machine that is lost: the backups, and a copy of the key.
 struct Elsewhere {
     directory: Directory,
+    /// What the backups are in, if it is no directory.
+    bucket: Option<Bucket>,
 }
 
 impl Elsewhere {
@@ -22,7 +24,11 @@ impl Elsewhere {
         std::fs::create_dir(directory.path()).unwrap();
         // As root the backup user passes through, as through any directory that an operator makes.
         std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        Self { directory }
+        Self { directory, bucket: None }
+    }
+
+    async fn with_bucket() -> Self {
+        Self { bucket: Some(Bucket::start().await), ..Self::new() }
     }
 
     fn backups(&self) -> PathBuf {
@@ -33,26 +39,42 @@ impl Elsewhere {
         self.directory.path().join("master.key")
     }
 
+    fn place(&self) -> Vec<String> {
+        match &self.bucket {
+            Some(bucket) => bucket.arguments(),
+            None => ["--backup-dir", self.backups().to_str().unwrap()].map(str::to_owned).to_vec(),
+        }
+    }
+
+    fn environment(&self) -> Vec<(&str, &str)> {
+        self.bucket.iter().flat_map(Bucket::environment).collect()
+    }
+
     fn arguments(&self) -> Vec<String> {
-        ["--backup-every", "24h", "--backup-dir", self.backups().to_str().unwrap()].map(str::to_owned).to_vec()
+        [vec!["--backup-every".to_owned(), "24h".to_owned()], self.place()].concat()
     }
 
     async fn serve(&self, data: &Path) -> Howdah {
         let arguments = self.arguments();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let howdah = Howdah::start_on(data.to_owned(), &arguments).await;
+        let howdah = Howdah::start_on_in(data.to_owned(), &self.environment(), &arguments).await;
         std::fs::copy(data.join("keys/master.key"), self.key()).unwrap();
         howdah
     }
 
     fn recover(&self, data: &Path) -> Command {
-        self.recover_with(data, &self.backups(), &self.key())
+        let mut command = self.recover_from(data, &self.place(), &self.key());
+        command.envs(self.environment());
+        command
     }
 
     fn recover_with(&self, data: &Path, backups: &Path, key: &Path) -> Command {
+        self.recover_from(data, &["--backup-dir".to_owned(), backups.display().to_string()], key)
+    }
+
+    fn recover_from(&self, data: &Path, place: &[String], key: &Path) -> Command {
         let mut command = binary();
-        command.arg("recover").arg("--data-dir").arg(data).arg("--backup-dir").arg(backups);
-        command.arg("--master-key-file").arg(key);
+        command.arg("recover").arg("--data-dir").arg(data).args(place).arg("--master-key-file").arg(key);
         command
     }
 
@@ -163,45 +185,6 @@ impl Noted {
         assert_eq!(ended["state"], "succeeded", "{ended}");
         assert_eq!(person.get(&format!("/v1/databases/{}", self.id)).await.data(200)["status"], "ready");
     }
-}
-
-#[tokio::test]
-async fn a_lost_machine_comes_back_from_a_bucket() {
-    let bucket = Bucket::start().await;
-    let (machines, key) = ([Directory::new(), Directory::new()], Directory::new());
-    let arguments: Vec<String> =
-        bucket.arguments().into_iter().chain(["--backup-every", "24h"].map(str::to_owned)).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let howdah = Howdah::start_there(machines[0].path(), &bucket.environment(), &arguments).await;
-    std::fs::copy(machines[0].path().join("keys/master.key"), key.path()).unwrap();
-    let (token, owner) = (howdah.token(), howdah.owner());
-    let noted = Noted::new(&howdah, &owner, "noted").await;
-    metadata_is_backed_up(&howdah).await;
-    noted.back_up(&owner).await;
-    noted.note(&howdah, "late");
-    archive_now(&howdah).await;
-    lose(howdah).await;
-
-    let data = machines[1].path();
-    let recover = |environment: &[(&str, &str)]| {
-        let mut command = binary();
-        command.arg("recover").arg("--data-dir").arg(data).args(bucket.arguments());
-        command.arg("--master-key-file").arg(key.path()).envs(environment.iter().copied());
-        command
-    };
-    assert!(refusal(recover(&[])).contains("HOWDAH_BACKUP_S3_KEY"));
-    let [opens, _] = bucket.environment();
-    let text = refusal(recover(&[opens, ("HOWDAH_BACKUP_S3_KEY_SECRET", "wrong")]));
-    assert!(text.contains("the bucket kept cannot be used"), "{text}");
-    let output = recover(&bucket.environment()).output().unwrap();
-    let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{said}{complaints}");
-    assert!(said.contains("--backup-s3-bucket kept"), "{said}");
-
-    let howdah = Howdah::start_there(data, &bucket.environment(), &arguments).await;
-    let owner = Person::new(howdah.url(), Some(token));
-    noted.is_back(&owner).await;
-    assert_eq!(noted.notes(&howdah), "late");
 }
 
 #[tokio::test]
@@ -330,6 +313,60 @@ fn refuses_what_cannot_be_recovered(elsewhere: &Elsewhere, data: &Path) {
     command.args(["--metadata-url", "postgres://nobody:secret@127.0.0.1:1/none"]);
     let text = refusal(command);
     assert!(text.contains("--metadata-url") && !text.contains("secret"), "{text}");
+}
+
+#[tokio::test]
+async fn a_bucket_is_enough_to_come_back_from() {
+    let elsewhere = Elsewhere::with_bucket().await;
+    let bucket = elsewhere.bucket.as_ref().unwrap();
+    let machines = [Directory::new(), Directory::new()];
+    let howdah = elsewhere.serve(machines[0].path()).await;
+    let (token, owner) = (howdah.token(), howdah.owner());
+    let noted = Noted::new(&howdah, &owner, "noted").await;
+    noted.note(&howdah, "one");
+    metadata_is_backed_up(&howdah).await;
+    noted.back_up(&owner).await;
+    noted.note(&howdah, "two");
+    archive_now(&howdah).await;
+    lose(howdah).await;
+
+    let data = machines[1].path();
+    let silence = Silence::new();
+    let otherwise = |option: &str, value: &str| {
+        let mut place = bucket.arguments();
+        let at = place.iter().position(|argument| argument == option).unwrap() + 1;
+        place[at] = value.to_owned();
+        let mut command = elsewhere.recover_from(data, &place, &elsewhere.key());
+        command.envs(bucket.environment());
+        command
+    };
+    let mut wrong = elsewhere.recover(data);
+    wrong.env("HOWDAH_BACKUP_S3_KEY_SECRET", "wrong secret");
+    let mut missing = elsewhere.recover(data);
+    missing.env_remove("HOWDAH_BACKUP_S3_KEY");
+    for (command, reasons) in [
+        (wrong, ["the bucket kept cannot be used for backups", "HOWDAH_BACKUP_S3_KEY_SECRET"]),
+        (missing, ["HOWDAH_BACKUP_S3_KEY is not set", "the bucket kept"]),
+        (otherwise("--backup-s3-bucket", "other"), ["the bucket other cannot be used", "404"]),
+        (otherwise("--backup-s3-prefix", "howdah"), ["no backup of the metadata", "the bucket kept below howdah;"]),
+        (otherwise("--backup-s3-endpoint", &silence.endpoint()), ["the bucket kept", "does not answer"]),
+    ] {
+        let text = refusal(command);
+        assert!(reasons.iter().all(|reason| text.contains(reason)), "{text}");
+        assert!(!text.contains("wrong secret"), "{text}");
+        assert_eq!(std::fs::read_dir(data).unwrap().count(), 0, "nothing is left");
+    }
+
+    let before = bucket.objects();
+    let said = elsewhere.recovered(data);
+    assert!(said.contains("archived after them: 1") && said.contains("--backup-s3-bucket kept"), "{said}");
+    assert_eq!(bucket.objects(), before, "nothing is written into it");
+    let howdah = elsewhere.serve(data).await;
+    let owner = Person::new(howdah.url(), Some(token));
+    noted.is_back(&owner).await;
+    assert_eq!(noted.notes(&howdah), "one two");
+    noted.note(&howdah, "three");
+    assert_eq!(noted.notes(&howdah), "one two three");
 }
 
 #[tokio::test]

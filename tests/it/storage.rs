@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::backups::{Kept, moment, notes};
@@ -46,6 +48,15 @@ impl Bucket {
         })
         .await;
         bucket
+    }
+
+    /// It takes connections from now on, and never says anything.
+    fn fall_silent(&self) {
+        kill_process(Pid::from_child(&self.server), Signal::STOP).unwrap();
+    }
+
+    fn come_back(&self) {
+        kill_process(Pid::from_child(&self.server), Signal::CONT).unwrap();
     }
 
     fn fact(&self, name: &str) -> &str {
@@ -95,7 +106,7 @@ impl Bucket {
     }
 
     /// The names of all objects in it, after `howdah/`, which they all begin with.
-    fn objects(&self) -> Vec<String> {
+    pub fn objects(&self) -> Vec<String> {
         let listed = |path, arguments: &[&str]| -> Value {
             serde_json::from_slice(&self.look(path, &[&["--output=json", "repo-ls"], arguments].concat())).unwrap()
         };
@@ -111,6 +122,20 @@ impl Drop for Bucket {
     fn drop(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
+    }
+}
+
+/// Storage that is dead in the worst way: it takes every connection, and never says anything.
+pub struct Silence(std::net::TcpListener);
+
+impl Silence {
+    pub fn new() -> Self {
+        // The kernel takes connections for it; nobody reads them.
+        Self(std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("localhost:{}", self.0.local_addr().unwrap().port())
     }
 }
 
@@ -251,6 +276,57 @@ async fn a_bucket_that_refuses_ends_the_start_and_one_that_is_away_does_not() {
     let kept = Kept::new(&howdah).await;
     kept.note("works");
     assert_eq!(notes(&kept.connection), "works");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_bucket_that_has_died_and_says_what_it_leaves() {
+    let bucket = Bucket::start().await;
+    let arguments = bucket.arguments();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--backup-every", "24h"]).collect();
+    let mut howdah = Howdah::start_in(&bucket.environment(), &arguments).await;
+    let kept = Kept::new(&howdah).await;
+    kept.note("before");
+    kept.back_up().await;
+    eventually("a backup of the metadata", async || {
+        howdah.log().contains("backed up Howdah's own metadata").then_some(())
+    })
+    .await;
+
+    bucket.fall_silent();
+    kept.note("after");
+    // More than a segment, so that its push is under way when the stop comes, and a backup is.
+    ask(&kept.connection, "CREATE TABLE bulk AS SELECT generate_series(1, 400000)");
+    kept.owner.post(&format!("{}/backups", kept.path()), json!({})).await.data(202);
+    let work = howdah.directory().path().join("pgbackrest").display().to_string();
+    eventually("a push to be under way", async || {
+        let lines = std::fs::read_dir("/proc").unwrap().flatten().map(|process| process.path().join("cmdline"));
+        let mut lines = lines.filter_map(|path| Some(String::from_utf8_lossy(&std::fs::read(path).ok()?).into_owned()));
+        lines.any(|line| line.contains("archive-push") && line.contains(&work)).then_some(())
+    })
+    .await;
+    let begun = Instant::now();
+    howdah.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    let log = howdah.log();
+    let told = log.lines().find(|line| line.contains("not archived: what was written last to")).unwrap_or(&log);
+    let instance = howdah.directory().instances().pop().unwrap();
+    assert!(told.contains(&instance) && told.contains("Howdah's own metadata"), "{told}");
+    assert!(!log.contains("not everything stopped in time"), "{log}");
+    assert!(howdah.directory().servers().is_empty());
+
+    // Nothing is lost: it is archived when both are back, and the backup is made.
+    bucket.come_back();
+    howdah.launch().await;
+    let connection = kept.connection_at(&howdah);
+    assert_eq!(notes(&connection), "before after");
+    eventually("everything to be archived", async || {
+        let answer = kept.owner.on(&howdah).get(&format!("{}/backups", kept.path())).await;
+        let made = answer.data(200).as_array().unwrap().iter().filter(|backup| backup["status"] == "completed").count();
+        (made == 2 && answer.body["meta"]["archiving"]["state"] == "ok").then_some(())
+    })
+    .await;
+    howdah.stop().await;
+    assert_eq!(howdah.log().matches("not archived: ").count(), 1, "the second stop leaves nothing");
 }
 
 /// A small place for backups, which can be filled to the last byte. Where file systems cannot be mounted,

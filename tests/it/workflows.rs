@@ -355,52 +355,60 @@ async fn every_workflow_survives_a_failure_at_every_step() {
 }
 
 #[tokio::test]
-async fn backups_and_restores_survive_a_failure_at_every_step() {
+async fn backups_survive_a_failure_at_every_step() {
+    survive_a_failure_at_each_of(backups::BACK_UP.name, BackUpStep::ALL.iter().map(|step| step.name())).await;
+}
+
+#[tokio::test]
+async fn trials_survive_a_failure_at_every_step() {
+    survive_a_failure_at_each_of(backups::VERIFY.name, TrialStep::ALL.iter().map(|step| step.name())).await;
+}
+
+#[tokio::test]
+async fn restores_in_place_survive_a_failure_at_every_step() {
+    // The last two are what follows when it does not work.
+    let steps = RestoreStep::ALL[..4].iter().map(|step| step.name());
+    survive_a_failure_at_each_of(restores::RESTORE.name, steps).await;
+}
+
+/// A backup, its trial and a restore in place of it all work, whatever happens once at one of these steps.
+async fn survive_a_failure_at_each_of(kind: &'static str, steps: impl Iterator<Item = &'static str>) {
     let world = World::new().await;
     let (project, database, workflow) = world.create().await;
     world.runner().drive(workflow).await.unwrap();
-    let every_workflow: [(&str, Vec<&str>); 3] = [
-        (backups::VERIFY.name, TrialStep::ALL.iter().map(|step| step.name()).collect()),
-        (backups::BACK_UP.name, BackUpStep::ALL.iter().map(|step| step.name()).collect()),
-        // The last two are what follows when it does not work.
-        (restores::RESTORE.name, RestoreStep::ALL[..4].iter().map(|step| step.name()).collect()),
-    ];
     let (store, clock) = (&world.ctx.app.store, &world.ctx.app.clock);
-    for (kind, steps) in every_workflow {
-        for step in steps {
-            for fault in FAULTS {
-                let runner = world.runner().with_faults(once(kind, step, fault));
-                let tx = store.begin().await.unwrap();
-                let now = clock.now();
-                let keyring = &world.ctx.app.keyring;
-                let (backup, workflow) =
-                    backups::create(&tx, &world.actor, now, keyring, database, None).await.unwrap();
-                tx.commit().await.unwrap();
-                assert_eq!(runner.drive(workflow).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
-                let found = backups::find(&store.session().await.unwrap(), database, backup.id).await.unwrap();
-                assert_eq!(found.unwrap().state, backups::State::Completed, "{kind} {step} {fault:?}");
+    for step in steps {
+        for fault in FAULTS {
+            let runner = world.runner().with_faults(once(kind, step, fault));
+            let tx = store.begin().await.unwrap();
+            let now = clock.now();
+            let keyring = &world.ctx.app.keyring;
+            let (backup, workflow) = backups::create(&tx, &world.actor, now, keyring, database, None).await.unwrap();
+            tx.commit().await.unwrap();
+            assert_eq!(runner.drive(workflow).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
+            let found = backups::find(&store.session().await.unwrap(), database, backup.id).await.unwrap();
+            assert_eq!(found.unwrap().state, backups::State::Completed, "{kind} {step} {fault:?}");
 
-                let workflow = world.begin_trial(database, backup.id).await;
-                assert_eq!(runner.drive(workflow).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
-                let tried = world.backup(database, backup.id).await;
-                assert!(tried.verified_at.is_some() && tried.restore_bytes_per_second == Some(2 << 20), "{tried:?}");
-                assert_eq!((tried.verified_relations, tried.verification_failure), (Some(1), None));
-                assert_eq!((world.instance_count().await, world.count("trials").await), (1, 0));
+            let workflow = world.begin_trial(database, backup.id).await;
+            assert_eq!(runner.drive(workflow).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
+            let tried = world.backup(database, backup.id).await;
+            assert!(tried.verified_at.is_some() && tried.restore_bytes_per_second == Some(2 << 20), "{tried:?}");
+            assert_eq!((tried.verified_relations, tried.verification_failure), (Some(1), None));
+            assert_eq!((world.instance_count().await, world.count("trials").await), (1, 0));
 
-                let tx = store.begin().await.unwrap();
-                let source = Source::Backup { database, backup: backup.id, to: None };
-                let started = restores::start_in_place(&tx, &world.actor, now, database, &source).await.unwrap();
-                tx.commit().await.unwrap();
-                assert_eq!(started.0.status, databases::Status::Recovering);
-                assert_eq!(runner.drive(started.1).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
-                assert_eq!(world.status(database).await.status, databases::Status::Ready, "{kind} {step} {fault:?}");
-                assert_eq!((world.instance_count().await, world.count("restores").await), (1, 0));
-                // The first backup of what was restored, which nobody asked for.
-                let select = "SELECT id FROM workflows WHERE state = 'waiting'";
-                let row = store.session().await.unwrap().query_one(select, &[]).await.unwrap();
-                let first = row.get::<_, uuid::Uuid>("id").into();
-                assert_eq!(runner.drive(first).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
-            }
+            let tx = store.begin().await.unwrap();
+            let source = Source::Backup { database, backup: backup.id, to: None };
+            let started = restores::start_in_place(&tx, &world.actor, now, database, &source).await.unwrap();
+            tx.commit().await.unwrap();
+            assert_eq!(started.0.status, databases::Status::Recovering);
+            assert_eq!(runner.drive(started.1).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
+            assert_eq!(world.status(database).await.status, databases::Status::Ready, "{kind} {step} {fault:?}");
+            assert_eq!((world.instance_count().await, world.count("restores").await), (1, 0));
+            // The first backup of what was restored, which nobody asked for.
+            let select = "SELECT id FROM workflows WHERE state = 'waiting'";
+            let row = store.session().await.unwrap().query_one(select, &[]).await.unwrap();
+            let first = row.get::<_, uuid::Uuid>("id").into();
+            assert_eq!(runner.drive(first).await.unwrap(), Some(State::Succeeded), "{kind} {step} {fault:?}");
         }
     }
     let workflow = world.delete(&project, database).await;

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,8 +30,9 @@ const DOING: &str = "archive what was written";
 const INSTANCES_AT_ONCE: usize = 4;
 /// How long one file may take on its way.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a stop waits until everything is archived.
+/// How long a stop waits until everything is archived: that of one instance, and that of all together.
 const LAST_WORDS: Duration = Duration::from_secs(20);
+const ALL_LAST_WORDS: Duration = Duration::from_secs(12);
 /// How long to wait after a failure: doubled with each, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -44,6 +46,8 @@ pub(in crate::engine::local) struct Archives {
     all: Mutex<HashMap<InstanceId, Arc<Archive>>>,
     /// Instances that do not run, and in whose queues something may wait.
     lookout: Mutex<HashSet<InstanceId>>,
+    /// No stop archives what its server has left: everything stops, and then that is done for all.
+    all_stop: AtomicBool,
 }
 
 /// The archiving of one instance, and who is at work on its vault.
@@ -211,9 +215,30 @@ impl LocalEngine {
     /// Archives what a server that has just stopped has left, if that can be done now.
     pub(in crate::engine::local) async fn archive_after_stop(&self, id: InstanceId) {
         self.archives.look_out_for(id);
-        if !self.archives.of(id).has_to_wait() {
+        if !self.archives.all_stop.load(Ordering::Relaxed) && !self.archives.of(id).has_to_wait() {
             let _ = timeout(LAST_WORDS, self.push(id, Until::Empty)).await;
         }
+    }
+
+    /// From now on stops leave to [`LocalEngine::archive_last_words`] what is to be archived: each would
+    /// wait for itself when the repository does not answer.
+    pub fn expect_all_to_stop(&self) {
+        self.archives.all_stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Archives what all servers that have stopped have left, as far as that can be done in a few seconds,
+    /// and says whose still waits. It waits on the disk, and is archived when Howdah runs again.
+    ///
+    /// # Errors
+    /// When it cannot be told whose still waits.
+    pub async fn archive_last_words(&self) -> Result<Vec<InstanceId>, EngineError> {
+        // What comes of it is seen in the queues.
+        let _ = timeout(ALL_LAST_WORDS, self.archive_everything()).await;
+        let left: Vec<InstanceId> = lock(&self.archives.lookout).iter().copied().collect();
+        let places = left.into_iter().map(|id| (id, self.place(id), false)).collect();
+        let (mut waiting, _) = blocking(DOING, move || Ok(sort_queues(places))).await?;
+        waiting.sort_unstable();
+        Ok(waiting)
     }
 
     /// Archives everything that was committed before.

@@ -298,9 +298,14 @@ impl LocalEngine {
                 let nobody = Vault { instance: generate_id(Timestamp::UNIX_EPOCH), key: Secret::new("none") };
                 let path = Path::new("/").join(&s3.prefix).join(directory);
                 let command = PgBackRest::new(&self.machine, &nobody)?.with("REPO1_PATH", path);
+                let command = command.with("IO_TIMEOUT", PATIENCE_AT_START);
                 let said = command.run(&["--output=json", "repo-ls"]).await;
                 let said = said.map_err(|failure| failure.while_doing(DOING))?;
-                let listed: HashMap<String, serde_json::Value> = serde_json::from_str(&said.text).unwrap_or_default();
+                let listed: HashMap<String, serde_json::Value> =
+                    serde_json::from_str(&said.text).map_err(|error| BackupError::Failed {
+                        doing: DOING,
+                        reason: format!("pgBackRest lists something that is not known: {error}"),
+                    })?;
                 listed.into_keys().collect()
             }
         };
