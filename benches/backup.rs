@@ -147,7 +147,17 @@ fn size(directory: &Path) -> f64 {
 fn main() {
     run(async {
         let (scale, rounds) = (number("HOWDAH_BENCH_SCALE", 68), number("HOWDAH_BENCH_ROUNDS", 3));
-        let howdah = Howdah::start(&["--backup-every", "0", "--undelete", "0"]).await;
+        let howdah = Howdah::start(&[
+            "--backup-every",
+            "0",
+            "--undelete",
+            "0",
+            "--rate-limit",
+            "0",
+            "--address-rate-limit",
+            "0",
+        ])
+        .await;
         let small = Kept::new(&howdah).await;
         fill(&small.connection, 1);
         let plain = Plain::init(&howdah.recipe(), &[]);

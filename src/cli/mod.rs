@@ -132,8 +132,8 @@ Examples:
   howdah recover --backup-dir /mnt/backups --master-key-file /mnt/usb/master.key
   howdah serve --backup-dir /mnt/backups
 
-  HOWDAH_BACKUP_S3_KEY=… HOWDAH_BACKUP_S3_KEY_SECRET=… \\
-    howdah recover --backup-s3-bucket backups --master-key-file /mnt/usb/master.key";
+  export HOWDAH_BACKUP_S3_KEY=… HOWDAH_BACKUP_S3_KEY_SECRET=…
+  howdah recover --backup-s3-bucket backups --master-key-file master.key";
 
 const COMPLETION_EXAMPLES: &str = "\
 Examples:
