@@ -114,7 +114,7 @@ pub(super) fn describe_texts(operation: &mut Operation) {
     const NAME: &str = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
     let describe = |name: &str, schema: Option<&mut RefOr<Schema>>| {
         let (pattern, longest) = match name {
-            "name" | "gitName" | "gitNameContains" | "branchGitName" => (NAME, LONGEST),
+            "name" | "displayName" | "gitName" | "gitNameContains" | "branchGitName" => (NAME, LONGEST),
             "logicalId" => ("^[a-z0-9][-_a-z0-9]*$", LONGEST),
             "cursor" => ("^([0-7][0-9a-hjkmnp-tv-z]{25})?$", 26),
             _ => return,
