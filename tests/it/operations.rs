@@ -46,8 +46,12 @@ async fn a_create_names_its_operation_which_tells_how_it_went() {
     let project = made.body["data"]["id"].as_str().unwrap();
     let second = owner.post("/v1/databases", json!({"projectId": project, "name": "other"})).await;
     let other = format!("/v1/databases/{}", second.data(201)["id"].as_str().unwrap());
-    let listed = owner.get(&format!("{other}/operations")).await.data(200).clone();
-    assert_eq!(listed, json!([owner.get(&path(&operation_of(&second))).await.body["data"]]));
+    let made = eventually("the second create to end", async || {
+        let operation = owner.get(&path(&operation_of(&second))).await.data(200).clone();
+        (operation["state"] == "succeeded").then_some(operation)
+    });
+    let made = made.await;
+    assert_eq!(owner.get(&format!("{other}/operations")).await.data(200), &json!([made]));
     let newest = owner.get("/v1/operations?limit=1").await;
     assert_eq!(newest.data(200)[0]["id"], operation_of(&second));
     let cursor = newest.body["pagination"]["nextCursor"].as_str().unwrap();
