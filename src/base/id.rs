@@ -140,6 +140,8 @@ ids! {
     SessionId = "ses";
     /// A link that sets an account's password.
     AccountLinkId = "lnk";
+    /// A form of the console as it was shown once.
+    FormId = "form";
     /// An invitation to a workspace.
     InvitationId = "inv";
     /// One authorization of an application: the family of its tokens.

@@ -1,4 +1,5 @@
-//! `Idempotency-Key`: a change that is asked for twice is made once, and both get the same answer.
+//! `Idempotency-Key`: a change that is asked for twice is made once, and both get the same answer. The
+//! console's forms are kept apart in the same way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +13,13 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::answer::{Answer, REPLAYED};
 use super::body;
 use super::caller::Caller;
 use super::failure::{Failure, Kind};
 use crate::app::App;
-use crate::auth::Principal;
 use crate::base::error::{Error, Result, describe};
 use crate::base::store::{Announcement, Channel, Tx};
 use crate::domain::idempotency::{self, Begun, Claim, IdempotencyKey};
@@ -74,9 +75,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Repeatable {
 }
 
 /// Gives a claim up when the request ends without an answer to keep: refused, or its client gone.
-struct Guard {
+pub(super) struct Guard {
     app: Arc<App>,
-    claim: Option<Claim>,
+    pub(super) claim: Option<Claim>,
 }
 
 impl Drop for Guard {
@@ -114,10 +115,10 @@ pub(super) async fn once(State(app): State<Arc<App>>, request: Request, next: Ne
         .chain_update(&bytes)
         .finalize()
         .to_vec();
-    let mut guard = match find(&app, &actor, &key, &hash).await? {
+    let mut guard = match find(&app, actor.id(), &key, &hash).await? {
         Turn::Ours(guard) => guard,
         Turn::Answered(answer) => {
-            let mut response = answer.into_response();
+            let mut response = Answer::from_bytes(&answer)?.into_response();
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
             return Ok(response);
         }
@@ -141,9 +142,12 @@ pub(super) async fn once(State(app): State<Arc<App>>, request: Request, next: Ne
 }
 
 /// Whose turn it is.
-enum Turn {
+pub(super) enum Turn {
+    /// Ours: carry the request out.
     Ours(Guard),
-    Answered(Answer),
+    /// It was somebody's before, with this answer.
+    Answered(Vec<u8>),
+    /// It is somebody's who has not answered in time.
     UnderWay,
 }
 
@@ -156,12 +160,13 @@ enum Found {
 
 /// Looks once, beside the request: one whose client is gone must not leave a claim that nobody
 /// knows of and that would hold the key for a minute.
-async fn look(app: &Arc<App>, actor: &Principal, key: &IdempotencyKey, hash: &[u8]) -> Result<Found> {
+async fn look(app: &Arc<App>, principal: Uuid, key: &IdempotencyKey, hash: &[u8]) -> Result<Found> {
     let (found, awaited) = oneshot::channel();
-    let (ours, actor, key, hash) = (app.clone(), actor.clone(), key.clone(), hash.to_vec());
+    let (ours, key, hash) = (app.clone(), key.clone(), hash.to_vec());
     app.tasks.spawn(async move {
         let begun =
-            async { idempotency::begin(&ours.store.session().await?, &ours.keyring, &actor, &key, &hash).await }.await;
+            async { idempotency::begin(&ours.store.session().await?, &ours.keyring, principal, &key, &hash).await }
+                .await;
         let _ = found.send(begun.map(|begun| match begun {
             Begun::Fresh(claim) => Found::Fresh(Guard { app: ours.clone(), claim: Some(claim) }),
             Begun::UnderWay(row, so_far) => Found::UnderWay(row, so_far),
@@ -171,14 +176,14 @@ async fn look(app: &Arc<App>, actor: &Principal, key: &IdempotencyKey, hash: &[u
     awaited.await.map_err(Error::internal)?
 }
 
-/// Holds no session while it waits.
-async fn find(app: &Arc<App>, actor: &Principal, key: &IdempotencyKey, hash: &[u8]) -> Result<Turn> {
+/// Finds out whose turn it is; waits for who has it. Holds no session while it waits.
+pub(super) async fn find(app: &Arc<App>, principal: Uuid, key: &IdempotencyKey, hash: &[u8]) -> Result<Turn> {
     let mut announcements = app.store.announcements();
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
-        let (row, so_far) = match look(app, actor, key, hash).await? {
+        let (row, so_far) = match look(app, principal, key, hash).await? {
             Found::Fresh(guard) => return Ok(Turn::Ours(guard)),
-            Found::Answered(answer) => return Answer::from_bytes(&answer).map(Turn::Answered),
+            Found::Answered(answer) => return Ok(Turn::Answered(answer)),
             Found::UnderWay(row, so_far) => (row, so_far),
         };
         let announced = async {
@@ -193,10 +198,7 @@ async fn find(app: &Arc<App>, actor: &Principal, key: &IdempotencyKey, hash: &[u
         };
         let _ = tokio::time::timeout(LOOK, announced).await;
         if tokio::time::Instant::now() >= deadline {
-            return match so_far {
-                Some(answer) => Answer::from_bytes(&answer).map(Turn::Answered),
-                None => Ok(Turn::UnderWay),
-            };
+            return Ok(so_far.map_or(Turn::UnderWay, Turn::Answered));
         }
     }
 }

@@ -14,12 +14,14 @@ use crate::harness::{Howdah, eventually};
 pub const PASSWORD: &str = "tusk-marble-wander-94";
 
 /// A browser without script.
+#[derive(Clone)]
 pub struct Browser {
     client: Client,
     url: String,
     pub cookies: BTreeMap<String, String>,
     /// What the forms of the last page carry.
     pub csrf: String,
+    pub once: String,
 }
 
 /// An answer of the console.
@@ -51,7 +53,7 @@ impl Page {
 impl Browser {
     pub fn new(howdah: &Howdah) -> Self {
         let client = Client::builder().redirect(Policy::none()).build().unwrap();
-        Self { client, url: howdah.url(), cookies: BTreeMap::new(), csrf: String::new() }
+        Self { client, url: howdah.url(), cookies: BTreeMap::new(), csrf: String::new(), once: String::new() }
     }
 
     /// The browser of the first administrator, who owns the first workspace.
@@ -102,10 +104,14 @@ impl Browser {
 
     /// Sends a form with what the last page's forms carry.
     pub async fn submit(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
-        let csrf = self.csrf.clone();
-        let fields: Vec<_> = fields.iter().copied().chain([("csrf", csrf.as_str())]).collect();
-        let request = self.post(path, &fields);
+        let request = self.post(path, &self.filled(fields));
         self.send(request).await
+    }
+
+    /// These fields, with what the last page's forms carry.
+    pub fn filled<'a>(&'a self, fields: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let carried = [("csrf", self.csrf.as_str()), ("once", self.once.as_str())];
+        fields.iter().copied().chain(carried).collect()
     }
 
     /// A form with these fields and no others.
@@ -129,8 +135,10 @@ impl Browser {
         }
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let page = Page { status, headers, text: answer.text().await.unwrap() };
-        if let Some((_, rest)) = page.text.split_once("name=\"csrf\" value=\"") {
-            self.csrf = rest.split_once('"').unwrap().0.to_owned();
+        for (name, kept) in [("csrf", &mut self.csrf), ("once", &mut self.once)] {
+            if let Some((_, rest)) = page.text.split_once(&format!("name=\"{name}\" value=\"")) {
+                *kept = rest.split_once('"').unwrap().0.to_owned();
+            }
         }
         page
     }

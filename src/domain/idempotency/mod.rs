@@ -8,7 +8,6 @@ mod store;
 
 use uuid::Uuid;
 
-use crate::auth::Principal;
 use crate::base::error::{Error, Result};
 use crate::base::keyring::Keyring;
 use crate::base::secret::random_bytes;
@@ -79,15 +78,15 @@ pub enum Begun {
 pub async fn begin(
     session: &Session,
     keyring: &Keyring,
-    actor: &Principal,
+    principal: Uuid,
     key: &IdempotencyKey,
     request_hash: &[u8],
 ) -> Result<Begun> {
     let fence = uuid::Builder::from_random_bytes(random_bytes()).into_uuid();
-    if let Some(id) = store::claim(session, actor.id(), key, request_hash, fence).await? {
+    if let Some(id) = store::claim(session, principal, key, request_hash, fence).await? {
         return Ok(Begun::Fresh(Claim { id, fence }));
     }
-    let Some(found) = store::find(session, actor.id(), key).await? else {
+    let Some(found) = store::find(session, principal, key).await? else {
         // Given up between the two statements.
         return Ok(Begun::UnderWay(String::new(), None));
     };
@@ -123,8 +122,8 @@ pub async fn keep(tx: &Tx, keyring: &Keyring, claim: &Claim, answer: &[u8], sett
     tx.announce(Channel::AnswerStored, &claim.bare()).await
 }
 
-/// Gives a claim up: nothing was changed, and the request may be repeated under the same key. One that
-/// has an answer is left as it is.
+/// Gives a claim up: nothing was changed, and the request may be repeated under the same key. Where there
+/// is an answer so far, no other will come of this request: it is settled.
 pub async fn release(store: &Store, claim: &Claim) -> Result<()> {
     let tx = store.begin().await?;
     store::release(&tx, claim.id, claim.fence).await?;

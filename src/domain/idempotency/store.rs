@@ -67,11 +67,16 @@ pub(super) async fn keep(tx: &Tx, id: Uuid, fence: Uuid, sealed: &[u8], settled:
     Ok(tx.execute(&statement, &[&id, &fence, &sealed, &settled]).await? == 1)
 }
 
-/// Waits for a transaction of the same request that is about to commit an answer, and leaves it.
+/// Waits for a transaction of the same request that is about to commit an answer, and settles that.
 pub(super) async fn release(tx: &Tx, id: Uuid, fence: Uuid) -> Result<()> {
     let statement =
         tx.prepare_cached("DELETE FROM idempotency_keys WHERE id = $1 AND claim = $2 AND answer IS NULL").await?;
-    tx.execute(&statement, &[&id, &fence]).await?;
+    if tx.execute(&statement, &[&id, &fence]).await? == 0 {
+        let statement = tx
+            .prepare_cached("UPDATE idempotency_keys SET settled = true WHERE id = $1 AND claim = $2 AND NOT settled")
+            .await?;
+        tx.execute(&statement, &[&id, &fence]).await?;
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::frame::Theme;
 use super::links::NewPassword;
 use super::sign_in::{Nothing, with_cookie};
-use super::{Cookie, Form, Frame, Html, Problem, Section, Visitor, again, see_other};
+use super::{Cookie, Form, Frame, Html, Once, Problem, Section, Visitor, again, see_other};
 use crate::app::App;
 use crate::auth::sessions::{self, SignedInBrowser};
 use crate::auth::users::{self, Account, Enrolment};
@@ -225,17 +225,17 @@ async fn begin_authenticator(
     State(app): State<Arc<App>>,
     visitor: Visitor,
     meter: Meter,
-    Form(given): Form<Current>,
+    Once(given, attempt): Once<Current>,
 ) -> Result<Response, Failure> {
     let begun = async {
         check_current(&app, &visitor, &meter, &given.current).await?;
         let tx = app.store.begin().await?;
         let enrolment = users::begin_totp(&tx, &app.keyring, &visitor.user, &issuer(&app)).await?;
-        tx.commit().await?;
-        authenticator_page(&visitor, &enrolment, Problem::none())
+        let page = authenticator_page(&visitor, &enrolment, Problem::none())?;
+        attempt.commit(&app, tx, Html(page).into_response()).await
     };
     match begun.await {
-        Ok(page) => Ok(Html(page).into_response()),
+        Ok(answer) => Ok(answer),
         Err(error) => refused(&app, &visitor, "authenticator", error, &["current"]).await,
     }
 }
@@ -243,7 +243,7 @@ async fn begin_authenticator(
 async fn confirm_authenticator(
     State(app): State<Arc<App>>,
     visitor: Visitor,
-    Form(given): Form<Code>,
+    Once(given, attempt): Once<Code>,
 ) -> Result<Response, Failure> {
     let confirmed = async {
         let tx = app.store.begin().await?;
@@ -252,11 +252,10 @@ async fn confirm_authenticator(
         }
         let codes = users::confirm_totp(&tx, &app.keyring, app.clock.now(), visitor.user.id, &given.code).await?;
         sessions::end_others(&tx, visitor.user.id, Some(visitor.session)).await?;
-        tx.commit().await?;
-        Ok(codes)
+        attempt.commit(&app, tx, recovery_codes_page(&visitor, &codes)).await
     };
     match confirmed.await {
-        Ok(codes) => Ok(recovery_codes_page(&visitor, &codes)),
+        Ok(answer) => Ok(answer),
         Err(error) => {
             let session = app.store.session().await?;
             let pending = users::pending_totp(&session, &app.keyring, &visitor.user, &issuer(&app)).await?;
@@ -280,7 +279,7 @@ async fn renew_recovery_codes(
     State(app): State<Arc<App>>,
     visitor: Visitor,
     meter: Meter,
-    Form(given): Form<Current>,
+    Once(given, attempt): Once<Current>,
 ) -> Result<Response, Failure> {
     let renewed = async {
         check_current(&app, &visitor, &meter, &given.current).await?;
@@ -289,11 +288,10 @@ async fn renew_recovery_codes(
             return Err(Error::rejected("there is no authenticator", "Recovery codes stand in for one: add it first."));
         }
         let codes = users::renew_recovery_codes(&tx, visitor.user.id).await?;
-        tx.commit().await?;
-        Ok(codes)
+        attempt.commit(&app, tx, recovery_codes_page(&visitor, &codes)).await
     };
     match renewed.await {
-        Ok(codes) => Ok(recovery_codes_page(&visitor, &codes)),
+        Ok(answer) => Ok(answer),
         Err(error) => refused(&app, &visitor, "recovery-codes", error, &["current"]).await,
     }
 }

@@ -10,7 +10,7 @@ use axum::routing::get;
 use serde::Deserialize;
 
 use super::confirm::{Confirm, Nothing, Typed};
-use super::{Form, Frame, Html, Member, Problem, Section, again, see_other};
+use super::{Form, Frame, Html, Member, Once, Problem, Section, again, see_other};
 use crate::app::App;
 use crate::auth::Action;
 use crate::auth::oauth::RedirectUri;
@@ -18,6 +18,7 @@ use crate::auth::oauth::clients::NewClient;
 use crate::base::error::{Error, Result};
 use crate::base::id::OauthClientId;
 use crate::base::name::{ApplicationDescription, ApplicationName};
+use crate::base::secret::Secret;
 use crate::domain::applications::{self, Application, ApplicationChange};
 use crate::http::Failure;
 use crate::http::path::Path;
@@ -100,32 +101,39 @@ struct Reveal {
     api: String,
 }
 
-async fn create(
-    State(app): State<Arc<App>>,
-    member: Member,
-    Form(form): Form<ApplicationForm>,
-) -> Result<Response, Failure> {
-    let frame = member.frame(Section::Integrations);
-    let made = async {
-        let ApplicationChange { name, description, redirect_uris } = form.parse()?;
-        let new = NewClient { name, description, redirect_uris, is_public: form.public.is_some() };
-        let tx = app.store.begin().await?;
-        let made = applications::create(&tx, &member.actor, app.clock.now(), &new).await?;
-        tx.commit().await?;
-        Ok::<_, Error>(made)
-    };
-    match made.await {
-        Ok((application, secret)) => Ok(Html(Reveal {
-            title: format!("The application {} was made", application.name),
+impl Reveal {
+    fn of(app: &App, member: &Member, title: String, application: Application, secret: Option<&Secret>) -> Self {
+        let frame = member.frame(Section::Integrations);
+        Self {
+            title,
             address: address(&frame, &application.id),
             secret: secret.map(|secret| secret.expose().to_owned()),
             api: app.public.api.clone(),
             application,
             frame,
-        })
-        .into_response()),
+        }
+    }
+}
+
+async fn create(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Once(form, attempt): Once<ApplicationForm>,
+) -> Result<Response, Failure> {
+    let made = async {
+        let ApplicationChange { name, description, redirect_uris } = form.parse()?;
+        let new = NewClient { name, description, redirect_uris, is_public: form.public.is_some() };
+        let tx = app.store.begin().await?;
+        let (application, secret) = applications::create(&tx, &member.actor, app.clock.now(), &new).await?;
+        let title = format!("The application {} was made", application.name);
+        let page = Reveal::of(&app, &member, title, application, secret.as_ref());
+        attempt.commit(&app, tx, Html(page).into_response()).await
+    };
+    match made.await {
+        Ok(answer) => Ok(answer),
         Err(error) => {
             let problem = Problem::of(error, &FIELDS)?;
+            let frame = member.frame(Section::Integrations);
             Ok(again(New { frame, form, problem }))
         }
     }
@@ -230,28 +238,18 @@ async fn rotate(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, application)): Path<(String, String)>,
-    Form(Nothing {}): Form<Nothing>,
+    Once(Nothing {}, attempt): Once<Nothing>,
 ) -> Result<Response, Failure> {
     let application = find(&app, &member, &application).await?;
     let rotated = async {
         let tx = app.store.begin().await?;
         let secret = applications::rotate_secret(&tx, &member.actor, app.clock.now(), &application.id).await?;
-        tx.commit().await?;
-        Ok::<_, Error>(secret)
+        let title = format!("The secret of {} was rotated", application.name);
+        let page = Reveal::of(&app, &member, title, application.clone(), Some(&secret));
+        attempt.commit(&app, tx, Html(page).into_response()).await
     };
     match rotated.await {
-        Ok(secret) => {
-            let frame = member.frame(Section::Integrations);
-            Ok(Html(Reveal {
-                title: format!("The secret of {} was rotated", application.name),
-                address: address(&frame, &application.id),
-                secret: Some(secret.expose().to_owned()),
-                api: app.public.api.clone(),
-                application,
-                frame,
-            })
-            .into_response())
-        }
+        Ok(answer) => Ok(answer),
         Err(error) => rotation(&member, &application).ask_again(error),
     }
 }

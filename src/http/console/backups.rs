@@ -15,10 +15,9 @@ use serde::Deserialize;
 
 use super::chart::bytes;
 use super::confirm::Typed;
-use super::connections::Reveal;
 use super::databases::{self as database_pages, Head, Standing};
 use super::projects::{self as project_pages, Wanted};
-use super::{Form, Frame, Html, Member, Problem, Section, again, see_other};
+use super::{Attempt, Frame, Html, Member, Once, Problem, Section, again, see_other};
 use crate::app::App;
 use crate::base::error::{Error, Result};
 use crate::base::id::BackupId;
@@ -172,20 +171,18 @@ async fn create(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, database)): Path<(String, String)>,
-    Form(form): Form<NewForm>,
+    Once(form, attempt): Once<NewForm>,
 ) -> Result<Response, Failure> {
     let database = database_pages::find(&app, &member, &database).await?;
     let started = async {
         let tx = app.store.begin().await?;
         let (actor, now) = (&member.actor, app.clock.now());
         backups::create(&tx, actor, now, &app.keyring, database.id, Kind::parse(&form.kind)).await?;
-        tx.commit().await
+        let base = database_pages::address(&member.frame(Section::Projects), database.id);
+        attempt.commit(&app, tx, see_other(&app, &format!("{base}/backups"), "The backup has begun.")).await
     };
     match started.await {
-        Ok(()) => {
-            let base = database_pages::address(&member.frame(Section::Projects), database.id);
-            Ok(see_other(&app, &format!("{base}/backups"), "The backup has begun."))
-        }
+        Ok(answer) => Ok(answer),
         Err(error) => {
             let problem = Problem::of(error, &[])?;
             Ok(again(List { problem, ..List::of(&app, &member, database).await? }))
@@ -305,12 +302,12 @@ async fn restore(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, database)): Path<(String, String)>,
-    Form(form): Form<RestoreForm>,
+    Once(form, attempt): Once<RestoreForm>,
 ) -> Result<Response, Failure> {
     let database = database_pages::find(&app, &member, &database).await?;
     let done = match form.into.as_str() {
-        "here" => restore_in_place(&app, &member, &database, &form).await,
-        _ => restore_beside(&app, &member, &database, &form).await,
+        "here" => restore_in_place(&app, &member, &database, &form, attempt).await,
+        _ => restore_beside(&app, &member, &database, &form, attempt).await,
     };
     match done {
         Ok(answer) => Ok(answer),
@@ -339,6 +336,7 @@ async fn restore_beside(
     member: &Member,
     database: &Database,
     form: &RestoreForm,
+    attempt: Attempt,
 ) -> Result<Response, Refused> {
     let wanted = Wanted {
         name: form.name.trim(),
@@ -347,10 +345,8 @@ async fn restore_beside(
         is_default: false,
         source: Some(source(form, database)?),
     };
-    let created = project_pages::create_database(app, member, database.project, wanted).await?;
     let title = format!("{} is being restored to {}", database.name, form.name.trim());
-    let frame = member.frame(Section::Projects);
-    Ok(Reveal::of_new(app, frame, &member.actor, title, &created).await?.into_response())
+    Ok(project_pages::create_database(app, member, database.project, wanted, title, attempt).await?)
 }
 
 async fn restore_in_place(
@@ -358,6 +354,7 @@ async fn restore_in_place(
     member: &Member,
     database: &Database,
     form: &RestoreForm,
+    attempt: Attempt,
 ) -> Result<Response, Refused> {
     let source = source(form, database)?;
     if form.what == "now" {
@@ -369,10 +366,10 @@ async fn restore_in_place(
     let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;
     let (_, operation) = restores::start_in_place(&tx, &member.actor, app.clock.now(), database.id, &source).await?;
-    tx.commit().await?;
-    app.settle(&mut announcements, operation).await?;
     let address = database_pages::address(&member.frame(Section::Projects), database.id);
-    Ok(see_other(app, &address, "The restore has begun."))
+    let answer = attempt.commit(app, tx, see_other(app, &address, "The restore has begun.")).await?;
+    app.settle(&mut announcements, operation).await?;
+    Ok(answer)
 }
 
 #[cfg(test)]

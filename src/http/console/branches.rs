@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::confirm::{Confirm, Nothing};
 use super::projects as project_pages;
-use super::{Form, Frame, Html, Member, Problem, Section, again, see_other};
+use super::{Form, Frame, Html, Member, Once, Problem, Section, again, see_other};
 use crate::app::App;
 use crate::base::error::{Error, Result};
 use crate::base::id::BranchId;
@@ -69,7 +69,7 @@ async fn create(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, project)): Path<(String, String)>,
-    Form(form): Form<NewForm>,
+    Once(form, attempt): Once<NewForm>,
 ) -> Result<Response, Failure> {
     let page = New::of(&app, &member, &project).await?;
     let is_default = form.is_default.is_some();
@@ -78,11 +78,11 @@ async fn create(
         let tx = app.store.begin().await?;
         let now = app.clock.now();
         let branch = branches::create(&tx, &member.actor, now, page.project.id, &name, is_default).await?;
-        tx.commit().await?;
-        Ok::<_, Error>(branch)
+        let answer = see_other(&app, &page.base, &format!("The branch {} was made.", branch.git_name));
+        attempt.commit(&app, tx, answer).await
     };
     match made.await {
-        Ok(branch) => Ok(see_other(&app, &page.base, &format!("The branch {} was made.", branch.git_name))),
+        Ok(answer) => Ok(answer),
         Err(error) => {
             let problem = Problem::of(error, &["gitName"])?;
             Ok(again(New { name: form.name, is_default, problem, ..page }))

@@ -12,13 +12,12 @@ use serde::Deserialize;
 use super::confirm::{Confirm, Nothing};
 use super::databases::{self as pages, state};
 use super::snippets::Revealed;
-use super::{Form, Frame, Html, Member, Problem, Section, see_other};
+use super::{Attempt, Form, Frame, Html, Member, Once, Problem, Section, see_other};
 use crate::app::App;
-use crate::auth::Principal;
 use crate::base::error::{Error, Result};
 use crate::base::id::ConnectionId;
 use crate::base::name::ConnectionName;
-use crate::base::store::Channel;
+use crate::base::store::{Channel, Session, Tx};
 use crate::domain::connections::{self, Connection, NewCredential};
 use crate::domain::databases::{self, Created, Database, Status};
 use crate::http::Failure;
@@ -45,16 +44,28 @@ pub(super) struct Reveal {
 }
 
 impl Reveal {
-    /// That of a new database.
-    pub(super) async fn of_new(
+    /// Commits a new database together with the page that shows its string, and waits a moment for it.
+    pub(super) async fn commit(
         app: &App,
-        frame: Frame,
-        actor: &Principal,
+        member: &Member,
+        tx: Tx,
+        attempt: Attempt,
         title: String,
         created: &Created,
-    ) -> Result<Self> {
-        let database = databases::get(&app.store.session().await?, actor, created.database).await?;
-        Ok(Self::of(app, frame, title, database, &created.credential))
+    ) -> Result<Response> {
+        let page = async |session: &Session| {
+            let database = databases::get(session, &member.actor, created.database).await?;
+            let frame = member.frame(Section::Projects);
+            Ok::<_, Error>(Self::of(app, frame, title.clone(), database, &created.credential).into_response())
+        };
+        let mut announcements = app.store.announcements();
+        let so_far = page(&tx).await?;
+        attempt.commit_unsettled(app, tx, so_far).await?;
+        app.settle(&mut announcements, created.workflow).await?;
+        let session = app.store.session().await?;
+        let settled = page(&session).await?;
+        drop(session);
+        attempt.settle(app, settled).await
     }
 
     fn of(app: &App, frame: Frame, title: String, database: Database, credential: &NewCredential) -> Self {
@@ -85,7 +96,7 @@ async fn create(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, database)): Path<(String, String)>,
-    Form(form): Form<NewForm>,
+    Once(form, attempt): Once<NewForm>,
 ) -> Result<Response, Failure> {
     let database = pages::find(&app, &member, &database).await?;
     let made = async {
@@ -93,14 +104,12 @@ async fn create(
         let tx = app.store.begin().await?;
         let now = app.clock.now();
         let credential = connections::create(&tx, &member.actor, now, &app.quotas, database.id, &name).await?;
-        tx.commit().await?;
-        Ok::<_, Error>((name, credential))
+        let title = format!("The connection {} was made", name.as_str());
+        let page = Reveal::of(&app, member.frame(Section::Projects), title, database.clone(), &credential);
+        attempt.commit(&app, tx, page.into_response()).await
     };
     match made.await {
-        Ok((name, credential)) => {
-            let title = format!("The connection {} was made", name.as_str());
-            Ok(Reveal::of(&app, member.frame(Section::Projects), title, database, &credential).into_response())
-        }
+        Ok(answer) => Ok(answer),
         Err(error) => {
             let problem = Problem::of(error, &["name"])?;
             pages::overview_again(&app, &member, database, form.name, problem).await
@@ -144,18 +153,19 @@ async fn rotate(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, connection)): Path<(String, String)>,
-    Form(Nothing {}): Form<Nothing>,
+    Once(Nothing {}, attempt): Once<Nothing>,
 ) -> Result<Response, Failure> {
     let connection = find(&app, &member, &connection).await?;
     let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;
     let credential = connections::rotate(&tx, &member.actor, app.clock.now(), connection.id).await?;
     let database = databases::get(&tx, &member.actor, connection.database).await?;
-    tx.commit().await?;
+    let title = format!("The connection {} was rotated", connection.name);
+    let page = Reveal::of(&app, member.frame(Section::Projects), title, database, &credential);
+    let answer = attempt.commit(&app, tx, page.into_response()).await?;
     // Sessions end by the connection's id: the new string is shown when the gateway has heard of it.
     app.hear(&mut announcements, Channel::ConnectionEnded, &connection.id.bare()).await;
-    let title = format!("The connection {} was rotated", connection.name);
-    Ok(Reveal::of(&app, member.frame(Section::Projects), title, database, &credential).into_response())
+    Ok(answer)
 }
 
 async fn ask_to_delete(

@@ -12,9 +12,8 @@ use serde::Deserialize;
 
 use super::chart::{Chart, Span, bytes, count};
 use super::confirm::Typed;
-use super::connections::Reveal;
 use super::projects::{self as project_pages, Wanted};
-use super::{Form, Frame, Html, Member, Problem, Section, again, operations as operation_pages, see_other};
+use super::{Form, Frame, Html, Member, Once, Problem, Section, again, operations as operation_pages, see_other};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::base::error::{Error, Result};
@@ -300,7 +299,7 @@ async fn create(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, project)): Path<(String, String)>,
-    Form(form): Form<NewForm>,
+    Once(form, attempt): Once<NewForm>,
 ) -> Result<Response, Failure> {
     let id = project_pages::parse(&project)?;
     let made = async {
@@ -313,14 +312,11 @@ async fn create(
             is_default: form.is_default.is_some(),
             source: None,
         };
-        project_pages::create_database(&app, &member, id, wanted).await
+        let title = format!("The database {} was made", form.name.trim());
+        project_pages::create_database(&app, &member, id, wanted, title, attempt).await
     };
     match made.await {
-        Ok(created) => {
-            let title = format!("The database {} was made", form.name.trim());
-            let frame = member.frame(Section::Projects);
-            Ok(Reveal::of_new(&app, frame, &member.actor, title, &created).await?.into_response())
-        }
+        Ok(answer) => Ok(answer),
         Err(error) => {
             let problem = Problem::of(error, &["name", "region", "branchId"])?;
             Ok(again(New::of(&app, &member, &project, Some(form), problem).await?))

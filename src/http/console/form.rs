@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use serde::Deserialize;
@@ -31,23 +32,38 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Form<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Failure> {
-        let media = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-        if !media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            let hint = "Send the form from its page.";
-            return Err(Failure::new(Kind::UnsupportedMediaType, "This is not what a form sends.", hint));
-        }
-        let expected = token(app, request.headers(), request.extensions().get());
-        let bytes = body::read(request, app).await?;
-        let proof: Proof = serde_html_form::from_bytes(&bytes).map_err(unreadable)?;
-        if !expected.is_some_and(|expected| bool::from(expected.as_bytes().ct_eq(proof.csrf.as_bytes()))) {
-            return Err(Failure::new(
-                Kind::Forbidden,
-                "The form is too old, or was not sent from a page of this console.",
-                "Nothing was changed. Open the page again and send the form from there.",
-            ));
-        }
-        serde_html_form::from_bytes(&bytes).map(Self).map_err(unreadable)
+        parse(&read(request, app).await?).map(Self)
     }
+}
+
+/// What a form of ours has sent.
+pub(super) async fn read(request: Request, app: &Arc<App>) -> Result<Bytes, Failure> {
+    let media = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if !media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        let hint = "Send the form from its page.";
+        return Err(Failure::new(Kind::UnsupportedMediaType, "This is not what a form sends.", hint));
+    }
+    let expected = token(app, request.headers(), request.extensions().get());
+    let bytes = body::read(request, app).await?;
+    let proof: Proof = parse(&bytes)?;
+    if !expected.is_some_and(|expected| bool::from(expected.as_bytes().ct_eq(proof.csrf.as_bytes()))) {
+        return Err(not_of_ours());
+    }
+    Ok(bytes)
+}
+
+/// The fields of a form.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    serde_html_form::from_bytes(bytes).map_err(unreadable)
+}
+
+/// What is said of a form that no page of this session has shown.
+pub(super) fn not_of_ours() -> Failure {
+    Failure::new(
+        Kind::Forbidden,
+        "The form is too old, or was not sent from a page of this console.",
+        "Nothing was changed. Open the page again and send the form from there.",
+    )
 }
 
 fn unreadable(error: serde_html_form::de::Error) -> Failure {

@@ -78,6 +78,8 @@ pub(crate) struct Frame {
     pub(crate) theme: Theme,
     /// For the hidden field `csrf` of each form.
     pub(crate) csrf: String,
+    /// For the hidden field `once` of each form: tells this showing of the page from every other.
+    pub(crate) once: String,
     /// What to say about the change before.
     pub(crate) notice: Option<String>,
     pub(crate) badge: Option<Badge>,

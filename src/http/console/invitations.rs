@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 
 use super::links::{FIELDS, NewAccount, gone};
 use super::sign_in::{Nothing, begin, private, with_cookie};
-use super::{Anybody, Form, Frame, Html, Problem, Visitor, again, see_other};
+use super::{Anybody, Form, Frame, Html, Once, Problem, Visitor, again, see_other};
 use crate::app::App;
 use crate::auth::users;
 use crate::base::name::{Email, PersonName};
@@ -66,12 +66,12 @@ async fn accept_invitation(
     State(app): State<Arc<App>>,
     visitor: Visitor,
     Path(token): Path<String>,
-    Form(_): Form<Nothing>,
+    Once(Nothing {}, attempt): Once<Nothing>,
 ) -> Result<Response, Failure> {
     let tx = app.store.begin().await?;
     let workspace = members::accept(&tx, app.clock.now(), &token, &visitor.user, visitor.origin.clone()).await?;
-    tx.commit().await?;
-    Ok(see_other(&app, &format!("/console/workspaces/{}", workspace.bare()), "You are a member of this workspace now."))
+    let address = format!("/console/workspaces/{}", workspace.bare());
+    Ok(attempt.commit(&app, tx, see_other(&app, &address, "You are a member of this workspace now.")).await?)
 }
 
 /// An account for the address that was invited, and for no other: the link has shown that it is theirs.

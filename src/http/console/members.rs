@@ -10,12 +10,13 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 
 use super::sign_in::Nothing;
-use super::{Form, Frame, Html, Member, Problem, Section, again, see_other};
+use super::{Form, Frame, Html, Member, Once, Problem, Section, again, see_other};
 use crate::app::App;
 use crate::auth::{Action, Role};
 use crate::base::error::{Error, Result};
 use crate::base::id::{InvitationId, UserId};
 use crate::base::name::Email;
+use crate::base::store::Session;
 use crate::domain::members::{self, Invitation};
 use crate::http::Failure;
 use crate::http::path::Path;
@@ -65,14 +66,17 @@ struct NewInvitation {
     role: String,
 }
 
-async fn page(app: &App, member: &Member, problem: Problem) -> Result<ListPage, Failure> {
-    let session = app.store.session().await?;
+async fn page(app: &App, member: &Member, problem: Problem) -> Result<ListPage> {
+    page_of(&app.store.session().await?, app, member, problem).await
+}
+
+async fn page_of(session: &Session, app: &App, member: &Member, problem: Problem) -> Result<ListPage> {
     let may_manage = member.actor.may(Action::ManageMembers).is_ok();
     let owns = member.actor.may(Action::OwnWorkspace).is_ok();
-    let invitations = members::list_invitations(&session, &member.actor, app.clock.now()).await?;
+    let invitations = members::list_invitations(session, &member.actor, app.clock.now()).await?;
     Ok(ListPage {
         frame: member.frame(Section::Members),
-        members: members::list(&session, &member.actor).await?,
+        members: members::list(session, &member.actor).await?,
         invitations,
         own: member.visitor.user.id,
         may_manage,
@@ -89,27 +93,25 @@ fn read_role(text: &str) -> Result<Role> {
 }
 
 async fn list_members(State(app): State<Arc<App>>, member: Member) -> Result<Html<ListPage>, Failure> {
-    page(&app, &member, Problem::none()).await.map(Html)
+    Ok(Html(page(&app, &member, Problem::none()).await?))
 }
 
 async fn invite_member(
     State(app): State<Arc<App>>,
     member: Member,
-    Form(new): Form<NewInvitation>,
+    Once(new, attempt): Once<NewInvitation>,
 ) -> Result<Response, Failure> {
     let invited = async {
         let (email, role) = (Email::parse(&new.email)?, read_role(&new.role)?);
         let tx = app.store.begin().await?;
         let (_, token) = members::invite(&tx, &member.actor, app.clock.now(), &email, role).await?;
-        tx.commit().await?;
-        Ok((email, token))
+        let link = format!("{}/console/invitations/{}", app.public.api, token.expose());
+        let link = Some((email.as_str().to_owned(), link));
+        let page = ListPage { link, ..page_of(&tx, &app, &member, Problem::none()).await? };
+        attempt.commit(&app, tx, Html(page).into_response()).await
     };
     match invited.await {
-        Ok((email, token)) => {
-            let link = format!("{}/console/invitations/{}", app.public.api, token.expose());
-            let link = Some((email.as_str().to_owned(), link));
-            Ok(Html(ListPage { link, ..page(&app, &member, Problem::none()).await? }).into_response())
-        }
+        Ok(answer) => Ok(answer),
         Err(error) => {
             let problem = Problem::of(error, &["email", "role"])?;
             let role = Role::parse(&new.role).unwrap_or(Role::Developer);

@@ -23,6 +23,7 @@ mod invitations;
 mod links;
 mod members;
 mod notice;
+mod once;
 mod operations;
 mod people;
 mod present;
@@ -46,6 +47,7 @@ pub(crate) use cookies::Cookie;
 pub(crate) use form::{Form, Problem};
 pub(crate) use frame::{Frame, Html, Section, again};
 pub(crate) use notice::{go_to, see_other};
+pub(crate) use once::{Attempt, Once};
 pub(in crate::http) use present::presented;
 pub(crate) use visitor::{Anybody, Member, Visitor, local};
 

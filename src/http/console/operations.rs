@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::chart::bytes;
 use super::confirm::{Confirm, Nothing};
 use super::projects::query_string;
-use super::{Form, Frame, Html, Member, Problem, Section, databases as database_pages, see_other};
+use super::{Form, Frame, Html, Member, Once, Problem, Section, databases as database_pages, see_other};
 use crate::app::App;
 use crate::base::error::{Error, Result};
 use crate::base::id::{DatabaseId, ProjectId, WorkflowId};
@@ -294,14 +294,14 @@ async fn retry(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, operation)): Path<(String, String)>,
-    Form(Nothing {}): Form<Nothing>,
+    Once(Nothing {}, attempt): Once<Nothing>,
 ) -> Result<Response, Failure> {
     let operation = find(&app, &member, &operation).await?;
     let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;
     operations::retry(&tx, &member.actor, app.clock.now(), operation.id).await?;
-    tx.commit().await?;
-    app.settle(&mut announcements, operation.id).await?;
     let address = database_pages::address(&member.frame(Section::Projects), operation.database);
-    Ok(see_other(&app, &address, "It is being tried again."))
+    let answer = attempt.commit(&app, tx, see_other(&app, &address, "It is being tried again.")).await?;
+    app.settle(&mut announcements, operation.id).await?;
+    Ok(answer)
 }

@@ -10,13 +10,14 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 
 use super::sign_in::Nothing;
-use super::{Form, Frame, Html, Problem, Section, Visitor, again, see_other};
+use super::{Form, Frame, Html, Once, Problem, Section, Visitor, again, see_other};
 use crate::app::App;
 use crate::auth::users::{self, Account};
 use crate::auth::{Role, links, sessions};
 use crate::base::error::{Error, Result};
 use crate::base::id::UserId;
 use crate::base::page::{Page, PageRequest};
+use crate::base::store::Session;
 use crate::domain::members;
 use crate::domain::workspaces::Workspace;
 use crate::http::Failure;
@@ -95,12 +96,15 @@ async fn list_people(
     Ok(Html(ListPage { frame: visitor.frame(Section::People), people }))
 }
 
-async fn page(app: &App, visitor: &Visitor, user: UserId, problem: Problem) -> Result<PersonPage, Failure> {
-    let session = app.store.session().await?;
+async fn page(app: &App, visitor: &Visitor, user: UserId, problem: Problem) -> Result<PersonPage> {
+    page_of(&app.store.session().await?, visitor, user, problem).await
+}
+
+async fn page_of(session: &Session, visitor: &Visitor, user: UserId, problem: Problem) -> Result<PersonPage> {
     Ok(PersonPage {
         frame: visitor.frame(Section::People),
-        account: users::get(&session, user).await?,
-        workspaces: members::workspaces_of(&session, user).await?,
+        account: users::get(session, user).await?,
+        workspaces: members::workspaces_of(session, user).await?,
         is_own: visitor.user.id == user,
         link: None,
         problem,
@@ -113,24 +117,25 @@ async fn get_person(
     Path(user): Path<String>,
 ) -> Result<Html<PersonPage>, Failure> {
     check(&visitor)?;
-    page(&app, &visitor, read(&user)?, Problem::none()).await.map(Html)
+    Ok(Html(page(&app, &visitor, read(&user)?, Problem::none()).await?))
 }
 
 async fn make_reset_link(
     State(app): State<Arc<App>>,
     visitor: Visitor,
     Path(user): Path<String>,
-    Form(_): Form<Nothing>,
+    Once(Nothing {}, attempt): Once<Nothing>,
 ) -> Result<Response, Failure> {
     check(&visitor)?;
     let user = read(&user)?;
     let tx = app.store.begin().await?;
     users::get(&tx, user).await?;
     let token = links::make_reset(&tx, app.clock.now(), user).await?;
-    tx.commit().await?;
-    tracing::info!(user.id = %user, administrator.id = %visitor.user.id, "made a link that sets the password of {user}");
     let link = Some(format!("{}/console/reset/{}", app.public.api, token.expose()));
-    Ok(Html(PersonPage { link, ..page(&app, &visitor, user, Problem::none()).await? }).into_response())
+    let page = PersonPage { link, ..page_of(&tx, &visitor, user, Problem::none()).await? };
+    let answer = attempt.commit(&app, tx, Html(page).into_response()).await?;
+    tracing::info!(user.id = %user, administrator.id = %visitor.user.id, "made a link that sets the password of {user}");
+    Ok(answer)
 }
 
 async fn disable(

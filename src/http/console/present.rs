@@ -17,6 +17,7 @@ use super::form;
 use super::frame::{Frame, Section, Theme};
 use super::notice;
 use crate::app::App;
+use crate::base::id::FormId;
 use crate::base::secret::random_text;
 use crate::http::failure::{Failure, Kind, Said};
 use crate::http::request_id;
@@ -104,14 +105,16 @@ async fn present(State(app): State<Arc<App>>, mut request: Request, next: Next) 
 
 /// The frame of a page for anybody.
 pub(super) fn plain_frame(app: &App, headers: &HeaderMap, guest: Option<&Guest>) -> Frame {
+    let now = app.clock.now();
     Frame {
         section: Section::Elsewhere,
         theme: Cookie::Theme.read(app, headers).map(Theme::parse).unwrap_or_default(),
         csrf: form::token(app, headers, guest).unwrap_or_default(),
+        once: FormId::generate(now).bare(),
         notice: notice::read(app, headers),
         badge: None,
         place: None,
-        now: app.clock.now(),
+        now,
     }
 }
 

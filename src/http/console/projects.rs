@@ -13,7 +13,7 @@ use super::chart::count;
 use super::confirm::Typed;
 use super::connections::Reveal;
 use super::databases::state;
-use super::{Form, Frame, Html, Member, Problem, Section, again, operations, see_other};
+use super::{Attempt, Form, Frame, Html, Member, Once, Problem, Section, again, operations, see_other};
 use crate::app::App;
 use crate::base::error::{Error, Result};
 use crate::base::id::{DatabaseId, ProjectId};
@@ -21,7 +21,7 @@ use crate::base::name::{DatabaseName, ProjectName};
 use crate::base::page::PageRequest;
 use crate::domain::backups::{self, LONGEST_RETENTION};
 use crate::domain::branches::{self, Branch, Placement};
-use crate::domain::databases::{self, Created, Database, NewDatabase, Summary};
+use crate::domain::databases::{self, Database, NewDatabase, Summary};
 use crate::domain::limits;
 use crate::domain::projects::{self, NewProject, Project, ProjectChange};
 use crate::domain::regions::Region;
@@ -186,34 +186,32 @@ async fn new(State(app): State<Arc<App>>, member: Member) -> Result<Response, Fa
     Ok(Html(New::of(&app, &member, form, Problem::none())).into_response())
 }
 
-async fn create(State(app): State<Arc<App>>, member: Member, Form(form): Form<NewForm>) -> Result<Response, Failure> {
-    let (project, created) = match make(&app, &member, &form).await {
-        Ok(made) => made,
+async fn create(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Once(form, attempt): Once<NewForm>,
+) -> Result<Response, Failure> {
+    match make(&app, &member, &form, attempt).await {
+        Ok(answer) => Ok(answer),
         Err(error) => {
             let problem = Problem::of(error, &["name", "region"])?;
-            return Ok(again(New::of(&app, &member, form, problem)));
+            Ok(again(New::of(&app, &member, form, problem)))
         }
-    };
-    let frame = member.frame(Section::Projects);
-    let Some(created) = created else {
-        return Ok(see_other(&app, &address(&frame, project.id), &format!("The project {} was made.", project.name)));
-    };
-    let title = format!("The project {} was made", project.name);
-    Ok(Reveal::of_new(&app, frame, &member.actor, title, &created).await?.into_response())
+    }
 }
 
-async fn make(app: &App, member: &Member, form: &NewForm) -> Result<(Project, Option<Created>)> {
+async fn make(app: &App, member: &Member, form: &NewForm, attempt: Attempt) -> Result<Response> {
     let actor = &member.actor;
     let name = (!form.name.trim().is_empty()).then(|| ProjectName::parse(form.name.trim())).transpose()?;
     app.regions.check(&form.region)?;
-    let mut announcements = app.store.announcements();
     let now = app.clock.now();
     let tx = app.store.begin().await?;
     let wanted = NewProject { name, region: Some(form.region.clone()), logical_id: None };
     let project = projects::create(&tx, actor, now, &app.quotas, wanted).await?;
+    let title = format!("The project {} was made", project.name);
     if form.database.is_none() {
-        tx.commit().await?;
-        return Ok((project, None));
+        let address = address(&member.frame(Section::Projects), project.id);
+        return attempt.commit(app, tx, see_other(app, &address, &format!("{title}."))).await;
     }
     let first = NewDatabase {
         name: DatabaseName::parse(&project.name)?,
@@ -224,9 +222,7 @@ async fn make(app: &App, member: &Member, form: &NewForm) -> Result<(Project, Op
         source: None,
     };
     let created = databases::create(&tx, actor, now, &app.quotas, project.id, first).await?;
-    tx.commit().await?;
-    app.settle(&mut announcements, created.workflow).await?;
-    Ok((project, Some(created)))
+    Reveal::commit(app, member, tx, attempt, title, &created).await
 }
 
 struct DatabaseRow {
@@ -502,10 +498,9 @@ async fn restore_deleted(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, project, database)): Path<(String, String, String)>,
-    Form(form): Form<UndeleteForm>,
+    Once(form, attempt): Once<UndeleteForm>,
 ) -> Result<Response, Failure> {
     let (project, deleted) = find_deleted(&app, &member, &project, &database).await?;
-    let frame = member.frame(Section::Projects);
     let wanted = Wanted {
         name: form.name.trim(),
         region: &deleted.region,
@@ -513,13 +508,12 @@ async fn restore_deleted(
         is_default: false,
         source: Some(Source::Database { database: deleted.id, to: None }),
     };
-    match create_database(&app, &member, project.id, wanted).await {
-        Ok(created) => {
-            let title = format!("{} is being restored", deleted.name);
-            Ok(Reveal::of_new(&app, frame, &member.actor, title, &created).await?.into_response())
-        }
+    let title = format!("{} is being restored", deleted.name);
+    match create_database(&app, &member, project.id, wanted, title, attempt).await {
+        Ok(answer) => Ok(answer),
         Err(error) => {
             let problem = Problem::of(error, &["name"])?;
+            let frame = member.frame(Section::Projects);
             let base = address(&frame, project.id);
             Ok(again(Undelete { frame, project, base, deleted, name: form.name, problem }))
         }
@@ -535,16 +529,17 @@ pub(super) struct Wanted<'a> {
     pub(super) source: Option<Source>,
 }
 
-/// Makes a database, and waits a moment for it.
+/// Makes a database and waits a moment for it; the answer shows its connection string under this title.
 pub(super) async fn create_database(
     app: &App,
     member: &Member,
     project: ProjectId,
     wanted: Wanted<'_>,
-) -> Result<Created> {
+    title: String,
+    attempt: Attempt,
+) -> Result<Response> {
     let name = DatabaseName::parse(wanted.name)?;
     app.regions.check(wanted.region)?;
-    let mut announcements = app.store.announcements();
     let tx = app.store.begin().await?;
     let now = app.clock.now();
     let source = match &wanted.source {
@@ -558,7 +553,5 @@ pub(super) async fn create_database(
     let Wanted { region, is_default, placement, .. } = wanted;
     let new = NewDatabase { name, region: region.to_owned(), is_default, placement, logical_id: None, source };
     let created = databases::create(&tx, &member.actor, now, &app.quotas, project, new).await?;
-    tx.commit().await?;
-    app.settle(&mut announcements, created.workflow).await?;
-    Ok(created)
+    Reveal::commit(app, member, tx, attempt, title, &created).await
 }

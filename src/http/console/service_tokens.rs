@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 
 use super::confirm::{Confirm, Nothing};
-use super::{Form, Frame, Html, Member, Problem, Section, again, see_other};
+use super::{Form, Frame, Html, Member, Once, Problem, Section, again, see_other};
 use crate::app::App;
 use crate::auth::{Action, Limits};
 use crate::base::error::{Error, Result};
@@ -101,7 +101,11 @@ struct Reveal {
     curl: String,
 }
 
-async fn create(State(app): State<Arc<App>>, member: Member, Form(form): Form<NewForm>) -> Result<Response, Failure> {
+async fn create(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Once(form, attempt): Once<NewForm>,
+) -> Result<Response, Failure> {
     let actor = &member.actor;
     let made = async {
         let now = app.clock.now();
@@ -116,16 +120,15 @@ async fn create(State(app): State<Arc<App>>, member: Member, Form(form): Form<Ne
             expires_at: (*days > 0).then(|| now + SignedDuration::from_hours(24 * days)),
         };
         let tx = app.store.begin().await?;
-        let made = service_tokens::create(&tx, &app.signer, actor, now, actor.workspace(), &name, limits).await?;
-        tx.commit().await?;
-        Ok::<_, Error>(made)
+        let workspace = actor.workspace();
+        let (token, issued) = service_tokens::create(&tx, &app.signer, actor, now, workspace, &name, limits).await?;
+        let value = issued.value.expose().to_owned();
+        let curl = format!("curl -H \"Authorization: Bearer $HOWDAH_TOKEN\" {}/v1/projects", app.public.api);
+        let page = Reveal { frame: member.frame(Section::Integrations), token, value, curl };
+        attempt.commit(&app, tx, Html(page).into_response()).await
     };
     match made.await {
-        Ok((token, issued)) => {
-            let value = issued.value.expose().to_owned();
-            let curl = format!("curl -H \"Authorization: Bearer $HOWDAH_TOKEN\" {}/v1/projects", app.public.api);
-            Ok(Html(Reveal { frame: member.frame(Section::Integrations), token, value, curl }).into_response())
-        }
+        Ok(answer) => Ok(answer),
         Err(error) => {
             let problem = Problem::of(error, &["name", "expiresAt", "projectIds"])?;
             Ok(again(New::of(&app, &member, form, problem).await?))

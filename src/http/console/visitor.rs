@@ -16,7 +16,7 @@ use crate::auth::sessions::{self, SignedIn};
 use crate::auth::users::User;
 use crate::auth::{Origin, Principal};
 use crate::base::error::{Error, describe};
-use crate::base::id::{SessionId, WorkspaceId};
+use crate::base::id::{SessionId, UserId, WorkspaceId};
 use crate::domain::members;
 use crate::domain::workspaces::{self, Workspace};
 use crate::http::{Failure, origin};
@@ -55,6 +55,10 @@ async fn record_use(app: Arc<App>, session: SessionId) {
     }
 }
 
+/// Whose request it is, once a [`Visitor`] was found; an extension of it.
+#[derive(Clone, Copy)]
+pub(super) struct Sender(pub(super) UserId);
+
 /// Somebody who has signed in. Who has not is sent to the page for it, and comes back from there.
 pub(crate) struct Visitor {
     /// Who it is.
@@ -85,6 +89,7 @@ impl FromRequestParts<Arc<App>> for Visitor {
         let anybody = Anybody::from_request_parts(parts, app).await.map_err(Failure::into_response)?;
         let Anybody { frame, signed_in, origin } = anybody;
         let SignedIn { user, id, .. } = signed_in.ok_or_else(|| go_to(&sign_in(parts)))?;
+        parts.extensions.insert(Sender(user.id));
         Ok(Self { user, session: id, origin, frame })
     }
 }

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 
 use super::projects::days_of;
-use super::{Form, Frame, Html, Member, Problem, Section, Visitor, again, go_to, see_other};
+use super::{Form, Frame, Html, Member, Once, Problem, Section, Visitor, again, go_to, see_other};
 use crate::app::App;
 use crate::auth::{Action, Role};
 use crate::base::name::WorkspaceName;
@@ -95,21 +95,19 @@ async fn list_workspaces(State(app): State<Arc<App>>, visitor: Visitor) -> Resul
 async fn create_workspace(
     State(app): State<Arc<App>>,
     visitor: Visitor,
-    Form(new): Form<Named>,
+    Once(new, attempt): Once<Named>,
 ) -> Result<Response, Failure> {
     let created = async {
         let name = WorkspaceName::parse(&new.name)?;
         let tx = app.store.begin().await?;
         let workspace =
             members::create_workspace(&tx, app.clock.now(), &visitor.user, &name, visitor.origin.clone()).await?;
-        tx.commit().await?;
-        Ok(workspace)
+        let address = format!("/console/workspaces/{}", workspace.id.bare());
+        let answer = see_other(&app, &address, &format!("The workspace {} is yours.", workspace.name));
+        attempt.commit(&app, tx, answer).await
     };
     match created.await {
-        Ok(workspace) => {
-            let address = format!("/console/workspaces/{}", workspace.id.bare());
-            Ok(see_other(&app, &address, &format!("The workspace {} is yours.", workspace.name)))
-        }
+        Ok(answer) => Ok(answer),
         Err(error) => {
             let problem = Problem::of(error, &["name"])?;
             Ok(again(list_page(&app, &visitor, new.name, problem).await?))

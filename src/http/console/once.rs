@@ -1,0 +1,212 @@
+//! Forms that make something, or show a secret: sent twice, they do it once, and both get the same
+//! answer. A form is sent twice by a double click, by loading its answer again, and by browsers that
+//! repeat what they got no answer to.
+//!
+//! Each showing of a page has its own hidden `once`. The key of a request is the hash of all that was
+//! sent: with another name in its field, the same page makes another thing. What is kept is what an
+//! `Idempotency-Key` keeps of a request to the API (`http/retry.rs`): sealed, for 24 hours, written in
+//! the transaction of the change itself. A form that was refused keeps nothing.
+
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequest, OriginalUri, Request};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use jiff::{SignedDuration, Timestamp};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::form;
+use super::visitor::Sender;
+use crate::app::App;
+use crate::base::error::{Error, Result};
+use crate::base::id::FormId;
+use crate::base::store::Tx;
+use crate::domain::idempotency::{self, Claim, IdempotencyKey};
+use crate::http::answer::REPLAYED;
+use crate::http::failure::{Failure, Kind};
+use crate::http::retry::{self, Guard, Turn};
+
+/// How long after it was shown a form may be sent. Less than the 24 hours that an answer is kept, so
+/// that an answer that is forgotten cannot be loaded again to make another.
+const GOOD_FOR: SignedDuration = SignedDuration::from_hours(20);
+/// The largest answer that is kept: a page is a small part of it.
+const LARGEST: usize = 1024 * 1024;
+
+/// What a form has sent that is carried out once, and the right to do so. It stands behind the
+/// [`Visitor`](super::Visitor) or [`Member`](super::Member) whose form it is. Who sends it again never
+/// reaches the handler.
+pub(crate) struct Once<T>(pub(crate) T, pub(crate) Attempt);
+
+#[derive(Deserialize)]
+struct Hidden {
+    #[serde(default)]
+    once: String,
+}
+
+impl<T: DeserializeOwned + Send> FromRequest<Arc<App>> for Once<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Response> {
+        let sender = request.extensions().get().map(|Sender(user)| user.uuid());
+        let address = request.extensions().get().map_or_else(|| request.uri().clone(), |OriginalUri(uri)| uri.clone());
+        let begun = async {
+            let sender = sender.ok_or_else(|| Error::internal("a form is carried out once for nobody"))?;
+            let bytes = form::read(request, app).await?;
+            // Without it, as an older version's page sends a form, nothing would keep it from being
+            // carried out twice.
+            let Hidden { once } = form::parse(&bytes)?;
+            let shown = FormId::parse(&once).ok_or_else(form::not_of_ours)?;
+            let form = form::parse(&bytes)?;
+            let hash = Sha256::new().chain_update(format!("{address}\n")).chain_update(&bytes).finalize();
+            Ok::<_, Failure>((form, begin(app, sender, shown, &hash).await?))
+        };
+        match begun.await.map_err(Failure::into_response)? {
+            (form, Begun::Fresh(attempt)) => Ok(Self(form, attempt)),
+            (_, Begun::Answered(answer)) => Err(answer),
+        }
+    }
+}
+
+enum Begun {
+    Fresh(Attempt),
+    Answered(Response),
+}
+
+async fn begin(app: &Arc<App>, sender: Uuid, shown: FormId, hash: &[u8]) -> Result<Begun, Failure> {
+    let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = IdempotencyKey::parse(format!("form-{digits}").as_bytes())?;
+    match retry::find(app, sender, &key, hash).await? {
+        Turn::Ours(_) if is_old(shown, app.clock.now()) => Err(Error::invalid(
+            "The form was open for too long: it may have been sent before.",
+            "Nothing was changed. Open the page again and send the form from there.",
+        )
+        .into()),
+        Turn::Ours(guard) => Ok(Begun::Fresh(Attempt(guard))),
+        Turn::Answered(kept) => {
+            let mut answer = Kept::from_bytes(&kept)?.into_response()?;
+            answer.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            Ok(Begun::Answered(answer))
+        }
+        Turn::UnderWay => Err(Failure::new(
+            Kind::Conflict,
+            "The form was sent before, and is being carried out.",
+            "Wait a moment, then load the page again.",
+        )),
+    }
+}
+
+fn is_old(shown: FormId, now: Timestamp) -> bool {
+    let at = shown.uuid().get_timestamp().map_or(0, |at| at.to_unix().0);
+    now.as_second() - i64::try_from(at).unwrap_or(i64::MAX) > GOOD_FOR.as_secs()
+}
+
+/// The right to carry a form out, and to keep its answer. Dropped, it leaves the form as if it had not
+/// been sent.
+pub(crate) struct Attempt(Guard);
+
+impl Attempt {
+    /// Commits a change together with its answer.
+    pub(crate) async fn commit(mut self, app: &App, tx: Tx, answer: Response) -> Result<Response> {
+        let answer = self.keep(app, &tx, answer, true).await?;
+        tx.commit().await?;
+        self.0.claim = None;
+        Ok(answer)
+    }
+
+    /// Commits a change together with the answer as it is so far; [`Attempt::settle`] replaces it.
+    pub(crate) async fn commit_unsettled(&self, app: &App, tx: Tx, answer: Response) -> Result<()> {
+        self.keep(app, &tx, answer, false).await?;
+        tx.commit().await
+    }
+
+    /// The answer as it is after all.
+    pub(crate) async fn settle(self, app: &App, answer: Response) -> Result<Response> {
+        let tx = app.store.begin().await?;
+        self.commit(app, tx, answer).await
+    }
+
+    async fn keep(&self, app: &App, tx: &Tx, answer: Response, settled: bool) -> Result<Response> {
+        let kept = Kept::of(answer).await?;
+        idempotency::keep(tx, &app.keyring, self.claim()?, &kept.to_bytes()?, settled).await?;
+        kept.into_response()
+    }
+
+    fn claim(&self) -> Result<&Claim> {
+        self.0.claim.as_ref().ok_or_else(|| Error::internal("a form is carried out without its claim"))
+    }
+}
+
+/// An answer as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+impl Kept {
+    async fn of(answer: Response) -> Result<Self> {
+        let (head, body) = answer.into_parts();
+        if !head.status.is_success() && !head.status.is_redirection() {
+            return Err(Error::internal("the answer to a form cannot be made"));
+        }
+        let headers = head
+            .headers
+            .iter()
+            .map(|(name, value)| Ok((name.as_str().to_owned(), value.to_str().map_err(Error::internal)?.to_owned())));
+        let body = to_bytes(body, LARGEST).await.map_err(Error::internal)?;
+        Ok(Self {
+            status: head.status.as_u16(),
+            headers: headers.collect::<Result<_>>()?,
+            body: String::from_utf8(body.to_vec()).map_err(Error::internal)?,
+        })
+    }
+
+    fn into_response(self) -> Result<Response> {
+        let mut answer = Response::new(Body::from(self.body));
+        *answer.status_mut() = StatusCode::from_u16(self.status).map_err(Error::internal)?;
+        for (name, value) in self.headers {
+            let name = HeaderName::try_from(name).map_err(Error::internal)?;
+            answer.headers_mut().append(name, HeaderValue::try_from(value).map_err(Error::internal)?);
+        }
+        Ok(answer)
+    }
+
+    fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(Error::internal)
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(Error::internal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_is_good_for_less_than_its_answer_is_kept() {
+        let shown: Timestamp = "2030-01-31T12:00:00Z".parse().unwrap();
+        let form = FormId::generate(shown);
+        assert!(!is_old(form, shown) && !is_old(form, shown + GOOD_FOR));
+        assert!(is_old(form, shown + GOOD_FOR + SignedDuration::from_secs(1)));
+        assert!(is_old(FormId::from(Uuid::nil()), shown), "an id without a time");
+    }
+
+    #[tokio::test]
+    async fn a_kept_answer_is_the_answer() {
+        let answer = super::super::go_to("/console");
+        let kept = Kept::of(answer).await.unwrap().to_bytes().unwrap();
+        let again = Kept::from_bytes(&kept).unwrap().into_response().unwrap();
+        assert_eq!(
+            (again.status(), &again.headers()["location"]),
+            (StatusCode::SEE_OTHER, &"/console".parse().unwrap())
+        );
+        assert!(Kept::of(StatusCode::INTERNAL_SERVER_ERROR.into_response()).await.is_err());
+    }
+}
