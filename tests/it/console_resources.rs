@@ -89,14 +89,14 @@ const PLANNER: &[(&str, &str)] = &[
 ];
 
 /// A workspace with one of each.
-struct Shop {
-    workspace: String,
+pub(crate) struct Shop {
+    pub(crate) workspace: String,
     ids: Vec<(&'static str, String)>,
-    owner: Person,
+    pub(crate) owner: Person,
 }
 
 impl Shop {
-    async fn open(howdah: &Howdah, ada: &mut Browser) -> Self {
+    pub(crate) async fn open(howdah: &Howdah, ada: &mut Browser) -> Self {
         let owner = howdah.owner();
         let project = owner.create_project("Shop").await;
         let id = |value: &Value| bare(value["id"].as_str().unwrap());
@@ -123,7 +123,7 @@ impl Shop {
     }
 
     /// The address of a page.
-    fn at(&self, template: &str) -> String {
+    pub(crate) fn at(&self, template: &str) -> String {
         self.below(&self.workspace, template)
     }
 
@@ -132,7 +132,7 @@ impl Shop {
         format!("{workspace}{}", self.fill(template))
     }
 
-    fn fill(&self, template: &str) -> String {
+    pub(crate) fn fill(&self, template: &str) -> String {
         self.ids.iter().fold(template.to_owned(), |text, (name, id)| text.replace(name, id))
     }
 
@@ -165,7 +165,7 @@ fn bare(id: &str) -> String {
 }
 
 /// What a page shows as a secret.
-fn secret(page: &Page) -> String {
+pub(crate) fn secret(page: &Page) -> String {
     assert_eq!(page.status, 200, "{}", page.text);
     assert_eq!(page.headers["cache-control"], "no-store");
     assert!(!page.headers.contains_key("location"));

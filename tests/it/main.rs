@@ -23,6 +23,7 @@ mod crash;
 mod databases;
 mod docs;
 mod document;
+mod forms;
 mod gateway;
 mod harness;
 mod idempotency;

@@ -1,0 +1,300 @@
+//! Forms of the console that are sent twice: by a double click, by loading the answer again, by a
+//! browser that got none.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+
+use howdah::base::clock::Clock;
+use howdah::base::id::FormId;
+use howdah::base::store::Store;
+use jiff::SignedDuration;
+use totp_rs::Builder;
+
+use crate::browser::{Browser, PASSWORD, Page};
+use crate::console_resources::{Shop, secret};
+use crate::harness::{Howdah, ask, eventually};
+
+/// A form that makes something.
+struct Form {
+    /// The page that shows it, and where it is sent.
+    page: &'static str,
+    action: &'static str,
+    fields: &'static [(&'static str, &'static str)],
+    /// The field that tells one that is made from another.
+    named: &'static str,
+    /// Counts what it makes.
+    count: &'static str,
+}
+
+const FORMS: &[Form] = &[
+    Form {
+        page: "/projects/new",
+        action: "/projects",
+        fields: &[("name", "Twin"), ("region", "us-east-1")],
+        named: "name",
+        count: "SELECT count(*) FROM projects",
+    },
+    Form {
+        page: "/projects/new",
+        action: "/projects",
+        fields: &[("name", "Twin with a database"), ("region", "us-east-1"), ("database", "on")],
+        named: "name",
+        count: "SELECT count(*) FROM databases",
+    },
+    Form {
+        page: "/projects/{project}/databases/new",
+        action: "/projects/{project}/databases/new",
+        fields: &[("name", "Twin"), ("region", "us-east-1"), ("branchId", "{branch}")],
+        named: "name",
+        count: "SELECT count(*) FROM databases",
+    },
+    Form {
+        page: "/databases/{database}/restore",
+        action: "/databases/{database}/restore",
+        fields: &[("what", "now"), ("into", "new"), ("name", "Twin that is a copy")],
+        named: "name",
+        count: "SELECT count(*) FROM databases",
+    },
+    Form {
+        page: "/projects/{project}/branches/new",
+        action: "/projects/{project}/branches/new",
+        fields: &[("gitName", "twin")],
+        named: "gitName",
+        count: "SELECT count(*) FROM branches",
+    },
+    Form {
+        page: "/databases/{database}",
+        action: "/databases/{database}/connections",
+        fields: &[("name", "twin")],
+        named: "name",
+        count: "SELECT count(*) FROM connections",
+    },
+    Form {
+        page: "/integrations/tokens/new",
+        action: "/integrations/tokens/new",
+        fields: &[("name", "Twin"), ("expiresAt", "7"), ("reach", "all")],
+        named: "name",
+        count: "SELECT count(*) FROM service_tokens",
+    },
+    Form {
+        page: "/integrations/applications/new",
+        action: "/integrations/applications/new",
+        fields: &[("name", "Twin"), ("redirectUris", "https://twin.example/")],
+        named: "name",
+        count: "SELECT count(*) FROM oauth_clients",
+    },
+    Form {
+        page: "/members",
+        action: "/members/invitations",
+        fields: &[("email", "twin@example.com"), ("role", "viewer")],
+        named: "email",
+        count: "SELECT count(*) FROM invitations",
+    },
+];
+
+async fn count(store: &Store, sql: &str) -> i64 {
+    store.session().await.unwrap().query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// What a person has of an answer: where it leads, or what it shows.
+fn told(page: &Page) -> (u16, String) {
+    let location = page.headers.get("location").map(|value| value.to_str().unwrap().to_owned());
+    (page.status, location.unwrap_or_else(|| page.text.clone()))
+}
+
+/// The same form twice at the same time, from two connections of one browser.
+async fn twice(browser: &Browser, path: &str, fields: &[(&str, &str)]) -> [Page; 2] {
+    let (mut one, mut other) = (browser.clone(), browser.clone());
+    let (first, second) = tokio::join!(one.submit(path, fields), other.submit(path, fields));
+    [first, second]
+}
+
+#[tokio::test]
+async fn what_is_sent_twice_is_made_once() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let shop = Shop::open(&howdah, &mut ada).await;
+    let mut bea = ada.invite(&howdah, &shop.workspace, "bea", "owner").await;
+    let (store, tasks) = howdah.store();
+    for form in FORMS {
+        let (shown, path) = (shop.at(form.page), shop.at(form.action));
+        let filled: Vec<_> = form.fields.iter().map(|(name, value)| (*name, shop.fill(value))).collect();
+        let fields: Vec<_> = filled.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let other_name = match form.named {
+            "email" => "other@example.com".to_owned(),
+            _ => format!("{}-other", fields.iter().find(|(name, _)| *name == form.named).unwrap().1),
+        };
+        let named = |other: &'_ str| -> Vec<(&str, String)> {
+            let value = |name: &str, value: &str| if name == form.named { other.to_owned() } else { value.to_owned() };
+            fields.iter().map(|(name, old)| (*name, value(name, old))).collect()
+        };
+        assert_eq!(ada.get(&shown).await.status, 200, "{shown}");
+        let before = count(&store, form.count).await;
+
+        // Refused first, and mended with the same page: what is refused is not kept.
+        let nameless = named("");
+        let nameless: Vec<_> = nameless.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        if form.action != "/projects" {
+            let page = ada.clone().submit(&path, &nameless).await;
+            assert_eq!(page.status, 422, "{path}: {}", page.text);
+        }
+
+        // Neither without its mark nor with one that is too old to know whether it was sent before.
+        let csrf = ada.csrf.clone();
+        let unmarked: Vec<_> = fields.iter().copied().chain([("csrf", csrf.as_str())]).collect();
+        let marked = |once| unmarked.iter().copied().chain([("once", once)]).collect::<Vec<_>>();
+        let yesterday = FormId::generate(Clock::system().now() - SignedDuration::from_hours(21)).bare();
+        for fields in [unmarked.clone(), marked(""), marked("twice"), marked("0' OR true--")] {
+            ada.send(ada.post(&path, &fields)).await.assert_says(403, "Nothing was changed");
+        }
+        ada.send(ada.post(&path, &marked(&yesterday))).await.assert_says(422, "open for too long");
+        assert_eq!(count(&store, form.count).await, before, "{path}: nothing was made");
+
+        // Twice at once, and again.
+        ada.get(&shown).await;
+        let [first, second] = twice(&ada, &path, &fields).await;
+        assert!([200, 303].contains(&first.status), "{path}: {}", first.text);
+        assert_eq!(told(&first), told(&second), "{path}");
+        let again = ada.clone().submit(&path, &fields).await;
+        assert_eq!(told(&again), told(&first), "{path}: loaded again");
+        assert_eq!(again.headers["idempotent-replayed"], "true", "{path}");
+        assert_eq!(again.headers["cache-control"], "no-store", "{path}");
+        assert_eq!(count(&store, form.count).await, before + 1, "{path} made one");
+
+        // Another name on the same page makes another.
+        let other = named(&other_name);
+        let other: Vec<_> = other.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let page = ada.clone().submit(&path, &other).await;
+        assert!([200, 303].contains(&page.status), "{path}: {}", page.text);
+        assert!(!page.headers.contains_key("idempotent-replayed"), "{path}");
+        assert_eq!(count(&store, form.count).await, before + 2, "{path} made another");
+
+        // Whoever has the mark of another's form gets nothing of hers.
+        let (csrf, once) = (ada.csrf.clone(), ada.once.clone());
+        bea.get(&shown).await;
+        let own = bea.csrf.clone();
+        bea.csrf = csrf;
+        bea.once = once;
+        bea.submit(&path, &fields).await.assert_says(403, "Nothing was changed");
+        bea.csrf = own;
+        let page = bea.submit(&path, &fields).await;
+        assert!(!page.headers.contains_key("idempotent-replayed"), "{path}");
+        if page.status == 200 {
+            assert_ne!(told(&page), told(&first), "{path}");
+        }
+    }
+
+    // Kept as the API keeps it: sealed, and for a day.
+    let session = store.session().await.unwrap();
+    let [first, _] = {
+        ada.get(&shop.at("/integrations/tokens/new")).await;
+        twice(&ada, &shop.at("/integrations/tokens/new"), &[("name", "T"), ("expiresAt", "7"), ("reach", "all")]).await
+    };
+    let value = secret(&first);
+    let kept = "SELECT answer, expires_at BETWEEN now() + interval '23 hours' AND now() + interval '24 hours'
+                  FROM idempotency_keys
+                 WHERE key LIKE 'form-%'";
+    let rows = session.query(kept, &[]).await.unwrap();
+    assert!(rows.len() > FORMS.len());
+    for row in rows {
+        let answer = row.get::<_, Vec<u8>>(0);
+        let has = |text: &str| answer.windows(text.len()).any(|part| part == text.as_bytes());
+        assert!(!has(&value) && !has("status") && row.get::<_, bool>(1));
+    }
+    tasks.stop();
+}
+
+#[tokio::test]
+async fn a_secret_is_shown_again_to_who_loads_its_page_again() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let shop = Shop::open(&howdah, &mut ada).await;
+    let bea = ada.invite(&howdah, &shop.workspace, "bea", "viewer").await;
+    drop(bea);
+
+    // The string that was shown first stays good, however often the page is loaded.
+    let rotate = shop.at("/connections/{connection}/rotate");
+    ada.get(&rotate).await;
+    let [first, second] = twice(&ada, &rotate, &[]).await;
+    let string = secret(&first);
+    assert_eq!(secret(&second), string);
+    assert_eq!(secret(&ada.clone().submit(&rotate, &[]).await), string);
+    assert_eq!(ask(&string, "SELECT 1"), "1");
+    ada.get(&rotate).await;
+    assert_ne!(secret(&ada.submit(&rotate, &[]).await), string, "another page is another rotation");
+
+    let page = ada.get("/console/people").await;
+    let bea = page.text.rsplit_once("/console/people/").unwrap().1.split_once('"').unwrap().0.to_owned();
+    let reset = format!("/console/people/{bea}/reset");
+    for path in [&shop.at("/integrations/applications/{application}/rotate"), &reset] {
+        ada.get(path.strip_suffix("/reset").unwrap_or(path)).await;
+        let [first, second] = twice(&ada, path, &[]).await;
+        assert_eq!(first.status, 200, "{path}: {}", first.text);
+        assert_eq!(told(&first), told(&second), "{path}");
+        ada.get(path.strip_suffix("/reset").unwrap_or(path)).await;
+        assert_ne!(told(&ada.submit(path, &[]).await), told(&first), "{path}");
+    }
+
+    // An authenticator is set up with what its page showed first, and the codes stay what was written down.
+    let begin = "/console/account/authenticator";
+    ada.get("/console/account").await;
+    let [first, second] = twice(&ada, begin, &[("current", PASSWORD)]).await;
+    assert_eq!(told(&first), told(&second));
+    let shown = first.between("aria-label=\"Key of the authenticator\">", "<").replace(' ', "");
+    let shown = totp_rs::Secret::try_from_base32(&shown).unwrap();
+    let totp = Builder::new().with_secret(shown).build().unwrap();
+    ada.once = first.between("name=\"once\" value=\"", "\"");
+    let confirm = format!("{begin}/confirm");
+    let code = totp.generate(Clock::system().now().as_second() as u64).to_string();
+    let [first, second] = twice(&ada, &confirm, &[("code", &code)]).await;
+    first.assert_says(200, "Recovery codes");
+    assert_eq!(told(&first), told(&second));
+    ada.get("/console/account").await;
+    let [third, fourth] = twice(&ada, "/console/account/recovery-codes", &[("current", PASSWORD)]).await;
+    third.assert_says(200, "Recovery codes");
+    assert_eq!(told(&third), told(&fourth));
+    assert_ne!(told(&third), told(&first));
+
+    // Workspaces are nobody's yet when their form is sent.
+    ada.get("/console/workspaces").await;
+    let [first, second] = twice(&ada, "/console/workspaces", &[("name", "Twin")]).await;
+    assert_eq!(first.location(), second.location());
+}
+
+#[tokio::test]
+async fn who_went_away_finds_what_was_made() {
+    // Without stock, a create waits for its database to be made: time enough to go away.
+    let howdah = Howdah::start_with(&["--stock", "0"]).await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let (store, tasks) = howdah.store();
+    ada.get(&format!("{workspace}/projects/new")).await;
+    let path = format!("{workspace}/projects");
+    let fields = [("name", "Shop"), ("region", "us-east-1"), ("database", "on")];
+
+    let request = ada.post(&path, &ada.filled(&fields)).build().unwrap();
+    let body = request.body().unwrap().as_bytes().unwrap();
+    let cookies: Vec<_> = ada.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let address = howdah.url().replace("http://", "");
+    let mut connection = TcpStream::connect(&address).unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nCookie: {}\r\nContent-Length: {}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\n\r\n",
+        cookies.join("; "),
+        body.len()
+    );
+    connection.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    eventually("the project to be made", async || {
+        (count(&store, "SELECT count(*) FROM projects").await == 1).then_some(())
+    })
+    .await;
+    drop(connection);
+
+    let page = ada.submit(&path, &fields).await;
+    assert_eq!(page.headers["idempotent-replayed"], "true");
+    let string = secret(&page);
+    assert_eq!(count(&store, "SELECT count(*) FROM projects").await, 1);
+    assert_eq!(count(&store, "SELECT count(*) FROM idempotency_keys WHERE NOT settled").await, 0);
+    assert_eq!(ask(&string, "SELECT 1"), "1");
+    tasks.stop();
+}
