@@ -1,5 +1,6 @@
 //! Who is calling, and what they may see and do.
 
+pub mod attempts;
 mod bearer;
 pub mod links;
 pub mod oauth;

@@ -1,5 +1,6 @@
 //! Networks of addresses, as operators write them.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -28,6 +29,12 @@ impl Network {
             IpAddr::V4(address) => Self { first: address.into(), bits: 32 },
             IpAddr::V6(address) => Self { first: masked_v6(address, 64).into(), bits: 64 },
         }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.first, self.bits)
     }
 }
 

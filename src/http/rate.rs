@@ -1,6 +1,7 @@
 //! How fast requests may come: from an address, whoever sends them, and with a token. Each answer
 //! says in `RateLimit-*` how much is left of the limit that is nearest to being reached. This
-//! process counts what it answers itself; nothing is shared with others.
+//! process counts what it answers itself, since it is this process that the limits are to save from too
+//! much; how often a password may be tried is for `auth::attempts` to say.
 //!
 //! The fields are the three plain numbers that clients know (`RateLimit-Limit`, `-Remaining`,
 //! `-Reset`): the newer draft's pair of structured fields has changed its form with each version.
@@ -30,7 +31,6 @@ use super::origin::ClientAddress;
 use crate::app::{Rate, Rates};
 use crate::base::error::Error;
 use crate::base::network::Network;
-use crate::base::secret::hash;
 
 /// How many a request may send at once when nothing was sent for a while.
 pub(super) const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
@@ -45,37 +45,19 @@ const REMEMBERED: usize = 50_000;
 /// Requests whose token is not known to be good may come from an address so many times more slowly.
 const ATTEMPTS: u32 = 10;
 
-/// Attempts to sign in to one account from one address: so many at once, then one each half minute.
-const SIGN_INS: (u32, Duration) = (10, Duration::from_secs(30));
-/// The same to one account from everywhere: whoever knows an address keeps its owner out only by
-/// coming from many others.
-const SIGN_INS_OF_ACCOUNT: (u32, Duration) = (100, Duration::from_secs(10));
-/// The same from one address to all accounts: people share addresses.
-const SIGN_INS_OF_ADDRESS: (u32, Duration) = (100, Duration::from_secs(5));
-
 /// The limits, and where everybody stands.
 pub(super) struct RateLimits {
-    sign_ins: [(Limiter<Attempt>, WhoseAttempt); 3],
     tokens: Option<Limiter<Uuid>>,
     addresses: Option<Limiter<Network>>,
     attempts: Option<Limiter<Network>>,
 }
-
-/// What an attempt of an account from an address is counted under.
-type WhoseAttempt = fn(&str, Network) -> Attempt;
 
 impl RateLimits {
     pub(super) fn new(rates: &Rates) -> Self {
         let fewer = |number: NonZeroU32| NonZeroU32::new(number.get() / ATTEMPTS).unwrap_or(NonZeroU32::MIN);
         let attempts = rates.address.map(|rate| Rate { per_second: fewer(rate.per_second), burst: fewer(rate.burst) });
         let clock = DefaultClock::default();
-        let sign_ins = |(burst, period)| Limiter::of_period(burst, period, clock.clone());
         Self {
-            sign_ins: [
-                (sign_ins(SIGN_INS), |account, address| Attempt(Some(hash(account)), Some(address))),
-                (sign_ins(SIGN_INS_OF_ACCOUNT), |account, _| Attempt(Some(hash(account)), None)),
-                (sign_ins(SIGN_INS_OF_ADDRESS), |_, address| Attempt(None, Some(address))),
-            ],
             tokens: rates.token.map(|rate| Limiter::new(rate, clock.clone())),
             addresses: rates.address.map(|rate| Limiter::new(rate, clock.clone())),
             attempts: attempts.map(|rate| Limiter::new(rate, clock.clone())),
@@ -147,16 +129,6 @@ impl Meter {
         }
     }
 
-    /// Counts an attempt to sign in to an account, whether there is one or not; otherwise says in how
-    /// many seconds there may be another.
-    pub(super) fn sign_in(&self, account: &str) -> Result<(), u64> {
-        let account = account.trim().to_lowercase();
-        for (limiter, attempt) in &self.0.limits.sign_ins {
-            limiter.take(&attempt(&account, self.0.party)).map_err(whole_seconds)?;
-        }
-        Ok(())
-    }
-
     fn refuse(&self, who: &str, rate: Rate, wait: Duration) -> Failure {
         self.stand(Standing::new(rate, 0));
         let seconds = whole_seconds(wait);
@@ -180,11 +152,6 @@ impl Meter {
         *self.0.nearest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// Whose attempts to sign in are counted together: those to an account, by its hash, those from an
-/// address, or those that have both in common.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Attempt(Option<Vec<u8>>, Option<Network>);
 
 /// How much is left of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,14 +184,6 @@ impl<K: Clone + Eq + Hash, C: Clock> Limiter<K, C> {
         let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
         let buckets = RateLimiter::new(quota, Buckets(Cache::new(REMEMBERED)), clock);
         Self { rate, buckets }
-    }
-
-    /// So many at once, then one each period.
-    fn of_period(burst: u32, period: Duration, clock: C) -> Self {
-        let number = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::with_period(period).unwrap_or(Quota::per_hour(NonZeroU32::MIN)).allow_burst(number);
-        let buckets = RateLimiter::new(quota, Buckets(Cache::new(REMEMBERED)), clock);
-        Self { rate: Rate { per_second: NonZeroU32::MIN, burst: number }, buckets }
     }
 
     /// Takes one; otherwise says in how long there is one to take.

@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 
 use crate::app::JobCtx;
 use crate::auth::oauth::{clients, grants};
-use crate::auth::{links, sessions};
+use crate::auth::{attempts, links, sessions};
 use crate::base::error::{Error, Result, describe};
 use crate::base::id::InstanceId;
 use crate::base::store::{Announcement, Channel};
@@ -96,6 +96,7 @@ pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
             idempotency::forget_expired(&session).await?;
             audit::forget_before(&session, ctx.app.clock.now() - AUDIT_RETENTION).await?;
             usage::forget_old(&session, ctx.app.clock.now()).await?;
+            attempts::forget_expired(&session).await?;
             sessions::forget_ended(&session, ctx.app.clock.now()).await?;
             links::forget_expired(&session, ctx.app.clock.now()).await?;
             grants::forget_expired(&session, ctx.app.clock.now()).await?;

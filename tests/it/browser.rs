@@ -56,6 +56,11 @@ impl Browser {
         Self { client, url: howdah.url(), cookies: BTreeMap::new(), csrf: String::new(), once: String::new() }
     }
 
+    /// The same browser, once the server has come back at another address.
+    pub fn moved(&mut self, howdah: &Howdah) {
+        self.url = howdah.url();
+    }
+
     /// The browser of the first administrator, who owns the first workspace.
     pub async fn administrator(howdah: &Howdah) -> Self {
         let mut browser = Self::new(howdah);

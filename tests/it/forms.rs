@@ -235,6 +235,27 @@ async fn a_secret_is_shown_again_to_who_loads_its_page_again() {
         assert_ne!(told(&ada.submit(path, &[]).await), told(&first), "{path}");
     }
 
+    // A backup, and what is restored in place from it.
+    let backups = shop.at("/databases/{database}/backups");
+    let (store, tasks) = howdah.store();
+    ada.get(&backups).await;
+    let [first, second] = twice(&ada, &backups, &[("backupType", "full")]).await;
+    assert_eq!((first.location(), second.location()), (backups.as_str(), backups.as_str()));
+    assert_eq!(count(&store, "SELECT count(*) FROM backups").await, 1);
+    let restore = shop.at("/databases/{database}/restore");
+    let backup = eventually("the backup to be complete", async || {
+        let page = ada.get(&backups).await;
+        page.text.contains("/restore?backup=").then(|| page.between("/restore?backup=", "\""))
+    })
+    .await;
+    ada.get(&restore).await;
+    let fields = [("what", "backup"), ("backup", backup.as_str()), ("into", "here"), ("confirm", "Orders")];
+    let [first, second] = twice(&ada, &restore, &fields).await;
+    assert_eq!((first.location(), second.location()), (shop.at("/databases/{database}").as_str(), first.location()));
+    let restores = "SELECT count(*) FROM workflows WHERE kind LIKE 'restore%'";
+    assert_eq!(count(&store, restores).await, 1);
+    tasks.stop();
+
     // An authenticator is set up with what its page showed first, and the codes stay what was written down.
     let begin = "/console/account/authenticator";
     ada.get("/console/account").await;

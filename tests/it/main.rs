@@ -40,6 +40,7 @@ mod recover;
 mod schemathesis;
 mod sdk;
 mod service_tokens;
+mod sign_in;
 mod start;
 mod storage;
 mod usage;

@@ -14,9 +14,10 @@ use serde::Deserialize;
 
 use super::frame::Theme;
 use super::links::NewPassword;
-use super::sign_in::{Nothing, with_cookie};
+use super::sign_in::{Nothing, take, with_cookie};
 use super::{Cookie, Form, Frame, Html, Once, Problem, Section, Visitor, again, see_other};
 use crate::app::App;
+use crate::auth::attempts::{self, Proof};
 use crate::auth::sessions::{self, SignedInBrowser};
 use crate::auth::users::{self, Account, Enrolment};
 use crate::base::error::{Error, Result};
@@ -25,7 +26,6 @@ use crate::base::name::PersonName;
 use crate::base::secret::Secret;
 use crate::http::Failure;
 use crate::http::path::Path;
-use crate::http::rate::Meter;
 
 /// How long a browser keeps the colours that somebody has chosen.
 const CHOSEN: SignedDuration = SignedDuration::from_hours(365 * 24);
@@ -135,16 +135,18 @@ async fn refused(
 }
 
 /// Checks the password of who has one, as often as a sign-in may be tried.
-async fn check_current(app: &App, visitor: &Visitor, meter: &Meter, current: &str) -> Result<()> {
+async fn check_current(app: &App, visitor: &Visitor, current: &str) -> Result<()> {
     let session = app.store.session().await?;
     if !users::get(&session, visitor.user.id).await?.has_password {
         return Ok(());
     }
-    meter.sign_in(&visitor.user.email).map_err(|seconds| {
+    drop(session);
+    let attempt = take(app, Proof::Password, &visitor.user.email, &visitor.origin).await?.map_err(|seconds| {
         Error::invalid("current: there were too many attempts", format!("Wait {seconds} seconds, then try again."))
     })?;
+    let session = app.store.session().await?;
     if users::is_password(&session, visitor.user.id, &Secret::new(current)).await? {
-        return Ok(());
+        return attempts::give_back(&session, &attempt).await;
     }
     Err(Error::invalid("current: this is not your password", "Type the one that you sign in with."))
 }
@@ -170,11 +172,10 @@ async fn rename(State(app): State<Arc<App>>, visitor: Visitor, Form(new): Form<N
 async fn change_password(
     State(app): State<Arc<App>>,
     visitor: Visitor,
-    meter: Meter,
     Form(given): Form<ChangedPassword>,
 ) -> Result<Response, Failure> {
     let changed = async {
-        check_current(&app, &visitor, &meter, &given.current).await?;
+        check_current(&app, &visitor, &given.current).await?;
         let hash = given.new.hash(&visitor.user.email, visitor.user.display_name.as_deref()).await?;
         let tx = app.store.begin().await?;
         users::set_password(&tx, visitor.user.id, &hash).await?;
@@ -224,11 +225,10 @@ fn authenticator_page(visitor: &Visitor, enrolment: &Enrolment, problem: Problem
 async fn begin_authenticator(
     State(app): State<Arc<App>>,
     visitor: Visitor,
-    meter: Meter,
     Once(given, attempt): Once<Current>,
 ) -> Result<Response, Failure> {
     let begun = async {
-        check_current(&app, &visitor, &meter, &given.current).await?;
+        check_current(&app, &visitor, &given.current).await?;
         let tx = app.store.begin().await?;
         let enrolment = users::begin_totp(&tx, &app.keyring, &visitor.user, &issuer(&app)).await?;
         let page = authenticator_page(&visitor, &enrolment, Problem::none())?;
@@ -278,11 +278,10 @@ fn recovery_codes_page(visitor: &Visitor, codes: &[Secret]) -> Response {
 async fn renew_recovery_codes(
     State(app): State<Arc<App>>,
     visitor: Visitor,
-    meter: Meter,
     Once(given, attempt): Once<Current>,
 ) -> Result<Response, Failure> {
     let renewed = async {
-        check_current(&app, &visitor, &meter, &given.current).await?;
+        check_current(&app, &visitor, &given.current).await?;
         let tx = app.store.begin().await?;
         if !users::get(&tx, visitor.user.id).await?.has_totp {
             return Err(Error::rejected("there is no authenticator", "Recovery codes stand in for one: add it first."));
@@ -299,11 +298,10 @@ async fn renew_recovery_codes(
 async fn remove_authenticator(
     State(app): State<Arc<App>>,
     visitor: Visitor,
-    meter: Meter,
     Form(given): Form<Current>,
 ) -> Result<Response, Failure> {
     let removed = async {
-        check_current(&app, &visitor, &meter, &given.current).await?;
+        check_current(&app, &visitor, &given.current).await?;
         let tx = app.store.begin().await?;
         users::remove_totp(&tx, visitor.user.id).await?;
         tx.commit().await

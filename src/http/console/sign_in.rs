@@ -12,6 +12,8 @@ use serde::Deserialize;
 
 use super::{Anybody, Cookie, Form, Frame, Html, Problem, Visitor, again, go_to, local, see_other};
 use crate::app::App;
+use crate::auth::Origin;
+use crate::auth::attempts::{self, Attempt, Proof};
 use crate::auth::sessions::{self, ticket};
 use crate::auth::users::{self, Proven, User};
 use crate::base::error::Result;
@@ -19,7 +21,6 @@ use crate::base::secret::Secret;
 use crate::base::store::Tx;
 use crate::http::Failure;
 use crate::http::query::Query;
-use crate::http::rate::Meter;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -87,7 +88,6 @@ async fn show_sign_in(
 async fn sign_in(
     State(app): State<Arc<App>>,
     anybody: Anybody,
-    meter: Meter,
     headers: HeaderMap,
     Form(given): Form<Password>,
 ) -> Result<Response, Failure> {
@@ -96,9 +96,10 @@ async fn sign_in(
     let page = |email: String, problem: Problem| {
         again(PasswordPage { frame, is_set_up: true, email, next: next.clone(), problem })
     };
-    if let Err(seconds) = meter.sign_in(&given.email) {
-        return Ok(too_many(page(given.email, wait(seconds)), seconds));
-    }
+    let attempt = match take(&app, Proof::Password, &given.email, &anybody.origin).await? {
+        Ok(attempt) => attempt,
+        Err(seconds) => return Ok(too_many(page(given.email, wait(seconds)), seconds)),
+    };
     let session = app.store.session().await?;
     let proven = users::check_password(&session, &given.email, &Secret::new(given.password)).await?;
     drop(session);
@@ -110,12 +111,14 @@ async fn sign_in(
             Ok(page(given.email, problem))
         }
         Some(Proven::Password(user)) => {
+            attempts::give_back(&app.store.session().await?, &attempt).await?;
             let ticket = ticket::make(&app.keyring, app.clock.now(), user.id, &anybody.frame.csrf)?;
             let page = CodePage { frame: anybody.frame, ticket, next, problem: Problem::none() };
             Ok(private(Html(page).into_response()))
         }
         Some(Proven::All(user)) => {
             let tx = app.store.begin().await?;
+            attempts::give_back(&tx, &attempt).await?;
             let cookie = begin(&app, &tx, &anybody, &headers, &user).await?;
             tx.commit().await?;
             Ok(with_cookie(go_to(&next), cookie))
@@ -126,7 +129,6 @@ async fn sign_in(
 async fn check_code(
     State(app): State<Arc<App>>,
     anybody: Anybody,
-    meter: Meter,
     headers: HeaderMap,
     Form(given): Form<Code>,
 ) -> Result<Response, Failure> {
@@ -137,15 +139,18 @@ async fn check_code(
     };
     let frame = anybody.frame.clone();
     let page = |problem: Problem| again(CodePage { frame, ticket: given.ticket.clone(), next: next.clone(), problem });
-    if let Err(seconds) = meter.sign_in(&user.bare()) {
-        return Ok(too_many(page(wait(seconds)), seconds));
-    }
+    let email = users::get(&app.store.session().await?, user).await?.user.email;
+    let attempt = match take(&app, Proof::Code, &email, &anybody.origin).await? {
+        Ok(attempt) => attempt,
+        Err(seconds) => return Ok(too_many(page(wait(seconds)), seconds)),
+    };
     let tx = app.store.begin().await?;
     let account = users::get(&tx, user).await?;
     let is_right = users::check_second_factor(&tx, &app.keyring, now, user, &given.code).await?;
     if !is_right || account.disabled_at.is_some() {
         return Ok(page(Problem::with("code", "This code is not right, or was used already.")));
     }
+    attempts::give_back(&tx, &attempt).await?;
     let left = users::get(&tx, user).await?.recovery_codes;
     let cookie = begin(&app, &tx, &anybody, &headers, &account.user).await?;
     tx.commit().await?;
@@ -159,6 +164,16 @@ async fn check_code(
         go_to(&next)
     };
     Ok(with_cookie(answer, cookie))
+}
+
+/// Takes an attempt; otherwise says in how many seconds there is one to take.
+pub(super) async fn take(app: &App, proof: Proof, email: &str, origin: &Origin) -> Result<Result<Attempt, u64>> {
+    let tx = app.store.begin().await?;
+    let taken = attempts::take(&tx, proof, email, origin).await?;
+    if taken.is_ok() {
+        tx.commit().await?;
+    }
+    Ok(taken)
 }
 
 async fn sign_out(State(app): State<Arc<App>>, visitor: Visitor, Form(_): Form<Nothing>) -> Result<Response, Failure> {
@@ -183,6 +198,7 @@ pub(super) async fn begin(
         sessions::end(tx, before.user.id, before.id).await?;
     }
     let browser = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    attempts::remember(tx, user, &anybody.origin).await?;
     let cookie = sessions::begin(tx, app.clock.now(), user.id, &anybody.origin, browser).await?;
     Ok(Cookie::Session.set(app, cookie.expose(), Some(sessions::LONGEST)))
 }

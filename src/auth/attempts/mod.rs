@@ -1,0 +1,119 @@
+//! Attempts to prove who one is, by a password or by a code, and how many there may be. They are
+//! counted in the metadata store by its own clock: for every process that shares it, and over a
+//! restart. What somebody tries is counted in the same way whether the account exists or not.
+//!
+//! An attempt is taken before it is looked at, so that many at once are not more than the limit, and
+//! given back when it was right: those that failed count. Whoever knows an address can use up the
+//! attempts that its account has from everywhere; they do not keep its owner out for that, who has
+//! attempts of their own where they have signed in before.
+
+mod store;
+
+use std::time::Duration;
+
+use super::Origin;
+use super::users::User;
+use crate::base::error::Result;
+use crate::base::network::Network;
+use crate::base::secret::hash;
+use crate::base::store::{Session, Tx};
+
+/// What is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A password.
+    Password,
+    /// A code of an authenticator, or one that stands in for it. Six digits are few, and whoever tries
+    /// them has the password.
+    Code,
+}
+
+/// So many at once, then one each period.
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    burst: u32,
+    period: Duration,
+}
+
+impl Limit {
+    const fn new(burst: u32, seconds: u64) -> Self {
+        Self { burst, period: Duration::from_secs(seconds) }
+    }
+}
+
+/// One account from one network.
+const HERE: Limit = Limit::new(10, 30);
+/// One network, whatever the account: people share addresses.
+const NETWORK: Limit = Limit::new(100, 5);
+
+impl Proof {
+    /// One account from everywhere.
+    const fn everywhere(self) -> Limit {
+        match self {
+            Self::Password => Limit::new(100, 10),
+            Self::Code => Limit::new(20, 60),
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Code => "code",
+        }
+    }
+}
+
+/// An attempt that is counted until it is given back.
+#[derive(Debug)]
+pub struct Attempt {
+    counters: Vec<(Vec<u8>, Limit)>,
+}
+
+/// Takes an attempt to sign in to this account from where this request comes from, before it is known whether there is
+/// such an account. The inner error says in how many seconds there is one to take; nothing may be
+/// committed then.
+pub async fn take(tx: &Tx, proof: Proof, account: &str, origin: &Origin) -> Result<Result<Attempt, u64>> {
+    let account = account.trim().to_lowercase();
+    let kind = proof.name();
+    let network = network(origin);
+    let place = place(&account, &network);
+    // In one order everywhere, so that no two wait for each other.
+    let mut counters = vec![(hash(&format!("{kind} here\n{account}\n{network}")), HERE)];
+    if !store::is_known(tx, &place).await? {
+        counters.push((hash(&format!("{kind} everywhere\n{account}")), proof.everywhere()));
+    }
+    counters.push((hash(&format!("network\n{network}")), NETWORK));
+    for (counter, limit) in &counters {
+        if let Some(wait) = store::take(tx, counter, *limit).await? {
+            return Ok(Err(wait));
+        }
+    }
+    Ok(Ok(Attempt { counters }))
+}
+
+/// Gives an attempt back that was right.
+pub async fn give_back(session: &Session, attempt: &Attempt) -> Result<()> {
+    for (counter, limit) in &attempt.counters {
+        store::give_back(session, counter, *limit).await?;
+    }
+    Ok(())
+}
+
+/// Remembers for 30 days that somebody has shown here who they are.
+pub async fn remember(session: &Session, user: &User, origin: &Origin) -> Result<()> {
+    store::remember(session, &place(&user.email.to_lowercase(), &network(origin))).await
+}
+
+/// Forgets what says nothing any more.
+pub async fn forget_expired(session: &Session) -> Result<()> {
+    store::forget_expired(session).await
+}
+
+/// What a request comes from, as one party has it; those whose address is not known are one.
+fn network(origin: &Origin) -> String {
+    origin.address.map_or_else(String::new, |address| Network::of_one_party(address).to_string())
+}
+
+fn place(account: &str, network: &str) -> Vec<u8> {
+    hash(&format!("place\n{account}\n{network}"))
+}
