@@ -41,6 +41,7 @@ mod schemathesis;
 mod sdk;
 mod service_tokens;
 mod sign_in;
+mod snippets;
 mod start;
 mod storage;
 mod usage;

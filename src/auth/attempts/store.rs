@@ -13,10 +13,10 @@ pub(super) async fn take(tx: &Tx, counter: &[u8], limit: Limit) -> Result<Option
     let statement = tx
         .prepare_cached(
             "INSERT INTO sign_in_attempts AS a (counter, full_at)
-             VALUES ($1, clock_timestamp() + make_interval(secs => $2))
+             VALUES ($1, clock_timestamp() + make_interval(secs => $2::float8))
              ON CONFLICT (counter) DO UPDATE
-                SET full_at = greatest(a.full_at, clock_timestamp()) + make_interval(secs => $2)
-              WHERE a.full_at <= clock_timestamp() + make_interval(secs => $2 * ($3 - 1))",
+                SET full_at = greatest(a.full_at, clock_timestamp()) + make_interval(secs => $2::float8)
+              WHERE a.full_at <= clock_timestamp() + make_interval(secs => $2::float8 * ($3::float8 - 1))",
         )
         .await?;
     if tx.execute(&statement, &[&counter, &period, &burst]).await? == 1 {
@@ -24,7 +24,7 @@ pub(super) async fn take(tx: &Tx, counter: &[u8], limit: Limit) -> Result<Option
     }
     let statement = tx
         .prepare_cached(
-            "SELECT ceil(extract(epoch FROM full_at - clock_timestamp()) - $2 * ($3 - 1))::bigint
+            "SELECT ceil(extract(epoch FROM full_at - clock_timestamp()) - $2::float8 * ($3::float8 - 1))::bigint
                FROM sign_in_attempts
               WHERE counter = $1",
         )
@@ -36,7 +36,9 @@ pub(super) async fn take(tx: &Tx, counter: &[u8], limit: Limit) -> Result<Option
 
 pub(super) async fn give_back(session: &Session, counter: &[u8], limit: Limit) -> Result<()> {
     let statement = session
-        .prepare_cached("UPDATE sign_in_attempts SET full_at = full_at - make_interval(secs => $2) WHERE counter = $1")
+        .prepare_cached(
+            "UPDATE sign_in_attempts SET full_at = full_at - make_interval(secs => $2::float8) WHERE counter = $1",
+        )
         .await?;
     session.execute(&statement, &[&counter, &limit.period.as_secs_f64()]).await?;
     Ok(())

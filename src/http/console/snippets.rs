@@ -40,13 +40,29 @@ impl Revealed {
             user: credential.user.clone(),
             password: credential.password.expose().to_owned(),
             sslmode: app.public.sslmode(),
-            snippets: snippets(&string),
+            snippets: snippets(&string, app.public.sslmode()),
             string,
         }
     }
 }
 
-fn snippets(string: &str) -> Vec<Snippet> {
+/// What node-postgres is given, and what is behind Prisma's adapter: they look at the certificate under
+/// `require` too, which a self-signed one does not survive, unless they are told to read it as libpq does
+/// (PostgreSQL, section 32.18.1). No other program knows the parameter, so that it is not in the string.
+fn node_string(sslmode: &str) -> &'static str {
+    match sslmode {
+        "require" => {
+            "\
+// sslmode=require as psql reads it: encrypted, whoever has made the certificate. Node would look at that,
+// too: where it trusts the server's, write connectionString = process.env.DATABASE_URL.
+const connectionString = `${process.env.DATABASE_URL}&uselibpqcompat=true`;"
+        }
+        _ => "const connectionString = process.env.DATABASE_URL;",
+    }
+}
+
+fn snippets(string: &str, sslmode: &str) -> Vec<Snippet> {
+    let node_string = node_string(sslmode);
     // Letters, digits and what stands between the parts of an address: nothing that a shell or a
     // file of settings would read otherwise inside of quotes.
     vec![
@@ -58,7 +74,8 @@ fn snippets(string: &str) -> Vec<Snippet> {
         },
         Snippet {
             name: "Prisma",
-            about: "In prisma.config.ts; up to version 6, url = env(\"DATABASE_URL\") in the datasource of the schema",
+            about: "In prisma.config.ts, with npm install prisma dotenv; up to version 6, url = env(\"DATABASE_URL\") in the \
+                    datasource of the schema",
             text: "\
 import \"dotenv/config\";
 import { defineConfig, env } from \"prisma/config\";
@@ -70,16 +87,34 @@ export default defineConfig({
             .into(),
         },
         Snippet {
+            name: "Prisma Client",
+            about: "From version 7 on, with npm install @prisma/client @prisma/adapter-pg dotenv; the last import is the \
+                    output of the schema's generator",
+            text: format!(
+                "\
+import \"dotenv/config\";
+import {{ PrismaPg }} from \"@prisma/adapter-pg\";
+import {{ PrismaClient }} from \"./generated/prisma/client\";
+
+{node_string}
+const prisma = new PrismaClient({{ adapter: new PrismaPg({{ connectionString }}) }});
+console.log(await prisma.$queryRaw`SELECT now()`);
+await prisma.$disconnect();"
+            ),
+        },
+        Snippet {
             name: "Node",
             about: "With npm install pg",
-            text: "\
+            text: format!(
+                "\
 import pg from \"pg\";
 
-const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL });
-const { rows } = await pool.query(\"SELECT now()\");
+{node_string}
+const pool = new pg.Pool({{ connectionString }});
+const {{ rows }} = await pool.query(\"SELECT now()\");
 console.log(rows[0]);
 await pool.end();"
-                .into(),
+            ),
         },
         Snippet {
             name: "Python",
@@ -147,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_string_stands_in_what_is_not_checked_in_and_nowhere_else() {
-        let with: Vec<&str> = snippets("postgres://u:p@h:1/postgres")
+        let with: Vec<&str> = snippets("postgres://u:p@h:1/postgres", "require")
             .iter()
             .filter(|snippet| snippet.text.contains("postgres://u:p@h"))
             .map(|snippet| snippet.name)
