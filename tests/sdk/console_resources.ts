@@ -65,7 +65,7 @@ async function makeProject(page: Page): Promise<{ string: string; project: strin
   const shown = (await page.locator("#snippet-1").textContent()) ?? "";
   assert.equal(execFileSync("sh", ["-c", `${shown} -X -A -t -c 'SELECT 1'`], { encoding: "utf8" }).trim(), "1");
   await page.getByText("Python", { exact: true }).click();
-  assert.match((await page.locator("#snippet-5").textContent()) ?? "", /psycopg/);
+  assert.match((await page.getByLabel("Python", { exact: true }).textContent()) ?? "", /psycopg/);
   await page.getByRole("link", { name: "Go to the database" }).click();
   await until(page, "ready");
   const database = page.url();
@@ -80,12 +80,16 @@ async function makeConnection(page: Page, database: string): Promise<void> {
   await page.getByRole("button", { name: "Create connection" }).click();
   assert.match((await page.locator("#name-problem").textContent()) ?? "", /too short/);
   await page.getByLabel("New connection").fill("worker");
-  await page.getByRole("button", { name: "Create connection" }).click();
+  // Twice, as people do; there is one to rotate then.
+  await page.getByRole("button", { name: "Create connection" }).dblclick();
   assert.equal(psql(await revealed(page), "SELECT 1"), "1");
   await page.getByRole("link", { name: "Go to the database" }).click();
   await page.getByRole("link", { name: "Rotate… worker" }).click();
   await page.getByRole("button", { name: "Rotate" }).click();
-  assert.equal(psql(await revealed(page), "SELECT 1"), "1");
+  const rotated = await revealed(page);
+  await page.reload();
+  assert.equal(await revealed(page), rotated, "the answer is loaded again, and nothing is rotated again");
+  assert.equal(psql(rotated, "SELECT 1"), "1");
   await page.goto(database);
   await page.getByRole("link", { name: "Delete… worker" }).click();
   await page.getByRole("button", { name: "Delete connection" }).click();
