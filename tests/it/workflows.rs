@@ -110,6 +110,7 @@ impl World {
             regions: Regions::default(),
             public,
             trusted_proxies: Vec::new(),
+            provider: None,
             client_registration: true,
             rates: Rates::default(),
             quotas: Quotas::default(),
