@@ -35,6 +35,8 @@ struct PasswordPage {
     frame: Frame,
     /// Somebody has an account; otherwise there is nobody to sign in.
     is_set_up: bool,
+    /// What the identity provider is called, if there is one.
+    provider: Option<String>,
     email: String,
     next: String,
     problem: Problem,
@@ -49,10 +51,11 @@ struct CodePage {
     problem: Problem,
 }
 
+/// Where to go after signing in.
 #[derive(Deserialize)]
-struct Next {
+pub(super) struct Next {
     #[serde(default)]
-    next: String,
+    pub(super) next: String,
 }
 
 #[derive(Deserialize)]
@@ -81,8 +84,15 @@ async fn show_sign_in(
     }
     let is_set_up = users::exist(&app.store.session().await?).await?;
     let next = local(&to.next).to_owned();
-    let page = PasswordPage { frame: anybody.frame, is_set_up, email: String::new(), next, problem: Problem::none() };
+    let (provider, problem) = (super::provider::name(&app), Problem::none());
+    let page = PasswordPage { frame: anybody.frame, is_set_up, provider, email: String::new(), next, problem };
     Ok(private(Html(page).into_response()))
+}
+
+/// The page for signing in, which says why that could not be done in another way.
+pub(super) fn page_again(app: &App, anybody: Anybody, next: String, problem: Problem) -> Response {
+    let (frame, provider) = (anybody.frame, super::provider::name(app));
+    private(again(PasswordPage { frame, is_set_up: true, provider, email: String::new(), next, problem }))
 }
 
 async fn sign_in(
@@ -94,7 +104,8 @@ async fn sign_in(
     let frame = anybody.frame.clone();
     let next = local(&given.next).to_owned();
     let page = |email: String, problem: Problem| {
-        again(PasswordPage { frame, is_set_up: true, email, next: next.clone(), problem })
+        let provider = super::provider::name(&app);
+        again(PasswordPage { frame, is_set_up: true, provider, email, next: next.clone(), problem })
     };
     let attempt = match take(&app, Proof::Password, &given.email, &anybody.origin).await? {
         Ok(attempt) => attempt,
@@ -112,9 +123,7 @@ async fn sign_in(
         }
         Some(Proven::Password(user)) => {
             attempts::give_back(&app.store.session().await?, &attempt).await?;
-            let ticket = ticket::make(&app.keyring, app.clock.now(), user.id, &anybody.frame.csrf)?;
-            let page = CodePage { frame: anybody.frame, ticket, next, problem: Problem::none() };
-            Ok(private(Html(page).into_response()))
+            ask_for_code(&app, anybody, &user, next)
         }
         Some(Proven::All(user)) => {
             let tx = app.store.begin().await?;
@@ -124,6 +133,13 @@ async fn sign_in(
             Ok(with_cookie(go_to(&next), cookie))
         }
     }
+}
+
+/// The page that asks for the code of the authenticator, after everything else was right.
+pub(super) fn ask_for_code(app: &App, anybody: Anybody, user: &User, next: String) -> Result<Response, Failure> {
+    let ticket = ticket::make(&app.keyring, app.clock.now(), user.id, &anybody.frame.csrf)?;
+    let page = CodePage { frame: anybody.frame, ticket, next, problem: Problem::none() };
+    Ok(private(Html(page).into_response()))
 }
 
 async fn check_code(
