@@ -43,6 +43,7 @@ const PAGES: &[&str] = &[
     "/console/account",
     "/console/people",
     "/console/people/{user}",
+    "/console/audit",
     "{workspace}/settings",
     "{workspace}/members",
 ];
@@ -159,6 +160,7 @@ async fn only_members_and_administrators_see_what_is_theirs() {
         page.assert_says(403, "You may not do this");
     }
     viewer.get("/console/people").await.assert_says(403, "Only administrators");
+    viewer.get("/console/audit").await.assert_says(403, "Only administrators");
     for change in ["reset", "enable", "administrator", "disable"] {
         let path = format!("/console/people/{user}/{change}");
         viewer.submit(&path, &[("confirm", "ada@example.com")]).await.assert_says(403, "Only administrators");

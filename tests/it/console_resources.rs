@@ -34,6 +34,7 @@ const READ: &[&str] = &[
     "/integrations",
     "/audit",
     "/audit?action=create+project&outcome=allowed&project={project}&since=2020-01-01T00:00",
+    "/audit?actor=ada",
 ];
 
 /// Pages that lead to a change, for who may make it.
@@ -242,6 +243,25 @@ async fn each_page_is_for_who_may_see_it() {
         page.assert_says(403, "You may not do this");
     }
     assert_eq!(shop.state().await, before);
+    // Each of these attempts is in the audit log, under a name and with a reason.
+    let log = format!("/v1/workspaces/{}/audit-log?outcome=refused&limit=500", shop.owner.workspace_id().await);
+    let refused = shop.owner.get(&format!("{log}&actorName=VERA@")).await.data(200).clone();
+    let refused: Vec<&Value> = refused.as_array().unwrap().iter().rev().collect();
+    assert_eq!(refused.len(), CHANGES.len(), "a form of the console has no name in src/http/console/actions.rs");
+    for ((template, _), entry) in CHANGES.iter().zip(&refused) {
+        assert_eq!((&entry["status"], &entry["actor"]["name"]), (&json!(403), &json!("vera@example.com")));
+        assert!(entry["reason"].as_str().unwrap().contains("viewer"), "{template}: {entry}");
+        let about = entry["resource"]["id"].as_str().unwrap().split_once('_').map_or("", |(_, bare)| bare);
+        let last = template.rsplit('{').next().and_then(|rest| rest.split_once('}'));
+        if let Some((noun, _)) = last.filter(|(noun, _)| *noun != "application") {
+            assert_eq!(about, shop.fill(&format!("{{{noun}}}")), "{template}: {entry}");
+        }
+    }
+    let forged = shop.owner.get(&format!("{log}&actorName=ada")).await.data(200).clone();
+    assert!(forged.as_array().unwrap().len() >= CHANGES.len(), "forms without the right mark, too");
+    assert!(shop.owner.get(&format!("{log}&actorName=fred")).await.data(200).as_array().unwrap().is_empty());
+    let page = ada.get("/console/audit?outcome=refused&actor=fred").await;
+    page.assert_says(200, "Delete project");
     let page = ada.get(&shop.at("/integrations/applications/{application}")).await;
     page.assert_says(200, "https://planner.example/callback");
     assert!(!ada.get(&shop.at("/integrations")).await.text.contains("Forged"));

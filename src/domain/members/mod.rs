@@ -5,13 +5,14 @@ mod store;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::auth::links;
-use crate::auth::users::{self, User};
+use crate::auth::users::User;
 use crate::auth::{Action, Credential, Limits, Origin, Principal, Role};
 use crate::base::error::{Error, Result};
 use crate::base::id::{InvitationId, UserId, WorkspaceId};
 use crate::base::name::{Email, LONGEST, PersonName, WorkspaceName};
 use crate::base::secret::{Secret, hash, random_text};
 use crate::base::store::{Session, Tx};
+use crate::domain::accounts;
 use crate::domain::audit::{self, Change, Resource};
 use crate::domain::workspaces::{self, Workspace};
 
@@ -80,7 +81,7 @@ pub async fn set_up(
     origin: Origin,
 ) -> Result<User> {
     links::take_set_up(tx, now, link).await?;
-    let user = users::create(tx, now, email, name, Some(password_hash), true).await?;
+    let user = accounts::create(tx, now, email, name, Some(password_hash), true, &origin).await?;
     own(tx, now, workspaces::first(tx).await?, Credential::Session { user: user.clone() }, origin).await?;
     Ok(user)
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::frame::Theme;
 use super::links::NewPassword;
-use super::sign_in::{Nothing, with_cookie};
+use super::sign_in::{Attempted, Nothing, tell, with_cookie};
 use super::{Cookie, Form, Frame, Html, Problem, Section, Visitor, again, see_other};
 use crate::app::App;
 use crate::auth::sessions::{self, SignedInBrowser};
@@ -23,6 +23,7 @@ use crate::base::error::{Error, Result};
 use crate::base::id::SessionId;
 use crate::base::name::PersonName;
 use crate::base::secret::Secret;
+use crate::domain::accounts;
 use crate::http::Failure;
 use crate::http::path::Path;
 use crate::http::rate::Meter;
@@ -135,14 +136,16 @@ async fn refused(
 }
 
 /// Checks the password of who has one, as often as a sign-in may be tried.
-async fn check_current(app: &App, visitor: &Visitor, meter: &Meter, current: &str) -> Result<()> {
+async fn check_current(app: &Arc<App>, visitor: &Visitor, meter: &Meter, current: &str) -> Result<()> {
     let session = app.store.session().await?;
     if !users::get(&session, visitor.user.id).await?.has_password {
         return Ok(());
     }
-    meter.sign_in(&visitor.user.email).map_err(|seconds| {
-        Error::invalid("current: there were too many attempts", format!("Wait {seconds} seconds, then try again."))
-    })?;
+    if let Err(limit) = meter.sign_in(&visitor.user.email) {
+        tell(app, limit, &visitor.origin, Attempted::User(visitor.user.id));
+        let hint = format!("Wait {} seconds, then try again.", limit.seconds);
+        return Err(Error::invalid("current: there were too many attempts", hint));
+    }
     if users::is_password(&session, visitor.user.id, &Secret::new(current)).await? {
         return Ok(());
     }
@@ -177,8 +180,7 @@ async fn change_password(
         check_current(&app, &visitor, &meter, &given.current).await?;
         let hash = given.new.hash(&visitor.user.email, visitor.user.display_name.as_deref()).await?;
         let tx = app.store.begin().await?;
-        users::set_password(&tx, visitor.user.id, &hash).await?;
-        sessions::end_others(&tx, visitor.user.id, Some(visitor.session)).await?;
+        accounts::change_password(&tx, &visitor.asker(), app.clock.now(), &hash, visitor.session).await?;
         tx.commit().await
     };
     match changed.await {
@@ -247,11 +249,8 @@ async fn confirm_authenticator(
 ) -> Result<Response, Failure> {
     let confirmed = async {
         let tx = app.store.begin().await?;
-        if users::get(&tx, visitor.user.id).await?.has_totp {
-            return Err(Error::conflict("there is an authenticator already", "Remove it first."));
-        }
-        let codes = users::confirm_totp(&tx, &app.keyring, app.clock.now(), visitor.user.id, &given.code).await?;
-        sessions::end_others(&tx, visitor.user.id, Some(visitor.session)).await?;
+        let (asker, now) = (visitor.asker(), app.clock.now());
+        let codes = accounts::add_authenticator(&tx, &app.keyring, &asker, now, &given.code, visitor.session).await?;
         tx.commit().await?;
         Ok(codes)
     };
@@ -285,10 +284,7 @@ async fn renew_recovery_codes(
     let renewed = async {
         check_current(&app, &visitor, &meter, &given.current).await?;
         let tx = app.store.begin().await?;
-        if !users::get(&tx, visitor.user.id).await?.has_totp {
-            return Err(Error::rejected("there is no authenticator", "Recovery codes stand in for one: add it first."));
-        }
-        let codes = users::renew_recovery_codes(&tx, visitor.user.id).await?;
+        let codes = accounts::renew_recovery_codes(&tx, &visitor.asker(), app.clock.now()).await?;
         tx.commit().await?;
         Ok(codes)
     };
@@ -307,7 +303,7 @@ async fn remove_authenticator(
     let removed = async {
         check_current(&app, &visitor, &meter, &given.current).await?;
         let tx = app.store.begin().await?;
-        users::remove_totp(&tx, visitor.user.id).await?;
+        accounts::remove_authenticator(&tx, &visitor.asker(), app.clock.now()).await?;
         tx.commit().await
     };
     match removed.await {

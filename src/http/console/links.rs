@@ -13,11 +13,11 @@ use serde::Deserialize;
 use super::sign_in::{begin, private, with_cookie};
 use super::{Anybody, Form, Frame, Html, Problem, again, see_other};
 use crate::app::App;
-use crate::auth::{links, sessions, users};
+use crate::auth::{links, users};
 use crate::base::error::{Error, Result};
 use crate::base::name::{Email, PersonName};
 use crate::base::secret::Secret;
-use crate::domain::members;
+use crate::domain::{accounts, members};
 use crate::http::Failure;
 use crate::http::path::Path;
 
@@ -155,7 +155,7 @@ async fn show_reset(
 /// Whoever was signed in with the password of before is signed out.
 async fn reset(
     State(app): State<Arc<App>>,
-    Anybody { frame, .. }: Anybody,
+    Anybody { frame, origin, .. }: Anybody,
     Path(token): Path<String>,
     Form(new): Form<NewPassword>,
 ) -> Result<Response, Failure> {
@@ -166,9 +166,7 @@ async fn reset(
     let changed = async {
         let hash = new.hash(&user.email, user.display_name.as_deref()).await?;
         let tx = app.store.begin().await?;
-        let user = links::take_reset(&tx, now, &token).await?;
-        users::set_password(&tx, user, &hash).await?;
-        sessions::end_others(&tx, user, None).await?;
+        accounts::reset_password(&tx, now, &token, &hash, &origin).await?;
         tx.commit().await
     };
     match changed.await {

@@ -6,6 +6,7 @@
 //! itself and never in an address or a cookie.
 
 mod account;
+mod actions;
 mod applications;
 pub(crate) mod assets;
 mod audit;
@@ -49,6 +50,11 @@ pub(crate) use notice::{go_to, see_other};
 pub(in crate::http) use present::presented;
 pub(crate) use visitor::{Anybody, Member, Visitor, local};
 
+/// What its forms do, as the audit log calls it.
+pub(in crate::http) fn actions() -> &'static [(&'static str, &'static str)] {
+    actions::ACTIONS
+}
+
 /// `/console` and everything below it. [`presented`] goes round it.
 pub(in crate::http) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -58,6 +64,7 @@ pub(in crate::http) fn routes() -> Router<Arc<App>> {
         .merge(invitations::routes())
         .merge(account::routes())
         .merge(people::routes())
+        .merge(audit::routes_of_installation())
         .merge(workspaces::routes())
         .merge(members::routes())
         .nest("/console/workspaces/{workspace}", resources())

@@ -12,14 +12,17 @@ use serde::Deserialize;
 
 use super::{Anybody, Cookie, Form, Frame, Html, Problem, Visitor, again, go_to, local, see_other};
 use crate::app::App;
+use crate::auth::Origin;
 use crate::auth::sessions::{self, ticket};
 use crate::auth::users::{self, Proven, User};
-use crate::base::error::Result;
+use crate::base::error::{Result, describe};
+use crate::base::id::UserId;
 use crate::base::secret::Secret;
 use crate::base::store::Tx;
+use crate::domain::accounts;
 use crate::http::Failure;
 use crate::http::query::Query;
-use crate::http::rate::Meter;
+use crate::http::rate::{Meter, TooManySignIns};
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -96,8 +99,9 @@ async fn sign_in(
     let page = |email: String, problem: Problem| {
         again(PasswordPage { frame, is_set_up: true, email, next: next.clone(), problem })
     };
-    if let Err(seconds) = meter.sign_in(&given.email) {
-        return Ok(too_many(page(given.email, wait(seconds)), seconds));
+    if let Err(limit) = meter.sign_in(&given.email) {
+        tell(&app, limit, &anybody.origin, Attempted::Email(given.email.clone()));
+        return Ok(too_many(page(given.email, wait(limit)), limit));
     }
     let session = app.store.session().await?;
     let proven = users::check_password(&session, &given.email, &Secret::new(given.password)).await?;
@@ -137,8 +141,9 @@ async fn check_code(
     };
     let frame = anybody.frame.clone();
     let page = |problem: Problem| again(CodePage { frame, ticket: given.ticket.clone(), next: next.clone(), problem });
-    if let Err(seconds) = meter.sign_in(&user.bare()) {
-        return Ok(too_many(page(wait(seconds)), seconds));
+    if let Err(limit) = meter.sign_in(&user.bare()) {
+        tell(&app, limit, &anybody.origin, Attempted::User(user));
+        return Ok(too_many(page(wait(limit)), limit));
     }
     let tx = app.store.begin().await?;
     let account = users::get(&tx, user).await?;
@@ -201,12 +206,48 @@ pub(super) fn private(mut answer: Response) -> Response {
     answer
 }
 
-fn wait(seconds: u64) -> Problem {
-    Problem::with("", format!("There were too many attempts. Wait {seconds} seconds, then try again."))
+fn wait(limit: TooManySignIns) -> Problem {
+    Problem::with("", format!("There were too many attempts. Wait {} seconds, then try again.", limit.seconds))
 }
 
-fn too_many(mut answer: Response, seconds: u64) -> Response {
+fn too_many(mut answer: Response, limit: TooManySignIns) -> Response {
     *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(limit.seconds));
     answer
+}
+
+/// What somebody tries to sign in to.
+pub(super) enum Attempted {
+    /// The account with this address, if there is one.
+    Email(String),
+    /// An account whose password they have.
+    User(UserId),
+}
+
+/// Has the audit log say that there are too many attempts, unless it has just said so. Beside the request:
+/// how long its answer takes does not tell whether there is such an account.
+pub(super) fn tell(app: &Arc<App>, limit: TooManySignIns, origin: &Origin, attempted: Attempted) {
+    if !limit.is_news {
+        return;
+    }
+    let (app, origin) = (app.clone(), origin.clone());
+    app.tasks.clone().spawn(async move {
+        let told = async {
+            let tx = app.store.begin().await?;
+            let account = match &attempted {
+                _ if !limit.of_account => None,
+                Attempted::Email(email) => users::by_email(&tx, email).await?,
+                Attempted::User(id) => Some(users::get(&tx, *id).await?.user),
+            };
+            // What nobody has is not attacked.
+            if account.is_none() && limit.of_account {
+                return Ok(());
+            }
+            accounts::record_too_many_sign_ins(&tx, &origin, app.clock.now(), account.as_ref()).await?;
+            tx.commit().await
+        };
+        if let Err(error) = told.await {
+            tracing::error!(error = %describe(&error), "could not record too many attempts to sign in in the audit log");
+        }
+    });
 }
