@@ -30,6 +30,7 @@ const CHANGES: &[(&str, &[(&str, &str)])] = &[
     ("/console/people/{user}/administrator", &[("administrator", "on")]),
     ("{workspace}/settings", &[("name", "Forged")]),
     ("{workspace}/settings/leave", &[("confirm", "Default")]),
+    ("{workspace}/settings/delete", &[("confirm", "Default")]),
     ("{workspace}/members/invitations", &[("email", "forged@example.com"), ("role", "owner")]),
     ("{workspace}/members/invitations/{invitation}/withdraw", &[]),
     ("{workspace}/members/{user}/role", &[("role", "viewer")]),
@@ -45,6 +46,7 @@ const PAGES: &[&str] = &[
     "/console/people/{user}",
     "/console/audit",
     "{workspace}/settings",
+    "{workspace}/settings/delete",
     "{workspace}/members",
 ];
 

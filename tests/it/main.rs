@@ -43,3 +43,4 @@ mod start;
 mod storage;
 mod usage;
 mod workflows;
+mod workspaces;

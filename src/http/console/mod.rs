@@ -17,6 +17,7 @@ mod confirm;
 mod connections;
 mod cookies;
 mod databases;
+mod deleted;
 mod form;
 mod frame;
 mod integrations;
@@ -78,6 +79,7 @@ fn resources() -> Router<Arc<App>> {
         .merge(projects::routes())
         .merge(branches::routes())
         .merge(databases::routes())
+        .merge(deleted::routes())
         .merge(connections::routes())
         .merge(backups::routes())
         .merge(operations::routes())
