@@ -8,7 +8,6 @@ use howdah::base::store::Store;
 use howdah::domain::limits::Quotas;
 use howdah::domain::projects::{self, NewProject};
 use howdah::domain::{members, workspaces};
-use reqwest::Method;
 use serde_json::json;
 
 use crate::browser::Browser;
@@ -167,38 +166,30 @@ async fn a_workspace_is_deleted_before_or_after_something_is_added_to_it() {
 
     // A project that is being made comes first: the workspace has it then.
     let project = projects::create(&tx, &actor, now, &Quotas::default(), new()).await.unwrap();
-    let delete = tokio::spawn({
-        let (owner, path) = (owner.clone(), path.clone());
-        async move { owner.delete(&path).await }
+    let (refused, ()) = tokio::join!(owner.delete(&path), async {
+        waiting(&store, 1).await;
+        tx.commit().await.unwrap();
     });
-    waiting(&store, 1).await;
-    tx.commit().await.unwrap();
-    delete.await.unwrap().assert_error(409, "client-error");
+    refused.assert_error(409, "client-error");
     owner.delete(&format!("/v1/projects/{}", project.id)).await.data(204);
 
     // The workspace goes first: nothing is added to it any more.
     let tx = store.begin().await.unwrap();
     workspaces::delete(&tx, &actor, now, id).await.unwrap();
-    let project = tokio::spawn({
-        let owner = owner.clone();
-        async move { owner.post("/v1/projects", json!({"createDatabase": false})).await }
-    });
-    let token = tokio::spawn({
-        let (owner, path) = (owner.clone(), path.clone());
-        async move { owner.post(&format!("{path}/service-tokens"), json!({"name": "late"})).await }
-    });
-    let again = tokio::spawn({
-        let (owner, path) = (owner.clone(), path.clone());
-        async move { owner.send(Method::DELETE, &path, None).await }
-    });
-    waiting(&store, 3).await;
-    tx.commit().await.unwrap();
-    let refused = project.await.unwrap();
-    refused.assert_error(409, "client-error");
-    assert!(refused.body["error"]["message"].as_str().unwrap().contains("deleted meanwhile"), "{}", refused.body);
-    let refused = token.await.unwrap();
-    assert!([404, 409].contains(&refused.status.as_u16()), "{}", refused.body);
-    again.await.unwrap().assert_error(404, "resource-not-found");
+    let tokens = format!("{path}/service-tokens");
+    let (project, token, again, ()) = tokio::join!(
+        owner.post("/v1/projects", json!({"createDatabase": false})),
+        owner.post(&tokens, json!({"name": "late"})),
+        owner.delete(&path),
+        async {
+            waiting(&store, 3).await;
+            tx.commit().await.unwrap();
+        },
+    );
+    project.assert_error(409, "client-error");
+    assert!(project.body["error"]["message"].as_str().unwrap().contains("deleted meanwhile"), "{}", project.body);
+    assert!([404, 409].contains(&token.status.as_u16()), "{}", token.body);
+    again.assert_error(404, "resource-not-found");
     let session = store.session().await.unwrap();
     let left = session.query_one("SELECT count(*) FROM projects", &[]).await.unwrap();
     assert_eq!(left.get::<_, i64>(0), 0);
