@@ -122,8 +122,9 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkspaceId)
     let several = |count: i64, noun: &str| if count == 1 { format!("a {noun}") } else { format!("{count} {noun}s") };
     if left.projects > 0 {
         return Err(Error::conflict(
-            format!("there is {} in the workspace", several(left.projects, "project")),
-            "Delete each project, or transfer it to another workspace, and delete the workspace then.",
+            format!("the workspace has {}", several(left.projects, "project")),
+            "Delete each project, or transfer it to another workspace with `howdah projects transfer`, and delete the \
+             workspace then.",
         ));
     }
     if let (kept, Some(until)) = (left.kept, left.kept_until) {
@@ -131,8 +132,8 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkspaceId)
         return Err(Error::conflict(
             format!("{} of the workspace can still be restored, until {until}", several(kept, "deleted database")),
             format!(
-                "Restore what is still needed and transfer its project to another workspace. The workspace can be \
-                 deleted when nothing is kept any more, soon after {until}."
+                "Nothing is lost before that. Restore what is still needed to a project and transfer it to another \
+                 workspace; the workspace can be deleted soon after {until}, when nothing is kept any more."
             ),
         ));
     }

@@ -451,18 +451,15 @@ async fn delete(
         Ok(()) => {
             let deleted = async {
                 let tx = app.store.begin().await?;
-                projects::delete(&tx, &member.actor, app.clock.now(), project.id).await?;
-                tx.commit().await
+                let removed = projects::delete(&tx, &member.actor, app.clock.now(), project.id).await?;
+                tx.commit().await?;
+                Ok(!removed.is_empty() && !app.undelete.is_zero())
             };
             match deleted.await {
-                Ok(()) => {
-                    let notice = match app.undelete.is_zero() {
-                        true => format!("The project {} was deleted.", project.name),
-                        false => format!(
-                            "The project {} was deleted. What was in it can be restored for a while: see Recently deleted.",
-                            project.name
-                        ),
-                    };
+                Ok(is_kept) => {
+                    let help = " What was in it can be restored for a while: see Recently deleted.";
+                    let help = if is_kept { help } else { "" };
+                    let notice = format!("The project {} was deleted.{help}", project.name);
                     return Ok(see_other(&app, &frame.to("projects"), &notice));
                 }
                 Err(error) => Problem::of(error, &[])?,
