@@ -106,6 +106,13 @@ impl Error {
 
 impl From<tokio_postgres::Error> for Error {
     fn from(cause: tokio_postgres::Error) -> Self {
+        // Something was to be added to a workspace that was deleted since it was looked at.
+        if cause.as_db_error().is_some_and(|error| {
+            let table = error.table().unwrap_or_default();
+            error.constraint() == Some(&format!("{table}_workspace_id_fkey"))
+        }) {
+            return Self::conflict("the workspace was deleted meanwhile", "Nothing was changed.");
+        }
         match cause.code().map(SqlState::code) {
             // The net below the rules of names and ids: text that PostgreSQL cannot hold.
             Some("22001" | "22021" | "22P02" | "22P05") => {

@@ -39,6 +39,12 @@ enum Verb {
         /// Only what came with this token: its id
         #[arg(long, value_name = "ID")]
         token: Option<String>,
+        /// Only what this person did, by themselves or through an application: their id
+        #[arg(long, value_name = "ID", conflicts_with = "token")]
+        user: Option<String>,
+        /// Only what was done by who has this in their name or address
+        #[arg(long, value_name = "NAME")]
+        actor: Option<String>,
         /// Only what was about this project: its id or name
         #[arg(long)]
         project: Option<String>,
@@ -105,7 +111,7 @@ impl Listed for Entry {
 
 impl Audit {
     pub(super) async fn run(self, session: &Session) -> Result<(), Failure> {
-        let Verb::List { action, outcome, token, project, resource, since, until, rows } = self.verb;
+        let Verb::List { action, outcome, token, user, actor, project, resource, since, until, rows } = self.verb;
         let mut query = Vec::new();
         if let Some(project) = project {
             query.push(("projectId", find_project(session, &project).await?));
@@ -114,6 +120,8 @@ impl Audit {
             ("action", action),
             ("outcome", outcome),
             ("tokenId", token),
+            ("userId", user),
+            ("actorName", actor),
             ("resourceId", resource),
             ("since", since.map(|time| time.to_string())),
             ("until", until.map(|time| time.to_string())),

@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::limits::Limits;
-use super::noun::{Listed, Named, Noun, Rows, Shown, all, find};
+use super::noun::{Listed, Named, Noun, Rows, Shown, all, find, read};
 use super::output::Tone;
+use super::prompt;
 use super::session::Session;
 use super::table::Cell;
 use crate::base::id::WorkspaceId;
@@ -48,6 +49,17 @@ enum Verb {
         /// or `default` for the server's
         #[arg(long, group = "change", value_name = "DAYS", value_parser = days)]
         backup_retention: Option<Days>,
+    },
+
+    /// Delete a workspace, once there are no projects in it
+    ///
+    /// Its owner may, with the access token of an application that acts for them; a service token may not.
+    Delete {
+        /// Its id (wksp_…) or name
+        workspace: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
     },
 
     /// Show what a workspace may have and has
@@ -159,6 +171,15 @@ impl Workspaces {
                     body["backupRetentionDays"] = days.into();
                 }
                 output.one::<Workspace>(&client.patch(&["workspaces", &id], &body).await?, session.now())
+            }
+            Verb::Delete { workspace, yes } => {
+                let id = find_workspace(session, Some(workspace)).await?;
+                let workspace: Workspace = read(&client.get(&["workspaces", &id]).await?)?;
+                let warning = format!("This deletes the workspace {}, with its tokens.", workspace.name);
+                prompt::confirm_by_name(yes, &warning, &workspace.name).await?;
+                client.delete(&["workspaces", &id]).await?;
+                output.say(&format!("Deleted the workspace {id}."));
+                Ok(())
             }
             Verb::Limits { workspace } => {
                 let id = find_workspace(session, workspace).await?;

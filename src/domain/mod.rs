@@ -3,6 +3,7 @@
 //!
 //! Functions take the transaction first; they never begin or commit one. They never call the engine.
 
+pub mod accounts;
 pub mod applications;
 pub mod audit;
 pub mod backups;

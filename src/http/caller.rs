@@ -11,6 +11,7 @@ use axum::response::Response;
 use super::failure::Failure;
 use super::origin;
 use super::rate::Meter;
+use super::refusal;
 use crate::app::App;
 use crate::auth::{self, Credential, Principal};
 use crate::base::error::{Error, describe};
@@ -41,6 +42,7 @@ pub(super) async fn identify(
         app.tasks.spawn(record_use(app.clone(), accepted.principal.credential().clone()));
     }
     let principal = accepted.principal.from_origin(origin::of(request.extensions()));
+    refusal::note_who(refusal::Who::Caller(principal.clone()));
     request.extensions_mut().insert(Caller(principal));
     Ok(next.run(request).await)
 }

@@ -55,6 +55,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
 /// Everything that the HTTP address serves.
 fn router(app: Arc<App>) -> Router {
     let (routes, mut document, actions) = api::routes(&app.regions);
+    let refused = (app.clone(), Arc::new(actions.and(console::actions())));
     document.servers = Some(vec![Server::new(&app.public.api)]);
     api::document::name_authorization(&mut document, &app.public.auth);
     // Named by the request: `*` does not stand for Authorization in browsers.
@@ -76,14 +77,15 @@ fn router(app: Arc<App>) -> Router {
     let rates = Arc::new(RateLimits::new(&app.rates));
     let api = routes
         .route_layer(middleware::from_fn_with_state(app.clone(), retry::once))
-        .route_layer(middleware::from_fn_with_state((app.clone(), Arc::new(actions)), refusal::record))
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::identify))
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::point_to_authorization))
+        .route_layer(middleware::from_fn_with_state(refused.clone(), refusal::record))
         .merge(docs::routes(&app, &document))
         .fallback(elsewhere);
     // Whoever watches over the process must not be kept away by those who share its address.
     let health = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readiness));
-    let pages = guarded(console::routes().merge(oauth::pages()))
+    let pages = console::routes().merge(oauth::pages());
+    let pages = guarded(pages.route_layer(middleware::from_fn_with_state(refused, refusal::record)))
         .layer(middleware::from_fn_with_state(rates.clone(), rate::limit));
     let oauth = guarded(oauth::endpoints())
         .layer(middleware::from_fn_with_state(rates.clone(), rate::limit))

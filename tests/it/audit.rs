@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::browser::{Browser, PASSWORD};
 use crate::harness::{Howdah, Person, answer, eventually};
 
 async fn log(person: &Person, query: &str) -> Vec<Value> {
@@ -130,6 +131,12 @@ async fn the_log_has_filters_and_pages_and_limits() {
     let (oldest, newest) = (entries[2]["at"].as_str().unwrap(), entries[0]["at"].as_str().unwrap());
     assert!(log(&owner, &format!("?until={oldest}")).await.is_empty());
     assert!(!log(&owner, &format!("?since={newest}")).await.is_empty());
+    // By a part of a name, in letters of either case; what is no part of one, whatever it looks like, is nobody's.
+    assert_eq!(actions(&log(&owner, "?actorName=NARR").await), ["update_project"]);
+    assert_eq!(log(&owner, "?actorName=initial%20tok&action=create_project").await.len(), 3);
+    for nobody in ["%25", "_", "narrow%0AInitial", "%00", ".*"] {
+        assert!(log(&owner, &format!("?actorName={nobody}")).await.is_empty(), "{nobody}");
+    }
     // A token that is limited to a project sees what is about it.
     let seen = log(&narrow.person, "").await;
     assert_eq!(actions(&seen), ["update_project", "create_project"]);
@@ -168,6 +175,164 @@ async fn the_log_is_streamed_to_a_file_whatever_was_recorded_before() {
     assert_eq!((&lines[1]["after"]["name"], &lines[2]["outcome"]), (&json!("after"), &json!("refused")));
     let listed = log(&owner, "").await;
     assert_eq!(listed[0]["id"], lines[2]["id"]);
+    assert!(howdah.stop().await.success());
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test]
+async fn what_the_console_refuses_is_in_the_log_of_the_workspace() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let mut vera = ada.invite(&howdah, &workspace, "vera", "viewer").await;
+    let owner = howdah.owner();
+    let project = owner.post("/v1/projects", json!({"name": "p", "createDatabase": false})).await.data(201).clone();
+    let id = project["id"].as_str().unwrap();
+    let page = format!("{workspace}/projects/{}", id.trim_start_matches("proj_"));
+
+    vera.get(&page).await;
+    vera.submit(&format!("{page}/delete"), &[("confirm", "p")]).await.assert_says(403, "You may not do this");
+    ada.get(&format!("{page}/settings")).await;
+    ada.submit(&format!("{page}/settings"), &[("name", "")]).await.assert_says(422, "id=\"name-problem\"");
+    ada.submit(&format!("{page}/delete"), &[("confirm", "q")]).await.assert_says(422, "not the name");
+    owner.patch(&format!("/v1/projects/{id}"), json!({"deleteProtection": true})).await.data(200);
+    ada.submit(&format!("{page}/delete"), &[("confirm", "p")]).await.assert_says(422, "elete protection");
+    ada.submit(&format!("{workspace}/projects/nothing/delete"), &[("confirm", "p")]).await.assert_says(404, "no such");
+    // What is no change, or goes nowhere, is not in it.
+    vera.get(&format!("{page}/settings")).await.assert_says(403, "You may not do this");
+    ada.submit(&format!("{workspace}/nothing"), &[]).await.assert_says(404, "no such");
+    ada.get(&format!("{workspace}/audit?since=x")).await.assert_says(200, "since-problem");
+
+    let refused = log(&owner, "?outcome=refused").await;
+    let told = |entry: &Value| (entry["action"].clone(), entry["status"].clone(), entry["actor"]["name"].clone());
+    let expected = [
+        ("delete_project", 404, "ada@example.com"),
+        ("delete_project", 422, "ada@example.com"),
+        ("delete_project", 422, "ada@example.com"),
+        ("update_project", 422, "ada@example.com"),
+        ("delete_project", 403, "vera@example.com"),
+    ];
+    let expected = expected.map(|(action, status, name)| (json!(action), json!(status), json!(name)));
+    assert_eq!(refused.iter().map(told).collect::<Vec<_>>(), expected);
+    for (entry, words) in refused.iter().zip(["proj", "elete protection is on", "not the name", "name", "viewer"]) {
+        assert!(entry["reason"].as_str().unwrap().contains(words), "{words}: {entry}");
+    }
+    assert_eq!(refused[4]["resource"], json!({"type": "project", "id": id, "name": null}));
+    assert_eq!((&refused[4]["projectId"], &refused[4]["address"]), (&json!(id), &json!("127.0.0.1")));
+}
+
+#[tokio::test]
+async fn what_is_done_to_accounts_is_in_the_log_of_the_installation() {
+    let mut howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let mut vera = ada.invite(&howdah, &workspace, "vera", "owner").await;
+    let people = ada.get("/console/people").await;
+    let id = people.text.rsplit_once("href=\"/console/people/").unwrap().1.split('"').next().unwrap().to_owned();
+    let person = format!("/console/people/{id}");
+
+    // Who may not, and what cannot be.
+    vera.get("/console/account").await;
+    vera.submit(&format!("{person}/administrator"), &[("administrator", "on")]).await.assert_says(403, "Only admin");
+    vera.get("/console/audit").await.assert_says(403, "Only administrators");
+    vera.submit(
+        "/console/account/password",
+        &[("current", "typed-in-the-wrong-field"), ("password", "x"), ("again", "x")],
+    )
+    .await
+    .assert_says(422, "not your password");
+    let own = people.between("href=\"/console/people/", "\"");
+    ada.submit(&format!("/console/people/{own}/administrator"), &[]).await.assert_says(422, "last administrator");
+
+    // What is done.
+    let page = ada.submit(&format!("{person}/reset"), &[]).await;
+    let link = page.between("/console/reset/", "<");
+    let new = [("password", "another-fine-tusk-7"), ("again", "another-fine-tusk-7")];
+    vera.get(&format!("/console/reset/{link}")).await;
+    assert_eq!(vera.submit(&format!("/console/reset/{link}"), &new).await.location(), "/console/sign-in");
+    ada.get(&person).await;
+    ada.submit(&format!("{person}/administrator"), &[("administrator", "on")]).await.location();
+    ada.submit(&format!("{person}/disable"), &[("confirm", "vera@example.com")]).await.location();
+    ada.submit(&format!("{person}/enable"), &[]).await.location();
+    ada.get("/console/account").await;
+    let changed = [("current", PASSWORD), ("password", "yet-another-tusk-8"), ("again", "yet-another-tusk-8")];
+    ada.submit("/console/account/password", &changed).await.location();
+    let mut browser = Browser::new(&howdah);
+    eventually("too many attempts", async || {
+        browser.get("/console/sign-in").await;
+        let page = browser.submit("/console/sign-in", &[("email", "vera@example.com"), ("password", PASSWORD)]).await;
+        (page.status == 429).then_some(())
+    })
+    .await;
+    browser.submit("/console/sign-in", &[("email", "vera@example.com"), ("password", PASSWORD)]).await;
+    for _ in 0..12 {
+        browser.get("/console/sign-in").await;
+        browser.submit("/console/sign-in", &[("email", "password-as-address"), ("password", PASSWORD)]).await;
+    }
+
+    // The page for administrators, and the stream.
+    let page = eventually("the limit to be told", async || {
+        let page = ada.get("/console/audit").await;
+        page.text.contains("Sign in").then_some(page)
+    })
+    .await;
+    for words in ["Create account", "Make reset link", "Reset password", "Disable account", "Enable account"] {
+        page.assert_says(200, words);
+    }
+    assert_eq!(ada.get("/console/audit?action=sign+in").await.text.matches("<tr>").count(), 2, "the head and one");
+    let seen = ada.get("/console/audit?actor=vera&outcome=refused").await;
+    assert!(seen.text.contains("Set administrator") && seen.text.contains("Change password"), "{}", seen.text);
+    assert!(!seen.text.contains("ada@example.com</bdi>"), "{}", seen.text);
+    // None of it is in a workspace's log.
+    let logged = log(&howdah.owner(), "").await;
+    assert!(actions(&logged).iter().all(|action| !action.contains("account") && !action.contains("password")));
+
+    assert!(howdah.stop().await.success());
+    let file = howdah.directory().path().with_extension("audit.jsonl");
+    howdah.add_arguments(&["--audit-stream", file.to_str().unwrap()]);
+    howdah.launch().await;
+    let text = eventually("the stream", async || {
+        let text = std::fs::read_to_string(&file).ok()?;
+        text.contains("sign_in").then_some(text)
+    })
+    .await;
+    let entries: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let entries: Vec<&Value> = entries.iter().filter(|entry| entry["workspaceId"].is_null()).collect();
+    let told: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            (
+                entry["action"].as_str().unwrap(),
+                entry["outcome"].as_str().unwrap(),
+                entry["actor"]["name"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let (ada, vera) = ("ada@example.com", "vera@example.com");
+    assert_eq!(
+        told,
+        [
+            ("create_account", "allowed", ada),
+            ("create_account", "allowed", vera),
+            ("set_administrator", "refused", vera),
+            ("change_password", "refused", vera),
+            ("set_administrator", "refused", ada),
+            ("make_reset_link", "allowed", ada),
+            ("reset_password", "allowed", vera),
+            ("set_administrator", "allowed", ada),
+            ("disable_account", "allowed", ada),
+            ("enable_account", "allowed", ada),
+            ("change_password", "allowed", ada),
+            ("sign_in", "refused", "somebody"),
+        ]
+    );
+    let limit = entries.last().unwrap();
+    assert_eq!((&limit["actor"]["type"], &limit["actor"]["id"]), (&json!("anonymous"), &Value::Null));
+    assert_eq!((&limit["status"], &limit["resource"]["name"]), (&json!(429), &json!(vera)));
+    assert_eq!(entries[7]["before"], json!({"isAdministrator": false}));
+    for secret in [PASSWORD, "typed-in", "another", &link, "password-as-address", "$argon2"] {
+        assert!(!text.contains(secret), "{secret} is in the log");
+    }
     assert!(howdah.stop().await.success());
     std::fs::remove_file(&file).unwrap();
 }

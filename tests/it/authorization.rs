@@ -25,7 +25,7 @@ impl Call {
     /// What a token of the owner's workspace gets that is limited to a project with nothing in it.
     fn narrow(&self) -> u16 {
         match (self.operation, self.method.as_str()) {
-            ("/v1/workspaces/{id}", "PATCH") | ("/v1/workspaces/{id}/limits", _) => 403,
+            ("/v1/workspaces/{id}", "PATCH" | "DELETE") | ("/v1/workspaces/{id}/limits", _) => 403,
             // It sees its workspace, but adds nothing to it.
             (
                 "/v1/workspaces/{id}"
@@ -126,6 +126,8 @@ async fn every_operation_checks_who_is_calling() {
         post("/v1/workspaces", "/v1/workspaces".into(), json!({"displayName": "mine"}), Stranger::Forbidden, 403),
         get("/v1/workspaces/{id}", workspace.clone(), Stranger::NotFound),
         patch("/v1/workspaces/{id}", workspace.clone(), json!({"backupRetentionDays": 8}), 200),
+        // A service token is nobody's.
+        delete("/v1/workspaces/{id}", workspace.clone(), 403),
         get("/v1/workspaces/{id}/subscription", format!("{workspace}/subscription"), Stranger::NotFound),
         get("/v1/workspaces/{id}/limits", format!("{workspace}/limits"), Stranger::NotFound),
         get("/v1/workspaces/{id}/audit-log", format!("{workspace}/audit-log"), Stranger::NotFound),

@@ -354,6 +354,10 @@ async fn what_cannot_be_restored_changes_nothing() {
     assert_eq!(ended["state"], "failed", "{ended}");
     let broken = made.data(201)["id"].as_str().unwrap();
     assert_eq!(kept.owner.get(&format!("/v1/databases/{broken}")).await.data(200)["status"], "failure");
+    // What was never made has nothing to be brought back to; the operation that failed is its way.
+    let refused = kept.owner.post(&format!("/v1/databases/{broken}/restore"), source(&backup["id"])).await;
+    refused.assert_error(409, "client-error");
+    assert!(refused.body["error"]["message"].as_str().unwrap().contains("never made"), "{}", refused.body);
     kept.owner.delete(&format!("/v1/projects/{}", kept.project)).await.data(204);
     howdah.assert_tidy().await;
 }

@@ -254,6 +254,21 @@ async fn a_project_goes_to_the_workspace_whose_token_says_yes() {
 }
 
 #[tokio::test]
+async fn the_audit_log_is_filtered_by_who_it_was() {
+    let howdah = Howdah::start().await;
+    let client = Client::of(&howdah);
+    client.json(&["projects", "create", "shop", "--no-database"]);
+    let count = |arguments: &[&str]| {
+        let all = [&["audit", "list"], arguments].concat();
+        client.json(&all).as_array().unwrap().len()
+    };
+    assert_eq!((count(&[]), count(&["--actor", "INITIAL"]), count(&["--actor", "ada"])), (1, 1, 0));
+    assert_eq!(count(&["--user", "usr_00000000000000000000000001"]), 0);
+    client.failure(2, &["audit", "list", "--user", "usr_x", "--token", "itgr_x"]);
+    assert!(client.text(&["audit", "list", "--actor", "initial"]).contains("create_project"));
+}
+
+#[tokio::test]
 async fn workspaces_and_regions_are_listed() {
     let howdah = Howdah::start().await;
     let client = Client::of(&howdah);
@@ -261,6 +276,9 @@ async fn workspaces_and_regions_are_listed() {
     let own = client.json(&["workspaces", "get"]);
     assert_eq!(client.json(&["workspaces", "get", "Default"]), own);
     assert_eq!(client.json(&["workspaces", "get", text(&own["id"])]), own);
+    assert!(client.failure(2, &["workspaces", "delete", "Default"]).contains("--yes"));
+    assert!(client.failure(4, &["workspaces", "delete", "Default", "--yes"]).contains("a person who has signed in"));
+    client.failure(5, &["workspaces", "delete", "nothing", "--yes"]);
     assert_eq!(client.json(&["regions", "list"]).as_array().unwrap().len(), 6);
     assert!(client.text(&["regions", "ls"]).contains("eu-central-1"));
 }

@@ -31,6 +31,7 @@ const CHANGES: &[(&str, &[(&str, &str)])] = &[
     ("/console/people/{user}/administrator", &[("administrator", "on")]),
     ("{workspace}/settings", &[("name", "Forged")]),
     ("{workspace}/settings/leave", &[("confirm", "Default")]),
+    ("{workspace}/settings/delete", &[("confirm", "Default")]),
     ("{workspace}/members/invitations", &[("email", "forged@example.com"), ("role", "owner")]),
     ("{workspace}/members/invitations/{invitation}/withdraw", &[]),
     ("{workspace}/members/{user}/role", &[("role", "viewer")]),
@@ -44,7 +45,9 @@ const PAGES: &[&str] = &[
     "/console/account",
     "/console/people",
     "/console/people/{user}",
+    "/console/audit",
     "{workspace}/settings",
+    "{workspace}/settings/delete",
     "{workspace}/members",
 ];
 
@@ -160,6 +163,7 @@ async fn only_members_and_administrators_see_what_is_theirs() {
         page.assert_says(403, "You may not do this");
     }
     viewer.get("/console/people").await.assert_says(403, "Only administrators");
+    viewer.get("/console/audit").await.assert_says(403, "Only administrators");
     for change in ["reset", "enable", "administrator", "disable"] {
         let path = format!("/console/people/{user}/{change}");
         viewer.submit(&path, &[("confirm", "ada@example.com")]).await.assert_says(403, "Only administrators");

@@ -12,7 +12,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, Page};
-use crate::harness::{Howdah, Person, ask, complaint, eventually};
+use crate::harness::{Howdah, Person, ask, complaint, connection_string, eventually};
 use crate::sdk::run;
 
 /// Pages that everybody in the workspace reads.
@@ -32,8 +32,10 @@ const READ: &[&str] = &[
     "/operations/{operation}",
     "/operations/{operation}/status",
     "/integrations",
+    "/deleted",
     "/audit",
     "/audit?action=create+project&outcome=allowed&project={project}&since=2020-01-01T00:00",
+    "/audit?actor=ada",
 ];
 
 /// Pages that lead to a change, for who may make it.
@@ -242,6 +244,25 @@ async fn each_page_is_for_who_may_see_it() {
         page.assert_says(403, "You may not do this");
     }
     assert_eq!(shop.state().await, before);
+    // Each of these attempts is in the audit log, under a name and with a reason.
+    let log = format!("/v1/workspaces/{}/audit-log?outcome=refused&limit=500", shop.owner.workspace_id().await);
+    let refused = shop.owner.get(&format!("{log}&actorName=VERA@")).await.data(200).clone();
+    let refused: Vec<&Value> = refused.as_array().unwrap().iter().rev().collect();
+    assert_eq!(refused.len(), CHANGES.len(), "a form of the console has no name in src/http/console/actions.rs");
+    for ((template, _), entry) in CHANGES.iter().zip(&refused) {
+        assert_eq!((&entry["status"], &entry["actor"]["name"]), (&json!(403), &json!("vera@example.com")));
+        assert!(entry["reason"].as_str().unwrap().contains("viewer"), "{template}: {entry}");
+        let about = entry["resource"]["id"].as_str().unwrap().split_once('_').map_or("", |(_, bare)| bare);
+        let last = template.rsplit('{').next().and_then(|rest| rest.split_once('}'));
+        if let Some((noun, _)) = last.filter(|(noun, _)| *noun != "application") {
+            assert_eq!(about, shop.fill(&format!("{{{noun}}}")), "{template}: {entry}");
+        }
+    }
+    let forged = shop.owner.get(&format!("{log}&actorName=ada")).await.data(200).clone();
+    assert!(forged.as_array().unwrap().len() >= CHANGES.len(), "forms without the right mark, too");
+    assert!(shop.owner.get(&format!("{log}&actorName=fred")).await.data(200).as_array().unwrap().is_empty());
+    let page = ada.get("/console/audit?outcome=refused&actor=fred").await;
+    page.assert_says(200, "Delete project");
     let page = ada.get(&shop.at("/integrations/applications/{application}")).await;
     page.assert_says(200, "https://planner.example/callback");
     assert!(!ada.get(&shop.at("/integrations")).await.text.contains("Forged"));
@@ -648,18 +669,189 @@ async fn a_database_is_brought_back_from_its_pages() {
     let project = page.location().to_owned();
     let restore = eventually("the deleted database to be kept", async || {
         let page = ada.get(&project).await;
-        page.text.contains("Deleted databases").then(|| page.between(&format!("{project}/deleted/"), "\""))
+        page.text.contains("Deleted databases").then(|| page.between("/deleted/", "\""))
     })
     .await;
-    let restore = format!("{project}/deleted/{restore}");
+    let restore = format!("{workspace}/deleted/{restore}");
     ada.get(&restore).await.assert_says(200, "Restore");
-    ada.submit(&restore, &[("name", "Shop")]).await.assert_says(422, "has this name");
+    let bare = project.rsplit('/').next().unwrap();
+    let into = |name| [("name", name), ("into", "project"), ("project", bare)];
+    ada.submit(&restore, &into("Shop")).await.assert_says(422, "has this name");
     let page = eventually("the last backup to be there", async || {
-        let page = ada.submit(&restore, &[("name", "Shop again")]).await;
+        let page = ada.submit(&restore, &into("Shop again")).await;
         (page.status == 200).then_some(page)
     })
     .await;
     assert_eq!(ask(&secret(&page), "SELECT count(*) FROM orders"), "10");
+}
+
+#[tokio::test]
+async fn what_went_with_its_project_is_listed_and_comes_back() {
+    let howdah = Howdah::start_with(&["--undelete", "1h"]).await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let owner = howdah.owner();
+    let mut vera = ada.invite(&howdah, &workspace, "vera", "viewer").await;
+    ada.get("/console/workspaces").await;
+    let elsewhere = ada.submit("/console/workspaces", &[("name", "Elsewhere")]).await.location().to_owned();
+    ada.get(&format!("{workspace}/deleted")).await.assert_says(200, "Nothing to restore");
+
+    let made = owner.create_project("Shop <1>").await;
+    let string = connection_string(&made);
+    ask(&string, "CREATE TABLE orders AS SELECT generate_series(1, 10) AS number");
+    let database = bare(made["database"]["id"].as_str().unwrap());
+    let project = format!("{workspace}/projects/{}", bare(made["id"].as_str().unwrap()));
+    let restore = format!("{workspace}/deleted/{database}/restore");
+    ada.get(&restore).await.assert_says(404, "There is no such page");
+    ada.get(&format!("{project}/settings")).await;
+    let page = ada.submit(&format!("{project}/delete"), &[("confirm", "Shop <1>")]).await;
+    assert_eq!(page.location(), format!("{workspace}/projects"));
+    ada.get(&format!("{workspace}/projects")).await.assert_says(200, "see Recently deleted");
+    let page = eventually("the deleted database to be kept", async || {
+        let page = ada.get(&format!("{workspace}/deleted")).await;
+        page.text.contains(&restore).then_some(page)
+    })
+    .await;
+    assert!(page.text.contains("Shop &#60;1&#62;</bdi> <span class=\"tag\">deleted"), "{}", page.text);
+
+    // Who may not, and what is nothing.
+    let page = vera.get(&format!("{workspace}/deleted")).await;
+    assert!(page.text.contains("Shop") && !page.text.contains(&restore), "{}", page.text);
+    vera.get(&restore).await.assert_says(403, "You may not do this");
+    vera.get(&workspace).await;
+    vera.submit(&restore, &[("name", "Mine"), ("into", "new"), ("projectName", "Mine")])
+        .await
+        .assert_says(403, "not do");
+    let refused = format!("/v1/workspaces/{}/audit-log?outcome=refused&actorName=vera", owner.workspace_id().await);
+    assert_eq!(owner.get(&refused).await.data(200)[0]["action"], "create_database");
+    ada.get(&format!("{elsewhere}/deleted")).await.assert_says(200, "Nothing to restore");
+    ada.get(&format!("{elsewhere}/deleted/{database}/restore")).await.assert_says(404, "There is no such page");
+    ada.get(&format!("{workspace}/deleted/nothing/restore")).await.assert_says(404, "There is no such page");
+    let page = ada.get(&restore).await;
+    page.assert_says(200, "value=\"Shop &#60;1&#62;\"");
+    let gone = bare(made["id"].as_str().unwrap());
+    for (fields, status, words) in [
+        (vec![("name", "Shop"), ("into", "project"), ("project", "")], 422, "o project is chosen"),
+        (vec![("name", "Shop"), ("into", "project"), ("project", gone.as_str())], 404, "no such page"),
+        (vec![("name", "Shop"), ("into", "new"), ("projectName", "")], 422, "id=\"projectName-problem\""),
+        (vec![("name", ""), ("into", "new"), ("projectName", "Shop")], 422, "id=\"name-problem\""),
+    ] {
+        ada.submit(&restore, &fields).await.assert_says(status, words);
+    }
+    assert!(owner.get("/v1/projects").await.data(200).as_array().unwrap().is_empty(), "nothing was made");
+
+    // In a project of its own, where it is the default one.
+    let new = [("name", "Shop"), ("into", "new"), ("projectName", "Shop of before")];
+    let page = eventually("the last backup to be there", async || {
+        let page = ada.submit(&restore, &new).await;
+        (page.status == 200).then_some(page)
+    })
+    .await;
+    assert_eq!(ask(&secret(&page), "SELECT count(*) FROM orders"), "10");
+    let projects = owner.get("/v1/projects").await.data(200).clone();
+    assert_eq!((projects.as_array().unwrap().len(), &projects[0]["name"]), (1, &json!("Shop of before")));
+    let databases = owner.get("/v1/databases").await.data(200).clone();
+    assert_eq!((&databases[0]["name"], &databases[0]["isDefault"]), (&json!("Shop"), &json!(true)));
+    // And once more, beside that.
+    let there = bare(projects[0]["id"].as_str().unwrap());
+    let page = ada.get(&restore).await;
+    assert!(page.text.contains(&format!("<option value=\"{there}\"")), "{}", page.text);
+    let beside = [("name", "Shop twice"), ("into", "project"), ("project", there.as_str())];
+    assert_eq!(ask(&secret(&ada.submit(&restore, &beside).await), "SELECT count(*) FROM orders"), "10");
+}
+
+#[tokio::test]
+async fn a_database_that_failed_says_what_can_be_restored() {
+    let mut howdah = Howdah::start().await;
+    howdah.expect_errors(&["a workflow has failed", "was given up"]);
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let owner = howdah.owner();
+    let made = owner.create_project("Shop").await;
+    let string = connection_string(&made);
+    ask(&string, "CREATE TABLE orders AS SELECT generate_series(1, 10) AS number");
+    let id = made["database"]["id"].as_str().unwrap();
+    let backup = owner.post(&format!("/v1/databases/{id}/backups"), json!({})).await;
+    owner.ended(backup.headers["howdah-operation"].to_str().unwrap()).await;
+    let backup = backup.data(202)["id"].as_str().unwrap().to_owned();
+    let source = json!({"source": {"type": "backup", "databaseId": id, "backupId": backup}});
+    let other = json!({"projectId": made["id"], "name": "Other"});
+    let other = owner.post("/v1/databases", other).await.data(201)["id"].as_str().unwrap().to_owned();
+    let (store, tasks) = howdah.store();
+    let session = store.session().await.unwrap();
+    let fail = async |id: &str| {
+        let id = howdah::base::id::DatabaseId::parse(id).unwrap();
+        let update = "UPDATE databases SET status = 'failure', status_reason = 'its disk was lost' WHERE id = $1";
+        assert_eq!(session.execute(update, &[&id.uuid()]).await.unwrap(), 1);
+    };
+
+    // One without backups: the page says so and offers nothing; what is sent all the same changes nothing.
+    fail(&other).await;
+    let page = format!("{workspace}/databases/{}/restore", bare(&other));
+    let shown = ada.get(&page).await;
+    shown.assert_says(200, "Nothing of it can be restored");
+    assert!(!shown.text.contains("name=\"into\""), "{}", shown.text);
+    let now = [("what", "now"), ("into", "new"), ("name", "Copy")];
+    ada.submit(&page, &now).await.assert_says(422, "is failure");
+    let moment = [("what", "moment"), ("targetTime", "2030-01-01T00:00"), ("into", "new"), ("name", "Copy")];
+    ada.submit(&page, &moment).await.assert_says(422, "Nothing of it can be restored");
+    let copy = json!({"projectId": made["id"], "name": "Copy", "source": {"type": "database", "databaseId": other}});
+    owner.post("/v1/databases", copy).await.assert_error(409, "client-error");
+    // Another one's backup is a way to bring it back.
+    let restore = owner.post(&format!("/v1/databases/{other}/restore"), source.clone()).await;
+    restore.data(200);
+    assert_eq!(owner.ended(restore.headers["howdah-operation"].to_str().unwrap()).await["state"], "succeeded");
+    let shown = owner.get(&format!("/v1/databases/{other}")).await.data(200).clone();
+    assert_eq!((&shown["status"], &shown["statusReason"]), (&json!("ready"), &Value::Null));
+
+    // One with backups is brought back from them, in place and beside it.
+    fail(id).await;
+    let page = format!("{workspace}/databases/{}/restore", bare(id));
+    let shown = ada.get(&page).await;
+    shown.assert_says(200, "name=\"into\"");
+    assert!(!shown.text.contains("value=\"now\""), "it cannot be copied as it is: {}", shown.text);
+    let bare_backup = bare(&backup);
+    let beside = [("what", "backup"), ("backup", bare_backup.as_str()), ("into", "new"), ("name", "Beside")];
+    assert_eq!(ask(&secret(&ada.submit(&page, &beside).await), "SELECT count(*) FROM orders"), "10");
+    let here = [("what", "backup"), ("backup", bare_backup.as_str()), ("into", "here"), ("confirm", "Shop")];
+    ada.get(&page).await;
+    assert_eq!(ada.submit(&page, &here).await.location(), format!("{workspace}/databases/{}", bare(id)));
+    eventually("it to be ready", async || {
+        let shown = owner.get(&format!("/v1/databases/{id}")).await.data(200).clone();
+        (shown["status"] == "ready").then_some(())
+    })
+    .await;
+    assert_eq!(ask(&string, "SELECT count(*) FROM orders"), "10");
+    tasks.stop();
+    howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn the_settings_of_a_project_say_what_they_inherit() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let owner = howdah.owner();
+    let made = owner.post("/v1/projects", json!({"name": "p", "createDatabase": false})).await.data(201).clone();
+    let id = made["id"].as_str().unwrap();
+    let page = format!("{workspace}/projects/{}/settings", bare(id));
+    ada.get(&page).await.assert_says(200, "as the server has it: 7 days");
+    owner.patch(&format!("/v1/projects/{id}"), json!({"backupRetentionDays": 30})).await.data(200);
+    let shown = ada.get(&page).await;
+    shown.assert_says(200, "as the server has it: 7 days");
+    assert!(shown.text.contains("value=\"30\""), "{}", shown.text);
+    let path = format!("/v1/workspaces/{}", owner.workspace_id().await);
+    owner.patch(&path, json!({"backupRetentionDays": 1})).await.data(200);
+    ada.get(&page).await.assert_says(200, "as the workspace has it: 1 day.");
+    for days in ["0", "366", "-1", "1.5", "many"] {
+        let page = ada.submit(&page, &[("name", "p"), ("backupRetentionDays", days)]).await;
+        page.assert_says(422, "backupRetentionDays-problem");
+    }
+    assert_eq!(owner.get(&format!("/v1/projects/{id}")).await.data(200)["backupRetentionDays"], 30);
+    ada.get(&page).await;
+    ada.submit(&page, &[("name", "p"), ("backupRetentionDays", ""), ("deleteProtection", "on")]).await.location();
+    let shown = owner.get(&format!("/v1/projects/{id}")).await.data(200).clone();
+    assert_eq!((&shown["backupRetentionDays"], &shown["deleteProtection"]), (&Value::Null, &json!(true)));
 }
 
 #[tokio::test]

@@ -47,3 +47,4 @@ mod start;
 mod storage;
 mod usage;
 mod workflows;
+mod workspaces;

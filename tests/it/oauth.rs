@@ -149,6 +149,12 @@ async fn tokens(browser: &mut Browser, application: &Application, scope: &str, w
 
 const ALL: &str = "workspace:admin offline_access";
 
+/// An access token of an application that somebody lets act for them in a workspace.
+pub(crate) async fn access_token(howdah: &Howdah, browser: &mut Browser, scope: &str, workspace: &str) -> String {
+    let application = Application::register(howdah, "none", REDIRECT).await;
+    token(&tokens(browser, &application, scope, workspace).await, "access_token")
+}
+
 #[tokio::test]
 async fn an_application_acts_for_somebody_until_that_is_taken_back() {
     let howdah = Howdah::start().await;

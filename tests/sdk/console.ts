@@ -187,7 +187,9 @@ async function lookAtAll(browser: Browser, owner: Page, cookie: string): Promise
     `${workspace}/members`,
     `${workspace}/settings`,
     `${root}/console/account`,
+    `${workspace}/settings/delete`,
     `${root}/console/people`,
+    `${root}/console/audit`,
     (await person()) ?? "",
   ];
   for (const look of [{}, { colorScheme: "dark" }, { width: 390 }, { width: 390, colorScheme: "dark" }] as Look[]) {

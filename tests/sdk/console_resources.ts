@@ -162,6 +162,7 @@ async function lookAtAll(browser: Browser, project: string, database: string): P
     await first(database, "a[href*='/operations/']"),
     `${workspace}/integrations`,
     `${workspace}/audit`,
+    `${workspace}/deleted`,
   ];
   const forms = [
     `${workspace}/projects/new`,

@@ -45,6 +45,8 @@ impl Limit {
 const HERE: Limit = Limit::new(10, 30);
 /// One network, whatever the account: people share addresses.
 const NETWORK: Limit = Limit::new(100, 5);
+/// How often somebody is told that there are too many.
+const TOLD: Limit = Limit::new(1, 3600);
 
 impl Proof {
     /// One account from everywhere.
@@ -69,10 +71,20 @@ pub struct Attempt {
     counters: Vec<(Vec<u8>, Limit)>,
 }
 
-/// Takes an attempt to sign in to this account from where this request comes from, before it is known whether there is
-/// such an account. The inner error says in how many seconds there is one to take; nothing may be
-/// committed then.
-pub async fn take(tx: &Tx, proof: Proof, account: &str, origin: &Origin) -> Result<Result<Attempt, u64>> {
+/// An attempt that is one too many.
+#[derive(Clone, Debug)]
+pub struct TooMany {
+    /// In so many seconds there may be another.
+    pub seconds: u64,
+    /// There are too many to this account, rather than from this network.
+    pub of_account: bool,
+    /// Counts how often somebody is told.
+    told: Vec<u8>,
+}
+
+/// Takes an attempt to sign in to this account from where this request comes from, before it is known
+/// whether there is such an account. When the inner result is an error, nothing may be committed.
+pub async fn take(tx: &Tx, proof: Proof, account: &str, origin: &Origin) -> Result<Result<Attempt, TooMany>> {
     let account = account.trim().to_lowercase();
     let kind = proof.name();
     let network = network(origin);
@@ -82,13 +94,21 @@ pub async fn take(tx: &Tx, proof: Proof, account: &str, origin: &Origin) -> Resu
     if !store::is_known(tx, &place).await? {
         counters.push((hash(&format!("{kind} everywhere\n{account}")), proof.everywhere()));
     }
+    let of_account = counters.len();
     counters.push((hash(&format!("network\n{network}")), NETWORK));
-    for (counter, limit) in &counters {
-        if let Some(wait) = store::take(tx, counter, *limit).await? {
-            return Ok(Err(wait));
+    for (index, (counter, limit)) in counters.iter().enumerate() {
+        if let Some(seconds) = store::take(tx, counter, *limit).await? {
+            let of_account = index < of_account;
+            let about = if of_account { format!("account\n{account}") } else { format!("network\n{network}") };
+            return Ok(Err(TooMany { seconds, of_account, told: hash(&format!("told of {about}")) }));
         }
     }
     Ok(Ok(Attempt { counters }))
+}
+
+/// Whether nobody was told in the last hour that there are too many attempts; it counts as told now.
+pub async fn is_news(tx: &Tx, too_many: &TooMany) -> Result<bool> {
+    Ok(store::take(tx, &too_many.told, TOLD).await?.is_none())
 }
 
 /// Gives an attempt back that was right.

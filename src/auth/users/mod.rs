@@ -226,9 +226,9 @@ pub async fn by_email(session: &Session, email: &str) -> Result<Option<User>> {
     Ok(store::by_email(session, email).await?.filter(|found| !found.is_disabled).map(|found| found.user))
 }
 
-/// Whose account has this address, kept out or not.
-pub async fn id_of(session: &Session, email: &str) -> Result<Option<UserId>> {
-    Ok(store::by_email(session, email).await?.map(|found| found.user.id))
+/// The user with this address, kept out or not.
+pub async fn find(session: &Session, email: &str) -> Result<Option<User>> {
+    Ok(store::by_email(session, email).await?.map(|found| found.user))
 }
 
 /// Whose account an identity provider vouches for under this subject, kept out or not.

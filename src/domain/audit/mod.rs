@@ -1,18 +1,17 @@
-//! The audit log: every change of a workspace, allowed or refused. What was allowed is recorded in
-//! the transaction that made it true; what was refused changed nothing and is recorded after it.
-//! Secrets are in neither.
+//! The audit log: every change of a workspace, and of who may do what on the whole installation, allowed
+//! or refused. What was allowed is recorded in the transaction that made it true; what was refused
+//! changed nothing and is recorded after it. Secrets are in neither.
 
 mod store;
-
-use std::fmt;
 
 use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::auth::{Credential, Principal};
+use crate::auth::users::User;
+use crate::auth::{Credential, Origin, Principal};
 use crate::base::clock::format_timestamp;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::id::{AuditEntryId, ProjectId, ServiceTokenId, UserId, WorkspaceId};
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Channel, Session, Tx};
@@ -44,38 +43,57 @@ pub enum Actor {
     ServiceToken(ServiceTokenId),
     /// A person, by themselves or through an application.
     User(UserId),
+    /// Nobody knows who: only for what concerns the whole installation.
+    Anonymous,
 }
 
 impl Actor {
-    fn of(principal: &Principal) -> Self {
-        match principal.credential() {
-            Credential::ServiceToken { id, .. } => Self::ServiceToken(*id),
-            Credential::Integration { user, .. } | Credential::Session { user } => Self::User(user.id),
-        }
-    }
-
     /// What it is, in the store and on the wire.
     pub fn kind(self) -> &'static str {
         match self {
             Self::ServiceToken(_) => "service_token",
             Self::User(_) => "user",
+            Self::Anonymous => "anonymous",
         }
     }
 
-    fn uuid(self) -> Uuid {
+    /// Its id on the wire, if it has one.
+    pub fn id(self) -> Option<String> {
         match self {
-            Self::ServiceToken(id) => id.uuid(),
-            Self::User(id) => id.uuid(),
+            Self::ServiceToken(id) => Some(id.to_string()),
+            Self::User(id) => Some(id.to_string()),
+            Self::Anonymous => None,
+        }
+    }
+
+    fn uuid(self) -> Option<Uuid> {
+        match self {
+            Self::ServiceToken(id) => Some(id.uuid()),
+            Self::User(id) => Some(id.uuid()),
+            Self::Anonymous => None,
         }
     }
 }
 
-impl fmt::Display for Actor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ServiceToken(id) => id.fmt(f),
-            Self::User(id) => id.fmt(f),
+/// Who asks for something that concerns the whole installation, and no workspace.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Who it is; `None` when nobody knows.
+    pub user: Option<User>,
+    /// The request that they came with.
+    pub origin: Origin,
+}
+
+impl Asker {
+    /// Whether they may do what concerns everybody with an account.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for who is no administrator.
+    pub fn may_administer(&self) -> Result<()> {
+        if self.user.as_ref().is_some_and(|user| user.is_administrator) {
+            return Ok(());
         }
+        Err(Error::forbidden("Only administrators of this server see its people.", "Ask one of them."))
     }
 }
 
@@ -132,8 +150,8 @@ pub struct Refusal {
 pub struct Entry {
     /// Its id; later entries have larger ones.
     pub id: AuditEntryId,
-    /// Whose log it is in.
-    pub workspace: WorkspaceId,
+    /// Whose log it is in; `None`: in that of the whole installation.
+    pub workspace: Option<WorkspaceId>,
     /// The project that it is about.
     pub project: Option<ProjectId>,
     /// When it happened.
@@ -169,7 +187,7 @@ impl Entry {
     pub fn to_json(&self) -> Value {
         serde_json::json!({
             "id": self.id.to_string(),
-            "workspaceId": self.workspace.to_string(),
+            "workspaceId": self.workspace.map(|id| id.to_string()),
             "projectId": self.project.map(|id| id.to_string()),
             "at": format_timestamp(self.at),
             "action": self.action,
@@ -178,7 +196,7 @@ impl Entry {
             "reason": self.reason,
             "actor": {
                 "type": self.actor.kind(),
-                "id": self.actor.to_string(),
+                "id": self.actor.id(),
                 "name": self.actor_name,
                 "application": self.application,
             },
@@ -202,10 +220,14 @@ pub struct Filter {
     pub outcome: Option<Outcome>,
     /// Those of one token or user.
     pub actor: Option<Actor>,
+    /// Those of tokens, users and applications with this in their name or address, in letters of either case.
+    pub actor_name: Option<String>,
     /// Those about one project and what is in it.
     pub project: Option<ProjectId>,
     /// Those about one thing.
     pub resource: Option<String>,
+    /// Those of one workspace; of those that were deleted, in the log of the whole installation.
+    pub workspace: Option<WorkspaceId>,
     /// Those that happened then or later.
     pub since: Option<Timestamp>,
     /// Those that happened before.
@@ -214,46 +236,72 @@ pub struct Filter {
 
 /// Records a change, in the transaction that makes it, in the log of the caller's workspace.
 pub async fn record(tx: &Tx, actor: &Principal, now: Timestamp, change: Change) -> Result<()> {
-    let Change { action, resource, project, before, after } = change;
-    let entry =
-        Entry { project, action: action.to_owned(), resource: Some(resource), before, after, ..blank(actor, now) };
-    write(tx, &entry).await
+    write(tx, &changed(blank(actor, now), change)).await
 }
 
 /// Records what was refused; nothing else came of it.
 pub async fn record_refusal(tx: &Tx, actor: &Principal, now: Timestamp, refusal: Refusal) -> Result<()> {
-    let entry = Entry {
+    write(tx, &refused(blank(actor, now), refusal)).await
+}
+
+/// Like [`record`], in the log of the whole installation.
+pub async fn record_for_installation(tx: &Tx, asker: &Asker, now: Timestamp, change: Change) -> Result<()> {
+    write(tx, &changed(blank_for_installation(asker, now), change)).await
+}
+
+/// Like [`record_refusal`], in the log of the whole installation.
+pub async fn record_refusal_for_installation(tx: &Tx, asker: &Asker, now: Timestamp, refusal: Refusal) -> Result<()> {
+    write(tx, &refused(blank_for_installation(asker, now), refusal)).await
+}
+
+fn changed(entry: Entry, change: Change) -> Entry {
+    let Change { action, resource, project, before, after } = change;
+    Entry { project, action: action.to_owned(), resource: Some(resource), before, after, ..entry }
+}
+
+fn refused(entry: Entry, refusal: Refusal) -> Entry {
+    Entry {
         action: refusal.action,
         outcome: Outcome::Refused,
         status: Some(refusal.status),
         reason: Some(refusal.reason),
         resource: refusal.resource,
         project: refusal.project,
-        ..blank(actor, now)
-    };
-    write(tx, &entry).await
+        ..entry
+    }
 }
 
 fn blank(actor: &Principal, now: Timestamp) -> Entry {
-    let origin = actor.origin();
+    let (who, name, application) = match actor.credential() {
+        Credential::ServiceToken { id, name } => (Actor::ServiceToken(*id), name.clone(), None),
+        Credential::Integration { user, application, .. } => {
+            (Actor::User(user.id), user.email.clone(), Some(application.clone()))
+        }
+        Credential::Session { user } => (Actor::User(user.id), user.email.clone(), None),
+    };
+    Entry { workspace: Some(actor.workspace()), application, ..by(who, name, actor.origin(), now) }
+}
+
+fn blank_for_installation(asker: &Asker, now: Timestamp) -> Entry {
+    match &asker.user {
+        Some(user) => by(Actor::User(user.id), user.email.clone(), &asker.origin, now),
+        None => by(Actor::Anonymous, "somebody".to_owned(), &asker.origin, now),
+    }
+}
+
+fn by(actor: Actor, actor_name: String, origin: &Origin, now: Timestamp) -> Entry {
     Entry {
         id: AuditEntryId::generate(now),
-        workspace: actor.workspace(),
+        workspace: None,
         project: None,
         at: now,
         action: String::new(),
         outcome: Outcome::Allowed,
         status: None,
         reason: None,
-        actor: Actor::of(actor),
-        actor_name: match actor.credential() {
-            Credential::ServiceToken { name, .. } => name.clone(),
-            Credential::Integration { user, .. } | Credential::Session { user } => user.email.clone(),
-        },
-        application: match actor.credential() {
-            Credential::Integration { application, .. } => Some(application.clone()),
-            _ => None,
-        },
+        actor,
+        actor_name,
+        application: None,
         address: origin.address.map(|address| address.to_string()),
         request_id: origin.request_id.clone(),
         resource: None,
@@ -270,7 +318,7 @@ async fn write(tx: &Tx, entry: &Entry) -> Result<()> {
 /// A workspace's log, newest first. Who is limited to projects sees what is about them.
 ///
 /// # Errors
-/// [`crate::base::error::Error::NotFound`] for a workspace that the caller does not reach.
+/// [`Error::NotFound`] for a workspace that the caller does not reach.
 pub async fn list(
     session: &Session,
     actor: &Principal,
@@ -279,8 +327,42 @@ pub async fn list(
     page: PageRequest<AuditEntryId>,
 ) -> Result<Page<Entry>> {
     workspaces::get(session, actor, workspace).await?;
-    let rows = store::list(session, &actor.scope(), filter, page).await?;
+    let scope = actor.scope();
+    let of = Of::Workspace { id: scope.workspace, projects: scope.projects };
+    let rows = store::list(session, &of, filter, page).await?;
     Ok(Page::cut(rows, page.limit, |entry| entry.id.bare()))
+}
+
+/// The log of the whole installation, with those of workspaces that were deleted; newest first.
+///
+/// # Errors
+/// [`Error::Forbidden`] for who is no administrator.
+pub async fn list_for_installation(
+    session: &Session,
+    asker: &Asker,
+    filter: &Filter,
+    page: PageRequest<AuditEntryId>,
+) -> Result<Page<Entry>> {
+    asker.may_administer()?;
+    let rows = store::list(session, &Of::Installation, filter, page).await?;
+    Ok(Page::cut(rows, page.limit, |entry| entry.id.bare()))
+}
+
+/// The workspaces that were deleted and whose logs are still there, by name, the last one first.
+///
+/// # Errors
+/// [`Error::Forbidden`] for who is no administrator.
+pub async fn deleted_workspaces(session: &Session, asker: &Asker) -> Result<Vec<(WorkspaceId, String)>> {
+    asker.may_administer()?;
+    store::deleted_workspaces(session).await
+}
+
+/// Whose log is listed.
+enum Of {
+    /// A workspace's; of some of its projects, where the caller is limited to them.
+    Workspace { id: Uuid, projects: Option<Vec<Uuid>> },
+    /// The whole installation's.
+    Installation,
 }
 
 /// Takes up to `most` entries that are not in the stream yet, oldest first. They count as streamed
@@ -289,7 +371,7 @@ pub async fn take_unstreamed(tx: &Tx, most: i64) -> Result<Vec<Entry>> {
     store::take_unstreamed(tx, most).await
 }
 
-/// Forgets entries older than this.
+/// Forgets entries older than this, and which workspaces were deleted before.
 pub async fn forget_before(session: &Session, moment: Timestamp) -> Result<()> {
     store::forget_before(session, moment).await
 }

@@ -4,12 +4,11 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Actor, Entry, Filter, Outcome, Resource};
-use crate::auth::Scope;
+use super::{Actor, Entry, Filter, Of, Outcome, Resource};
 use crate::base::error::{Error, Result};
-use crate::base::id::AuditEntryId;
+use crate::base::id::{AuditEntryId, WorkspaceId};
 use crate::base::page::PageRequest;
-use crate::base::store::{Session, Tx};
+use crate::base::store::{Conditions, Session, Tx};
 
 const COLUMNS: &str =
     "id, workspace_id, project_id, recorded_at, action, outcome, status, reason, actor_id, actor_name,
@@ -25,7 +24,7 @@ pub(super) async fn insert(tx: &Tx, entry: &Entry) -> Result<()> {
     let resource = entry.resource.as_ref();
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 19] = [
         &entry.id.uuid(),
-        &entry.workspace.uuid(),
+        &entry.workspace.map(|id| id.uuid()),
         &entry.project.map(|id| id.uuid()),
         &entry.at,
         &entry.action,
@@ -50,42 +49,52 @@ pub(super) async fn insert(tx: &Tx, entry: &Entry) -> Result<()> {
 
 pub(super) async fn list(
     session: &Session,
-    scope: &Scope,
+    of: &Of,
     filter: &Filter,
     page: PageRequest<AuditEntryId>,
 ) -> Result<Vec<Entry>> {
+    let (limit, after) = (i64::from(page.limit) + 1, page.after.map(|id| id.uuid()));
+    let (actor, project) = (filter.actor.and_then(Actor::uuid), filter.project.map(|id| id.uuid()));
+    let workspace = filter.workspace.map(|id| id.uuid());
+    let outcome = filter.outcome.map(Outcome::as_str);
+    let mut wanted = Conditions::of([&limit]);
+    match of {
+        Of::Workspace { id, projects } => {
+            wanted.add("workspace_id = $?", Some(id));
+            wanted.add("project_id = ANY ($?)", projects.as_ref());
+        }
+        Of::Installation => {}
+    }
+    wanted.add("workspace_id = $?", workspace.as_ref());
+    wanted.add("action = $?", filter.action.as_ref());
+    wanted.add("outcome = $?", outcome.as_ref());
+    wanted.add("actor_id = $?", actor.as_ref());
+    // No pattern: what is looked for may have any character in it.
+    wanted.add(
+        "position(lower($?) IN lower(concat_ws(E'\\n', actor_name, application))) > 0",
+        filter.actor_name.as_ref(),
+    );
+    wanted.add("project_id = $?", project.as_ref());
+    wanted.add("resource_id = $?", filter.resource.as_ref());
+    wanted.add("recorded_at >= $?", filter.since.as_ref());
+    wanted.add("recorded_at < $?", filter.until.as_ref());
+    wanted.add("id < $?", after.as_ref());
+    let whose = match of {
+        Of::Workspace { .. } => "true",
+        Of::Installation => "(workspace_id IS NULL OR workspace_id IN (SELECT id FROM deleted_workspaces))",
+    };
     let statement = session
         .prepare_cached(&format!(
-            "SELECT {COLUMNS}
-               FROM audit_log
-              WHERE workspace_id = $1
-                AND ($2::uuid[] IS NULL OR project_id = ANY ($2))
-                AND ($3::text IS NULL OR action = $3)
-                AND ($4::text IS NULL OR outcome = $4)
-                AND ($5::uuid IS NULL OR actor_id = $5)
-                AND ($6::uuid IS NULL OR project_id = $6)
-                AND ($7::text IS NULL OR resource_id = $7)
-                AND ($8::timestamptz IS NULL OR recorded_at >= $8)
-                AND ($9::timestamptz IS NULL OR recorded_at < $9)
-                AND ($10::uuid IS NULL OR id < $10)
-              ORDER BY id DESC
-              LIMIT $11"
+            "SELECT {COLUMNS} FROM audit_log WHERE {whose} {} ORDER BY id DESC LIMIT $1",
+            wanted.sql()
         ))
         .await?;
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 11] = [
-        &scope.workspace,
-        &scope.projects,
-        &filter.action,
-        &filter.outcome.map(Outcome::as_str),
-        &filter.actor.map(Actor::uuid),
-        &filter.project.map(|id| id.uuid()),
-        &filter.resource,
-        &filter.since,
-        &filter.until,
-        &page.after.map(|id| id.uuid()),
-        &(i64::from(page.limit) + 1),
-    ];
-    session.query(&statement, &values).await?.iter().map(read).collect()
+    session.query(&statement, wanted.values()).await?.iter().map(read).collect()
+}
+
+pub(super) async fn deleted_workspaces(session: &Session) -> Result<Vec<(WorkspaceId, String)>> {
+    let rows = session.query("SELECT id, name FROM deleted_workspaces ORDER BY deleted_at DESC, id", &[]).await?;
+    Ok(rows.iter().map(|row| (row.get::<_, Uuid>("id").into(), row.get("name"))).collect())
 }
 
 pub(super) async fn take_unstreamed(tx: &Tx, most: i64) -> Result<Vec<Entry>> {
@@ -104,6 +113,7 @@ pub(super) async fn take_unstreamed(tx: &Tx, most: i64) -> Result<Vec<Entry>> {
 
 pub(super) async fn forget_before(session: &Session, moment: Timestamp) -> Result<()> {
     session.execute("DELETE FROM audit_log WHERE recorded_at < $1", &[&moment]).await?;
+    session.execute("DELETE FROM deleted_workspaces WHERE deleted_at < $1", &[&moment]).await?;
     Ok(())
 }
 
@@ -113,16 +123,16 @@ fn read(row: &Row) -> Result<Entry> {
         "refused" => Outcome::Refused,
         other => return Err(Error::internal(format!("an audit entry has the unknown outcome {other}"))),
     };
-    let actor: Uuid = row.get("actor_id");
-    let actor = match row.get("actor_type") {
-        "service_token" => Actor::ServiceToken(actor.into()),
-        "user" => Actor::User(actor.into()),
-        other => return Err(Error::internal(format!("an audit entry has the unknown actor {other}"))),
+    let actor = match (row.get("actor_type"), row.get::<_, Option<Uuid>>("actor_id")) {
+        ("service_token", Some(id)) => Actor::ServiceToken(id.into()),
+        ("user", Some(id)) => Actor::User(id.into()),
+        ("anonymous", None) => Actor::Anonymous,
+        (other, _) => return Err(Error::internal(format!("an audit entry has the unknown actor {other}"))),
     };
     let resource = row.get::<_, Option<String>>("resource_type").zip(row.get("resource_id"));
     Ok(Entry {
         id: row.get::<_, Uuid>("id").into(),
-        workspace: row.get::<_, Uuid>("workspace_id").into(),
+        workspace: row.get::<_, Option<Uuid>>("workspace_id").map(Into::into),
         project: row.get::<_, Option<Uuid>>("project_id").map(Into::into),
         at: row.get("recorded_at"),
         action: row.get("action"),

@@ -482,6 +482,12 @@ pub struct Deleted {
     pub name: String,
     /// Its region.
     pub region: String,
+    /// The project that it was in.
+    pub project: ProjectId,
+    /// That project's name.
+    pub project_name: String,
+    /// Whether that project was deleted, too.
+    pub project_is_deleted: bool,
     /// When it was deleted.
     pub deleted_at: Timestamp,
     /// Until when it can be restored.
@@ -495,6 +501,24 @@ pub struct Deleted {
 /// [`Error::NotFound`] for a project that the caller does not have, and did not have.
 pub async fn list_deleted(session: &Session, actor: &Principal, project: ProjectId) -> Result<Vec<Deleted>> {
     store::list_deleted(session, &actor.scope(), project).await?.ok_or_else(|| Error::not_found("project", project))
+}
+
+/// How many deleted databases a list of all of them has at most.
+pub const MOST_DELETED: usize = 500;
+
+/// The deleted databases of all of the caller's projects that can still be restored, the last one first, up
+/// to [`MOST_DELETED`].
+pub async fn list_all_deleted(session: &Session, actor: &Principal) -> Result<Vec<Deleted>> {
+    store::list_all_deleted(session, &actor.scope(), None).await
+}
+
+/// A deleted database that can still be restored.
+///
+/// # Errors
+/// [`Error::NotFound`] when the caller has, and had, no such database, or it is kept no longer.
+pub async fn get_deleted(session: &Session, actor: &Principal, id: DatabaseId) -> Result<Deleted> {
+    let found = store::list_all_deleted(session, &actor.scope(), Some(id)).await?.pop();
+    found.ok_or_else(|| Error::not_found("database", id))
 }
 
 /// Every instance that a database row, deleted or not, stands for.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Database, DatabaseChange, Deleted, Filter, NewDatabase, Plan, Status, Summary};
+use super::{Database, DatabaseChange, Deleted, Filter, MOST_DELETED, NewDatabase, Plan, Status, Summary};
 use crate::auth::Scope;
 use crate::base::error::{Error, Result};
 use crate::base::id::{BranchId, ConnectionId, DatabaseId, InstanceId, ProjectId};
@@ -254,32 +254,60 @@ pub(super) async fn outlived(session: &Session, now: Timestamp) -> Result<Vec<Pl
     session.query(&statement, &[&now]).await?.iter().map(read_plan).collect()
 }
 
+/// A deleted database that is kept, with its project `p`.
+const DELETED: &str = "d.id, d.name, d.region, d.deleted_at, d.forget_at, p.id AS project_id, p.name AS project_name,
+        p.deleted_at IS NOT NULL AS project_is_deleted";
+
 /// None when the caller has no such project, deleted or not.
 pub(super) async fn list_deleted(session: &Session, scope: &Scope, project: ProjectId) -> Result<Option<Vec<Deleted>>> {
     let statement = session
-        .prepare_cached(
-            "SELECT d.id, d.name, d.region, d.deleted_at, d.forget_at
+        .prepare_cached(&format!(
+            "SELECT {DELETED}
                FROM projects p
                LEFT JOIN databases d ON d.project_id = p.id AND d.deleted_at IS NOT NULL AND d.forget_at > now()
               WHERE p.workspace_id = $1 AND ($2::uuid[] IS NULL OR p.id = ANY ($2)) AND p.id = $3
-              ORDER BY d.deleted_at DESC, d.id DESC",
-        )
+              ORDER BY d.deleted_at DESC, d.id DESC"
+        ))
         .await?;
     let rows = session.query(&statement, &[&scope.workspace, &scope.projects, &project.uuid()]).await?;
     if rows.is_empty() {
         return Ok(None);
     }
-    let kept = rows.iter().filter_map(|row| Some((row, row.get::<_, Option<Uuid>>("id")?)));
-    Ok(Some(
-        kept.map(|(row, id)| Deleted {
-            id: id.into(),
-            name: row.get("name"),
-            region: row.get("region"),
-            deleted_at: row.get("deleted_at"),
-            restorable_until: row.get("forget_at"),
-        })
-        .collect(),
-    ))
+    Ok(Some(rows.iter().filter_map(read_deleted).collect()))
+}
+
+/// All, or the one with this id.
+pub(super) async fn list_all_deleted(session: &Session, scope: &Scope, id: Option<DatabaseId>) -> Result<Vec<Deleted>> {
+    let statement = session
+        .prepare_cached(&format!(
+            "SELECT {DELETED}
+               FROM projects p
+               JOIN databases d ON d.project_id = p.id AND d.deleted_at IS NOT NULL AND d.forget_at > now()
+              WHERE p.workspace_id = $1
+                AND ($2::uuid[] IS NULL OR p.id = ANY ($2))
+                AND ($3::uuid IS NULL OR d.id = $3)
+              ORDER BY d.deleted_at DESC, d.id DESC
+              LIMIT $4"
+        ))
+        .await?;
+    let most = i64::try_from(MOST_DELETED).map_err(Error::internal)?;
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+        [&scope.workspace, &scope.projects, &id.map(|id| id.uuid()), &most];
+    Ok(session.query(&statement, &values).await?.iter().filter_map(read_deleted).collect())
+}
+
+/// None for a project without a deleted database.
+fn read_deleted(row: &Row) -> Option<Deleted> {
+    Some(Deleted {
+        id: row.get::<_, Option<Uuid>>("id")?.into(),
+        name: row.get("name"),
+        region: row.get("region"),
+        project: row.get::<_, Uuid>("project_id").into(),
+        project_name: row.get("project_name"),
+        project_is_deleted: row.get("project_is_deleted"),
+        deleted_at: row.get("deleted_at"),
+        restorable_until: row.get("forget_at"),
+    })
 }
 
 pub(super) async fn choose_major(session: &Session, id: DatabaseId, major: u16) -> Result<u16> {

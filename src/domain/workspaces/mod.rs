@@ -4,7 +4,8 @@ mod store;
 
 use jiff::Timestamp;
 
-use crate::auth::Principal;
+use crate::auth::{Action, Principal};
+use crate::base::clock::format_timestamp;
 use crate::base::error::{Error, Result};
 use crate::base::id::WorkspaceId;
 use crate::base::name::WorkspaceName;
@@ -94,12 +95,73 @@ pub async fn update(
     Ok(after)
 }
 
+/// What is still in a workspace that is to be deleted.
+struct Left {
+    /// Projects.
+    projects: i64,
+    /// Deleted databases that can still be restored.
+    kept: i64,
+    /// Until when the last of these can be.
+    kept_until: Option<Timestamp>,
+    /// Deleted projects, with databases that are being removed or kept.
+    deleted_projects: i64,
+}
+
+/// Deletes a workspace. From the commit on it does not exist for anybody, and no token, application or
+/// invitation of it is good. Its audit log stays, for administrators.
+///
+/// # Errors
+/// [`Error::NotFound`] for any that the caller does not reach; [`Error::Forbidden`] for who does not own it;
+/// [`Error::Conflict`] while there are projects in it, or databases that can still be restored.
+pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkspaceId) -> Result<()> {
+    get(tx, actor, id).await?;
+    actor.may(Action::OwnWorkspace)?;
+    // Whoever adds something to it was first, and is seen below, or waits and finds it gone.
+    let workspace = store::hold(tx, id).await?.ok_or_else(|| Error::not_found("workspace", id))?;
+    let left = store::left(tx, id).await?;
+    let several = |count: i64, noun: &str| if count == 1 { format!("a {noun}") } else { format!("{count} {noun}s") };
+    if left.projects > 0 {
+        return Err(Error::conflict(
+            format!("the workspace has {}", several(left.projects, "project")),
+            "Delete each project, or transfer it to another workspace with `howdah projects transfer`, and delete the \
+             workspace then.",
+        ));
+    }
+    if let (kept, Some(until)) = (left.kept, left.kept_until) {
+        let until = format_timestamp(until);
+        return Err(Error::conflict(
+            format!("{} of the workspace can still be restored, until {until}", several(kept, "deleted database")),
+            format!(
+                "Nothing is lost before that. Restore what is still needed to a project and transfer it to another \
+                 workspace; the workspace can be deleted soon after {until}, when nothing is kept any more."
+            ),
+        ));
+    }
+    if left.deleted_projects > 0 {
+        return Err(Error::conflict(
+            "databases of the workspace are still being removed",
+            "Wait a moment, and delete the workspace then.",
+        ));
+    }
+    let change = Change {
+        action: "delete_workspace",
+        resource: Resource::new("workspace", id, &workspace.name),
+        project: None,
+        before: Some(workspace.audited()),
+        after: None,
+    };
+    audit::record(tx, actor, now, change).await?;
+    store::delete(tx, &workspace, now).await
+}
+
 /// The oldest workspace, whoever asks.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is none.
+/// [`Error::Rejected`] when there is none.
 pub async fn first(session: &Session) -> Result<WorkspaceId> {
-    store::first(session).await?.ok_or_else(|| Error::not_found("workspace", "first"))
+    store::first(session)
+        .await?
+        .ok_or_else(|| Error::rejected("there is no workspace: somebody has to make one in the console first", ""))
 }
 
 /// The workspaces that the caller reaches.

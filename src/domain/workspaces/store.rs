@@ -1,9 +1,10 @@
 //! The SQL of workspaces.
 
+use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::Workspace;
+use super::{Left, Workspace};
 use crate::base::error::Result;
 use crate::base::id::WorkspaceId;
 use crate::base::page::PageRequest;
@@ -28,6 +29,46 @@ pub(super) async fn get(session: &Session, id: WorkspaceId) -> Result<Option<Wor
         .prepare_cached("SELECT id, name, created_at, backup_retention_days FROM workspaces WHERE id = $1")
         .await?;
     Ok(session.query_opt(&statement, &[&id.uuid()]).await?.as_ref().map(read))
+}
+
+/// The workspace, which nobody changes, refers to anew or deletes until the transaction ends.
+pub(super) async fn hold(tx: &Tx, id: WorkspaceId) -> Result<Option<Workspace>> {
+    let select = "SELECT id, name, created_at, backup_retention_days FROM workspaces WHERE id = $1 FOR UPDATE";
+    Ok(tx.query_opt(select, &[&id.uuid()]).await?.as_ref().map(read))
+}
+
+/// A statement after the lock, so that it sees what the one who had it before has committed.
+pub(super) async fn left(tx: &Tx, id: WorkspaceId) -> Result<Left> {
+    let row = tx
+        .query_one(
+            "SELECT (SELECT count(*) FROM projects WHERE workspace_id = $1 AND deleted_at IS NULL) AS projects,
+                    (SELECT count(*) FROM projects WHERE workspace_id = $1 AND deleted_at IS NOT NULL)
+                        AS deleted_projects,
+                    count(*) AS kept,
+                    max(forget_at) AS kept_until
+               FROM databases
+              WHERE workspace_id = $1 AND deleted_at IS NOT NULL AND forget_at > now()",
+            &[&id.uuid()],
+        )
+        .await?;
+    Ok(Left {
+        projects: row.get("projects"),
+        deleted_projects: row.get("deleted_projects"),
+        kept: row.get("kept"),
+        kept_until: row.get("kept_until"),
+    })
+}
+
+/// With it goes whatever refers to it and may: tokens, members, invitations, applications, integrations, limits.
+pub(super) async fn delete(tx: &Tx, workspace: &Workspace, now: Timestamp) -> Result<()> {
+    let id = workspace.id.uuid();
+    tx.execute(
+        "INSERT INTO deleted_workspaces (id, name, deleted_at) VALUES ($1, $2, $3)",
+        &[&id, &workspace.name, &now],
+    )
+    .await?;
+    tx.execute("DELETE FROM workspaces WHERE id = $1", &[&id]).await?;
+    Ok(())
 }
 
 pub(super) async fn set_backup_retention(tx: &Tx, id: WorkspaceId, days: Option<i32>) -> Result<()> {

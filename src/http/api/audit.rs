@@ -59,6 +59,8 @@ impl From<AuditOutcome> for Outcome {
 enum AuditActorType {
     ServiceToken,
     User,
+    /// Nobody knows who: in no workspace's log.
+    Anonymous,
 }
 
 /// An entry of the audit log.
@@ -152,6 +154,9 @@ pub(super) struct AuditQuery {
     token_id: Option<String>,
     /// Only what this user did, by themselves or through an application.
     user_id: Option<String>,
+    /// Only what somebody did who has this in their name or address, or whose application has it in its name.
+    #[param(max_length = 256)]
+    actor_name: Option<String>,
     /// Only what is about this project and what is in it.
     project_id: Option<String>,
     /// Only what was done to the thing with this id, with its prefix.
@@ -176,6 +181,8 @@ impl AuditQuery {
             actor: filter_id(self.token_id.as_deref(), ServiceTokenId::parse)
                 .map(Actor::ServiceToken)
                 .or_else(|| filter_id(self.user_id.as_deref(), UserId::parse).map(Actor::User)),
+            actor_name: self.actor_name.map(|name| name.replace('\0', "\u{fffd}")),
+            workspace: None,
             project: filter_id(self.project_id.as_deref(), ProjectId::parse),
             resource: self.resource_id.map(|id| id.replace('\0', "\u{fffd}")),
             since: time("since", self.since)?,
@@ -197,8 +204,9 @@ fn wire(entry: Entry) -> AuditEntryWire {
             r#type: match entry.actor {
                 Actor::ServiceToken(_) => AuditActorType::ServiceToken,
                 Actor::User(_) => AuditActorType::User,
+                Actor::Anonymous => AuditActorType::Anonymous,
             },
-            id: entry.actor.to_string(),
+            id: entry.actor.id().unwrap_or_default(),
             name: entry.actor_name,
             application: entry.application,
         },

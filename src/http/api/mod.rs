@@ -74,7 +74,7 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(branches::list_branches, branches::create_branch))
         .routes(routes!(branches::get_branch, branches::update_branch, branches::delete_branch))
         .routes(routes!(workspaces::list_workspaces, workspaces::create_workspace))
-        .routes(routes!(workspaces::get_workspace, workspaces::update_workspace))
+        .routes(routes!(workspaces::get_workspace, workspaces::update_workspace, workspaces::delete_workspace))
         .routes(routes!(workspaces::get_subscription))
         .routes(routes!(limits::get_limits))
         .routes(routes!(backups::list_backups, backups::create_backup))

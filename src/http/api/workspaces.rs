@@ -229,3 +229,28 @@ pub(super) async fn update_workspace(
     let answer = Answer::of(StatusCode::OK, &Data { data: wire(&app, workspace) })?;
     Ok(repeatable.commit(&app, tx, answer).await?)
 }
+
+/// Delete a workspace
+///
+/// Beyond the original. Only an owner may, through an application that acts for them: a service token is
+/// nobody's. Its tokens, applications and invitations are no longer good when this answers, this access token
+/// among them; its members keep their accounts. There must be no project in it, and no deleted database that
+/// can still be restored. Its audit log stays for administrators of the server.
+#[utoipa::path(delete, path = "/v1/workspaces/{id}", tag = "Workspaces",
+    params(("id" = String, Path, description = "The workspace's id.")), responses(
+    (status = 204, description = "It is gone."),
+    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 403, description = "The caller does not own it, or is a service token.", body = ErrorBody),
+    (status = 404, description = "There is no such workspace.", body = ErrorBody),
+    (status = 409, description = "There are projects in it, or deleted databases that can still be restored.", body = ErrorBody),
+))]
+pub(super) async fn delete_workspace(
+    State(app): State<Arc<App>>,
+    Caller(actor): Caller,
+    repeatable: Repeatable,
+    Path(id): Path<String>,
+) -> Result<Answer, Failure> {
+    let tx = app.store.begin().await?;
+    workspaces::delete(&tx, &actor, app.clock.now(), parse(&id)?).await?;
+    Ok(repeatable.commit(&app, tx, Answer::empty()).await?)
+}

@@ -24,6 +24,7 @@ use crate::base::error::{Error, Result};
 use crate::base::id::SessionId;
 use crate::base::name::PersonName;
 use crate::base::secret::Secret;
+use crate::domain::accounts;
 use crate::http::Failure;
 use crate::http::path::Path;
 
@@ -142,7 +143,7 @@ async fn refused(
 
 /// Checks the password of who has one, as often as a sign-in may be tried; whoever has none has
 /// signed in just now.
-async fn check_current(app: &App, visitor: &Visitor, current: &str) -> Result<()> {
+async fn check_current(app: &Arc<App>, visitor: &Visitor, current: &str) -> Result<()> {
     let session = app.store.session().await?;
     if !users::get(&session, visitor.user.id).await?.has_password {
         if app.clock.now().duration_since(visitor.since) <= JUST_NOW {
@@ -154,8 +155,9 @@ async fn check_current(app: &App, visitor: &Visitor, current: &str) -> Result<()
         ));
     }
     drop(session);
-    let attempt = take(app, Proof::Password, &visitor.user.email, &visitor.origin).await?.map_err(|seconds| {
-        Error::invalid("current: there were too many attempts", format!("Wait {seconds} seconds, then try again."))
+    let attempt = take(app, Proof::Password, &visitor.user.email, &visitor.origin).await?.map_err(|limit| {
+        let hint = format!("Wait {} seconds, then try again.", limit.seconds);
+        Error::invalid("current: there were too many attempts", hint)
     })?;
     let session = app.store.session().await?;
     if users::is_password(&session, visitor.user.id, &Secret::new(current)).await? {
@@ -191,8 +193,7 @@ async fn change_password(
         check_current(&app, &visitor, &given.current).await?;
         let hash = given.new.hash(&visitor.user.email, visitor.user.display_name.as_deref()).await?;
         let tx = app.store.begin().await?;
-        users::set_password(&tx, visitor.user.id, &hash).await?;
-        sessions::end_others(&tx, visitor.user.id, Some(visitor.session)).await?;
+        accounts::change_password(&tx, &visitor.asker(), app.clock.now(), &hash, visitor.session).await?;
         tx.commit().await
     };
     match changed.await {
@@ -260,11 +261,8 @@ async fn confirm_authenticator(
 ) -> Result<Response, Failure> {
     let confirmed = async {
         let tx = app.store.begin().await?;
-        if users::get(&tx, visitor.user.id).await?.has_totp {
-            return Err(Error::conflict("there is an authenticator already", "Remove it first."));
-        }
-        let codes = users::confirm_totp(&tx, &app.keyring, app.clock.now(), visitor.user.id, &given.code).await?;
-        sessions::end_others(&tx, visitor.user.id, Some(visitor.session)).await?;
+        let (asker, now) = (visitor.asker(), app.clock.now());
+        let codes = accounts::add_authenticator(&tx, &app.keyring, &asker, now, &given.code, visitor.session).await?;
         attempt.commit(&app, tx, recovery_codes_page(&visitor, &codes)).await
     };
     match confirmed.await {
@@ -296,10 +294,7 @@ async fn renew_recovery_codes(
     let renewed = async {
         check_current(&app, &visitor, &given.current).await?;
         let tx = app.store.begin().await?;
-        if !users::get(&tx, visitor.user.id).await?.has_totp {
-            return Err(Error::rejected("there is no authenticator", "Recovery codes stand in for one: add it first."));
-        }
-        let codes = users::renew_recovery_codes(&tx, visitor.user.id).await?;
+        let codes = accounts::renew_recovery_codes(&tx, &visitor.asker(), app.clock.now()).await?;
         attempt.commit(&app, tx, recovery_codes_page(&visitor, &codes)).await
     };
     match renewed.await {
@@ -316,7 +311,7 @@ async fn remove_authenticator(
     let removed = async {
         check_current(&app, &visitor, &given.current).await?;
         let tx = app.store.begin().await?;
-        users::remove_totp(&tx, visitor.user.id).await?;
+        accounts::remove_authenticator(&tx, &visitor.asker(), app.clock.now()).await?;
         tx.commit().await
     };
     match removed.await {

@@ -1,4 +1,4 @@
-//! The audit log of a workspace.
+//! The audit log: of a workspace, and of the whole installation.
 
 use std::sync::Arc;
 
@@ -12,44 +12,63 @@ use serde::Deserialize;
 use super::backups::moment;
 use super::operations::in_words;
 use super::projects::{PAGE, query_string};
-use super::{Frame, Html, Member, Problem, Section};
+use super::{Frame, Html, Member, Problem, Section, Visitor};
 use crate::app::App;
 use crate::base::error::{Error, Result};
-use crate::base::id::{AuditEntryId, ProjectId};
-use crate::base::page::{MAX_LIMIT, PageRequest};
+use crate::base::id::{AuditEntryId, ProjectId, ServiceTokenId, UserId, WorkspaceId};
+use crate::base::page::{MAX_LIMIT, Page, PageRequest};
 use crate::domain::audit::{self, Actor, Entry, Filter, Outcome};
 use crate::domain::projects::{self, Project};
 use crate::http::Failure;
 use crate::http::query::Query;
 
+/// Below a workspace.
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().route("/audit", get(list))
+}
+
+/// The page of the whole installation.
+const OF_INSTALLATION: &str = "/console/audit";
+
+/// For administrators.
+pub(super) fn routes_of_installation() -> Router<Arc<App>> {
+    Router::new().route(OF_INSTALLATION, get(list_for_installation))
 }
 
 struct Row {
     entry: Entry,
     action: String,
     actor_kind: &'static str,
+    actor_id: String,
+    /// The same list, with what this actor did only.
+    same_actor: String,
     is_refused: bool,
     before: Option<String>,
     after: Option<String>,
+    /// The workspace, where it was deleted.
+    workspace: Option<String>,
 }
 
 impl Row {
-    fn of(entry: Entry) -> Self {
+    fn of(entry: Entry, address: &str, workspaces: &[(WorkspaceId, String)]) -> Self {
         let written = |value: &Option<serde_json::Value>| {
             value.as_ref().and_then(|value| serde_json::to_string_pretty(value).ok())
         };
         let action = in_words(&entry.action);
+        let actor_id = entry.actor.id().unwrap_or_default();
         Self {
             action: action.chars().take(1).flat_map(char::to_uppercase).chain(action.chars().skip(1)).collect(),
             actor_kind: match entry.actor {
                 Actor::ServiceToken(_) => "service token",
                 Actor::User(_) => "person",
+                Actor::Anonymous => "not signed in",
             },
+            same_actor: format!("{address}?{}", query_string(&[("actor", &actor_id)])),
+            actor_id,
             is_refused: entry.outcome == Outcome::Refused,
             before: written(&entry.before),
             after: written(&entry.after),
+            workspace: workspaces.iter().find(|(id, _)| Some(*id) == entry.workspace).map(|(_, name)| name.clone()),
             entry,
         }
     }
@@ -59,8 +78,11 @@ impl Row {
 #[template(path = "audit/list.html")]
 struct List {
     frame: Frame,
+    address: String,
+    is_of_installation: bool,
     query: ListQuery,
     projects: Vec<Project>,
+    workspaces: Vec<(WorkspaceId, String)>,
     rows: Vec<Row>,
     next: Option<String>,
     more: String,
@@ -75,7 +97,11 @@ struct ListQuery {
     #[serde(default)]
     outcome: String,
     #[serde(default)]
+    actor: String,
+    #[serde(default)]
     project: String,
+    #[serde(default)]
+    workspace: String,
     #[serde(default)]
     resource: String,
     #[serde(default)]
@@ -86,11 +112,13 @@ struct ListQuery {
 }
 
 impl ListQuery {
-    fn pairs(&self) -> [(&'static str, &str); 6] {
+    fn pairs(&self) -> [(&'static str, &str); 8] {
         [
             ("action", &self.action),
             ("outcome", &self.outcome),
+            ("actor", &self.actor),
             ("project", &self.project),
+            ("workspace", &self.workspace),
             ("resource", &self.resource),
             ("since", &self.since),
             ("until", &self.until),
@@ -101,6 +129,9 @@ impl ListQuery {
         // The log has names of ours; people write them with spaces. No entry has a zero byte.
         let given = |text: &str| (!text.trim().is_empty()).then(|| text.trim().replace('\0', "\u{fffd}"));
         let project = |id: String| ProjectId::parse(&id).ok_or_else(|| Error::not_found("project", id));
+        let workspace = |id: String| WorkspaceId::parse(&id).ok_or_else(|| Error::not_found("workspace", id));
+        let who = given(&self.actor);
+        let actor = who.as_deref().and_then(actor);
         Ok(Filter {
             action: given(&self.action).map(|action| action.to_lowercase().replace(' ', "_")),
             outcome: match self.outcome.as_str() {
@@ -108,13 +139,61 @@ impl ListQuery {
                 "refused" => Some(Outcome::Refused),
                 _ => None,
             },
-            actor: None,
+            actor_name: who.filter(|_| actor.is_none()),
+            actor,
             project: given(&self.project).map(project).transpose()?,
+            workspace: given(&self.workspace).map(workspace).transpose()?,
             resource: given(&self.resource),
             since: given(&self.since).map(|text| moment("since", &text)).transpose()?,
             until: given(&self.until).map(|text| moment("until", &text)).transpose()?,
         })
     }
+}
+
+/// Whose id this is, if it is one with its prefix; anything else is a part of a name.
+fn actor(text: &str) -> Option<Actor> {
+    let has = |prefix: &str| text.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
+    match text {
+        _ if has(ServiceTokenId::PREFIX) => ServiceTokenId::parse(text).map(Actor::ServiceToken),
+        _ if has(UserId::PREFIX) => UserId::parse(text).map(Actor::User),
+        _ => None,
+    }
+}
+
+impl List {
+    /// The page with what was found; nothing was looked for where the filter cannot be read.
+    fn of(frame: Frame, address: String, query: ListQuery, found: Result<Page<Entry>, Problem>) -> Self {
+        let (found, problem) = match found {
+            Ok(found) => (Some(found), Problem::none()),
+            Err(problem) => (None, problem),
+        };
+        let (entries, next) = found.map(|found| (found.items, found.next)).unwrap_or_default();
+        Self {
+            rows: entries.into_iter().map(|entry| Row::of(entry, &address, &[])).collect(),
+            next,
+            more: format!("{address}?{}", query_string(&query.pairs())),
+            is_filtered: query.cursor.is_some() || query.pairs().iter().any(|(_, value)| !value.is_empty()),
+            is_of_installation: false,
+            projects: Vec::new(),
+            workspaces: Vec::new(),
+            address,
+            query,
+            frame,
+            problem,
+        }
+    }
+
+    /// With the names of workspaces that were deleted.
+    fn naming(mut self, workspaces: Vec<(WorkspaceId, String)>) -> Self {
+        let rows = std::mem::take(&mut self.rows).into_iter();
+        let rows = rows.map(|row| Row::of(row.entry, &self.address, &workspaces)).collect();
+        Self { rows, workspaces, is_of_installation: true, ..self }
+    }
+}
+
+/// What a filter cannot be read for, beside its field.
+fn unreadable(error: Error) -> Result<Problem, Failure> {
+    Problem::of(error, &["since", "until"])
 }
 
 async fn list(
@@ -127,20 +206,40 @@ async fn list(
     let session = app.store.session().await?;
     let all = PageRequest { after: None, limit: MAX_LIMIT };
     let projects = projects::list(&session, actor, &projects::Filter::default(), all).await?.items;
-    let (found, problem) = match query.filter() {
-        Ok(filter) => (Some(audit::list(&session, actor, actor.workspace(), &filter, page).await?), Problem::none()),
-        Err(error) => (None, Problem::of(error, &["since", "until"])?),
+    let found = match query.filter() {
+        Ok(filter) => Ok(audit::list(&session, actor, actor.workspace(), &filter, page).await?),
+        Err(error) => Err(unreadable(error)?),
     };
-    let (entries, next) = found.map(|found| (found.items, found.next)).unwrap_or_default();
-    Ok(Html(List {
-        rows: entries.into_iter().map(Row::of).collect(),
-        next,
-        more: format!("{}?{}", frame.to("audit"), query_string(&query.pairs())),
-        is_filtered: query.cursor.is_some() || query.pairs().iter().any(|(_, value)| !value.is_empty()),
-        projects,
-        query,
-        frame,
-        problem,
-    })
-    .into_response())
+    let address = frame.to("audit");
+    Ok(Html(List { projects, ..List::of(frame, address, query, found) }).into_response())
+}
+
+async fn list_for_installation(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Failure> {
+    let (frame, asker) = (visitor.frame(Section::People), visitor.asker());
+    let page = PageRequest::parse(query.cursor.as_deref(), Some(PAGE), AuditEntryId::parse)?;
+    let session = app.store.session().await?;
+    let workspaces = audit::deleted_workspaces(&session, &asker).await?;
+    let found = match query.filter() {
+        Ok(filter) => Ok(audit::list_for_installation(&session, &asker, &filter, page).await?),
+        Err(error) => Err(unreadable(error)?),
+    };
+    Ok(Html(List::of(frame, OF_INSTALLATION.to_owned(), query, found).naming(workspaces)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_names_an_actor_and_anything_else_is_a_part_of_a_name() {
+        let bare = "01jzq6w3c4e5f6g7h8j9k0m1n2";
+        let user = format!("{}_{bare}", UserId::PREFIX);
+        assert_eq!(actor(&user).and_then(Actor::id), Some(user));
+        assert!(matches!(actor(&format!("{}_{bare}", ServiceTokenId::PREFIX)), Some(Actor::ServiceToken(_))));
+        assert!(actor(bare).is_none() && actor("ada@example.com").is_none() && actor("usr_ada").is_none());
+    }
 }

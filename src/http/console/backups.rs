@@ -199,7 +199,22 @@ struct Ask {
     choices: Vec<Choice>,
     form: RestoreForm,
     is_ready: bool,
+    /// Why there is nothing to restore, and what helps.
+    nothing: Option<&'static str>,
     problem: Problem,
+}
+
+/// Why nothing of a database without backups can be restored as it stands; one that is ready can be copied.
+fn nothing_to_restore(status: Status) -> Option<&'static str> {
+    match status {
+        Status::Ready => None,
+        Status::Provisioning => Some("It is still being made, and there is nothing in it yet. Wait until it is ready."),
+        Status::Recovering => Some("It is being restored just now. Wait until that has ended."),
+        Status::Failure => Some(
+            "It could not be made, so there is no backup of it. Retry the operation that failed, or delete the \
+             database and make another one.",
+        ),
+    }
 }
 
 /// A backup to choose.
@@ -237,9 +252,12 @@ impl Ask {
             let at = backup.completed_at?;
             Some(Choice { id: backup.id.bare(), label: format!("{} ({})", exactly(at), kind(backup.kind)) })
         });
+        let (window, choices) = (Restorable::of(&window), complete.collect::<Vec<_>>());
+        let has_none = window.is_none() && choices.is_empty();
         Ok(Self {
-            window: Restorable::of(&window),
-            choices: complete.collect(),
+            nothing: nothing_to_restore(database.status).filter(|_| has_none),
+            window,
+            choices,
             is_ready: database.status == Status::Ready,
             head: Head::of(&frame, database, "backups"),
             problem: Problem::none(),

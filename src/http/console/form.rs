@@ -16,6 +16,7 @@ use crate::auth::sessions;
 use crate::base::error::Error;
 use crate::http::body;
 use crate::http::failure::{Failure, Kind};
+use crate::http::refusal;
 
 /// What a form has sent, once it is clear that it is a form of ours, shown to this very browser.
 /// A field that may be missing (a box that is not ticked) needs `#[serde(default)]`.
@@ -98,7 +99,9 @@ impl Problem {
 
     /// What is wrong with one field.
     pub(crate) fn with(field: &str, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into(), hint: String::new() }
+        let message = message.into();
+        refusal::note_reason(&message);
+        Self { field: field.into(), message, hint: String::new() }
     }
 
     /// What the person can mend. Rules name the field before a colon, by the name that it has in the
@@ -114,6 +117,7 @@ impl Problem {
             | Error::LimitReached { message, hint } => (message, hint),
             other => return Err(other.into()),
         };
+        refusal::note_reason(&message);
         // Some say which request of the API helps. The page has what helps here.
         let hint = if hint.contains("/v1/") { String::new() } else { hint };
         let named = message.split_once(": ").filter(|(name, _)| fields.contains(name));

@@ -15,6 +15,7 @@ use super::{Anybody, Form, Frame, Html, Once, Problem, Visitor, again, see_other
 use crate::app::App;
 use crate::auth::users;
 use crate::base::name::{Email, PersonName};
+use crate::domain::accounts;
 use crate::domain::members::{self, Invitation};
 use crate::http::Failure;
 use crate::http::path::Path;
@@ -100,7 +101,7 @@ async fn create_account(
         let (name, email) = (PersonName::parse(&new.name)?, Email::parse(&invitation.email)?);
         let hash = new.password.hash(email.as_str(), Some(name.as_str())).await?;
         let tx = app.store.begin().await?;
-        let user = users::create(&tx, now, &email, &name, Some(&hash), false).await?;
+        let user = accounts::create(&tx, now, &email, &name, Some(&hash), false, &anybody.origin).await?;
         let workspace = members::accept(&tx, now, &token, &user, anybody.origin.clone()).await?;
         let cookie = begin(&app, &tx, &anybody, &headers, &user).await?;
         tx.commit().await?;

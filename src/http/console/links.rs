@@ -13,11 +13,11 @@ use serde::Deserialize;
 use super::sign_in::{begin, private, with_cookie};
 use super::{Anybody, Form, Frame, Html, Problem, again, see_other};
 use crate::app::App;
-use crate::auth::{attempts, links, sessions, users};
+use crate::auth::{attempts, links, users};
 use crate::base::error::{Error, Result};
 use crate::base::name::{Email, PersonName};
 use crate::base::secret::Secret;
-use crate::domain::members;
+use crate::domain::{accounts, members};
 use crate::http::Failure;
 use crate::http::path::Path;
 
@@ -166,9 +166,7 @@ async fn reset(
     let changed = async {
         let hash = new.hash(&user.email, user.display_name.as_deref()).await?;
         let tx = app.store.begin().await?;
-        let id = links::take_reset(&tx, now, &token).await?;
-        users::set_password(&tx, id, &hash).await?;
-        sessions::end_others(&tx, id, None).await?;
+        accounts::reset_password(&tx, now, &token, &hash, &origin).await?;
         // Whoever has the link signs in next, however many others try at the same time.
         attempts::remember(&tx, &user, &origin).await?;
         tx.commit().await

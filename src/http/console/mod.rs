@@ -6,6 +6,7 @@
 //! itself and never in an address or a cookie.
 
 mod account;
+mod actions;
 mod applications;
 pub(crate) mod assets;
 mod audit;
@@ -16,6 +17,7 @@ mod confirm;
 mod connections;
 mod cookies;
 mod databases;
+mod deleted;
 mod form;
 mod frame;
 mod integrations;
@@ -52,6 +54,11 @@ pub(crate) use once::{Attempt, Once};
 pub(in crate::http) use present::presented;
 pub(crate) use visitor::{Anybody, Member, Visitor, local};
 
+/// What its forms do, as the audit log calls it.
+pub(in crate::http) fn actions() -> &'static [(&'static str, &'static str)] {
+    actions::ACTIONS
+}
+
 /// `/console` and everything below it. [`presented`] goes round it.
 pub(in crate::http) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -62,6 +69,7 @@ pub(in crate::http) fn routes() -> Router<Arc<App>> {
         .merge(invitations::routes())
         .merge(account::routes())
         .merge(people::routes())
+        .merge(audit::routes_of_installation())
         .merge(workspaces::routes())
         .merge(members::routes())
         .nest("/console/workspaces/{workspace}", resources())
@@ -75,6 +83,7 @@ fn resources() -> Router<Arc<App>> {
         .merge(projects::routes())
         .merge(branches::routes())
         .merge(databases::routes())
+        .merge(deleted::routes())
         .merge(connections::routes())
         .merge(backups::routes())
         .merge(operations::routes())

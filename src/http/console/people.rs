@@ -12,12 +12,13 @@ use serde::Deserialize;
 use super::sign_in::Nothing;
 use super::{Form, Frame, Html, Once, Problem, Section, Visitor, again, see_other};
 use crate::app::App;
+use crate::auth::Role;
 use crate::auth::users::{self, Account};
-use crate::auth::{Role, links, sessions};
 use crate::base::error::{Error, Result};
 use crate::base::id::UserId;
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::Session;
+use crate::domain::accounts;
 use crate::domain::members;
 use crate::domain::workspaces::Workspace;
 use crate::http::Failure;
@@ -40,6 +41,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
 #[template(path = "people/list.html")]
 struct ListPage {
     frame: Frame,
+    is_of_installation: bool,
     people: Page<Account>,
 }
 
@@ -89,10 +91,7 @@ struct Administrator {
 
 /// Only administrators see who else has an account.
 fn check(visitor: &Visitor) -> Result<()> {
-    if visitor.user.is_administrator {
-        return Ok(());
-    }
-    Err(Error::forbidden("Only administrators of this server see its people.", "Ask one of them."))
+    visitor.asker().may_administer()
 }
 
 fn read(user: &str) -> Result<UserId> {
@@ -107,7 +106,7 @@ async fn list_people(
     check(&visitor)?;
     let request = PageRequest::parse(Some(&page.cursor), Some(PAGE), UserId::parse)?;
     let people = users::list(&app.store.session().await?, request).await?;
-    Ok(Html(ListPage { frame: visitor.frame(Section::People), people }))
+    Ok(Html(ListPage { frame: visitor.frame(Section::People), is_of_installation: false, people }))
 }
 
 async fn page(app: &App, visitor: &Visitor, user: UserId, problem: Problem) -> Result<PersonPage> {
@@ -143,13 +142,10 @@ async fn make_reset_link(
     check(&visitor)?;
     let user = read(&user)?;
     let tx = app.store.begin().await?;
-    users::get(&tx, user).await?;
-    let token = links::make_reset(&tx, app.clock.now(), user).await?;
+    let token = accounts::make_reset_link(&tx, &visitor.asker(), app.clock.now(), user).await?;
     let link = Some(format!("{}/console/reset/{}", app.public.api, token.expose()));
     let page = PersonPage { link, ..page_of(&tx, &visitor, user, Problem::none()).await? };
-    let answer = attempt.commit(&app, tx, Html(page).into_response()).await?;
-    tracing::info!(user.id = %user, administrator.id = %visitor.user.id, "made a link that sets the password of {user}");
-    Ok(answer)
+    Ok(attempt.commit(&app, tx, Html(page).into_response()).await?)
 }
 
 async fn disable(
@@ -166,8 +162,7 @@ async fn disable(
         if !account.user.email.eq_ignore_ascii_case(given.confirm.trim()) {
             return Err(super::form::not_the_name(&account.user.email));
         }
-        users::set_disabled(&tx, app.clock.now(), user, true).await?;
-        sessions::end_others(&tx, user, None).await?;
+        accounts::disable(&tx, &visitor.asker(), app.clock.now(), user).await?;
         tx.commit().await
     };
     answer(&app, &visitor, user, disabled.await, "They cannot sign in any more, and are signed out everywhere.").await
@@ -183,8 +178,7 @@ async fn enable(
     let user = read(&user)?;
     let enabled = async {
         let tx = app.store.begin().await?;
-        users::get(&tx, user).await?;
-        users::set_disabled(&tx, app.clock.now(), user, false).await?;
+        accounts::enable(&tx, &visitor.asker(), app.clock.now(), user).await?;
         tx.commit().await
     };
     answer(&app, &visitor, user, enabled.await, "They can sign in again.").await
@@ -201,8 +195,7 @@ async fn set_administrator(
     let is_administrator = given.administrator == "on";
     let set = async {
         let tx = app.store.begin().await?;
-        users::get(&tx, user).await?;
-        users::set_administrator(&tx, user, is_administrator).await?;
+        accounts::set_administrator(&tx, &visitor.asker(), app.clock.now(), user, is_administrator).await?;
         tx.commit().await
     };
     let said = if is_administrator { "They are an administrator now." } else { "They are no administrator any more." };
@@ -212,10 +205,7 @@ async fn set_administrator(
 /// The person's page, which says what was done, or what is wrong.
 async fn answer(app: &App, visitor: &Visitor, user: UserId, done: Result<()>, said: &str) -> Result<Response, Failure> {
     match done {
-        Ok(()) => {
-            tracing::info!(user.id = %user, administrator.id = %visitor.user.id, "an administrator changed {user}: {said}");
-            Ok(see_other(app, &format!("/console/people/{}", user.bare()), said))
-        }
+        Ok(()) => Ok(see_other(app, &format!("/console/people/{}", user.bare()), said)),
         Err(error) => Ok(again(page(app, visitor, user, Problem::of(error, &["confirm"])?).await?)),
     }
 }

@@ -19,7 +19,7 @@ use crate::base::error::{Error, Result};
 use crate::base::id::{DatabaseId, ProjectId};
 use crate::base::name::{DatabaseName, ProjectName};
 use crate::base::page::PageRequest;
-use crate::domain::backups::{self, LONGEST_RETENTION};
+use crate::domain::backups::{self, LONGEST_RETENTION, RETENTION_DAYS};
 use crate::domain::branches::{self, Branch, Placement};
 use crate::domain::databases::{self, Database, NewDatabase, Summary};
 use crate::domain::limits;
@@ -43,7 +43,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/projects/{project}", get(show))
         .route("/projects/{project}/settings", get(settings).post(update))
         .route("/projects/{project}/delete", get(settings).post(delete))
-        .route("/projects/{project}/deleted/{database}/restore", get(undelete).post(restore_deleted))
 }
 
 /// The id in the address; what is none names nothing.
@@ -315,7 +314,7 @@ async fn show(
             .collect(),
         deleted: deleted
             .into_iter()
-            .map(|deleted| DeletedRow { restore: format!("{base}/deleted/{}/restore", deleted.id.bare()), deleted })
+            .map(|deleted| DeletedRow { restore: super::deleted::address(&frame, deleted.id), deleted })
             .collect(),
         operations: recent.items.into_iter().map(|operation| operations::Row::of(&frame, operation)).collect(),
         all_operations: format!("{}?{}", frame.to("operations"), query_string(&[("project", &project.id.bare())])),
@@ -336,7 +335,10 @@ struct Settings {
     is_settings: bool,
     name: String,
     days: String,
-    kept_days: i32,
+    /// What holds while the field is empty.
+    inherited_days: i32,
+    /// Whether the workspace says so, rather than the server.
+    workspace_says: bool,
     protected: bool,
     problem: Problem,
     delete_problem: Problem,
@@ -352,21 +354,23 @@ struct SettingsForm {
 }
 
 impl Settings {
-    async fn of(app: &App, frame: Frame, project: Project) -> Result<Self> {
-        let kept_days = backups::retention_days(&app.store.session().await?, project.id).await?;
-        Ok(Self {
+    fn of(app: &App, member: &Member, project: Project) -> Self {
+        let frame = member.frame(Section::Projects);
+        let of_workspace = member.workspace.backup_retention_days;
+        Self {
             base: address(&frame, project.id),
             region: region_of(app, &project),
             is_settings: true,
             name: project.name.clone(),
             days: project.backup_retention_days.map(|days| days.to_string()).unwrap_or_default(),
-            kept_days,
+            inherited_days: of_workspace.unwrap_or(RETENTION_DAYS),
+            workspace_says: of_workspace.is_some(),
             protected: project.delete_protection,
             problem: Problem::none(),
             delete_problem: Problem::none(),
             project,
             frame,
-        })
+        }
     }
 }
 
@@ -381,7 +385,7 @@ async fn settings(
 ) -> Result<Response, Failure> {
     let project = find(&app, &member, &project).await?;
     member.actor.may_change()?;
-    Ok(Html(Settings::of(&app, member.frame(Section::Projects), project).await?).into_response())
+    Ok(Html(Settings::of(&app, &member, project)).into_response())
 }
 
 async fn update(
@@ -411,7 +415,7 @@ async fn update(
         }
         Err(error) => {
             let problem = Problem::of(error, &["name", "backupRetentionDays"])?;
-            let page = Settings::of(&app, frame, project).await?;
+            let page = Settings::of(&app, &member, project);
             let SettingsForm { name, days, protected } = form;
             Ok(again(Settings { name, days, protected: protected.is_some(), problem, ..page }))
         }
@@ -443,81 +447,22 @@ async fn delete(
         Ok(()) => {
             let deleted = async {
                 let tx = app.store.begin().await?;
-                projects::delete(&tx, &member.actor, app.clock.now(), project.id).await?;
-                tx.commit().await
+                let removed = projects::delete(&tx, &member.actor, app.clock.now(), project.id).await?;
+                tx.commit().await?;
+                Ok(!removed.is_empty() && !app.undelete.is_zero())
             };
             match deleted.await {
-                Ok(()) => {
-                    let notice = format!("The project {} was deleted.", project.name);
+                Ok(is_kept) => {
+                    let help = " What was in it can be restored for a while: see Recently deleted.";
+                    let help = if is_kept { help } else { "" };
+                    let notice = format!("The project {} was deleted.{help}", project.name);
                     return Ok(see_other(&app, &frame.to("projects"), &notice));
                 }
                 Err(error) => Problem::of(error, &[])?,
             }
         }
     };
-    Ok(again(Settings { delete_problem, ..Settings::of(&app, frame, project).await? }))
-}
-
-#[derive(Template)]
-#[template(path = "projects/undelete.html")]
-struct Undelete {
-    frame: Frame,
-    project: Project,
-    base: String,
-    deleted: databases::Deleted,
-    name: String,
-    problem: Problem,
-}
-
-async fn find_deleted(app: &App, member: &Member, project: &str, id: &str) -> Result<(Project, databases::Deleted)> {
-    let session = app.store.session().await?;
-    let project = projects::get(&session, &member.actor, parse(project)?).await?;
-    let deleted = databases::list_deleted(&session, &member.actor, project.id).await?;
-    let found = deleted.into_iter().find(|deleted| Some(deleted.id) == DatabaseId::parse(id));
-    Ok((project, found.ok_or_else(|| Error::not_found("database", id))?))
-}
-
-async fn undelete(
-    State(app): State<Arc<App>>,
-    member: Member,
-    Path((_, project, database)): Path<(String, String, String)>,
-) -> Result<Response, Failure> {
-    let (project, deleted) = find_deleted(&app, &member, &project, &database).await?;
-    member.actor.may_change()?;
-    let frame = member.frame(Section::Projects);
-    let (base, name) = (address(&frame, project.id), deleted.name.clone());
-    Ok(Html(Undelete { frame, project, base, deleted, name, problem: Problem::none() }).into_response())
-}
-
-#[derive(Deserialize)]
-struct UndeleteForm {
-    name: String,
-}
-
-async fn restore_deleted(
-    State(app): State<Arc<App>>,
-    member: Member,
-    Path((_, project, database)): Path<(String, String, String)>,
-    Once(form, attempt): Once<UndeleteForm>,
-) -> Result<Response, Failure> {
-    let (project, deleted) = find_deleted(&app, &member, &project, &database).await?;
-    let wanted = Wanted {
-        name: form.name.trim(),
-        region: &deleted.region,
-        placement: Placement::Default,
-        is_default: false,
-        source: Some(Source::Database { database: deleted.id, to: None }),
-    };
-    let title = format!("{} is being restored", deleted.name);
-    match create_database(&app, &member, project.id, wanted, title, attempt).await {
-        Ok(answer) => Ok(answer),
-        Err(error) => {
-            let problem = Problem::of(error, &["name"])?;
-            let frame = member.frame(Section::Projects);
-            let base = address(&frame, project.id);
-            Ok(again(Undelete { frame, project, base, deleted, name: form.name, problem }))
-        }
-    }
+    Ok(again(Settings { delete_problem, ..Settings::of(&app, &member, project) }))
 }
 
 /// A database to be made, as a form says it.

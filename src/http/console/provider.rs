@@ -13,9 +13,8 @@ use super::sign_in::{Next, Nothing, ask_for_code, begin, page_again, private, wi
 use super::{Anybody, Cookie, Form, Problem, Visitor, go_to, local, see_other};
 use crate::app::App;
 use crate::auth::provider::{self, Answer, GOOD, Provider};
-use crate::auth::users;
 use crate::base::error::{Error, Result};
-use crate::domain::members;
+use crate::domain::accounts;
 use crate::http::Failure;
 use crate::http::query::Query;
 
@@ -81,7 +80,7 @@ async fn come_back(
     let next = local(&next).to_owned();
     let admitted = async {
         let tx = app.store.begin().await?;
-        let account = members::admit(&tx, now, &vouched, is_open).await?;
+        let account = accounts::admit(&tx, now, &vouched, is_open, &anybody.origin).await?;
         let cookie = match account.has_totp {
             true => None,
             false => begin(&app, &tx, &anybody, &headers, &account.user).await?,
@@ -149,7 +148,7 @@ async fn disconnect(
     Form(_): Form<Nothing>,
 ) -> Result<Response, Failure> {
     let tx = app.store.begin().await?;
-    users::remove_identities(&tx, visitor.user.id).await?;
+    accounts::disconnect_provider(&tx, &visitor.asker(), app.clock.now()).await?;
     tx.commit().await?;
     Ok(see_other(&app, "/console/account", "Only your password signs you in now."))
 }

@@ -13,12 +13,13 @@ use serde::Deserialize;
 use super::{Anybody, Cookie, Form, Frame, Html, Problem, Visitor, again, go_to, local, see_other};
 use crate::app::App;
 use crate::auth::Origin;
-use crate::auth::attempts::{self, Attempt, Proof};
+use crate::auth::attempts::{self, Attempt, Proof, TooMany};
 use crate::auth::sessions::{self, ticket};
 use crate::auth::users::{self, Proven, User};
-use crate::base::error::Result;
+use crate::base::error::{Result, describe};
 use crate::base::secret::Secret;
 use crate::base::store::Tx;
+use crate::domain::accounts;
 use crate::http::Failure;
 use crate::http::query::Query;
 
@@ -109,7 +110,7 @@ async fn sign_in(
     };
     let attempt = match take(&app, Proof::Password, &given.email, &anybody.origin).await? {
         Ok(attempt) => attempt,
-        Err(seconds) => return Ok(too_many(page(given.email, wait(seconds)), seconds)),
+        Err(limit) => return Ok(too_many(page(given.email, wait(&limit)), &limit)),
     };
     let session = app.store.session().await?;
     let proven = users::check_password(&session, &given.email, &Secret::new(given.password)).await?;
@@ -158,7 +159,7 @@ async fn check_code(
     let email = users::get(&app.store.session().await?, user).await?.user.email;
     let attempt = match take(&app, Proof::Code, &email, &anybody.origin).await? {
         Ok(attempt) => attempt,
-        Err(seconds) => return Ok(too_many(page(wait(seconds)), seconds)),
+        Err(limit) => return Ok(too_many(page(wait(&limit)), &limit)),
     };
     let tx = app.store.begin().await?;
     let account = users::get(&tx, user).await?;
@@ -182,14 +183,43 @@ async fn check_code(
     Ok(with_cookie(answer, cookie))
 }
 
-/// Takes an attempt; otherwise says in how many seconds there is one to take.
-pub(super) async fn take(app: &App, proof: Proof, email: &str, origin: &Origin) -> Result<Result<Attempt, u64>> {
+/// Takes an attempt, if there is one to take; the audit log says when there is none.
+pub(super) async fn take(
+    app: &Arc<App>,
+    proof: Proof,
+    email: &str,
+    origin: &Origin,
+) -> Result<Result<Attempt, TooMany>> {
     let tx = app.store.begin().await?;
     let taken = attempts::take(&tx, proof, email, origin).await?;
-    if taken.is_ok() {
-        tx.commit().await?;
+    match &taken {
+        Ok(_) => tx.commit().await?,
+        Err(limit) => {
+            drop(tx);
+            // Beside the request: how long its answer takes does not tell whether there is such an account.
+            app.tasks.spawn(tell(app.clone(), limit.clone(), email.to_owned(), origin.clone()));
+        }
     }
     Ok(taken)
+}
+
+/// Has the audit log say that there are too many attempts, unless it has just said so.
+async fn tell(app: Arc<App>, limit: TooMany, email: String, origin: Origin) {
+    let told = async {
+        let tx = app.store.begin().await?;
+        if !attempts::is_news(&tx, &limit).await? {
+            return Ok(());
+        }
+        let account = if limit.of_account { users::by_email(&tx, &email).await? } else { None };
+        // What nobody has is not attacked.
+        if account.is_some() || !limit.of_account {
+            accounts::record_too_many_sign_ins(&tx, &origin, app.clock.now(), account.as_ref()).await?;
+        }
+        tx.commit().await
+    };
+    if let Err(error) = told.await {
+        tracing::error!(error = %describe(&error), "could not record too many attempts to sign in in the audit log");
+    }
 }
 
 async fn sign_out(State(app): State<Arc<App>>, visitor: Visitor, Form(_): Form<Nothing>) -> Result<Response, Failure> {
@@ -233,12 +263,12 @@ pub(super) fn private(mut answer: Response) -> Response {
     answer
 }
 
-fn wait(seconds: u64) -> Problem {
-    Problem::with("", format!("There were too many attempts. Wait {seconds} seconds, then try again."))
+fn wait(limit: &TooMany) -> Problem {
+    Problem::with("", format!("There were too many attempts. Wait {} seconds, then try again.", limit.seconds))
 }
 
-fn too_many(mut answer: Response, seconds: u64) -> Response {
+fn too_many(mut answer: Response, limit: &TooMany) -> Response {
     *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(limit.seconds));
     answer
 }

@@ -18,8 +18,10 @@ use crate::auth::users::User;
 use crate::auth::{Origin, Principal};
 use crate::base::error::{Error, describe};
 use crate::base::id::{SessionId, UserId, WorkspaceId};
+use crate::domain::audit::Asker;
 use crate::domain::members;
 use crate::domain::workspaces::{self, Workspace};
+use crate::http::refusal::{self, Who};
 use crate::http::{Failure, origin};
 
 /// Anybody, signed in or not: for the pages before a sign-in.
@@ -74,6 +76,11 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
+    /// Who asks for what concerns no workspace.
+    pub(crate) fn asker(&self) -> Asker {
+        Asker { user: Some(self.user.clone()), origin: self.origin.clone() }
+    }
+
     /// The frame of a page in this section.
     pub(crate) fn frame(&self, section: Section) -> Frame {
         let badge = Badge {
@@ -93,7 +100,9 @@ impl FromRequestParts<Arc<App>> for Visitor {
         let Anybody { frame, signed_in, origin } = anybody;
         let SignedIn { user, id, since, .. } = signed_in.ok_or_else(|| go_to(&sign_in(parts)))?;
         parts.extensions.insert(Sender(user.id));
-        Ok(Self { user, session: id, since, origin, frame })
+        let visitor = Self { user, session: id, since, origin, frame };
+        refusal::note_who(Who::Asker(visitor.asker()));
+        Ok(visitor)
     }
 }
 
@@ -165,6 +174,7 @@ impl FromRequestParts<Arc<App>> for Member {
             Ok((actor, workspace))
         };
         let (actor, workspace) = found.await.map_err(refuse)?;
+        refusal::note_who(Who::Caller(actor.clone()));
         Ok(Self { visitor, actor, workspace })
     }
 }

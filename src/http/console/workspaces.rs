@@ -9,6 +9,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
 
+use super::confirm::Typed;
 use super::projects::days_of;
 use super::{Form, Frame, Html, Member, Once, Problem, Section, Visitor, again, go_to, see_other};
 use crate::app::App;
@@ -26,6 +27,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/console/workspaces", get(list_workspaces).post(create_workspace))
         .route("/console/workspaces/{workspace}/settings", get(get_settings).post(update_workspace))
         .route("/console/workspaces/{workspace}/settings/leave", post(leave_workspace))
+        .route("/console/workspaces/{workspace}/settings/delete", get(ask_to_delete).post(delete_workspace))
 }
 
 #[derive(Template)]
@@ -46,6 +48,7 @@ struct SettingsPage {
     usual_days: i32,
     standing: Standing,
     may_manage: bool,
+    may_delete: bool,
     is_last_owner: bool,
     problem: Problem,
 }
@@ -131,6 +134,7 @@ async fn settings_page(
         usual_days: backups::RETENTION_DAYS,
         standing,
         may_manage: member.actor.may(Action::ManageWorkspace).is_ok(),
+        may_delete: member.actor.may(Action::OwnWorkspace).is_ok(),
         is_last_owner: member.actor.role() == Role::Owner && owners.count() == 1,
         problem,
     })
@@ -185,6 +189,48 @@ async fn leave_workspace(
             let problem = Problem::of(error, &["confirm"])?;
             Ok(again(settings_page(&app, &member, SettingsForm::of(&member.workspace), problem).await?))
         }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "workspaces/delete.html")]
+struct DeletePage {
+    frame: Frame,
+    workspace: Workspace,
+    problem: Problem,
+}
+
+impl DeletePage {
+    fn of(member: &Member, problem: Problem) -> Self {
+        Self { frame: member.frame(Section::Settings), workspace: member.workspace.clone(), problem }
+    }
+}
+
+async fn ask_to_delete(member: Member) -> Result<Html<DeletePage>, Failure> {
+    member.actor.may(Action::OwnWorkspace)?;
+    Ok(Html(DeletePage::of(&member, Problem::none())))
+}
+
+async fn delete_workspace(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Form(typed): Form<Typed>,
+) -> Result<Response, Failure> {
+    member.actor.may(Action::OwnWorkspace)?;
+    if let Err(problem) = typed.check(&member.workspace.name, "workspace") {
+        return Ok(again(DeletePage::of(&member, problem)));
+    }
+    let deleted = async {
+        let tx = app.store.begin().await?;
+        workspaces::delete(&tx, &member.actor, app.clock.now(), member.workspace.id).await?;
+        tx.commit().await
+    };
+    match deleted.await {
+        Ok(()) => {
+            let said = format!("The workspace {} was deleted.", member.workspace.name);
+            Ok(see_other(&app, "/console/workspaces", &said))
+        }
+        Err(error) => Ok(again(DeletePage::of(&member, Problem::of(error, &[])?))),
     }
 }
 
