@@ -13,7 +13,7 @@ use crate::base::error::{Error, Result, describe};
 use crate::base::id::InstanceId;
 use crate::base::store::{Announcement, Channel};
 use crate::domain::connections::credential::forget_expired_probes;
-use crate::domain::{audit, backups, databases, idempotency, restores, usage};
+use crate::domain::{audit, backups, databases, idempotency, mail, restores, usage};
 use crate::queue::Runner;
 
 /// How often instances are looked at for idleness.
@@ -97,6 +97,7 @@ pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
             audit::forget_before(&session, ctx.app.clock.now() - AUDIT_RETENTION).await?;
             usage::forget_old(&session, ctx.app.clock.now()).await?;
             sessions::forget_ended(&session, ctx.app.clock.now()).await?;
+            mail::forget_old(&session, ctx.app.clock.now()).await?;
             links::forget_expired(&session, ctx.app.clock.now()).await?;
             grants::forget_expired(&session, ctx.app.clock.now()).await?;
             clients::forget_unused(&session, ctx.app.clock.now()).await?;

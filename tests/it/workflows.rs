@@ -111,6 +111,7 @@ impl World {
             public,
             trusted_proxies: Vec::new(),
             client_registration: true,
+            mail: true,
             rates: Rates::default(),
             quotas: Quotas::default(),
             undelete,
@@ -118,7 +119,7 @@ impl World {
             tasks: tasks.clone(),
         });
         Self {
-            ctx: Arc::new(JobCtx { app, instances, gateway: address }),
+            ctx: Arc::new(JobCtx { app, instances, mailer: None, gateway: address }),
             engine,
             tasks,
             actor: Principal::of_service_token(
