@@ -53,9 +53,22 @@ const SIGN_INS_OF_ACCOUNT: (u32, Duration) = (100, Duration::from_secs(10));
 /// The same from one address to all accounts: people share addresses.
 const SIGN_INS_OF_ADDRESS: (u32, Duration) = (100, Duration::from_secs(5));
 
+/// Links for a new password that are mailed to one account, from wherever they are asked for: so many at
+/// once, then one each twenty minutes.
+const RESETS_OF_ACCOUNT: (u32, Duration) = (3, Duration::from_secs(20 * 60));
+/// The same from one address to all accounts.
+const RESETS_OF_ADDRESS: (u32, Duration) = (10, Duration::from_secs(60));
+/// Invitations that are mailed to one person, whoever invites: so many at once, then one each hour.
+const INVITATIONS_TO_PERSON: (u32, Duration) = (3, Duration::from_secs(3600));
+/// Invitations that are mailed for one person who invites.
+const INVITATIONS_BY_PERSON: (u32, Duration) = (50, Duration::from_secs(60));
+
 /// The limits, and where everybody stands.
 pub(super) struct RateLimits {
     sign_ins: [(Limiter<Attempt>, WhoseAttempt); 3],
+    resets: [(Limiter<Attempt>, WhoseAttempt); 2],
+    invitations_to: Limiter<Vec<u8>>,
+    invitations_by: Limiter<Uuid>,
     tokens: Option<Limiter<Uuid>>,
     addresses: Option<Limiter<Network>>,
     attempts: Option<Limiter<Network>>,
@@ -69,12 +82,18 @@ impl RateLimits {
         let fewer = |number: NonZeroU32| NonZeroU32::new(number.get() / ATTEMPTS).unwrap_or(NonZeroU32::MIN);
         let attempts = rates.address.map(|rate| Rate { per_second: fewer(rate.per_second), burst: fewer(rate.burst) });
         let clock = DefaultClock::default();
-        let sign_ins = |(burst, period)| Limiter::of_period(burst, period, clock.clone());
+        let attempts_at = |(burst, period)| Limiter::of_period(burst, period, clock.clone());
         Self {
+            resets: [
+                (attempts_at(RESETS_OF_ACCOUNT), |account, _| Attempt(Some(hash(account)), None)),
+                (attempts_at(RESETS_OF_ADDRESS), |_, address| Attempt(None, Some(address))),
+            ],
+            invitations_to: Limiter::of_period(INVITATIONS_TO_PERSON.0, INVITATIONS_TO_PERSON.1, clock.clone()),
+            invitations_by: Limiter::of_period(INVITATIONS_BY_PERSON.0, INVITATIONS_BY_PERSON.1, clock.clone()),
             sign_ins: [
-                (sign_ins(SIGN_INS), |account, address| Attempt(Some(hash(account)), Some(address))),
-                (sign_ins(SIGN_INS_OF_ACCOUNT), |account, _| Attempt(Some(hash(account)), None)),
-                (sign_ins(SIGN_INS_OF_ADDRESS), |_, address| Attempt(None, Some(address))),
+                (attempts_at(SIGN_INS), |account, address| Attempt(Some(hash(account)), Some(address))),
+                (attempts_at(SIGN_INS_OF_ACCOUNT), |account, _| Attempt(Some(hash(account)), None)),
+                (attempts_at(SIGN_INS_OF_ADDRESS), |_, address| Attempt(None, Some(address))),
             ],
             tokens: rates.token.map(|rate| Limiter::new(rate, clock.clone())),
             addresses: rates.address.map(|rate| Limiter::new(rate, clock.clone())),
@@ -150,11 +169,28 @@ impl Meter {
     /// Counts an attempt to sign in to an account, whether there is one or not; otherwise says in how
     /// many seconds there may be another.
     pub(super) fn sign_in(&self, account: &str) -> Result<(), u64> {
+        self.attempt_at(&self.0.limits.sign_ins, account)
+    }
+
+    /// Counts a link for a new password that somebody asks for, whether there is such an account or not;
+    /// otherwise says in how many seconds there may be another.
+    pub(super) fn reset(&self, account: &str) -> Result<(), u64> {
+        self.attempt_at(&self.0.limits.resets, account)
+    }
+
+    fn attempt_at(&self, limits: &[(Limiter<Attempt>, WhoseAttempt)], account: &str) -> Result<(), u64> {
         let account = account.trim().to_lowercase();
-        for (limiter, attempt) in &self.0.limits.sign_ins {
+        for (limiter, attempt) in limits {
             limiter.take(&attempt(&account, self.0.party)).map_err(whole_seconds)?;
         }
         Ok(())
+    }
+
+    /// Counts an invitation that is mailed. False when this person gets too many, or the other one sends
+    /// too many.
+    pub(super) fn invitation(&self, by: Uuid, to: &str) -> bool {
+        let limits = &self.0.limits;
+        limits.invitations_by.take(&by).is_ok() && limits.invitations_to.take(&hash(&to.to_lowercase())).is_ok()
     }
 
     fn refuse(&self, who: &str, rate: Rate, wait: Duration) -> Failure {

@@ -17,12 +17,15 @@ use super::links::NewPassword;
 use super::sign_in::{Nothing, with_cookie};
 use super::{Cookie, Form, Frame, Html, Problem, Section, Visitor, again, see_other};
 use crate::app::App;
+use crate::auth::links;
 use crate::auth::sessions::{self, SignedInBrowser};
 use crate::auth::users::{self, Account, Enrolment};
 use crate::base::error::{Error, Result};
 use crate::base::id::SessionId;
 use crate::base::name::PersonName;
 use crate::base::secret::Secret;
+use crate::base::store::Tx;
+use crate::domain::mail::AccountChange;
 use crate::http::Failure;
 use crate::http::path::Path;
 use crate::http::rate::Meter;
@@ -178,7 +181,9 @@ async fn change_password(
         let hash = given.new.hash(&visitor.user.email, visitor.user.display_name.as_deref()).await?;
         let tx = app.store.begin().await?;
         users::set_password(&tx, visitor.user.id, &hash).await?;
+        links::forget_resets(&tx, visitor.user.id).await?;
         sessions::end_others(&tx, visitor.user.id, Some(visitor.session)).await?;
+        tell_of(&app, &tx, &visitor, AccountChange::Password).await?;
         tx.commit().await
     };
     match changed.await {
@@ -188,6 +193,12 @@ async fn change_password(
         }
         Err(error) => refused(&app, &visitor, "password", error, &["current", "password", "again"]).await,
     }
+}
+
+/// Mails the account's owner what was changed, in case that it was not them who sits there.
+async fn tell_of(app: &App, tx: &Tx, visitor: &Visitor, change: AccountChange) -> Result<()> {
+    let Some(outbox) = app.outbox() else { return Ok(()) };
+    outbox.tell_of_change(tx, app.clock.now(), &visitor.user, change, visitor.origin.address).await
 }
 
 async fn choose_theme(State(app): State<Arc<App>>, _visitor: Visitor, Form(new): Form<NewTheme>) -> Response {
@@ -308,6 +319,7 @@ async fn remove_authenticator(
         check_current(&app, &visitor, &meter, &given.current).await?;
         let tx = app.store.begin().await?;
         users::remove_totp(&tx, visitor.user.id).await?;
+        tell_of(&app, &tx, &visitor, AccountChange::AuthenticatorRemoved).await?;
         tx.commit().await
     };
     match removed.await {

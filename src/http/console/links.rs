@@ -17,6 +17,7 @@ use crate::auth::{links, sessions, users};
 use crate::base::error::{Error, Result};
 use crate::base::name::{Email, PersonName};
 use crate::base::secret::Secret;
+use crate::domain::mail::AccountChange;
 use crate::domain::members;
 use crate::http::Failure;
 use crate::http::path::Path;
@@ -93,7 +94,7 @@ pub(super) fn gone(frame: Frame, help: &'static str) -> Response {
 const NO_SET_UP: &str = "It was used, or the server has printed another one since. Whoever runs the server finds the \
      newest in its output.";
 const NO_RESET: &str =
-    "It was used, it is older than a day, or a newer one was made. An administrator can make another.";
+    "It was used, it is too old, or a newer one was made. An administrator can make another.";
 
 async fn show_set_up(
     State(app): State<Arc<App>>,
@@ -155,7 +156,7 @@ async fn show_reset(
 /// Whoever was signed in with the password of before is signed out.
 async fn reset(
     State(app): State<Arc<App>>,
-    Anybody { frame, .. }: Anybody,
+    Anybody { frame, origin, .. }: Anybody,
     Path(token): Path<String>,
     Form(new): Form<NewPassword>,
 ) -> Result<Response, Failure> {
@@ -166,9 +167,12 @@ async fn reset(
     let changed = async {
         let hash = new.hash(&user.email, user.display_name.as_deref()).await?;
         let tx = app.store.begin().await?;
-        let user = links::take_reset(&tx, now, &token).await?;
-        users::set_password(&tx, user, &hash).await?;
-        sessions::end_others(&tx, user, None).await?;
+        let id = links::take_reset(&tx, now, &token).await?;
+        users::set_password(&tx, id, &hash).await?;
+        sessions::end_others(&tx, id, None).await?;
+        if let Some(outbox) = app.outbox() {
+            outbox.tell_of_change(&tx, now, &user, AccountChange::Password, origin.address).await?;
+        }
         tx.commit().await
     };
     match changed.await {

@@ -1,5 +1,6 @@
 //! Members of a workspace, and who is invited to it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use askama::Template;
@@ -16,9 +17,11 @@ use crate::auth::{Action, Role};
 use crate::base::error::{Error, Result};
 use crate::base::id::{InvitationId, UserId};
 use crate::base::name::Email;
+use crate::domain::mail::{self, Delivery};
 use crate::domain::members::{self, Invitation};
 use crate::http::Failure;
 use crate::http::path::Path;
+use crate::http::rate::Meter;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     const MEMBERS: &str = "/console/workspaces/{workspace}/members";
@@ -40,14 +43,31 @@ struct ListPage {
     may_manage: bool,
     /// The roles that one may give.
     roles: Vec<Role>,
-    /// The link that was made just now, and for whom.
-    link: Option<(String, String)>,
+    /// How the mails of invitations stand.
+    deliveries: HashMap<InvitationId, Delivery>,
+    /// The invitation that was made just now.
+    made: Option<Made>,
+    /// There is a mail server.
+    mails: bool,
     email: String,
     role: Role,
     problem: Problem,
 }
 
+/// An invitation that was made just now.
+struct Made {
+    email: String,
+    link: String,
+    /// It was mailed, too.
+    mailed: bool,
+}
+
 impl ListPage {
+    /// How the mail of an invitation stands; `None` where none was written.
+    fn delivery(&self, invitation: &Invitation) -> Option<&Delivery> {
+        self.deliveries.get(&invitation.id)
+    }
+
     /// Whether somebody's role is theirs to change who looks at the page.
     fn decides_about(&self, member: &members::Member) -> bool {
         self.may_manage && self.roles.contains(&member.role)
@@ -77,7 +97,9 @@ async fn page(app: &App, member: &Member, problem: Problem) -> Result<ListPage, 
         own: member.visitor.user.id,
         may_manage,
         roles: Role::ALL.into_iter().filter(|role| owns || *role != Role::Owner).collect(),
-        link: None,
+        deliveries: mail::deliveries(&session, member.actor.workspace()).await?,
+        made: None,
+        mails: app.mail,
         email: String::new(),
         role: Role::Developer,
         problem,
@@ -95,20 +117,27 @@ async fn list_members(State(app): State<Arc<App>>, member: Member) -> Result<Htm
 async fn invite_member(
     State(app): State<Arc<App>>,
     member: Member,
+    meter: Meter,
     Form(new): Form<NewInvitation>,
 ) -> Result<Response, Failure> {
     let invited = async {
-        let (email, role) = (Email::parse(&new.email)?, read_role(&new.role)?);
+        let (email, role, now) = (Email::parse(&new.email)?, read_role(&new.role)?, app.clock.now());
         let tx = app.store.begin().await?;
-        let (_, token) = members::invite(&tx, &member.actor, app.clock.now(), &email, role).await?;
+        let (_, token) = members::invite(&tx, &member.actor, now, &email, role).await?;
+        let inviter = &member.visitor.user;
+        let outbox = app.outbox().filter(|_| meter.invitation(inviter.id.uuid(), email.as_str()));
+        let made = members::find_invitation(&tx, now, token.expose()).await?;
+        if let (Some(outbox), Some(invitation)) = (&outbox, &made) {
+            outbox.send_invitation(&tx, now, invitation, inviter, &token).await?;
+        }
         tx.commit().await?;
-        Ok((email, token))
+        let link = format!("{}/console/invitations/{}", app.public.api, token.expose());
+        Ok(Made { email: email.as_str().to_owned(), link, mailed: outbox.is_some() })
     };
     match invited.await {
-        Ok((email, token)) => {
-            let link = format!("{}/console/invitations/{}", app.public.api, token.expose());
-            let link = Some((email.as_str().to_owned(), link));
-            Ok(Html(ListPage { link, ..page(&app, &member, Problem::none()).await? }).into_response())
+        Ok(made) => {
+            let made = Some(made);
+            Ok(Html(ListPage { made, ..page(&app, &member, Problem::none()).await? }).into_response())
         }
         Err(error) => {
             let problem = Problem::of(error, &["email", "role"])?;

@@ -16,6 +16,7 @@ mod confirm;
 mod connections;
 mod cookies;
 mod databases;
+mod forgotten;
 mod form;
 mod frame;
 mod integrations;
@@ -55,6 +56,7 @@ pub(in crate::http) fn routes() -> Router<Arc<App>> {
         .merge(assets::routes())
         .merge(sign_in::routes())
         .merge(links::routes())
+        .merge(forgotten::routes())
         .merge(invitations::routes())
         .merge(account::routes())
         .merge(people::routes())

@@ -51,7 +51,16 @@ struct PersonPage {
     is_own: bool,
     /// The link that was made just now.
     link: Option<String>,
+    /// There is a mail server, which has it too.
+    mails: bool,
     problem: Problem,
+}
+
+impl PersonPage {
+    /// What the button for a link says.
+    fn offer(&self) -> &'static str {
+        if self.mails { "Mail a link" } else { "Make a link" }
+    }
 }
 
 #[derive(Deserialize)]
@@ -103,6 +112,7 @@ async fn page(app: &App, visitor: &Visitor, user: UserId, problem: Problem) -> R
         workspaces: members::workspaces_of(&session, user).await?,
         is_own: visitor.user.id == user,
         link: None,
+        mails: app.mail,
         problem,
     })
 }
@@ -125,8 +135,11 @@ async fn make_reset_link(
     check(&visitor)?;
     let user = read(&user)?;
     let tx = app.store.begin().await?;
-    users::get(&tx, user).await?;
-    let token = links::make_reset(&tx, app.clock.now(), user).await?;
+    let (account, now) = (users::get(&tx, user).await?, app.clock.now());
+    let (token, until) = links::make_reset(&tx, now, user).await?;
+    if let Some(outbox) = app.outbox() {
+        outbox.send_reset(&tx, now, &account.user, &token, until, false).await?;
+    }
     tx.commit().await?;
     tracing::info!(user.id = %user, administrator.id = %visitor.user.id, "made a link that sets the password of {user}");
     let link = Some(format!("{}/console/reset/{}", app.public.api, token.expose()));
@@ -182,8 +195,11 @@ async fn set_administrator(
     let is_administrator = given.administrator == "on";
     let set = async {
         let tx = app.store.begin().await?;
-        users::get(&tx, user).await?;
+        let account = users::get(&tx, user).await?.user;
         users::set_administrator(&tx, user, is_administrator).await?;
+        if let Some(outbox) = app.outbox().filter(|_| is_administrator && !account.is_administrator) {
+            outbox.tell_administrator(&tx, app.clock.now(), &account, &visitor.user).await?;
+        }
         tx.commit().await
     };
     let said = if is_administrator { "They are an administrator now." } else { "They are no administrator any more." };

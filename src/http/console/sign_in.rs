@@ -34,6 +34,8 @@ struct PasswordPage {
     frame: Frame,
     /// Somebody has an account; otherwise there is nobody to sign in.
     is_set_up: bool,
+    /// A link for a new password can be mailed.
+    mails: bool,
     email: String,
     next: String,
     problem: Problem,
@@ -80,7 +82,8 @@ async fn show_sign_in(
     }
     let is_set_up = users::exist(&app.store.session().await?).await?;
     let next = local(&to.next).to_owned();
-    let page = PasswordPage { frame: anybody.frame, is_set_up, email: String::new(), next, problem: Problem::none() };
+    let (mails, email) = (app.mail, String::new());
+    let page = PasswordPage { frame: anybody.frame, is_set_up, mails, email, next, problem: Problem::none() };
     Ok(private(Html(page).into_response()))
 }
 
@@ -94,7 +97,7 @@ async fn sign_in(
     let frame = anybody.frame.clone();
     let next = local(&given.next).to_owned();
     let page = |email: String, problem: Problem| {
-        again(PasswordPage { frame, is_set_up: true, email, next: next.clone(), problem })
+        again(PasswordPage { frame, is_set_up: true, mails: app.mail, email, next: next.clone(), problem })
     };
     if let Err(seconds) = meter.sign_in(&given.email) {
         return Ok(too_many(page(given.email, wait(seconds)), seconds));
@@ -106,7 +109,9 @@ async fn sign_in(
         None => {
             tracing::warn!("somebody could not sign in: the address or the password was not right");
             let mut problem = Problem::with("", "The address or the password is not right.");
-            problem.hint = "An administrator can make a link that sets a new password.".into();
+            if !app.mail {
+                problem.hint = "An administrator can make a link that sets a new password.".into();
+            }
             Ok(page(given.email, problem))
         }
         Some(Proven::Password(user)) => {
@@ -201,11 +206,11 @@ pub(super) fn private(mut answer: Response) -> Response {
     answer
 }
 
-fn wait(seconds: u64) -> Problem {
+pub(super) fn wait(seconds: u64) -> Problem {
     Problem::with("", format!("There were too many attempts. Wait {seconds} seconds, then try again."))
 }
 
-fn too_many(mut answer: Response, seconds: u64) -> Response {
+pub(super) fn too_many(mut answer: Response, seconds: u64) -> Response {
     *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
     answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     answer
