@@ -22,9 +22,9 @@ pub async fn send(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> 
     let id = MailId::from(job.subject);
     let found = mail::find(&app.store.session().await?, &app.keyring, id).await?;
     let Some(outgoing) = found else {
-        // It was delivered and the worker died before it could say so, or what it is about is gone.
+        // What it is about is gone, such as an invitation that was taken back.
         let tx = app.store.begin().await?;
-        job.give_way(&tx).await?;
+        job.succeed(&tx).await?;
         return Ok(tx.commit().await?);
     };
     let sent = match &ctx.mailer {

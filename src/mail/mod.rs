@@ -5,8 +5,8 @@
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::message::{Mailbox, SinglePart};
+use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
+use lettre::message::{Body, Mailbox};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
@@ -76,7 +76,9 @@ pub enum MailError {
         reason: String,
     },
     /// The user name or the password is wrong or missing.
-    #[error("the mail server {server} does not let Howdah in: {reason}; check the user name in --smtp-url and HOWDAH_SMTP_PASSWORD")]
+    #[error(
+        "the mail server {server} does not let Howdah in: {reason}; check the user name in --smtp-url and HOWDAH_SMTP_PASSWORD"
+    )]
     NotLetIn {
         /// Which server.
         server: String,
@@ -159,15 +161,18 @@ impl Mailer {
     /// none of it ends its line.
     fn message(&self, mail: &Mail<'_>) -> Result<lettre::Message, MailError> {
         let refused = |reason: String| MailError::Refused { server: self.server.clone(), reason };
-        let to: Address = mail.to.parse().map_err(|error| refused(format!("the address cannot be written to: {error}")))?;
-        let subject: String = mail.subject.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+        let to: Address =
+            mail.to.parse().map_err(|error| refused(format!("the address cannot be written to: {error}")))?;
+        let subject: String =
+            mail.subject.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
         let mut message = lettre::Message::builder()
             .from(self.from.clone())
             .to(Mailbox::new(None, to))
             .subject(subject)
             .date(SystemTime::from(mail.written_at))
             .message_id(Some(format!("<{}@{}>", mail.id.bare(), self.from.email.domain())))
-            .singlepart(SinglePart::builder().header(ContentType::TEXT_PLAIN).body(mail.text.to_owned()))
+            .header(ContentType::TEXT_PLAIN)
+            .body(body(mail.text))
             .map_err(|error| refused(describe(&error)))?;
         // No machine answers a machine (RFC 3834, section 5).
         let name = HeaderName::new_from_ascii_str("Auto-Submitted");
@@ -193,6 +198,20 @@ impl Mailer {
         let reason = format!("it took longer than {} seconds", LIMIT.as_secs());
         MailError::Unavailable { server: self.server.clone(), reason }
     }
+}
+
+/// The text, in lines that end as SMTP wants it. Plain letters are left as they are, so that a link is
+/// readable in the raw mail too; the longest line is 998 octets (RFC 5322, section 2.1.1).
+fn body(text: &str) -> Body {
+    let is_text = |letter: char| !letter.is_control() || letter == '\t';
+    let lines =
+        text.lines().map(|line| line.chars().map(|letter| if is_text(letter) { letter } else { ' ' }).collect());
+    let lines: Vec<String> = lines.collect();
+    if lines.iter().all(|line| line.is_ascii() && line.len() <= 998) {
+        let bytes = lines.iter().flat_map(|line| [line.as_bytes(), b"\r\n"]).flatten().copied().collect();
+        return Body::dangerous_pre_encoded(bytes, ContentTransferEncoding::SevenBit);
+    }
+    Body::new(format!("{}\n", lines.join("\n")))
 }
 
 fn parameters(server: &Server) -> Result<TlsParameters, String> {
@@ -222,7 +241,9 @@ mod tests {
 
     #[test]
     fn nothing_in_a_header_ends_it() {
-        for hostile in ["a\r\nBcc: evil@example.com", "a\nBcc: evil@example.com\n\nHello", "a\rBcc: x", "é\r\nBcc: x@y.z"] {
+        for hostile in
+            ["a\r\nBcc: evil@example.com", "a\nBcc: evil@example.com\n\nHello", "a\rBcc: x", "é\r\nBcc: x@y.z"]
+        {
             let mail = written("ada@example.com", hostile, "Text.\r\n.\r\nQUIT\r\n");
             let (head, _) = mail.split_once("\r\n\r\n").unwrap();
             assert!(!head.lines().any(|line| line.to_lowercase().starts_with("bcc")), "{head}");
@@ -230,7 +251,8 @@ mod tests {
             assert_eq!(head.matches("Auto-Submitted: auto-generated").count(), 1, "{head}");
             assert!(head.contains("Date: Tue, 14 Nov 2023 22:13:20"), "{head}");
         }
-        for address in ["ada@example.com\r\nBcc: x@example.com", "a>b@example.com", "<ada@example.com>", "a@b,c@d.com"] {
+        for address in ["ada@example.com\r\nBcc: x@example.com", "a>b@example.com", "<ada@example.com>", "a@b,c@d.com"]
+        {
             let written_at = Timestamp::UNIX_EPOCH;
             let mail = Mail { id: MailId::generate(written_at), to: address, subject: "a", text: "b", written_at };
             let refused = mailer("howdah@example.com").unwrap().message(&mail);
@@ -240,8 +262,17 @@ mod tests {
 
     #[test]
     fn a_link_stands_in_one_line() {
-        let link = format!("https://howdah.example/console/invitations/{}", "x".repeat(32));
-        assert!(written("ada@example.com", "A link", &format!("Open\n\n{link}\n")).contains(&format!("\r\n{link}\r\n")));
+        let link = format!("https://howdah.a-host-with-a-long-name.example/console/invitations/{}", "x".repeat(32));
+        let mail = written("ada@example.com", "A link", &format!("Open\n\n{link}\n\n{}\n", "word ".repeat(40)));
+        assert!(
+            mail.contains("Content-Transfer-Encoding: 7bit\r\n") && mail.contains(&format!("\r\n{link}\r\n")),
+            "{mail}"
+        );
+        for text in ["é\n", &"x".repeat(999), "a\rb\0c\n.\nd"] {
+            let mail = written("ada@example.com", "Letters", text);
+            assert!(mail.is_ascii() && mail.split("\r\n").all(|line| line.len() <= 998), "{mail}");
+            assert!(!mail.replace("\r\n", "").contains(['\r', '\n', '\0']), "{mail}");
+        }
     }
 
     #[test]

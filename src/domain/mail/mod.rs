@@ -168,12 +168,8 @@ impl<'a> Outbox<'a> {
 
     /// Tells somebody that they have become an administrator.
     pub async fn tell_administrator(&self, tx: &Tx, now: Timestamp, user: &User, by: &User) -> Result<()> {
-        let letter = letters::Administrator {
-            email: &user.email,
-            by: plain(by.name()),
-            by_email: &by.email,
-            root: self.root,
-        };
+        let letter =
+            letters::Administrator { email: &user.email, by: plain(by.name()), by_email: &by.email, root: self.root };
         self.post(tx, now, "administrator", &user.email, &letter, now, None).await
     }
 

@@ -16,8 +16,8 @@ use crate::app::App;
 use crate::auth::{links, users};
 use crate::base::error::{Result, describe};
 use crate::base::name::Email;
-use crate::http::failure::unknown_route;
 use crate::http::Failure;
+use crate::http::failure::unknown_route;
 use crate::http::rate::Meter;
 
 pub(super) fn routes() -> Router<Arc<App>> {

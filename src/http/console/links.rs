@@ -93,8 +93,7 @@ pub(super) fn gone(frame: Frame, help: &'static str) -> Response {
 
 const NO_SET_UP: &str = "It was used, or the server has printed another one since. Whoever runs the server finds the \
      newest in its output.";
-const NO_RESET: &str =
-    "It was used, it is too old, or a newer one was made. An administrator can make another.";
+const NO_RESET: &str = "It was used, it is too old, or a newer one was made. An administrator can make another.";
 
 async fn show_set_up(
     State(app): State<Arc<App>>,
