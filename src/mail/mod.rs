@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
+use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue, MIME_VERSION_1_0};
 use lettre::message::{Body, Mailbox};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
@@ -171,6 +171,7 @@ impl Mailer {
             .subject(subject)
             .date(SystemTime::from(mail.written_at))
             .message_id(Some(format!("<{}@{}>", mail.id.bare(), self.from.email.domain())))
+            .header(MIME_VERSION_1_0)
             .header(ContentType::TEXT_PLAIN)
             .body(body(mail.text))
             .map_err(|error| refused(describe(&error)))?;

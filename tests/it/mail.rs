@@ -207,6 +207,7 @@ async fn an_invitation_is_mailed_by_tls_and_leads_in() {
         "From: Howdah <howdah@howdah.example>",
         "To: grace@example.com",
         "Auto-Submitted: auto-generated",
+        "MIME-Version: 1.0",
         "Content-Type: text/plain; charset=utf-8",
     ] {
         assert!(mail.head().lines().any(|found| found == line), "no {line:?} in {}", mail.head());
