@@ -6,6 +6,7 @@ mod first_start;
 pub mod init;
 mod logs;
 mod mail;
+mod provider;
 mod recover;
 
 use std::io;
@@ -21,6 +22,7 @@ use tokio_postgres::config::{Host, SslMode};
 use self::directory::DataDirectory;
 pub use self::recover::recover;
 use crate::app::{App, JobCtx, PublicAddresses};
+use crate::auth::provider::Provider;
 use crate::base::clock::Clock;
 use crate::base::error::describe;
 use crate::base::id::InstanceId;
@@ -68,6 +70,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
     let local = LocalConfig { backups: backups::config(&config, local.backups.clone())?, ..local };
     local.check()?;
     let regions = Regions::parse(&config.regions)?;
+    let provider = provider::configured(&config.oidc)?;
     config.audit_stream.as_deref().map(|target| jobs::audit::Target::parse(target).check()).transpose()?;
     let mailer = mail::mailer(&config.mail, config.public_url.as_deref())?;
     let directory = DataDirectory::open_to_serve(&local.data_directory)?;
@@ -82,7 +85,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
 
     let mut started = Started::default();
     let served = tokio::select! {
-        served = start(&config, local, &directory, external, regions, mailer, tls_files, http_listener, &mut started) => served,
+        served = start(&config, local, &directory, external, regions, provider, mailer, tls_files, http_listener, &mut started) => served,
         () = signals.next() => Err("stopped while starting".to_owned()),
     };
     let outcome = match served.and_then(|addresses| {
@@ -264,6 +267,7 @@ async fn start(
     directory: &DataDirectory,
     external: Option<tokio_postgres::Config>,
     regions: Regions,
+    provider: Option<Provider>,
     mailer: Option<Mailer>,
     tls_files: Option<(String, String)>,
     http_listener: TcpListener,
@@ -338,6 +342,7 @@ async fn start(
         regions,
         public,
         trusted_proxies: config.trusted_proxies.clone(),
+        provider,
         client_registration: !config.no_client_registration,
         mail: mailer.is_some(),
         rates: config.rates(),
@@ -349,6 +354,7 @@ async fn start(
     let ctx = Arc::new(JobCtx { app: app.clone(), instances: instances.clone(), mailer, gateway: gateway_address });
     let runner = Runner::new(store, Arc::new(Workflows(ctx.clone())), tasks.clone());
     tasks.spawn(gateway.serve());
+    tasks.spawn(provider::check(app.clone()));
     let lanes = [
         (Lane::AllBut(jobs::APART), WORKERS),
         (Lane::Only(jobs::LONG), LONG_WORKERS),

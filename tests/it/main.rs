@@ -36,6 +36,7 @@ mod oauth;
 mod openapi;
 mod operations;
 mod projects;
+mod provider;
 mod recover;
 mod schemathesis;
 mod sdk;

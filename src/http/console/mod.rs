@@ -28,6 +28,7 @@ mod operations;
 mod people;
 mod present;
 mod projects;
+mod provider;
 mod service_tokens;
 mod sign_in;
 mod snippets;
@@ -55,6 +56,7 @@ pub(in crate::http) fn routes() -> Router<Arc<App>> {
     Router::new()
         .merge(assets::routes())
         .merge(sign_in::routes())
+        .merge(provider::routes())
         .merge(links::routes())
         .merge(forgotten::routes())
         .merge(invitations::routes())

@@ -61,6 +61,18 @@ impl PersonPage {
     fn offer(&self) -> &'static str {
         if self.mails { "Mail a link" } else { "Make a link" }
     }
+
+    /// What the person signs in with.
+    fn ways(&self) -> String {
+        let Account { has_password, is_vouched_for, has_totp, .. } = self.account;
+        let ways = [(has_password, "a password"), (is_vouched_for, "an identity provider")];
+        let ways: Vec<&str> = ways.iter().filter(|(has, _)| *has).map(|(_, way)| *way).collect();
+        match (ways.join(" or "), has_totp) {
+            (ways, _) if ways.is_empty() => "nothing".to_owned(),
+            (ways, true) => format!("{ways}, and an authenticator"),
+            (ways, false) => ways,
+        }
+    }
 }
 
 #[derive(Deserialize)]

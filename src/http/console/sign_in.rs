@@ -36,6 +36,8 @@ struct PasswordPage {
     is_set_up: bool,
     /// A link for a new password can be mailed.
     mails: bool,
+    /// What the identity provider is called, if there is one.
+    provider: Option<String>,
     email: String,
     next: String,
     problem: Problem,
@@ -50,10 +52,11 @@ struct CodePage {
     problem: Problem,
 }
 
+/// Where to go after signing in.
 #[derive(Deserialize)]
-struct Next {
+pub(super) struct Next {
     #[serde(default)]
-    next: String,
+    pub(super) next: String,
 }
 
 #[derive(Deserialize)]
@@ -82,9 +85,17 @@ async fn show_sign_in(
     }
     let is_set_up = users::exist(&app.store.session().await?).await?;
     let next = local(&to.next).to_owned();
+    let (provider, problem) = (super::provider::name(&app), Problem::none());
     let (mails, email) = (app.mail, String::new());
-    let page = PasswordPage { frame: anybody.frame, is_set_up, mails, email, next, problem: Problem::none() };
+    let page = PasswordPage { frame: anybody.frame, is_set_up, mails, provider, email, next, problem };
     Ok(private(Html(page).into_response()))
+}
+
+/// The page for signing in, which says why that could not be done in another way.
+pub(super) fn page_again(app: &App, anybody: Anybody, next: String, problem: Problem) -> Response {
+    let (frame, provider) = (anybody.frame, super::provider::name(app));
+    let (mails, email) = (app.mail, String::new());
+    private(again(PasswordPage { frame, is_set_up: true, mails, provider, email, next, problem }))
 }
 
 async fn sign_in(
@@ -97,7 +108,8 @@ async fn sign_in(
     let frame = anybody.frame.clone();
     let next = local(&given.next).to_owned();
     let page = |email: String, problem: Problem| {
-        again(PasswordPage { frame, is_set_up: true, mails: app.mail, email, next: next.clone(), problem })
+        let (mails, provider) = (app.mail, super::provider::name(&app));
+        again(PasswordPage { frame, is_set_up: true, mails, provider, email, next: next.clone(), problem })
     };
     if let Err(seconds) = meter.sign_in(&given.email) {
         return Ok(too_many(page(given.email, wait(seconds)), seconds));
@@ -114,11 +126,7 @@ async fn sign_in(
             }
             Ok(page(given.email, problem))
         }
-        Some(Proven::Password(user)) => {
-            let ticket = ticket::make(&app.keyring, app.clock.now(), user.id, &anybody.frame.csrf)?;
-            let page = CodePage { frame: anybody.frame, ticket, next, problem: Problem::none() };
-            Ok(private(Html(page).into_response()))
-        }
+        Some(Proven::Password(user)) => ask_for_code(&app, anybody, &user, next),
         Some(Proven::All(user)) => {
             let tx = app.store.begin().await?;
             let cookie = begin(&app, &tx, &anybody, &headers, &user).await?;
@@ -126,6 +134,13 @@ async fn sign_in(
             Ok(with_cookie(go_to(&next), cookie))
         }
     }
+}
+
+/// The page that asks for the code of the authenticator, after everything else was right.
+pub(super) fn ask_for_code(app: &App, anybody: Anybody, user: &User, next: String) -> Result<Response, Failure> {
+    let ticket = ticket::make(&app.keyring, app.clock.now(), user.id, &anybody.frame.csrf)?;
+    let page = CodePage { frame: anybody.frame, ticket, next, problem: Problem::none() };
+    Ok(private(Html(page).into_response()))
 }
 
 async fn check_code(
