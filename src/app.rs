@@ -21,8 +21,10 @@ use crate::base::network::Network;
 use crate::base::store::{Announcement, Channel, Store};
 use crate::base::tasks::Tasks;
 use crate::domain::limits::Quotas;
+use crate::domain::mail::Outbox;
 use crate::domain::regions::Regions;
 use crate::engine::{Instances, TENANT_DATABASE};
+use crate::mail::Mailer;
 use crate::queue;
 
 /// How long a create waits for its workflow before it answers with what is true by then.
@@ -50,6 +52,8 @@ pub struct App {
     pub provider: Option<Provider>,
     /// Whether applications may register themselves.
     pub client_registration: bool,
+    /// Whether there is a mail server.
+    pub mail: bool,
     /// How fast requests may come.
     pub rates: Rates,
     /// How much a workspace may have, unless it has limits of its own.
@@ -61,6 +65,11 @@ pub struct App {
 }
 
 impl App {
+    /// Where mail to people is written; `None` where there is no mail server.
+    pub fn outbox(&self) -> Option<Outbox<'_>> {
+        self.mail.then(|| Outbox::new(&self.keyring, &self.public.api))
+    }
+
     /// Waits a short while for the workflow that a create has started, so that the answer can
     /// say `ready`. Whether it has ended by then or not, the answer says what is true.
     ///
@@ -153,6 +162,8 @@ pub struct JobCtx {
     pub app: Arc<App>,
     /// The instances.
     pub instances: Arc<Instances>,
+    /// Hands mail over; `None` where there is no mail server.
+    pub mailer: Option<Mailer>,
     /// Where probes reach the gateway: the address that it listens on.
     pub gateway: SocketAddr,
 }

@@ -174,6 +174,32 @@ pub struct Serve {
     /// Also write the audit log out, a line of JSON each entry: to a file, or to `syslog`
     #[arg(long, env = "HOWDAH_AUDIT_STREAM", value_name = "FILE|syslog")]
     pub audit_stream: Option<String>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
+    pub mail: Mail,
+}
+
+/// The mail server that takes what Howdah writes to people. Its password is not among the arguments, which
+/// are for everybody to read.
+#[derive(Args, Clone, Debug)]
+pub struct Mail {
+    /// The mail server, such as smtp://howdah@mail.example.com:587, with TLS by STARTTLS, or smtps:// for TLS
+    /// from the start; HOWDAH_SMTP_PASSWORD in the environment has the user's password
+    #[arg(long, env = "HOWDAH_SMTP_URL", value_name = "URL", hide_env_values = true)]
+    pub smtp_url: Option<String>,
+
+    /// A file with the password instead
+    #[arg(long, env = "HOWDAH_SMTP_PASSWORD_FILE", value_name = "FILE")]
+    pub smtp_password_file: Option<PathBuf>,
+
+    /// Authorities to trust for the mail server's certificate, PEM [default: the machine's]
+    #[arg(long, env = "HOWDAH_SMTP_CA_FILE", value_name = "FILE")]
+    pub smtp_ca_file: Option<PathBuf>,
+
+    /// Who mail is from, such as "Howdah <howdah@example.com>"
+    #[arg(long, env = "HOWDAH_MAIL_FROM", value_name = "SENDER")]
+    pub mail_from: Option<String>,
 }
 
 /// A provider that people sign in with (OpenID Connect).

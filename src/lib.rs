@@ -11,6 +11,7 @@ pub mod engine;
 pub mod gateway;
 pub mod http;
 pub mod jobs;
+pub mod mail;
 pub mod metadata;
 pub mod queue;
 pub mod serve;

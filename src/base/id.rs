@@ -144,6 +144,8 @@ ids! {
     FormId = "form";
     /// An invitation to a workspace.
     InvitationId = "inv";
+    /// A mail that Howdah writes.
+    MailId = "mail";
     /// One authorization of an application: the family of its tokens.
     GrantId = "grt";
     /// A PostgreSQL instance of an engine; a database has one at a time.

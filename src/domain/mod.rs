@@ -13,6 +13,7 @@ pub mod databases;
 pub mod idempotency;
 pub mod integrations;
 pub mod limits;
+pub mod mail;
 pub mod members;
 pub mod operations;
 pub mod projects;

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod backup;
 pub mod database;
 pub mod keys;
+pub mod mail;
 pub mod metadata;
 pub mod reconcile;
 pub mod recovery;
@@ -13,13 +14,14 @@ pub mod trial;
 pub mod usage;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::app::JobCtx;
 use crate::base::error::Result;
 use crate::base::store::Tx;
-use crate::domain::{backups, databases, recoveries, restores};
+use crate::domain::{backups, databases, mail as domain_mail, recoveries, restores};
 use crate::queue::{Handler, Job, Reason, StepError};
 
 /// Workflows that copy whole databases. They have workers of their own, so that a create never waits for
@@ -32,6 +34,24 @@ pub const LONG: &[&str] = &[
     databases::COPY.name,
     databases::DELETE.name,
 ];
+
+/// Workflows that wait for a mail server. They have workers of their own too: one that does not answer holds
+/// up nothing else.
+pub const MAIL: &[&str] = &[domain_mail::SEND.name];
+
+/// All that have workers of their own.
+pub const APART: &[&str] = &[
+    backups::BACK_UP.name,
+    backups::VERIFY.name,
+    restores::RESTORE.name,
+    recoveries::RECOVER.name,
+    databases::COPY.name,
+    databases::DELETE.name,
+    domain_mail::SEND.name,
+];
+
+/// How seldom a mail is tried: for as long as a day, and each mail by itself.
+const LONGEST_BACK_OFF_OF_MAIL: Duration = Duration::from_secs(300);
 
 /// The table of all workflows.
 pub struct Workflows(pub Arc<JobCtx>);
@@ -48,6 +68,7 @@ impl Handler for Workflows {
             kind if kind == backups::VERIFY.name => trial::verify(&self.0, job, step).await,
             kind if kind == restores::RESTORE.name => restore::restore(&self.0, job, step).await,
             kind if kind == recoveries::RECOVER.name => recovery::recover(&self.0, job, step).await,
+            kind if kind == domain_mail::SEND.name => mail::send(&self.0, job, step).await,
             other => Err(unknown("workflow", other)),
         }
     }
@@ -58,6 +79,10 @@ impl Handler for Workflows {
     fn may_give_up(&self, kind: &str) -> bool {
         let steadfast = [databases::DELETE, recoveries::RECOVER, restores::RESTORE, backups::VERIFY];
         !steadfast.iter().any(|steadfast| steadfast.name == kind)
+    }
+
+    fn longest_back_off(&self, kind: &str) -> Option<Duration> {
+        (kind == domain_mail::SEND.name).then_some(LONGEST_BACK_OFF_OF_MAIL)
     }
 
     async fn failed(&self, tx: &Tx, job: &Job, kind: &str, reason: &Reason) -> Result<()> {
@@ -71,6 +96,9 @@ impl Handler for Workflows {
             restores::put_back(tx, job.subject.into(), Some(reason.explanation())).await?;
             restores::finish(tx, job.subject.into()).await?;
         }
+        if kind == domain_mail::SEND.name {
+            domain_mail::mark_failed(tx, job.subject.into(), reason.explanation()).await?;
+        }
         Ok(())
     }
 }
@@ -78,4 +106,14 @@ impl Handler for Workflows {
 /// An older or newer Howdah wrote it; one that knows it may still come.
 fn unknown(what: &str, name: &str) -> StepError {
     StepError::Retry(format!("this version of Howdah does not know the {what} {name}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_workers_of_its_own_is_left_by_the_others() {
+        assert_eq!(APART, [LONG, MAIL].concat());
+    }
 }

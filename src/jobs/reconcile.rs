@@ -13,7 +13,7 @@ use crate::base::error::{Error, Result, describe};
 use crate::base::id::InstanceId;
 use crate::base::store::{Announcement, Channel};
 use crate::domain::connections::credential::forget_expired_probes;
-use crate::domain::{audit, backups, databases, idempotency, restores, usage};
+use crate::domain::{audit, backups, databases, idempotency, mail, restores, usage};
 use crate::queue::Runner;
 
 /// How often instances are looked at for idleness.
@@ -98,6 +98,7 @@ pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
             usage::forget_old(&session, ctx.app.clock.now()).await?;
             attempts::forget_expired(&session).await?;
             sessions::forget_ended(&session, ctx.app.clock.now()).await?;
+            mail::forget_old(&session, ctx.app.clock.now()).await?;
             links::forget_expired(&session, ctx.app.clock.now()).await?;
             grants::forget_expired(&session, ctx.app.clock.now()).await?;
             clients::forget_unused(&session, ctx.app.clock.now()).await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::backup::{engine_vault, from_backup, look_at_archive, tidy};
+use super::mail::tell_of_archives;
 use crate::app::JobCtx;
 use crate::base::error::{Result, describe};
 use crate::domain::{backups, databases};
@@ -89,6 +90,9 @@ async fn retain_for_ever(ctx: &JobCtx, schedule: Schedule) {
         }
         if let Err(error) = look_at_archives(ctx).await {
             tracing::warn!(%error, "cannot look at the archives; trying again");
+        }
+        if let Err(error) = tell_of_archives(ctx).await {
+            tracing::warn!(error = %describe(&error), "cannot tell anybody of archives that are stuck; trying again");
         }
         if round.is_multiple_of(TIDY_EVERY)
             && let Err(error) = tidy_all(ctx).await

@@ -139,6 +139,10 @@ async fn run(ctx: &JobCtx, job: &Job, trial: &Trial, backup: &Backup, step: Tria
 async fn fail(ctx: &JobCtx, job: &Job, trial: &Trial, reason: &Reason) -> Result<(), StepError> {
     let tx = ctx.app.store.begin().await?;
     backups::record_trial_failure(&tx, trial.backup, reason).await?;
+    if let Some(outbox) = ctx.app.outbox() {
+        let now = ctx.app.clock.now();
+        outbox.tell_of_failed_trial(&tx, now, trial.database, trial.backup, reason.explanation()).await?;
+    }
     job.advance(&tx, TrialStep::Discard.name()).await?;
     tx.commit().await?;
     tracing::error!(

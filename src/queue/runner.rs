@@ -34,6 +34,11 @@ pub trait Handler: Send + Sync + 'static {
     /// Whether a workflow of this kind may give up when a step does not work for too long.
     fn may_give_up(&self, kind: &str) -> bool;
 
+    /// The longest pause between two tries of a step of this kind, where it is not the usual one.
+    fn longest_back_off(&self, _kind: &str) -> Option<Duration> {
+        None
+    }
+
     /// The workflow gives up: makes that visible on its subject, in the transaction that ends it.
     async fn failed(&self, tx: &Tx, job: &Job, kind: &str, reason: &Reason) -> Result<()>;
 }
@@ -156,7 +161,8 @@ impl Runner {
                         workflow.id = %job.id, workflow.kind = job.kind, workflow.step = job.step,
                         attempts = job.attempts + 1, reason = %error, "a step failed and will be tried again"
                     );
-                    return self.release(&job, back_off(job.attempts), Some(&error)).await;
+                    let longest = self.handler.longest_back_off(&job.kind).unwrap_or(LONGEST_BACK_OFF);
+                    return self.release(&job, back_off(job.attempts, longest), Some(&error)).await;
                 }
             };
             if repeat && let Err(error) = store::rewind(&self.store, &job).await {
@@ -248,9 +254,9 @@ impl Runner {
     }
 }
 
-/// 0.2 s, doubled with each attempt, at most 30 s.
-fn back_off(attempts: i32) -> Duration {
-    FIRST_BACK_OFF.saturating_mul(1 << attempts.clamp(0, 8)).min(LONGEST_BACK_OFF)
+/// 0.2 s, doubled with each attempt, up to the longest.
+fn back_off(attempts: i32, longest: Duration) -> Duration {
+    FIRST_BACK_OFF.saturating_mul(1 << attempts.clamp(0, 16)).min(longest)
 }
 
 #[cfg(test)]
@@ -259,9 +265,11 @@ mod tests {
 
     #[test]
     fn back_off_doubles_and_has_an_end() {
+        let back_off = |attempts| back_off(attempts, LONGEST_BACK_OFF);
         assert_eq!(back_off(0), Duration::from_millis(200));
         assert_eq!(back_off(3), Duration::from_millis(1600));
         assert_eq!(back_off(9), LONGEST_BACK_OFF);
         assert_eq!(back_off(i32::MAX), LONGEST_BACK_OFF);
+        assert_eq!(super::back_off(i32::MAX, Duration::from_secs(300)), Duration::from_secs(300));
     }
 }

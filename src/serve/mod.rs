@@ -5,6 +5,7 @@ mod directory;
 mod first_start;
 pub mod init;
 mod logs;
+mod mail;
 mod provider;
 mod recover;
 
@@ -37,6 +38,7 @@ use crate::engine::local::{LocalConfig, LocalEngine, MetadataInstance};
 use crate::engine::{EngineError, Instances, Limits};
 use crate::gateway::{self, Gateway};
 use crate::jobs::{self, Workflows, reconcile, retention, trial, usage};
+use crate::mail::Mailer;
 use crate::queue::{Lane, Runner};
 use crate::{http, metadata};
 
@@ -44,6 +46,8 @@ use crate::{http, metadata};
 const WORKERS: usize = 8;
 /// Workflows that copy or delete databases, at a time.
 const LONG_WORKERS: usize = 4;
+/// Mails that are handed over at a time.
+const MAIL_WORKERS: usize = 2;
 /// Pooled connections to the metadata store.
 const METADATA_CONNECTIONS: usize = 32;
 /// How long open HTTP requests may take to end at shutdown.
@@ -68,6 +72,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
     let regions = Regions::parse(&config.regions)?;
     let provider = provider::configured(&config.oidc)?;
     config.audit_stream.as_deref().map(|target| jobs::audit::Target::parse(target).check()).transpose()?;
+    let mailer = mail::mailer(&config.mail, config.public_url.as_deref())?;
     let directory = DataDirectory::open_to_serve(&local.data_directory)?;
     let http_listener = listen(config.http, "--http").await?;
     drop(listen(config.gateway, "--gateway").await?);
@@ -80,7 +85,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
 
     let mut started = Started::default();
     let served = tokio::select! {
-        served = start(&config, local, &directory, external, regions, provider, tls_files, http_listener, &mut started) => served,
+        served = start(&config, local, &directory, external, regions, provider, mailer, tls_files, http_listener, &mut started) => served,
         () = signals.next() => Err("stopped while starting".to_owned()),
     };
     let outcome = match served.and_then(|addresses| {
@@ -263,6 +268,7 @@ async fn start(
     external: Option<tokio_postgres::Config>,
     regions: Regions,
     provider: Option<Provider>,
+    mailer: Option<Mailer>,
     tls_files: Option<(String, String)>,
     http_listener: TcpListener,
     started: &mut Started,
@@ -338,17 +344,23 @@ async fn start(
         trusted_proxies: config.trusted_proxies.clone(),
         provider,
         client_registration: !config.no_client_registration,
+        mail: mailer.is_some(),
         rates: config.rates(),
         quotas: config.quotas(),
         undelete: config.undelete(),
         metadata_at_risk: AtomicBool::default(),
         tasks: tasks.clone(),
     });
-    let ctx = Arc::new(JobCtx { app: app.clone(), instances: instances.clone(), gateway: gateway_address });
+    let ctx = Arc::new(JobCtx { app: app.clone(), instances: instances.clone(), mailer, gateway: gateway_address });
     let runner = Runner::new(store, Arc::new(Workflows(ctx.clone())), tasks.clone());
     tasks.spawn(gateway.serve());
     tasks.spawn(provider::check(app.clone()));
-    for (lane, workers) in [(Lane::AllBut(jobs::LONG), WORKERS), (Lane::Only(jobs::LONG), LONG_WORKERS)] {
+    let lanes = [
+        (Lane::AllBut(jobs::APART), WORKERS),
+        (Lane::Only(jobs::LONG), LONG_WORKERS),
+        (Lane::Only(jobs::MAIL), MAIL_WORKERS),
+    ];
+    for (lane, workers) in lanes {
         let runner = runner.clone();
         tasks.spawn(async move { runner.serve(lane, workers).await });
     }
@@ -360,6 +372,7 @@ async fn start(
     if let Some((engine, id)) = own {
         tasks.spawn(jobs::metadata::back_up(ctx.clone(), engine, id, config.schedule()));
     }
+    tasks.spawn(mail::look(ctx.clone()));
     tasks.spawn(usage::measure(ctx.clone()));
     tasks.spawn(usage::record(ctx.clone(), measurements));
     tasks.spawn(jobs::keys::keep(ctx.clone(), config.key_rotation()));

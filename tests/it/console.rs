@@ -6,6 +6,7 @@ use totp_rs::Builder;
 
 use crate::browser::{Browser, PASSWORD, set_up_link};
 use crate::harness::Howdah;
+use crate::mail::MailServer;
 use crate::sdk::run;
 
 /// Every address that changes something, below a workspace and elsewhere, with a form that fits.
@@ -509,7 +510,8 @@ async fn cookies_are_bound_to_the_host_behind_https() {
 
 #[tokio::test]
 async fn a_browser_uses_the_console() {
-    let howdah = Howdah::start().await;
+    let server = MailServer::start().await;
+    let howdah = server.howdah().await;
     let link = format!("{}{}", howdah.url(), set_up_link(&howdah).await);
     run("console.js", &howdah.url(), &howdah.token(), &[("HOWDAH_SET_UP", &link)]).await;
 }

@@ -29,6 +29,7 @@ mod harness;
 mod idempotency;
 mod integrations;
 mod limits;
+mod mail;
 mod main_job;
 mod members;
 mod migrations;

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use howdah::app::{App, JobCtx, PublicAddresses, Rates};
 use howdah::auth::signing::Signer;
+use howdah::auth::users::{self, User};
 use howdah::auth::{Limits, Principal};
 use howdah::base::clock::Clock;
 use howdah::base::error::Error;
-use howdah::base::id::{BackupId, DatabaseId, InstanceId, ServiceTokenId, WorkflowId};
+use howdah::base::id::{BackupId, DatabaseId, InstanceId, MailId, ServiceTokenId, WorkflowId};
 use howdah::base::keyring::Keyring;
-use howdah::base::name::{DatabaseName, ProjectName};
+use howdah::base::name::{DatabaseName, Email, PersonName, ProjectName};
 use howdah::base::store::Store;
 use howdah::base::tasks::Tasks;
 use howdah::domain::backups;
@@ -20,6 +21,7 @@ use howdah::domain::branches::Placement;
 use howdah::domain::connections::credential;
 use howdah::domain::databases::{self, NewDatabase};
 use howdah::domain::limits::Quotas;
+use howdah::domain::mail::{self, Letter};
 use howdah::domain::operations;
 use howdah::domain::projects::{self, NewProject, ProjectChange};
 use howdah::domain::recoveries::{self, RECOVER};
@@ -40,11 +42,13 @@ use howdah::jobs::restore::RestoreStep;
 use howdah::jobs::retention::{self, Schedule};
 use howdah::jobs::trial::TrialStep;
 use howdah::jobs::{self, reconcile};
+use howdah::mail::Mailer;
 use howdah::metadata;
 use howdah::queue::{Fault, Lane, Runner, State};
 use jiff::SignedDuration;
 
 use crate::harness::{Directory, eventually};
+use crate::mail::MailServer;
 
 /// A Howdah inside the test: a real metadata store and a real gateway in front of a fake engine.
 struct World {
@@ -63,10 +67,10 @@ impl World {
 
     /// At most `max_running` instances run at a time, and deleted databases are kept for `undelete`.
     async fn with(max_running: usize, undelete: SignedDuration) -> Self {
-        Self::on(FakeEngine::new().unwrap(), max_running, undelete).await
+        Self::on(FakeEngine::new().unwrap(), max_running, undelete, None).await
     }
 
-    async fn on(engine: Arc<FakeEngine>, max_running: usize, undelete: SignedDuration) -> Self {
+    async fn on(engine: Arc<FakeEngine>, max_running: usize, undelete: SignedDuration, mailer: Option<Mailer>) -> Self {
         let directory = Directory::new();
         let metadata = MetadataInstance::open(LocalConfig::new(directory.path().to_owned())).await.unwrap();
         let config = metadata.ensure_started().await.unwrap();
@@ -112,6 +116,7 @@ impl World {
             trusted_proxies: Vec::new(),
             provider: None,
             client_registration: true,
+            mail: true,
             rates: Rates::default(),
             quotas: Quotas::default(),
             undelete,
@@ -119,7 +124,7 @@ impl World {
             tasks: tasks.clone(),
         });
         Self {
-            ctx: Arc::new(JobCtx { app, instances, gateway: address }),
+            ctx: Arc::new(JobCtx { app, instances, mailer, gateway: address }),
             engine,
             tasks,
             actor: Principal::of_service_token(
@@ -266,6 +271,30 @@ impl World {
         let tx = self.ctx.app.store.begin().await.unwrap();
         recoveries::begin(&tx, self.ctx.app.clock.now()).await.unwrap();
         tx.commit().await.unwrap();
+    }
+
+    /// Somebody with an account, and with a role in the workspace.
+    async fn person(&self, name: &str, role: &str) -> User {
+        let (email, name) = (Email::parse(&format!("{name}@example.com")).unwrap(), PersonName::parse(name).unwrap());
+        let (tx, now) = (self.ctx.app.store.begin().await.unwrap(), self.ctx.app.clock.now());
+        let user = users::create(&tx, now, &email, &name, None, false).await.unwrap();
+        let insert = "INSERT INTO memberships (workspace_id, user_id, role, created_at) VALUES ($1, $2, $3, $4)";
+        tx.execute(insert, &[&self.actor.workspace().uuid(), &user.id.uuid(), &role, &now]).await.unwrap();
+        tx.commit().await.unwrap();
+        user
+    }
+
+    /// The mails that were written since the last time, to whom they are.
+    async fn take_mails(&self) -> Vec<Letter> {
+        let session = self.ctx.app.store.session().await.unwrap();
+        let mut letters = Vec::new();
+        for row in session.query("SELECT id FROM mails ORDER BY id", &[]).await.unwrap() {
+            let id = MailId::from(row.get::<_, uuid::Uuid>("id"));
+            letters.push(mail::find(&session, &self.ctx.app.keyring, id).await.unwrap().unwrap().letter);
+        }
+        session.execute("DELETE FROM mails", &[]).await.unwrap();
+        letters.sort_by(|one, other| one.to.cmp(&other.to));
+        letters
     }
 
     /// The one workflow on a database that has not ended.
@@ -604,7 +633,7 @@ async fn large_copies_hold_up_no_create() {
         };
         copies.push(world.create_from(Some(recipe)).await.1);
     }
-    for lane in [Lane::AllBut(jobs::LONG), Lane::Only(jobs::LONG)] {
+    for lane in [Lane::AllBut(jobs::APART), Lane::Only(jobs::LONG)] {
         let runner = world.runner();
         world.tasks.spawn(async move { runner.serve(lane, 4).await });
     }
@@ -727,7 +756,7 @@ async fn active_databases_are_due_for_a_trial_in_turn() {
 async fn a_shorter_retention_moves_the_window_and_removes_what_is_too_old() {
     const DAY: SignedDuration = SignedDuration::from_hours(24);
     let clock = Clock::manual(Clock::system().now() - DAY * 12);
-    let world = World::on(FakeEngine::with_clock(clock.clone()).unwrap(), 10, SignedDuration::ZERO).await;
+    let world = World::on(FakeEngine::with_clock(clock.clone()).unwrap(), 10, SignedDuration::ZERO, None).await;
     let (project, database, workflow) = world.create().await;
     assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
     let (app, instances) = (&world.ctx.app, &world.ctx.instances);
@@ -1168,5 +1197,124 @@ async fn text_that_cannot_be_stored_is_the_caller_s_mistake() {
     let refused = workspaces::create(&tx, "\0", world.ctx.app.clock.now()).await;
     assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
     drop(tx);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn administrators_hear_once_of_what_they_cannot_rely_on() {
+    let world = World::new().await;
+    for (name, role) in [("ada", "owner"), ("bob", "admin"), ("carol", "developer"), ("dan", "viewer")] {
+        world.person(name, role).await;
+    }
+    let out = world.person("eve", "owner").await;
+    let session = world.ctx.app.store.session().await.unwrap();
+    session.execute("UPDATE users SET disabled_at = now() WHERE id = $1", &[&out.id.uuid()]).await.unwrap();
+    let to = |letters: &[Letter]| letters.iter().map(|letter| letter.to.clone()).collect::<Vec<_>>();
+    let (project, database, instance) = world.ready().await;
+
+    // A backup that fails its trial, and does so again.
+    world.engine.write(instance, NOT_WHOLE);
+    let backup = world.back_up(database).await;
+    for count in 0..2 {
+        let trial = world.begin_trial(database, backup).await;
+        // Tried more than once, it is one change.
+        let runner = world.runner().with_faults(once(backups::VERIFY.name, TrialStep::Check.name(), Fault::Before));
+        assert_eq!(runner.drive(trial).await.unwrap(), Some(State::Failed));
+        let letters = world.take_mails().await;
+        if count == 0 {
+            assert_eq!(to(&letters), ["ada@example.com", "bob@example.com"]);
+            assert_eq!(
+                letters[0].subject,
+                format!("A backup of \"{}\" does not restore", world.status(database).await.name)
+            );
+            let text = &letters[0].text;
+            assert!(
+                text.contains(&backup.to_string()) && text.contains("damaged") && text.contains(&project.name),
+                "{text}"
+            );
+        } else {
+            assert_eq!(to(&letters), Vec::<String>::new());
+        }
+    }
+
+    // An archive that is stuck, after a while, once, and that it goes on.
+    let (_, second, other) = world.ready().await;
+    world.back_up(second).await;
+    let tell = async |change: &str| {
+        session.execute(&format!("UPDATE vaults SET {change}"), &[]).await.unwrap();
+        jobs::mail::tell_of_archives(&world.ctx).await.unwrap();
+        world.take_mails().await
+    };
+    let stuck = |minutes: u32, of: InstanceId| {
+        format!(
+            "failing_since = now() - interval '{minutes} minutes', failing_reason = 'the place is full'
+              WHERE instance_id = '{}'",
+            of.uuid()
+        )
+    };
+    assert_eq!(to(&tell(&stuck(9, instance)).await), Vec::<String>::new());
+    let letters = tell(&stuck(11, instance)).await;
+    assert_eq!(to(&letters), ["ada@example.com", "bob@example.com"]);
+    assert_eq!(letters[0].subject, "Changes of \"Tests\" are not being backed up");
+    let text = &letters[0].text;
+    assert!(
+        text.contains("the place is full") && text.contains(&database.bare()) && !text.contains(&second.bare()),
+        "{text}"
+    );
+    assert_eq!(to(&tell("failing_reason = 'the place is fuller'").await), Vec::<String>::new());
+    assert_eq!(to(&tell(&stuck(20, other)).await), Vec::<String>::new(), "not again within the hour");
+    let letters = tell("stuck_told_at = stuck_told_at - interval '2 hours'").await;
+    assert_eq!(to(&letters), ["ada@example.com", "bob@example.com"]);
+    assert!(
+        letters[0].text.contains(&second.bare()) && !letters[0].text.contains(&database.bare()),
+        "{}",
+        letters[0].text
+    );
+    let letters = tell("failing_since = NULL, failing_reason = NULL").await;
+    assert_eq!(to(&letters), ["ada@example.com", "bob@example.com"]);
+    assert_eq!(letters[0].subject, "Changes of \"Tests\" are backed up again");
+    assert_eq!(to(&tell("failing_since = NULL").await), Vec::<String>::new());
+    drop(session);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn mail_survives_a_failure_at_every_step() {
+    let server = MailServer::start().await;
+    let world = World::on(FakeEngine::new().unwrap(), 1, SignedDuration::ZERO, Some(server.mailer())).await;
+    let ada = world.person("ada", "owner").await;
+    let app = &world.ctx.app;
+    for fault in FAULTS {
+        let before = server.all().len();
+        let tx = app.store.begin().await.unwrap();
+        app.outbox().unwrap().tell_administrator(&tx, app.clock.now(), &ada, &ada).await.unwrap();
+        let row = tx.query_one("SELECT id FROM workflows WHERE state = 'waiting'", &[]).await.unwrap();
+        tx.commit().await.unwrap();
+        let runner = world.runner().with_faults(once(mail::SEND.name, mail::SEND.first_step, fault));
+        let ended = runner.drive(WorkflowId::from(row.get::<_, uuid::Uuid>("id"))).await.unwrap();
+        assert_eq!(ended, Some(State::Succeeded), "{fault:?}");
+        // Whoever gets it twice can tell that it is one.
+        let is_id = |line: &&str| line.starts_with("Message-ID: ");
+        let all = server.all();
+        let ids: std::collections::BTreeSet<&str> =
+            all.iter().skip(before).map(|mail| mail.head().lines().find(is_id).unwrap()).collect();
+        assert_eq!(ids.len(), 1, "{fault:?}: {ids:?}");
+    }
+
+    // What waits for too long is given up, and says why.
+    let tx = app.store.begin().await.unwrap();
+    app.outbox().unwrap().tell_administrator(&tx, app.clock.now(), &ada, &ada).await.unwrap();
+    tx.execute("UPDATE mails SET expires_at = now() WHERE sealed IS NOT NULL", &[]).await.unwrap();
+    let row = tx.query_one("SELECT id FROM workflows WHERE state = 'waiting'", &[]).await.unwrap();
+    tx.commit().await.unwrap();
+    let before = server.all().len();
+    let ended = world.runner().drive(WorkflowId::from(row.get::<_, uuid::Uuid>("id"))).await.unwrap();
+    assert_eq!((ended, server.all().len()), (Some(State::Failed), before));
+    let session = app.store.session().await.unwrap();
+    let row =
+        session.query_one("SELECT sealed IS NULL, failure_reason FROM mails WHERE delivered_at IS NULL", &[]).await;
+    let row = row.unwrap();
+    assert!(row.get::<_, bool>(0) && row.get::<_, String>(1).contains("too long"));
+    drop(session);
     world.end().await;
 }

@@ -20,6 +20,7 @@ await done("the console's pages about people", async () => {
     const ada = await open(browser, null);
     await setUp(ada.page);
     const secret = await addAuthenticator(ada.page);
+    await forget(ada.page);
     await signInWithCode(ada.page, secret);
     await chooseTheme(ada.page);
     const invitation = await invite(ada.page);
@@ -85,6 +86,21 @@ async function addAuthenticator(page: Page): Promise<string> {
   const codes = ((await page.locator("#recovery-codes").textContent()) ?? "").trim().split("\n");
   assert.equal(codes.length, 10);
   return codes[0] ?? "";
+}
+
+/** Whoever has forgotten their password asks for a link by mail. */
+async function forget(page: Page): Promise<void> {
+  const context = await page.context().browser()!.newContext({ viewport: { width: 390, height: 900 } });
+  const other = await context.newPage();
+  await other.goto(`${root}/console/sign-in`);
+  await check(other, "signing in");
+  await other.getByRole("link", { name: "Forgot your password?" }).click();
+  await check(other, "a forgotten password");
+  await other.locator("input[name=email]").fill("somebody@elsewhere.example");
+  await other.getByRole("button", { name: "Mail me a link" }).click();
+  await other.getByRole("heading", { name: "Look into your mail" }).waitFor();
+  await check(other, "a link was asked for");
+  await context.close();
 }
 
 /** A recovery code signs in like the authenticator, whose code of now is spent. */

@@ -45,6 +45,14 @@ impl Limit {
 const HERE: Limit = Limit::new(10, 30);
 /// One network, whatever the account: people share addresses.
 const NETWORK: Limit = Limit::new(100, 5);
+/// Links for a new password that are mailed to one account, from wherever they are asked for.
+const RESETS_OF_ACCOUNT: Limit = Limit::new(3, 20 * 60);
+/// The same for one network.
+const RESETS_OF_NETWORK: Limit = Limit::new(10, 60);
+/// Invitations that are mailed to one address, whoever invites.
+const INVITATIONS_TO_ADDRESS: Limit = Limit::new(3, 3600);
+/// Invitations that are mailed for one user.
+const INVITATIONS_BY_USER: Limit = Limit::new(50, 60);
 /// How often somebody is told that there are too many.
 const TOLD: Limit = Limit::new(1, 3600);
 
@@ -109,6 +117,29 @@ pub async fn take(tx: &Tx, proof: Proof, account: &str, origin: &Origin) -> Resu
 /// Whether nobody was told in the last hour that there are too many attempts; it counts as told now.
 pub async fn is_news(tx: &Tx, too_many: &TooMany) -> Result<bool> {
     Ok(store::take(tx, &too_many.told, TOLD).await?.is_none())
+}
+
+/// Takes a link for a new password that somebody asks to be mailed, whether there is such an account or not.
+/// When the inner result is an error, nothing may be committed.
+pub async fn take_reset(tx: &Tx, account: &str, origin: &Origin) -> Result<Result<(), TooMany>> {
+    let (account, network) = (account.trim().to_lowercase(), network(origin));
+    let of_account = (true, format!("reset\n{account}"), RESETS_OF_ACCOUNT);
+    let of_network = (false, format!("resets\n{network}"), RESETS_OF_NETWORK);
+    for (of_account, counter, limit) in [of_account, of_network] {
+        if let Some(seconds) = store::take(tx, &hash(&counter), limit).await? {
+            let told = hash(&format!("told of {counter}"));
+            return Ok(Err(TooMany { seconds, of_account, told }));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Takes an invitation that is mailed. False when this address gets too many, or this user sends too many.
+pub async fn take_invitation(tx: &Tx, by: &User, to: &str) -> Result<bool> {
+    let by = hash(&format!("invitations by\n{}", by.id));
+    let to = hash(&format!("invitations to\n{}", to.trim().to_lowercase()));
+    Ok(store::take(tx, &by, INVITATIONS_BY_USER).await?.is_none()
+        && store::take(tx, &to, INVITATIONS_TO_ADDRESS).await?.is_none())
 }
 
 /// Gives an attempt back that was right.

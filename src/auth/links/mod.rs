@@ -13,26 +13,45 @@ use crate::base::store::{Session, Tx};
 
 /// The set-up link: until the next start, or this long.
 const SET_UP: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// A link that sets a new password.
+/// A link that sets a new password, made by an administrator.
 const RESET: SignedDuration = SignedDuration::from_hours(24);
+/// The same, asked for by somebody who says that the account is theirs.
+const ASKED: SignedDuration = SignedDuration::from_hours(1);
 
 /// A new link for the first account; the one before is good no more.
 pub async fn make_set_up(tx: &Tx, now: Timestamp) -> Result<Secret> {
     store::remove_set_up(tx).await?;
-    make(tx, now, "set_up", None, SET_UP).await
+    make(tx, now, "set_up", None, SET_UP).await.map(|(token, _)| token)
 }
 
-/// A new link that sets a user's password; the one before is good no more.
-pub async fn make_reset(tx: &Tx, now: Timestamp, user: UserId) -> Result<Secret> {
-    store::remove_reset(tx, user).await?;
+/// A new link that sets a user's password, and until when it is good; those before are good no more.
+pub async fn make_reset(tx: &Tx, now: Timestamp, user: UserId) -> Result<(Secret, Timestamp)> {
+    store::remove_resets(tx, user).await?;
     make(tx, now, "reset_password", Some(user), RESET).await
 }
 
-async fn make(tx: &Tx, now: Timestamp, purpose: &str, user: Option<UserId>, good: SignedDuration) -> Result<Secret> {
+/// The same for whoever asks for it without having signed in: it is for the account's owner alone to read.
+/// Those before stay good, since anybody can ask.
+pub async fn ask_for_reset(tx: &Tx, now: Timestamp, user: UserId) -> Result<(Secret, Timestamp)> {
+    make(tx, now, "reset_password", Some(user), ASKED).await
+}
+
+/// No link sets this user's password any more.
+pub async fn forget_resets(tx: &Tx, user: UserId) -> Result<()> {
+    store::remove_resets(tx, user).await
+}
+
+async fn make(
+    tx: &Tx,
+    now: Timestamp,
+    purpose: &str,
+    user: Option<UserId>,
+    good: SignedDuration,
+) -> Result<(Secret, Timestamp)> {
     let token = Secret::new(random_text::<24>());
     let expires_at = now.checked_add(good).map_err(Error::internal)?;
     store::insert(tx, AccountLinkId::generate(now), purpose, user, &hash(token.expose()), now, expires_at).await?;
-    Ok(token)
+    Ok((token, expires_at))
 }
 
 /// Whether this is the set-up link.
@@ -53,12 +72,14 @@ pub async fn find_reset(session: &Session, now: Timestamp, token: &str) -> Resul
     store::find_reset(session, now, &hash(token)).await
 }
 
-/// Uses a link up that sets a password.
+/// Uses a link up that sets a password, and with it all others that set this one.
 ///
 /// # Errors
 /// [`Error::NotFound`] when it is none, or no more.
 pub async fn take_reset(tx: &Tx, now: Timestamp, token: &str) -> Result<UserId> {
-    store::take_reset(tx, now, &hash(token)).await?.ok_or_else(gone)
+    let user = store::take_reset(tx, now, &hash(token)).await?.ok_or_else(gone)?;
+    store::remove_resets(tx, user).await?;
+    Ok(user)
 }
 
 /// Forgets links that are over.

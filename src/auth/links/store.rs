@@ -13,7 +13,7 @@ pub(super) async fn remove_set_up(tx: &Tx) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn remove_reset(tx: &Tx, user: UserId) -> Result<()> {
+pub(super) async fn remove_resets(tx: &Tx, user: UserId) -> Result<()> {
     tx.execute("DELETE FROM account_links WHERE purpose = 'reset_password' AND user_id = $1", &[&user.uuid()]).await?;
     Ok(())
 }

@@ -112,16 +112,17 @@ pub async fn disconnect_provider(tx: &Tx, asker: &Asker, now: Timestamp) -> Resu
     record(tx, asker, now, "disconnect_provider", user, None, None).await
 }
 
-/// Makes a link that lets a user choose another password; the one before is good no more.
+/// Makes a link that lets a user choose another password, and says until when it is good; the one before is
+/// good no more.
 ///
 /// # Errors
 /// [`Error::Forbidden`] for who is no administrator; [`Error::NotFound`] when there is no such user.
-pub async fn make_reset_link(tx: &Tx, asker: &Asker, now: Timestamp, user: UserId) -> Result<Secret> {
+pub async fn make_reset_link(tx: &Tx, asker: &Asker, now: Timestamp, user: UserId) -> Result<(Secret, Timestamp)> {
     asker.may_administer()?;
     let account = users::get(tx, user).await?;
-    let token = links::make_reset(tx, now, user).await?;
+    let made = links::make_reset(tx, now, user).await?;
     record(tx, asker, now, "make_reset_link", &account.user, None, None).await?;
-    Ok(token)
+    Ok(made)
 }
 
 /// Gives whoever has such a link the password that they chose. They are signed out everywhere.
@@ -150,6 +151,7 @@ pub async fn change_password(
 ) -> Result<()> {
     let user = owner(asker)?;
     users::set_password(tx, user.id, password_hash).await?;
+    links::forget_resets(tx, user.id).await?;
     sessions::end_others(tx, user.id, Some(session)).await?;
     record(tx, asker, now, "change_password", user, None, None).await
 }

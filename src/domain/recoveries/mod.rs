@@ -9,14 +9,15 @@ use jiff::Timestamp;
 use crate::base::error::Result;
 use crate::base::id::{DatabaseId, InstanceId};
 use crate::base::store::Tx;
-use crate::domain::{databases, operations, restores};
+use crate::domain::{databases, mail, operations, restores};
 use crate::queue;
 
 /// Brings a database back that was lost with its machine.
 pub const RECOVER: queue::Kind = queue::Kind { name: "recover_database", first_step: "restore_instance" };
 
 /// What goes on after the loss, from its first step.
-const GO_ON: [queue::Kind; 5] = [databases::PROVISION, databases::COPY, databases::DELETE, restores::RESTORE, RECOVER];
+const GO_ON: [queue::Kind; 6] =
+    [databases::PROVISION, databases::COPY, databases::DELETE, restores::RESTORE, RECOVER, mail::SEND];
 
 const LOST: &str = "the machine that it ran on was lost meanwhile";
 

@@ -24,7 +24,9 @@ use crate::base::error::{Error, Result};
 use crate::base::id::SessionId;
 use crate::base::name::PersonName;
 use crate::base::secret::Secret;
+use crate::base::store::Tx;
 use crate::domain::accounts;
+use crate::domain::mail::AccountChange;
 use crate::http::Failure;
 use crate::http::path::Path;
 
@@ -194,6 +196,7 @@ async fn change_password(
         let hash = given.new.hash(&visitor.user.email, visitor.user.display_name.as_deref()).await?;
         let tx = app.store.begin().await?;
         accounts::change_password(&tx, &visitor.asker(), app.clock.now(), &hash, visitor.session).await?;
+        tell_of(&app, &tx, &visitor, AccountChange::Password).await?;
         tx.commit().await
     };
     match changed.await {
@@ -203,6 +206,12 @@ async fn change_password(
         }
         Err(error) => refused(&app, &visitor, "password", error, &["current", "password", "again"]).await,
     }
+}
+
+/// Mails the account's owner what was changed, in case that it was not them who sits there.
+async fn tell_of(app: &App, tx: &Tx, visitor: &Visitor, change: AccountChange) -> Result<()> {
+    let Some(outbox) = app.outbox() else { return Ok(()) };
+    outbox.tell_of_change(tx, app.clock.now(), &visitor.user, change, visitor.origin.address).await
 }
 
 async fn choose_theme(State(app): State<Arc<App>>, _visitor: Visitor, Form(new): Form<NewTheme>) -> Response {
@@ -312,6 +321,7 @@ async fn remove_authenticator(
         check_current(&app, &visitor, &given.current).await?;
         let tx = app.store.begin().await?;
         accounts::remove_authenticator(&tx, &visitor.asker(), app.clock.now()).await?;
+        tell_of(&app, &tx, &visitor, AccountChange::AuthenticatorRemoved).await?;
         tx.commit().await
     };
     match removed.await {

@@ -17,6 +17,7 @@ use crate::auth::{attempts, links, users};
 use crate::base::error::{Error, Result};
 use crate::base::name::{Email, PersonName};
 use crate::base::secret::Secret;
+use crate::domain::mail::AccountChange;
 use crate::domain::{accounts, members};
 use crate::http::Failure;
 use crate::http::path::Path;
@@ -92,8 +93,7 @@ pub(super) fn gone(frame: Frame, help: &'static str) -> Response {
 
 const NO_SET_UP: &str = "It was used, or the server has printed another one since. Whoever runs the server finds the \
      newest in its output.";
-const NO_RESET: &str =
-    "It was used, it is older than a day, or a newer one was made. An administrator can make another.";
+const NO_RESET: &str = "It was used, it is too old, or a newer one was made. An administrator can make another.";
 
 async fn show_set_up(
     State(app): State<Arc<App>>,
@@ -169,6 +169,9 @@ async fn reset(
         accounts::reset_password(&tx, now, &token, &hash, &origin).await?;
         // Whoever has the link signs in next, however many others try at the same time.
         attempts::remember(&tx, &user, &origin).await?;
+        if let Some(outbox) = app.outbox() {
+            outbox.tell_of_change(&tx, now, &user, AccountChange::Password, origin.address).await?;
+        }
         tx.commit().await
     };
     match changed.await {

@@ -1,5 +1,6 @@
 //! Members of a workspace, and who is invited to it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use askama::Template;
@@ -12,11 +13,12 @@ use serde::Deserialize;
 use super::sign_in::Nothing;
 use super::{Form, Frame, Html, Member, Once, Problem, Section, again, see_other};
 use crate::app::App;
-use crate::auth::{Action, Role};
+use crate::auth::{Action, Role, attempts};
 use crate::base::error::{Error, Result};
 use crate::base::id::{InvitationId, UserId};
 use crate::base::name::Email;
 use crate::base::store::Session;
+use crate::domain::mail::{self, Delivery};
 use crate::domain::members::{self, Invitation};
 use crate::http::Failure;
 use crate::http::path::Path;
@@ -41,14 +43,31 @@ struct ListPage {
     may_manage: bool,
     /// The roles that one may give.
     roles: Vec<Role>,
-    /// The link that was made just now, and for whom.
-    link: Option<(String, String)>,
+    /// How the mails of invitations stand.
+    deliveries: HashMap<InvitationId, Delivery>,
+    /// The invitation that was made just now.
+    made: Option<Made>,
+    /// There is a mail server.
+    mails: bool,
     email: String,
     role: Role,
     problem: Problem,
 }
 
+/// An invitation that was made just now.
+struct Made {
+    email: String,
+    link: String,
+    /// It was mailed, too.
+    mailed: bool,
+}
+
 impl ListPage {
+    /// How the mail of an invitation stands; `None` where none was written.
+    fn delivery(&self, invitation: &Invitation) -> Option<&Delivery> {
+        self.deliveries.get(&invitation.id)
+    }
+
     /// Whether somebody's role is theirs to change who looks at the page.
     fn decides_about(&self, member: &members::Member) -> bool {
         self.may_manage && self.roles.contains(&member.role)
@@ -81,7 +100,9 @@ async fn page_of(session: &Session, app: &App, member: &Member, problem: Problem
         own: member.visitor.user.id,
         may_manage,
         roles: Role::ALL.into_iter().filter(|role| owns || *role != Role::Owner).collect(),
-        link: None,
+        deliveries: mail::deliveries(session, member.actor.workspace()).await?,
+        made: None,
+        mails: app.mail,
         email: String::new(),
         role: Role::Developer,
         problem,
@@ -102,12 +123,21 @@ async fn invite_member(
     Once(new, attempt): Once<NewInvitation>,
 ) -> Result<Response, Failure> {
     let invited = async {
-        let (email, role) = (Email::parse(&new.email)?, read_role(&new.role)?);
+        let (email, role, now) = (Email::parse(&new.email)?, read_role(&new.role)?, app.clock.now());
         let tx = app.store.begin().await?;
-        let (_, token) = members::invite(&tx, &member.actor, app.clock.now(), &email, role).await?;
+        let (_, token) = members::invite(&tx, &member.actor, now, &email, role).await?;
+        let inviter = &member.visitor.user;
+        let made = members::find_invitation(&tx, now, token.expose()).await?;
+        let mut mailed = false;
+        if let (Some(outbox), Some(invitation)) = (app.outbox(), &made) {
+            mailed = attempts::take_invitation(&tx, inviter, email.as_str()).await?;
+            if mailed {
+                outbox.send_invitation(&tx, now, invitation, inviter, &token).await?;
+            }
+        }
         let link = format!("{}/console/invitations/{}", app.public.api, token.expose());
-        let link = Some((email.as_str().to_owned(), link));
-        let page = ListPage { link, ..page_of(&tx, &app, &member, Problem::none()).await? };
+        let made = Some(Made { email: email.as_str().to_owned(), link, mailed });
+        let page = ListPage { made, ..page_of(&tx, &app, &member, Problem::none()).await? };
         attempt.commit(&app, tx, Html(page).into_response()).await
     };
     match invited.await {

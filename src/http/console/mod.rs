@@ -18,6 +18,7 @@ mod connections;
 mod cookies;
 mod databases;
 mod deleted;
+mod forgotten;
 mod form;
 mod frame;
 mod integrations;
@@ -66,6 +67,7 @@ pub(in crate::http) fn routes() -> Router<Arc<App>> {
         .merge(sign_in::routes())
         .merge(provider::routes())
         .merge(links::routes())
+        .merge(forgotten::routes())
         .merge(invitations::routes())
         .merge(account::routes())
         .merge(people::routes())

@@ -54,10 +54,17 @@ struct PersonPage {
     is_own: bool,
     /// The link that was made just now.
     link: Option<String>,
+    /// There is a mail server, which has it too.
+    mails: bool,
     problem: Problem,
 }
 
 impl PersonPage {
+    /// What the button for a link says.
+    fn offer(&self) -> &'static str {
+        if self.mails { "Mail a link" } else { "Make a link" }
+    }
+
     /// What the person signs in with.
     fn ways(&self) -> String {
         let Account { has_password, is_vouched_for, has_totp, .. } = self.account;
@@ -110,16 +117,23 @@ async fn list_people(
 }
 
 async fn page(app: &App, visitor: &Visitor, user: UserId, problem: Problem) -> Result<PersonPage> {
-    page_of(&app.store.session().await?, visitor, user, problem).await
+    page_of(&app.store.session().await?, app, visitor, user, problem).await
 }
 
-async fn page_of(session: &Session, visitor: &Visitor, user: UserId, problem: Problem) -> Result<PersonPage> {
+async fn page_of(
+    session: &Session,
+    app: &App,
+    visitor: &Visitor,
+    user: UserId,
+    problem: Problem,
+) -> Result<PersonPage> {
     Ok(PersonPage {
         frame: visitor.frame(Section::People),
         account: users::get(session, user).await?,
         workspaces: members::workspaces_of(session, user).await?,
         is_own: visitor.user.id == user,
         link: None,
+        mails: app.mail,
         problem,
     })
 }
@@ -142,9 +156,14 @@ async fn make_reset_link(
     check(&visitor)?;
     let user = read(&user)?;
     let tx = app.store.begin().await?;
-    let token = accounts::make_reset_link(&tx, &visitor.asker(), app.clock.now(), user).await?;
+    let now = app.clock.now();
+    let (token, until) = accounts::make_reset_link(&tx, &visitor.asker(), now, user).await?;
+    if let Some(outbox) = app.outbox() {
+        let account = users::get(&tx, user).await?;
+        outbox.send_reset(&tx, now, &account.user, &token, until, false).await?;
+    }
     let link = Some(format!("{}/console/reset/{}", app.public.api, token.expose()));
-    let page = PersonPage { link, ..page_of(&tx, &visitor, user, Problem::none()).await? };
+    let page = PersonPage { link, ..page_of(&tx, &app, &visitor, user, Problem::none()).await? };
     Ok(attempt.commit(&app, tx, Html(page).into_response()).await?)
 }
 
@@ -195,7 +214,11 @@ async fn set_administrator(
     let is_administrator = given.administrator == "on";
     let set = async {
         let tx = app.store.begin().await?;
-        accounts::set_administrator(&tx, &visitor.asker(), app.clock.now(), user, is_administrator).await?;
+        let (account, now) = (users::get(&tx, user).await?.user, app.clock.now());
+        accounts::set_administrator(&tx, &visitor.asker(), now, user, is_administrator).await?;
+        if let Some(outbox) = app.outbox().filter(|_| is_administrator && !account.is_administrator) {
+            outbox.tell_administrator(&tx, now, &account, &visitor.user).await?;
+        }
         tx.commit().await
     };
     let said = if is_administrator { "They are an administrator now." } else { "They are no administrator any more." };

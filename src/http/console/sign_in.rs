@@ -36,6 +36,8 @@ struct PasswordPage {
     frame: Frame,
     /// Somebody has an account; otherwise there is nobody to sign in.
     is_set_up: bool,
+    /// A link for a new password can be mailed.
+    mails: bool,
     /// What the identity provider is called, if there is one.
     provider: Option<String>,
     email: String,
@@ -86,14 +88,16 @@ async fn show_sign_in(
     let is_set_up = users::exist(&app.store.session().await?).await?;
     let next = local(&to.next).to_owned();
     let (provider, problem) = (super::provider::name(&app), Problem::none());
-    let page = PasswordPage { frame: anybody.frame, is_set_up, provider, email: String::new(), next, problem };
+    let (mails, email) = (app.mail, String::new());
+    let page = PasswordPage { frame: anybody.frame, is_set_up, mails, provider, email, next, problem };
     Ok(private(Html(page).into_response()))
 }
 
 /// The page for signing in, which says why that could not be done in another way.
 pub(super) fn page_again(app: &App, anybody: Anybody, next: String, problem: Problem) -> Response {
     let (frame, provider) = (anybody.frame, super::provider::name(app));
-    private(again(PasswordPage { frame, is_set_up: true, provider, email: String::new(), next, problem }))
+    let (mails, email) = (app.mail, String::new());
+    private(again(PasswordPage { frame, is_set_up: true, mails, provider, email, next, problem }))
 }
 
 async fn sign_in(
@@ -105,8 +109,8 @@ async fn sign_in(
     let frame = anybody.frame.clone();
     let next = local(&given.next).to_owned();
     let page = |email: String, problem: Problem| {
-        let provider = super::provider::name(&app);
-        again(PasswordPage { frame, is_set_up: true, provider, email, next: next.clone(), problem })
+        let (mails, provider) = (app.mail, super::provider::name(&app));
+        again(PasswordPage { frame, is_set_up: true, mails, provider, email, next: next.clone(), problem })
     };
     let attempt = match take(&app, Proof::Password, &given.email, &anybody.origin).await? {
         Ok(attempt) => attempt,
@@ -119,7 +123,9 @@ async fn sign_in(
         None => {
             tracing::warn!("somebody could not sign in: the address or the password was not right");
             let mut problem = Problem::with("", "The address or the password is not right.");
-            problem.hint = "An administrator can make a link that sets a new password.".into();
+            if !app.mail {
+                problem.hint = "An administrator can make a link that sets a new password.".into();
+            }
             Ok(page(given.email, problem))
         }
         Some(Proven::Password(user)) => {
@@ -263,11 +269,11 @@ pub(super) fn private(mut answer: Response) -> Response {
     answer
 }
 
-fn wait(limit: &TooMany) -> Problem {
+pub(super) fn wait(limit: &TooMany) -> Problem {
     Problem::with("", format!("There were too many attempts. Wait {} seconds, then try again.", limit.seconds))
 }
 
-fn too_many(mut answer: Response, limit: &TooMany) -> Response {
+pub(super) fn too_many(mut answer: Response, limit: &TooMany) -> Response {
     *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
     answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(limit.seconds));
     answer
