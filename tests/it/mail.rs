@@ -329,7 +329,6 @@ async fn nobody_learns_who_has_an_account() {
     let session = store.session().await.unwrap();
     session.execute("UPDATE users SET disabled_at = now() WHERE email = 'out@example.com'", &[]).await.unwrap();
     session.execute("UPDATE users SET password_hash = NULL WHERE email = 'vouched@example.com'", &[]).await.unwrap();
-    let before = server.all().len();
 
     // Nothing about accounts is read before the answer: it comes while nobody can read them.
     let lock = store.begin().await.unwrap();
@@ -350,8 +349,9 @@ async fn nobody_learns_who_has_an_account() {
     // Those before it were looked up before; a mail that follows has nobody's before it.
     ask(&mut Browser::new(&howdah), "ada@example.com").await.location();
     server.nth(1, "ada@example.com").await;
-    let links =
-        server.all().iter().skip(before).map(|mail| mail.0["to"][0].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let all = server.all();
+    let links = all.iter().filter(|mail| mail.raw().contains("/console/reset/"));
+    let links: Vec<&str> = links.map(|mail| mail.0["to"][0].as_str().unwrap()).collect();
     assert_eq!(links, ["ada@example.com", "ada@example.com"]);
     let rows = session.query_one("SELECT count(*) FROM account_links", &[]).await.unwrap();
     assert_eq!(rows.get::<_, i64>(0), 2);
