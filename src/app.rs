@@ -11,6 +11,7 @@ use jiff::SignedDuration;
 
 use tokio::sync::broadcast;
 
+use crate::auth::provider::Provider;
 use crate::auth::signing::Signer;
 use crate::base::clock::Clock;
 use crate::base::error::Result;
@@ -45,6 +46,8 @@ pub struct App {
     pub undelete: SignedDuration,
     /// Proxies that are believed when they say where a request comes from.
     pub trusted_proxies: Vec<Network>,
+    /// An identity provider that people may sign in with.
+    pub provider: Option<Provider>,
     /// Whether applications may register themselves.
     pub client_registration: bool,
     /// How fast requests may come.
@@ -128,6 +131,11 @@ impl PublicAddresses {
             host => host.clone(),
         };
         format!("postgres://{user}:{password}@{host}:{port}/{TENANT_DATABASE}?sslmode={sslmode}")
+    }
+
+    /// Where an identity provider sends people back to: it must know this address.
+    pub fn sign_in_callback(&self) -> String {
+        format!("{}/console/sign-in/provider/callback", self.api)
     }
 
     /// `disable` while the gateway's public address is a loopback one, since some drivers verify

@@ -58,6 +58,10 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_PUBLIC_AUTH_URL", value_name = "URL")]
     pub public_auth_url: Option<String>,
 
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
+    pub oidc: Oidc,
+
     /// Do not let applications register themselves (RFC 7591)
     #[arg(long, env = "HOWDAH_NO_CLIENT_REGISTRATION")]
     pub no_client_registration: bool,
@@ -170,6 +174,39 @@ pub struct Serve {
     /// Also write the audit log out, a line of JSON each entry: to a file, or to `syslog`
     #[arg(long, env = "HOWDAH_AUDIT_STREAM", value_name = "FILE|syslog")]
     pub audit_stream: Option<String>,
+}
+
+/// A provider that people sign in with (OpenID Connect).
+#[derive(Args, Clone, Debug)]
+pub struct Oidc {
+    /// An OpenID Connect provider that people may sign in with, by its issuer; what proves who Howdah is to it
+    /// is in the environment, in HOWDAH_OIDC_CLIENT_SECRET
+    #[arg(long = "oidc-issuer", env = "HOWDAH_OIDC_ISSUER", value_name = "URL", requires = "client_id")]
+    pub issuer: Option<String>,
+
+    /// Howdah's client id at the provider
+    #[arg(long = "oidc-client-id", env = "HOWDAH_OIDC_CLIENT_ID", value_name = "ID", requires = "issuer")]
+    pub client_id: Option<String>,
+
+    /// What the provider is called on the sign-in page [default: its host]
+    #[arg(long = "oidc-name", env = "HOWDAH_OIDC_NAME", value_name = "NAME", requires = "issuer")]
+    pub name: Option<String>,
+
+    /// Who signs in there with an address of this domain gets an account without an invitation; may be given
+    /// several times
+    #[arg(
+        long = "oidc-domain",
+        env = "HOWDAH_OIDC_DOMAINS",
+        value_name = "DOMAIN",
+        value_delimiter = ',',
+        requires = "issuer"
+    )]
+    pub domains: Vec<String>,
+
+    /// Believe the provider's addresses even where it does not say that they were verified: only where nobody
+    /// chooses their own
+    #[arg(long = "oidc-trust-addresses", env = "HOWDAH_OIDC_TRUST_ADDRESSES", requires = "issuer")]
+    pub trust_addresses: bool,
 }
 
 /// Storage that speaks the protocol of S3, for backups. What opens it is in the environment only:

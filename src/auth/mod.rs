@@ -5,6 +5,7 @@ pub mod links;
 pub mod oauth;
 pub mod passwords;
 mod policy;
+pub mod provider;
 pub mod service_tokens;
 pub mod sessions;
 pub mod signing;

@@ -5,6 +5,7 @@ mod directory;
 mod first_start;
 pub mod init;
 mod logs;
+mod provider;
 mod recover;
 
 use std::io;
@@ -20,6 +21,7 @@ use tokio_postgres::config::{Host, SslMode};
 use self::directory::DataDirectory;
 pub use self::recover::recover;
 use crate::app::{App, JobCtx, PublicAddresses};
+use crate::auth::provider::Provider;
 use crate::base::clock::Clock;
 use crate::base::error::describe;
 use crate::base::id::InstanceId;
@@ -64,6 +66,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
     let local = LocalConfig { backups: backups::config(&config, local.backups.clone())?, ..local };
     local.check()?;
     let regions = Regions::parse(&config.regions)?;
+    let provider = provider::configured(&config.oidc)?;
     config.audit_stream.as_deref().map(|target| jobs::audit::Target::parse(target).check()).transpose()?;
     let directory = DataDirectory::open_to_serve(&local.data_directory)?;
     let http_listener = listen(config.http, "--http").await?;
@@ -77,7 +80,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
 
     let mut started = Started::default();
     let served = tokio::select! {
-        served = start(&config, local, &directory, external, regions, tls_files, http_listener, &mut started) => served,
+        served = start(&config, local, &directory, external, regions, provider, tls_files, http_listener, &mut started) => served,
         () = signals.next() => Err("stopped while starting".to_owned()),
     };
     let outcome = match served.and_then(|addresses| {
@@ -259,6 +262,7 @@ async fn start(
     directory: &DataDirectory,
     external: Option<tokio_postgres::Config>,
     regions: Regions,
+    provider: Option<Provider>,
     tls_files: Option<(String, String)>,
     http_listener: TcpListener,
     started: &mut Started,
@@ -332,6 +336,7 @@ async fn start(
         regions,
         public,
         trusted_proxies: config.trusted_proxies.clone(),
+        provider,
         client_registration: !config.no_client_registration,
         rates: config.rates(),
         quotas: config.quotas(),
@@ -342,6 +347,7 @@ async fn start(
     let ctx = Arc::new(JobCtx { app: app.clone(), instances: instances.clone(), gateway: gateway_address });
     let runner = Runner::new(store, Arc::new(Workflows(ctx.clone())), tasks.clone());
     tasks.spawn(gateway.serve());
+    tasks.spawn(provider::check(app.clone()));
     for (lane, workers) in [(Lane::AllBut(jobs::LONG), WORKERS), (Lane::Only(jobs::LONG), LONG_WORKERS)] {
         let runner = runner.clone();
         tasks.spawn(async move { runner.serve(lane, workers).await });

@@ -21,6 +21,7 @@ const CHANGES: &[(&str, &[(&str, &str)])] = &[
     ("/console/account/authenticator", &[("current", PASSWORD)]),
     ("/console/account/authenticator/confirm", &[("code", "123456")]),
     ("/console/account/authenticator/remove", &[("current", PASSWORD)]),
+    ("/console/account/provider/disconnect", &[]),
     ("/console/account/recovery-codes", &[("current", PASSWORD)]),
     ("/console/account/sessions/end-others", &[]),
     ("/console/account/sessions/{session}/end", &[]),

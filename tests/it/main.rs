@@ -35,6 +35,7 @@ mod oauth;
 mod openapi;
 mod operations;
 mod projects;
+mod provider;
 mod recover;
 mod schemathesis;
 mod sdk;

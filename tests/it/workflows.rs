@@ -110,6 +110,7 @@ impl World {
             regions: Regions::default(),
             public,
             trusted_proxies: Vec::new(),
+            provider: None,
             client_registration: true,
             rates: Rates::default(),
             quotas: Quotas::default(),
@@ -751,11 +752,15 @@ async fn a_shorter_retention_moves_the_window_and_removes_what_is_too_old() {
         assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
         clock.advance(DAY * 4);
     }
-    let listed = async || {
+    let ends = async || {
         let session = app.store.session().await.unwrap();
         let found = backups::list(&session, &world.actor, database, 100).await.unwrap().0;
         let mut ends: Vec<_> = found.iter().map(|backup| backup.completed_at.unwrap()).collect();
         ends.sort();
+        ends
+    };
+    let listed = async || {
+        let (ends, session) = (ends().await, app.store.session().await.unwrap());
         let window = backups::window(&session, database, app.clock.now()).await.unwrap();
         assert_eq!(window.earliest(), ends.first().copied(), "the window begins with the oldest backup");
         ends
@@ -765,7 +770,7 @@ async fn a_shorter_retention_moves_the_window_and_removes_what_is_too_old() {
     let vault = engine::backups::Vault { instance: instance.unwrap(), key: vault.unwrap().key };
     let look_after = async |left: usize| {
         let never = Schedule { first: SignedDuration::ZERO, every: SignedDuration::ZERO };
-        let reached = eventually("old backups to go", async || (listed().await.len() == left).then_some(()));
+        let reached = eventually("old backups to go", async || (ends().await.len() == left).then_some(()));
         tokio::select! {
             () = retention::retain(world.ctx.clone(), never) => unreachable!("it goes on"),
             () = reached => {}

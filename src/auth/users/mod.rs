@@ -43,8 +43,10 @@ pub struct Account {
     pub user: User,
     /// Since when.
     pub created_at: Timestamp,
-    /// It has a password; otherwise an identity provider vouches for them.
+    /// It has a password.
     pub has_password: bool,
+    /// An identity provider vouches for them.
+    pub is_vouched_for: bool,
     /// Signing in takes a code of an authenticator too.
     pub has_totp: bool,
     /// Recovery codes that were not used yet.
@@ -224,12 +226,38 @@ pub async fn by_email(session: &Session, email: &str) -> Result<Option<User>> {
     Ok(store::by_email(session, email).await?.filter(|found| !found.is_disabled).map(|found| found.user))
 }
 
-/// The user whom an identity provider knows by this subject, unless they are kept out.
-pub async fn by_identity(session: &Session, issuer: &str, subject: &str) -> Result<Option<User>> {
+/// Whose account has this address, kept out or not.
+pub async fn id_of(session: &Session, email: &str) -> Result<Option<UserId>> {
+    Ok(store::by_email(session, email).await?.map(|found| found.user.id))
+}
+
+/// Whose account an identity provider vouches for under this subject, kept out or not.
+pub async fn by_identity(session: &Session, issuer: &str, subject: &str) -> Result<Option<UserId>> {
     store::by_identity(session, issuer, subject).await
 }
 
 /// Records that an identity provider vouches for a user under this subject.
+///
+/// # Errors
+/// [`Error::Conflict`] when it vouches for them under another: what was one person's address may
+/// have become another's.
 pub async fn add_identity(tx: &Tx, now: Timestamp, issuer: &str, subject: &str, user: UserId) -> Result<()> {
+    if store::has_identity(tx, issuer, user).await? {
+        return Err(Error::conflict(
+            "somebody else of this identity provider has the account with this address",
+            "Ask an administrator of this server: the account may have been that of whoever had the address before.",
+        ));
+    }
     store::add_identity(tx, issuer, subject, user, now).await
+}
+
+/// Lets no identity provider vouch for a user any more.
+///
+/// # Errors
+/// [`Error::Conflict`] when there would be no way left to sign in.
+pub async fn remove_identities(tx: &Tx, user: UserId) -> Result<()> {
+    if !get(tx, user).await?.has_password {
+        return Err(Error::conflict("there is no other way to sign in", "Set a password first."));
+    }
+    store::remove_identities(tx, user).await
 }

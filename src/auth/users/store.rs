@@ -138,6 +138,7 @@ pub(super) async fn use_recovery_code(tx: &Tx, user: UserId, code_hash: &[u8], n
 
 const ACCOUNT: &str = "SELECT id, email, display_name, is_administrator, created_at, disabled_at,
         password_hash IS NOT NULL AS has_password,
+        EXISTS (SELECT FROM user_identities i WHERE i.user_id = u.id) AS is_vouched_for,
         totp_confirmed_at IS NOT NULL AS has_totp,
         (SELECT count(*) FROM recovery_codes c WHERE c.user_id = u.id AND c.used_at IS NULL) AS recovery_codes
    FROM users u";
@@ -181,17 +182,22 @@ pub(super) async fn has_another_administrator(tx: &Tx, user: UserId) -> Result<b
     Ok(rows.iter().any(|row| row.get::<_, Uuid>("id") != user.uuid()))
 }
 
-pub(super) async fn by_identity(session: &Session, issuer: &str, subject: &str) -> Result<Option<User>> {
-    let row = session
-        .query_opt(
-            "SELECT u.id, u.email, u.display_name, u.is_administrator
-               FROM user_identities i
-               JOIN users u ON u.id = i.user_id
-              WHERE i.issuer = $1 AND i.subject = $2 AND u.disabled_at IS NULL",
-            &[&issuer, &subject],
-        )
-        .await?;
-    Ok(row.as_ref().map(read_user))
+pub(super) async fn by_identity(session: &Session, issuer: &str, subject: &str) -> Result<Option<UserId>> {
+    let select = "SELECT user_id FROM user_identities WHERE issuer = $1 AND subject = $2";
+    let row = session.query_opt(select, &[&issuer, &subject]).await?;
+    Ok(row.map(|row| row.get::<_, Uuid>("user_id").into()))
+}
+
+/// Locks the user's row, so that two who come at once do not both find that there is none.
+pub(super) async fn has_identity(tx: &Tx, issuer: &str, user: UserId) -> Result<bool> {
+    tx.execute("SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE", &[&user.uuid()]).await?;
+    let select = "SELECT FROM user_identities WHERE issuer = $1 AND user_id = $2";
+    Ok(tx.query_opt(select, &[&issuer, &user.uuid()]).await?.is_some())
+}
+
+pub(super) async fn remove_identities(tx: &Tx, user: UserId) -> Result<()> {
+    tx.execute("DELETE FROM user_identities WHERE user_id = $1", &[&user.uuid()]).await?;
+    Ok(())
 }
 
 pub(super) async fn add_identity(tx: &Tx, issuer: &str, subject: &str, user: UserId, now: Timestamp) -> Result<()> {
@@ -217,6 +223,7 @@ fn read_account(row: &Row) -> Account {
         user: read_user(row),
         created_at: row.get("created_at"),
         has_password: row.get("has_password"),
+        is_vouched_for: row.get("is_vouched_for"),
         has_totp: row.get("has_totp"),
         recovery_codes: row.get("recovery_codes"),
         disabled_at: row.get("disabled_at"),

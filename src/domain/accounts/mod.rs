@@ -172,6 +172,34 @@ pub async fn renew_recovery_codes(tx: &Tx, asker: &Asker, now: Timestamp) -> Res
     Ok(codes)
 }
 
+/// Lets an identity provider, which knows a user under this subject, vouch for them.
+///
+/// # Errors
+/// Those of [`users::add_identity`].
+pub async fn add_identity(
+    tx: &Tx,
+    now: Timestamp,
+    issuer: &str,
+    subject: &str,
+    user: UserId,
+    origin: &Origin,
+) -> Result<()> {
+    users::add_identity(tx, now, issuer, subject, user).await?;
+    let user = users::get(tx, user).await?.user;
+    let asker = Asker { user: Some(user.clone()), origin: origin.clone() };
+    record(tx, &asker, now, "add_identity", &user, None, Some(json!({ "issuer": issuer, "subject": subject }))).await
+}
+
+/// Lets no identity provider vouch for who asks any more.
+///
+/// # Errors
+/// Those of [`users::remove_identities`].
+pub async fn remove_identities(tx: &Tx, asker: &Asker, now: Timestamp) -> Result<()> {
+    let user = owner(asker)?;
+    users::remove_identities(tx, user.id).await?;
+    record(tx, asker, now, "remove_identities", user, None, None).await
+}
+
 /// Records that somebody tries to sign in faster than they may: to this account, where there is one. What
 /// they typed is not recorded, since it may be a password in the wrong field.
 pub async fn record_too_many_sign_ins(tx: &Tx, origin: &Origin, now: Timestamp, account: Option<&User>) -> Result<()> {

@@ -5,7 +5,8 @@ mod store;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::auth::links;
-use crate::auth::users::User;
+use crate::auth::provider::Vouched;
+use crate::auth::users::{self, Account, User};
 use crate::auth::{Action, Credential, Limits, Origin, Principal, Role};
 use crate::base::error::{Error, Result};
 use crate::base::id::{InvitationId, UserId, WorkspaceId};
@@ -185,6 +186,64 @@ pub async fn withdraw(tx: &Tx, actor: &Principal, now: Timestamp, id: Invitation
 /// The invitation that a link leads to, if it is good.
 pub async fn find_invitation(session: &Session, now: Timestamp, token: &str) -> Result<Option<Invitation>> {
     store::find_invitation(session, now, &hash(token)).await
+}
+
+/// The account of whom an identity provider vouches for: the one that it vouched for before, or the
+/// one with their address, which it vouches for from now on, or a new one for who was invited.
+/// `is_open`: nobody with this address needs to be invited.
+///
+/// # Errors
+/// [`Error::Rejected`] for an account that is kept out, and for whom there is none and may be none;
+/// [`Error::Conflict`] when somebody else of the provider has the account.
+pub async fn admit(tx: &Tx, now: Timestamp, vouched: &Vouched, is_open: bool, origin: &Origin) -> Result<Account> {
+    let Vouched { issuer, subject, email, name } = vouched;
+    let user = match users::by_identity(tx, issuer, subject).await? {
+        Some(user) => user,
+        None => {
+            let user = account_of(tx, now, email.as_ref(), name.as_deref(), is_open, origin).await?;
+            accounts::add_identity(tx, now, issuer, subject, user, origin).await?;
+            user
+        }
+    };
+    let account = users::get(tx, user).await?;
+    if account.disabled_at.is_some() {
+        return Err(Error::rejected("this account is kept out", "Ask an administrator of this server."));
+    }
+    Ok(account)
+}
+
+/// The account with this address, or a new one if there may be one.
+async fn account_of(
+    tx: &Tx,
+    now: Timestamp,
+    email: Option<&Email>,
+    name: Option<&str>,
+    is_open: bool,
+    origin: &Origin,
+) -> Result<UserId> {
+    let email = email.ok_or_else(|| {
+        Error::rejected(
+            "your identity provider does not say that you have a verified address",
+            "Verify your address there, or sign in with a password.",
+        )
+    })?;
+    if let Some(user) = users::id_of(tx, email.as_str()).await? {
+        return Ok(user);
+    }
+    if !users::exist(tx).await? {
+        return Err(Error::rejected(
+            "nobody has an account yet",
+            "The first one is made with the link that this server prints when it starts.",
+        ));
+    }
+    if !is_open && !store::is_invited(tx, now, email.as_str()).await? {
+        return Err(Error::rejected(
+            format!("there is no account for {}", email.as_str()),
+            "Ask somebody for an invitation to their workspace.",
+        ));
+    }
+    let name = PersonName::parse(name.unwrap_or_default()).or_else(|_| PersonName::parse(email.as_str()))?;
+    Ok(accounts::create(tx, now, email, &name, None, false, origin).await?.id)
 }
 
 /// Makes a user a member by a link. Whoever is one already keeps the greater role.

@@ -141,6 +141,12 @@ pub(super) async fn find_invitation(
     session.query_opt(&select, &[&token_hash, &now]).await?.as_ref().map(read_invitation).transpose()
 }
 
+/// Whether anybody has invited this address, and the invitation is good.
+pub(super) async fn is_invited(session: &Session, now: Timestamp, email: &str) -> Result<bool> {
+    let select = "SELECT FROM invitations WHERE lower(email) = lower($1) AND expires_at > $2 LIMIT 1";
+    Ok(session.query_opt(select, &[&email, &now]).await?.is_some())
+}
+
 #[expect(clippy::too_many_arguments, reason = "one for each column")]
 pub(super) async fn insert_invitation(
     tx: &Tx,

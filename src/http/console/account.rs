@@ -31,6 +31,9 @@ use crate::http::rate::Meter;
 /// How long a browser keeps the colours that somebody has chosen.
 const CHOSEN: SignedDuration = SignedDuration::from_hours(365 * 24);
 
+/// How long a sign-in shows who sits there, where no password does.
+const JUST_NOW: SignedDuration = SignedDuration::from_mins(15);
+
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/console/account", get(show_account))
@@ -52,6 +55,8 @@ struct AccountPage {
     account: Account,
     sessions: Vec<SignedInBrowser>,
     own: SessionId,
+    /// What the identity provider is called, if there is one.
+    provider: Option<String>,
     name: String,
     /// Which form the problem is about.
     form: &'static str,
@@ -118,6 +123,7 @@ async fn page(app: &App, visitor: &Visitor, form: &'static str, problem: Problem
         account: users::get(&session, visitor.user.id).await?,
         sessions: sessions::list(&session, app.clock.now(), visitor.user.id).await?,
         own: visitor.session,
+        provider: super::provider::name(app),
         name: visitor.user.display_name.clone().unwrap_or_default(),
         form,
         problem,
@@ -135,11 +141,18 @@ async fn refused(
     Ok(again(page(app, visitor, form, Problem::of(error, fields)?).await?))
 }
 
-/// Checks the password of who has one, as often as a sign-in may be tried.
+/// Checks the password of who has one, as often as a sign-in may be tried; whoever has none has
+/// signed in just now.
 async fn check_current(app: &Arc<App>, visitor: &Visitor, meter: &Meter, current: &str) -> Result<()> {
     let session = app.store.session().await?;
     if !users::get(&session, visitor.user.id).await?.has_password {
-        return Ok(());
+        if app.clock.now().duration_since(visitor.since) <= JUST_NOW {
+            return Ok(());
+        }
+        return Err(Error::rejected(
+            "you have signed in too long ago for this",
+            "Sign out and in again with your identity provider, which shows that it is still you.",
+        ));
     }
     if let Err(limit) = meter.sign_in(&visitor.user.email) {
         tell(app, limit, &visitor.origin, Attempted::User(visitor.user.id));

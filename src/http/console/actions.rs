@@ -9,6 +9,7 @@ pub(in crate::http) const ACTIONS: &[(&str, &str)] = &[
     ("/console/account/authenticator/confirm", "add_authenticator"),
     ("/console/account/authenticator/remove", "remove_authenticator"),
     ("/console/account/recovery-codes", "renew_recovery_codes"),
+    ("/console/account/provider/disconnect", "remove_identities"),
     ("/console/account/sessions/end-others", "end_sessions"),
     ("/console/account/sessions/{session}/end", "end_session"),
     ("/console/people/{user}/reset", "make_reset_link"),

@@ -17,6 +17,8 @@ pub(crate) enum Cookie {
     Guest,
     /// What the next page says about the change before it.
     Notice,
+    /// A sign-in with the identity provider that has begun.
+    Provider,
     /// Light or dark, where somebody has chosen.
     Theme,
 }
@@ -27,6 +29,7 @@ impl Cookie {
             Self::Session => ("howdah_session", "__Host-howdah_session"),
             Self::Guest => ("howdah_guest", "__Host-howdah_guest"),
             Self::Notice => ("howdah_notice", "__Host-howdah_notice"),
+            Self::Provider => ("howdah_provider", "__Host-howdah_provider"),
             Self::Theme => ("howdah_theme", "__Host-howdah_theme"),
         }
     }

@@ -36,8 +36,17 @@ struct InvitationPage {
     signed_in: Option<String>,
     /// Whether the address that was invited has an account.
     has_account: bool,
+    /// What the identity provider is called, if there is one.
+    provider: Option<String>,
     name: String,
     problem: Problem,
+}
+
+impl InvitationPage {
+    /// The address of this page.
+    fn here(&self) -> String {
+        format!("/console/invitations/{}", self.token)
+    }
 }
 
 const GONE: &str = "It was used or taken back, or it is older than a week. Ask whoever invited you for another.";
@@ -57,6 +66,7 @@ async fn show_invitation(
         token,
         invitation,
         signed_in: anybody.signed_in.map(|signed_in| signed_in.user.email),
+        provider: super::provider::name(&app),
         name: String::new(),
         problem: Problem::none(),
     };
@@ -106,7 +116,17 @@ async fn create_account(
         Err(error) => {
             let problem = Problem::of(error, FIELDS)?;
             let (frame, name) = (anybody.frame, new.name);
-            let page = InvitationPage { frame, token, invitation, signed_in: None, has_account: false, name, problem };
+            let provider = super::provider::name(&app);
+            let page = InvitationPage {
+                frame,
+                token,
+                invitation,
+                signed_in: None,
+                has_account: false,
+                provider,
+                name,
+                problem,
+            };
             Ok(private(again(page)))
         }
     }

@@ -29,6 +29,7 @@ mod operations;
 mod people;
 mod present;
 mod projects;
+mod provider;
 mod service_tokens;
 mod sign_in;
 mod snippets;
@@ -61,6 +62,7 @@ pub(in crate::http) fn routes() -> Router<Arc<App>> {
     Router::new()
         .merge(assets::routes())
         .merge(sign_in::routes())
+        .merge(provider::routes())
         .merge(links::routes())
         .merge(invitations::routes())
         .merge(account::routes())

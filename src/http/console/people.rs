@@ -56,6 +56,20 @@ struct PersonPage {
     problem: Problem,
 }
 
+impl PersonPage {
+    /// What the person signs in with.
+    fn ways(&self) -> String {
+        let Account { has_password, is_vouched_for, has_totp, .. } = self.account;
+        let ways = [(has_password, "a password"), (is_vouched_for, "an identity provider")];
+        let ways: Vec<&str> = ways.iter().filter(|(has, _)| *has).map(|(_, way)| *way).collect();
+        match (ways.join(" or "), has_totp) {
+            (ways, _) if ways.is_empty() => "nothing".to_owned(),
+            (ways, true) => format!("{ways}, and an authenticator"),
+            (ways, false) => ways,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Cursor {
     #[serde(default)]

@@ -37,6 +37,8 @@ struct PasswordPage {
     frame: Frame,
     /// Somebody has an account; otherwise there is nobody to sign in.
     is_set_up: bool,
+    /// What the identity provider is called, if there is one.
+    provider: Option<String>,
     email: String,
     next: String,
     problem: Problem,
@@ -51,10 +53,11 @@ struct CodePage {
     problem: Problem,
 }
 
+/// Where to go after signing in.
 #[derive(Deserialize)]
-struct Next {
+pub(super) struct Next {
     #[serde(default)]
-    next: String,
+    pub(super) next: String,
 }
 
 #[derive(Deserialize)]
@@ -83,8 +86,15 @@ async fn show_sign_in(
     }
     let is_set_up = users::exist(&app.store.session().await?).await?;
     let next = local(&to.next).to_owned();
-    let page = PasswordPage { frame: anybody.frame, is_set_up, email: String::new(), next, problem: Problem::none() };
+    let (provider, problem) = (super::provider::name(&app), Problem::none());
+    let page = PasswordPage { frame: anybody.frame, is_set_up, provider, email: String::new(), next, problem };
     Ok(private(Html(page).into_response()))
+}
+
+/// The page for signing in, which says why that could not be done in another way.
+pub(super) fn page_again(app: &App, anybody: Anybody, next: String, problem: Problem) -> Response {
+    let (frame, provider) = (anybody.frame, super::provider::name(app));
+    private(again(PasswordPage { frame, is_set_up: true, provider, email: String::new(), next, problem }))
 }
 
 async fn sign_in(
@@ -97,7 +107,8 @@ async fn sign_in(
     let frame = anybody.frame.clone();
     let next = local(&given.next).to_owned();
     let page = |email: String, problem: Problem| {
-        again(PasswordPage { frame, is_set_up: true, email, next: next.clone(), problem })
+        let provider = super::provider::name(&app);
+        again(PasswordPage { frame, is_set_up: true, provider, email, next: next.clone(), problem })
     };
     if let Err(limit) = meter.sign_in(&given.email) {
         tell(&app, limit, &anybody.origin, Attempted::Email(given.email.clone()));
@@ -113,11 +124,7 @@ async fn sign_in(
             problem.hint = "An administrator can make a link that sets a new password.".into();
             Ok(page(given.email, problem))
         }
-        Some(Proven::Password(user)) => {
-            let ticket = ticket::make(&app.keyring, app.clock.now(), user.id, &anybody.frame.csrf)?;
-            let page = CodePage { frame: anybody.frame, ticket, next, problem: Problem::none() };
-            Ok(private(Html(page).into_response()))
-        }
+        Some(Proven::Password(user)) => ask_for_code(&app, anybody, &user, next),
         Some(Proven::All(user)) => {
             let tx = app.store.begin().await?;
             let cookie = begin(&app, &tx, &anybody, &headers, &user).await?;
@@ -125,6 +132,13 @@ async fn sign_in(
             Ok(with_cookie(go_to(&next), cookie))
         }
     }
+}
+
+/// The page that asks for the code of the authenticator, after everything else was right.
+pub(super) fn ask_for_code(app: &App, anybody: Anybody, user: &User, next: String) -> Result<Response, Failure> {
+    let ticket = ticket::make(&app.keyring, app.clock.now(), user.id, &anybody.frame.csrf)?;
+    let page = CodePage { frame: anybody.frame, ticket, next, problem: Problem::none() };
+    Ok(private(Html(page).into_response()))
 }
 
 async fn check_code(

@@ -6,6 +6,7 @@ use axum::extract::{FromRequestParts, OriginalUri, RawPathParams};
 use axum::http::Method;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
+use jiff::Timestamp;
 
 use super::cookies::Cookie;
 use super::frame::{Badge, Frame, Place, Section};
@@ -63,6 +64,8 @@ pub(crate) struct Visitor {
     pub(crate) user: User,
     /// The session of this browser.
     pub(crate) session: SessionId,
+    /// Since when they are signed in.
+    pub(crate) since: Timestamp,
     /// The request that they came with.
     pub(crate) origin: Origin,
     frame: Frame,
@@ -91,8 +94,8 @@ impl FromRequestParts<Arc<App>> for Visitor {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
         let anybody = Anybody::from_request_parts(parts, app).await.map_err(Failure::into_response)?;
         let Anybody { frame, signed_in, origin } = anybody;
-        let SignedIn { user, id, .. } = signed_in.ok_or_else(|| go_to(&sign_in(parts)))?;
-        let visitor = Self { user, session: id, origin, frame };
+        let SignedIn { user, id, since, .. } = signed_in.ok_or_else(|| go_to(&sign_in(parts)))?;
+        let visitor = Self { user, session: id, since, origin, frame };
         refusal::note_who(Who::Asker(visitor.asker()));
         Ok(visitor)
     }

@@ -1,0 +1,424 @@
+//! An OpenID Connect provider that vouches for people, by the authorization code flow (OpenID Connect
+//! Core 1.0, section 3.1) with PKCE (RFC 7636). What its addresses and keys are is asked anew at each
+//! sign-in: there are few of them, and keys change.
+
+use std::error::Error as StdError;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+use openidconnect::core::{
+    CoreAuthenticationFlow, CoreClient, CoreClientAuthMethod, CoreJwsSigningAlgorithm, CoreProviderMetadata,
+    CoreTokenResponse, CoreUserInfoClaims,
+};
+use openidconnect::{
+    AccessTokenHash, AsyncHttpClient, AuthType, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndUserEmail,
+    EndUserName, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, LocalizedClaim,
+    Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse as _,
+};
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
+
+use crate::base::error::{Error, Result};
+use crate::base::keyring::Keyring;
+use crate::base::name::Email;
+use crate::base::secret::{Secret, random_text};
+
+const PURPOSE: &str = "sign-ins with the identity provider";
+/// How long one has to sign in there.
+pub const GOOD: SignedDuration = SignedDuration::from_mins(15);
+/// How long one answer of the provider may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest answer that is read, in bytes: lists of keys are the longest.
+const LONGEST_ANSWER: usize = 1 << 20;
+
+/// The client as the provider's metadata makes it.
+type Client =
+    CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointMaybeSet, EndpointMaybeSet>;
+
+/// The provider, and what Howdah is to it.
+pub struct Provider {
+    name: String,
+    issuer: IssuerUrl,
+    client: ClientId,
+    secret: Option<Secret>,
+    trusts_addresses: bool,
+    domains: Vec<String>,
+    http: Http,
+}
+
+/// How the library's requests are sent.
+struct Http(reqwest::Client);
+
+/// How a provider is reached.
+#[derive(Debug)]
+pub struct Configuration {
+    /// What people call it.
+    pub name: Option<String>,
+    /// Its name in the protocol, which is an address.
+    pub issuer: String,
+    /// Howdah's name there.
+    pub client: String,
+    /// What proves that name; none for a public client.
+    pub secret: Option<Secret>,
+    /// Whether an address is believed of which the provider does not say that it was verified.
+    pub trusts_addresses: bool,
+    /// Whoever has an address of one of these domains may make an account.
+    pub domains: Vec<String>,
+}
+
+/// Whom the provider vouches for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vouched {
+    /// The provider's name in the protocol.
+    pub issuer: String,
+    /// What it calls the person: always the same, and never anybody else.
+    pub subject: String,
+    /// Their address, if it is known to be theirs.
+    pub email: Option<Email>,
+    /// What they are called.
+    pub name: Option<String>,
+}
+
+/// What a browser comes back with (RFC 6749, section 4.1.2; RFC 9207).
+#[derive(Debug, Deserialize)]
+pub struct Answer {
+    code: Option<String>,
+    state: Option<String>,
+    error: Option<String>,
+    iss: Option<String>,
+}
+
+/// A sign-in that has begun.
+pub struct Begun {
+    /// Where the browser goes.
+    pub address: String,
+    /// What the browser keeps meanwhile: sealed, good for [`GOOD`].
+    pub kept: String,
+}
+
+/// Why nobody has been vouched for.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// It does not answer.
+    #[error("it does not answer: {0}")]
+    Unreachable(String),
+    /// This browser did not begin the sign-in, or too long ago.
+    #[error("this browser began no such sign-in, or too long ago")]
+    Stale,
+    /// The person, or the provider, did not want to.
+    #[error("it answered {0:?}")]
+    Declined(String),
+    /// What it says cannot be believed.
+    #[error("what it says cannot be believed: {0}")]
+    Untrusted(String),
+    /// A fault of Howdah.
+    #[error(transparent)]
+    Internal(#[from] Error),
+}
+
+/// What the browser keeps between the beginning and the end.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    state: String,
+    nonce: String,
+    verifier: String,
+    next: String,
+    began: i64,
+}
+
+impl Provider {
+    /// A provider. It is not asked anything yet.
+    ///
+    /// # Errors
+    /// A sentence with the cure when it cannot be reached safely.
+    pub fn new(configuration: Configuration) -> Result<Self, String> {
+        let Configuration { name, issuer, client, secret, trusts_addresses, domains } = configuration;
+        let wrong = || format!("{issuer:?} is no address of an OpenID Connect provider; check --oidc-issuer");
+        let url = url::Url::parse(&issuer).map_err(|_| wrong())?;
+        let host = url.host_str().ok_or_else(wrong)?;
+        let is_here = match url.host() {
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            _ => host == "localhost",
+        };
+        if url.scheme() != "https" && !(url.scheme() == "http" && is_here) {
+            return Err(format!(
+                "{issuer} is not reached by https, so anybody could answer for it; check --oidc-issuer"
+            ));
+        }
+        let http = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| format!("cannot prepare requests to {issuer}: {error}"))?;
+        Ok(Self {
+            name: name.unwrap_or_else(|| host.to_owned()),
+            issuer: IssuerUrl::new(issuer.clone()).map_err(|_| wrong())?,
+            client: ClientId::new(client),
+            secret,
+            trusts_addresses,
+            domains: domains.iter().map(|domain| domain.trim().trim_start_matches('@').to_lowercase()).collect(),
+            http: Http(http),
+        })
+    }
+
+    /// What people call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether people with this address may make themselves an account.
+    pub fn is_open_to(&self, email: &Email) -> bool {
+        let host = email.as_str().rsplit_once('@').map(|(_, host)| host.to_lowercase());
+        host.is_some_and(|host| self.domains.contains(&host))
+    }
+
+    /// Whether it answers, and as the provider that it should be.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`] or [`Failure::Untrusted`].
+    pub async fn check(&self) -> Result<(), Failure> {
+        self.discover().await.map(drop)
+    }
+
+    /// Begins a sign-in that comes back to `callback`, after which the browser goes to `next`.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`] when the provider does not say where that is done.
+    pub async fn begin(&self, keyring: &Keyring, now: Timestamp, callback: &str, next: &str) -> Result<Begun, Failure> {
+        let (client, _) = self.client(self.discover().await?, callback)?;
+        let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
+        let (state, nonce) = (random_text::<24>(), random_text::<24>());
+        let (sent_state, sent_nonce) = (CsrfToken::new(state.clone()), Nonce::new(nonce.clone()));
+        let (address, _, _) = client
+            .authorize_url(CoreAuthenticationFlow::AuthorizationCode, move || sent_state, move || sent_nonce)
+            .add_scopes(["email", "profile"].map(|scope| Scope::new(scope.to_owned())))
+            .set_pkce_challenge(challenge)
+            .url();
+        let (verifier, next) = (verifier.into_secret(), next.to_owned());
+        let kept = Kept { state, nonce, verifier, next, began: now.as_second() };
+        let kept = serde_json::to_vec(&kept).map_err(Error::internal)?;
+        let kept = URL_SAFE_NO_PAD.encode(keyring.seal(PURPOSE, &kept)?);
+        Ok(Begun { address: address.into(), kept })
+    }
+
+    /// Ends a sign-in that this browser has begun, with the `callback` of then: whom the provider
+    /// vouches for, and where to go next. No transaction may be open: the provider is asked.
+    ///
+    /// # Errors
+    /// Each [`Failure`].
+    pub async fn finish(
+        &self,
+        keyring: &Keyring,
+        now: Timestamp,
+        callback: &str,
+        kept: &str,
+        answer: Answer,
+    ) -> Result<(Vouched, String), Failure> {
+        let kept = read(keyring, now, kept).ok_or(Failure::Stale)?;
+        let state = answer.state.unwrap_or_default();
+        if !bool::from(state.as_bytes().ct_eq(kept.state.as_bytes())) {
+            return Err(Failure::Stale);
+        }
+        if answer.iss.is_some_and(|issuer| issuer != self.issuer.as_str()) {
+            return Err(Failure::Untrusted("the answer is another provider's".into()));
+        }
+        let code = match (answer.error, answer.code) {
+            (Some(error), _) => return Err(Failure::Declined(error)),
+            (None, code) => code.ok_or_else(|| Failure::Untrusted("there is no code in the answer".into()))?,
+        };
+        let (client, algorithms) = self.client(self.discover().await?, callback)?;
+        let tokens: CoreTokenResponse = client
+            .exchange_code(AuthorizationCode::new(code))
+            .map_err(untrusted)?
+            .set_pkce_verifier(PkceCodeVerifier::new(kept.verifier))
+            .request_async(&self.http)
+            .await
+            .map_err(|error| match error {
+                openidconnect::RequestTokenError::Request(error) => error,
+                error => untrusted(error),
+            })?;
+        let token = tokens.id_token().ok_or_else(|| Failure::Untrusted("there is no ID token".into()))?;
+        let verifier =
+            client.id_token_verifier().set_allowed_algs(algorithms).set_time_fn(move || SystemTime::from(now).into());
+        let claims = token.claims(&verifier, &Nonce::new(kept.nonce)).map_err(untrusted)?;
+        if let Some(expected) = claims.access_token_hash() {
+            let (algorithm, key) =
+                (token.signing_alg().map_err(untrusted)?, token.signing_key(&verifier).map_err(untrusted)?);
+            let actual = AccessTokenHash::from_token(tokens.access_token(), algorithm, key).map_err(untrusted)?;
+            if actual != *expected {
+                return Err(Failure::Untrusted("the access token is not the ID token's".into()));
+            }
+        }
+        let mut email = claims.email().map(|email| (email.clone(), claims.email_verified()));
+        let mut name = plain(claims.name());
+        // Many say only here what they were asked for (section 5.4).
+        if (email.is_none() || name.is_none()) && client.user_info_url().is_some() {
+            let asked = client.user_info(tokens.access_token().clone(), Some(claims.subject().clone()));
+            let said: CoreUserInfoClaims =
+                asked.map_err(untrusted)?.request_async(&self.http).await.map_err(|error| match error {
+                    openidconnect::UserInfoError::Request(error) => error,
+                    error => untrusted(error),
+                })?;
+            email = email.or_else(|| said.email().map(|email| (email.clone(), said.email_verified())));
+            name = name.or_else(|| plain(said.name()));
+        }
+        let vouched = Vouched {
+            issuer: self.issuer.as_str().to_owned(),
+            subject: claims.subject().as_str().to_owned(),
+            email: email.and_then(|(email, is_verified)| self.believed(&email, is_verified)),
+            name,
+        };
+        Ok((vouched, kept.next))
+    }
+
+    /// The address, if it is known to be the person's.
+    fn believed(&self, email: &EndUserEmail, is_verified: Option<bool>) -> Option<Email> {
+        let is_theirs = is_verified.unwrap_or(self.trusts_addresses);
+        is_theirs.then(|| Email::parse(email.as_str()).ok()).flatten()
+    }
+
+    /// The provider's addresses and keys (OpenID Connect Discovery 1.0, section 4).
+    async fn discover(&self) -> Result<CoreProviderMetadata, Failure> {
+        CoreProviderMetadata::discover_async(self.issuer.clone(), &self.http).await.map_err(|error| match error {
+            openidconnect::DiscoveryError::Request(error) => error,
+            error => untrusted(error),
+        })
+    }
+
+    /// What the library needs, and which signatures count: those of the provider's own keys. One that
+    /// the client's secret makes would let everybody vouch who knows it.
+    fn client(
+        &self,
+        metadata: CoreProviderMetadata,
+        callback: &str,
+    ) -> Result<(Client, Vec<CoreJwsSigningAlgorithm>), Failure> {
+        use CoreJwsSigningAlgorithm as Algorithm;
+        let shared = [Algorithm::None, Algorithm::HmacSha256, Algorithm::HmacSha384, Algorithm::HmacSha512];
+        let offered = metadata.id_token_signing_alg_values_supported().iter();
+        let algorithms = offered.filter(|algorithm| !shared.contains(algorithm)).cloned().collect();
+        // Basic is what those have that do not say (section 3 of Discovery).
+        let takes = metadata.token_endpoint_auth_methods_supported();
+        let takes_basic = takes.is_none_or(|takes| takes.contains(&CoreClientAuthMethod::ClientSecretBasic));
+        let secret = self.secret.as_ref().map(|secret| ClientSecret::new(secret.expose().to_owned()));
+        let client = CoreClient::from_provider_metadata(metadata, self.client.clone(), secret)
+            .set_redirect_uri(RedirectUrl::new(callback.to_owned()).map_err(Error::internal)?)
+            .set_auth_type(if takes_basic { AuthType::BasicAuth } else { AuthType::RequestBody });
+        Ok((client, algorithms))
+    }
+}
+
+impl Http {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Failure> {
+        let sent = async {
+            let mut response = self.0.execute(request.try_into()?).await?;
+            let mut answer = HttpResponse::new(Vec::new());
+            *answer.status_mut() = response.status();
+            std::mem::swap(answer.headers_mut(), response.headers_mut());
+            while let Some(part) = response.chunk().await? {
+                if answer.body().len() + part.len() > LONGEST_ANSWER {
+                    return Ok(Err("its answer is too long".to_owned()));
+                }
+                answer.body_mut().extend_from_slice(&part);
+            }
+            Ok::<_, reqwest::Error>(Ok(answer))
+        };
+        match sent.await {
+            Ok(Ok(answer)) if answer.status().is_server_error() => {
+                Err(Failure::Unreachable(format!("its answer is {}", answer.status())))
+            }
+            Ok(answer) => answer.map_err(Failure::Unreachable),
+            Err(error) => Err(Failure::Unreachable(chain(&error))),
+        }
+    }
+}
+
+impl<'c> AsyncHttpClient<'c> for Http {
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, Failure>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(self.send(request))
+    }
+}
+
+/// What the browser has kept, if it is ours and not too old.
+fn read(keyring: &Keyring, now: Timestamp, kept: &str) -> Option<Kept> {
+    let plain = keyring.open(PURPOSE, &URL_SAFE_NO_PAD.decode(kept).ok()?).ok()?;
+    let kept: Kept = serde_json::from_slice(&plain).ok()?;
+    let began = Timestamp::from_second(kept.began).ok()?;
+    (now.duration_since(began) <= GOOD).then_some(kept)
+}
+
+/// The name in no language in particular, or in the first.
+fn plain(name: Option<&LocalizedClaim<EndUserName>>) -> Option<String> {
+    let name = name?;
+    name.get(None).or_else(|| name.iter().next().map(|(_, name)| name)).map(|name| name.as_str().to_owned())
+}
+
+fn untrusted(error: impl StdError) -> Failure {
+    Failure::Untrusted(chain(&error))
+}
+
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration(issuer: &str) -> Configuration {
+        Configuration {
+            name: None,
+            issuer: issuer.into(),
+            client: "howdah".into(),
+            secret: None,
+            trusts_addresses: false,
+            domains: vec!["Example.com".into(), "@example.org".into()],
+        }
+    }
+
+    fn provider(issuer: &str) -> Result<Provider, String> {
+        Provider::new(configuration(issuer))
+    }
+
+    #[test]
+    fn a_provider_is_reached_by_https() {
+        assert!(provider("http://id.example.com").is_err_and(|said| said.contains("--oidc-issuer")));
+        assert!(provider("id.example.com").is_err_and(|said| said.contains("--oidc-issuer")));
+        for here in ["http://127.0.0.1:9000", "http://[::1]:9000", "http://localhost:9000", "https://id.example.com"] {
+            assert!(provider(here).is_ok(), "{here}");
+        }
+        assert_eq!(provider("https://id.example.com/realm").unwrap().name(), "id.example.com");
+    }
+
+    #[test]
+    fn a_domain_is_the_whole_of_what_stands_behind_the_at() {
+        let provider = provider("https://id.example.com").unwrap();
+        let is_open_to = |email| provider.is_open_to(&Email::parse(email).unwrap());
+        assert!(is_open_to("ada@example.com") && is_open_to("ada@EXAMPLE.org"));
+        assert!(!is_open_to("ada@sub.example.com") && !is_open_to("ada@notexample.com"));
+    }
+
+    #[test]
+    fn an_address_is_believed_when_it_was_verified() {
+        let mut provider = provider("https://id.example.com").unwrap();
+        let address = EndUserEmail::new("ada@example.com".into());
+        assert!(provider.believed(&address, Some(true)).is_some());
+        assert!(provider.believed(&address, Some(false)).is_none());
+        assert!(provider.believed(&address, None).is_none());
+        provider.trusts_addresses = true;
+        assert!(provider.believed(&address, None).is_some());
+        assert!(provider.believed(&address, Some(false)).is_none(), "said not to be theirs");
+    }
+}

@@ -1,0 +1,154 @@
+//! Signing in with an identity provider: there and back.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use url::form_urlencoded;
+
+use super::sign_in::{Next, Nothing, ask_for_code, begin, page_again, private, with_cookie};
+use super::{Anybody, Cookie, Form, Problem, Visitor, go_to, local, see_other};
+use crate::app::App;
+use crate::auth::provider::{self, Answer, GOOD, Provider};
+use crate::base::error::{Error, Result};
+use crate::domain::{accounts, members};
+use crate::http::Failure;
+use crate::http::query::Query;
+
+/// Where to go next is in a cookie, which browsers keep up to 4096 bytes of. Of a longer one nothing is kept.
+const LONGEST_NEXT: usize = 2000;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/console/sign-in/provider", get(leave))
+        .route("/console/sign-in/provider/callback", get(come_back))
+        .route("/console/account/provider/disconnect", post(disconnect))
+}
+
+/// What the identity provider is called, if there is one.
+pub(super) fn name(app: &App) -> Option<String> {
+    app.provider.as_ref().map(|provider| provider.name().to_owned())
+}
+
+/// The way to the provider, and from there to `next`.
+pub(in crate::http) fn address(next: &str) -> String {
+    let next: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
+    format!("/console/sign-in/provider?next={next}")
+}
+
+fn configured(app: &App) -> Result<&Provider> {
+    app.provider.as_ref().ok_or_else(|| Error::not_found("page", "of an identity provider"))
+}
+
+/// Sends the browser to the provider.
+async fn leave(State(app): State<Arc<App>>, anybody: Anybody, Query(to): Query<Next>) -> Result<Response, Failure> {
+    let provider = configured(&app)?;
+    let next = Some(local(&to.next)).filter(|next| next.len() <= LONGEST_NEXT).unwrap_or("/console");
+    match provider.begin(&app.keyring, app.clock.now(), &app.public.sign_in_callback(), next).await {
+        Ok(begun) => {
+            let there = HeaderValue::from_str(&begun.address).map_err(Error::internal)?;
+            let answer = (StatusCode::SEE_OTHER, [(header::LOCATION, there)]).into_response();
+            Ok(with_cookie(private(answer), Cookie::Provider.set(&app, &begun.kept, Some(GOOD))))
+        }
+        Err(error) => refuse(&app, anybody, provider, next.to_owned(), error),
+    }
+}
+
+/// Takes the browser that the provider has sent back.
+async fn come_back(
+    State(app): State<Arc<App>>,
+    anybody: Anybody,
+    headers: HeaderMap,
+    Query(answer): Query<Answer>,
+) -> Result<Response, Failure> {
+    let provider = configured(&app)?;
+    let now = app.clock.now();
+    let kept = Cookie::Provider.read(&app, &headers).unwrap_or_default();
+    if kept.is_empty() && anybody.signed_in.is_some() {
+        return Ok(go_to("/console"));
+    }
+    let finished = provider.finish(&app.keyring, now, &app.public.sign_in_callback(), kept, answer).await;
+    let forget = Cookie::Provider.clear(&app);
+    let (vouched, next) = match finished {
+        Ok(finished) => finished,
+        Err(error) => return Ok(with_cookie(refuse(&app, anybody, provider, String::new(), error)?, forget)),
+    };
+    let is_open = vouched.email.as_ref().is_some_and(|email| provider.is_open_to(email));
+    let next = local(&next).to_owned();
+    let admitted = async {
+        let tx = app.store.begin().await?;
+        let account = members::admit(&tx, now, &vouched, is_open, &anybody.origin).await?;
+        let cookie = match account.has_totp {
+            true => None,
+            false => begin(&app, &tx, &anybody, &headers, &account.user).await?,
+        };
+        tx.commit().await?;
+        Ok((account, cookie))
+    };
+    match admitted.await {
+        Ok((account, _)) if account.has_totp => {
+            Ok(with_cookie(ask_for_code(&app, anybody, &account.user, next)?, forget))
+        }
+        Ok((account, cookie)) => {
+            tracing::info!(user.id = %account.user.id, "{} signed in with {}", account.user.id, provider.name());
+            Ok(with_cookie(with_cookie(go_to(&next), cookie), forget))
+        }
+        Err(error) => {
+            let problem = Problem::of(error, &[])?;
+            tracing::warn!("{} vouches for somebody who may not sign in: {}", provider.name(), problem.message);
+            Ok(with_cookie(page_again(&app, anybody, next, problem), forget))
+        }
+    }
+}
+
+/// The page for signing in, with why the provider did not do it.
+fn refuse(
+    app: &App,
+    anybody: Anybody,
+    provider: &Provider,
+    next: String,
+    error: provider::Failure,
+) -> Result<Response, Failure> {
+    let name = provider.name();
+    let (status, message, hint) = match error {
+        provider::Failure::Unreachable(reason) => {
+            tracing::warn!("nobody can sign in with {name}: {reason}");
+            let hint = "Try again in a moment, or sign in with a password.";
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{name} does not answer."), hint)
+        }
+        provider::Failure::Untrusted(reason) => {
+            tracing::error!("somebody could not sign in with {name}, which cannot be believed: {reason}");
+            let hint = "Whoever runs this server finds the reason in its log.";
+            (StatusCode::BAD_GATEWAY, format!("What {name} said about you cannot be believed."), hint)
+        }
+        provider::Failure::Declined(reason) => {
+            tracing::info!("{name} did not let somebody sign in: {reason}");
+            let hint = "Try again, or sign in with a password.";
+            (StatusCode::UNPROCESSABLE_ENTITY, format!("You did not sign in with {name}."), hint)
+        }
+        provider::Failure::Stale => {
+            let message = "This browser began no sign-in there, or that took too long.";
+            (StatusCode::UNPROCESSABLE_ENTITY, message.to_owned(), "Try again.")
+        }
+        provider::Failure::Internal(error) => return Err(error.into()),
+    };
+    let mut problem = Problem::with("", message);
+    problem.hint = hint.to_owned();
+    let mut answer = page_again(app, anybody, local(&next).to_owned(), problem);
+    *answer.status_mut() = status;
+    Ok(answer)
+}
+
+async fn disconnect(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Form(_): Form<Nothing>,
+) -> Result<Response, Failure> {
+    let tx = app.store.begin().await?;
+    accounts::remove_identities(&tx, &visitor.asker(), app.clock.now()).await?;
+    tx.commit().await?;
+    Ok(see_other(&app, "/console/account", "Only your password signs you in now."))
+}

@@ -1,0 +1,420 @@
+//! Signing in with an OpenID Connect provider: one that says what the test wants it to say, right or
+//! wrong, and one that we did not write.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use axum::extract::{Form, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use howdah::base::clock::Clock;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use totp_rs::Builder;
+
+use crate::browser::{Browser, PASSWORD, Page};
+use crate::harness::{Howdah, eventually};
+use crate::sdk::run;
+
+const SECRET: &str = "shared-with-howdah";
+
+/// What one sign-in meets at the provider.
+struct Says {
+    /// Claims of the ID token that are other than they should be; null leaves one out.
+    claims: Value,
+    /// What it says about the person beside the ID token.
+    user_info: Value,
+    /// Signs the ID token: the provider's key, somebody else's, the client's secret, or nothing.
+    signed: Signed,
+    /// The status of the token answer.
+    status: u16,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Signed {
+    Rightly,
+    BySomebodyElse,
+    WithTheSecret,
+    NotAtAll,
+}
+
+impl Default for Says {
+    fn default() -> Self {
+        let user_info = json!({});
+        Self { claims: json!({}), user_info, signed: Signed::Rightly, status: 200 }
+    }
+}
+
+/// Says that it is a person with this address.
+fn person(subject: &str, email: &str) -> Says {
+    let claims = json!({ "sub": subject, "email": email, "email_verified": true, "name": subject });
+    Says { claims, ..Says::default() }
+}
+
+struct Provider {
+    issuer: String,
+    key: KeyPair,
+    other: KeyPair,
+    says: Mutex<Says>,
+    /// What the last request for a sign-in asked for.
+    asked: Mutex<Value>,
+    /// How often tokens were asked for.
+    tokens: Mutex<u32>,
+    down: Mutex<bool>,
+}
+
+impl Provider {
+    async fn start() -> Arc<Self> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let key = || KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let provider = Arc::new(Self {
+            issuer: format!("http://{}", listener.local_addr().unwrap()),
+            key: key(),
+            other: key(),
+            says: Mutex::default(),
+            asked: Mutex::default(),
+            tokens: Mutex::default(),
+            down: Mutex::default(),
+        });
+        let routes = Router::new()
+            .route("/.well-known/openid-configuration", get(Self::metadata))
+            .route("/keys", get(Self::keys))
+            .route("/token", post(Self::token))
+            .route("/user-info", get(Self::user_info))
+            .with_state(provider.clone());
+        #[expect(clippy::disallowed_methods, reason = "it ends with the test")]
+        tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        provider
+    }
+
+    fn arguments(&self) -> Vec<&str> {
+        vec!["--oidc-issuer", &self.issuer, "--oidc-client-id", "howdah", "--oidc-name", "Acme"]
+    }
+
+    async fn howdah(&self, more: &[&str]) -> Howdah {
+        let arguments: Vec<&str> = self.arguments().into_iter().chain(more.iter().copied()).collect();
+        Howdah::start_in(&[("HOWDAH_OIDC_CLIENT_SECRET", SECRET)], &arguments).await
+    }
+
+    async fn metadata(State(own): State<Arc<Self>>) -> Response {
+        if *own.down.lock().unwrap() {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        let at = |path: &str| format!("{}/{path}", own.issuer);
+        Json(json!({
+            "issuer": own.issuer,
+            "authorization_endpoint": at("authorize"),
+            "token_endpoint": at("token"),
+            "userinfo_endpoint": at("user-info"),
+            "jwks_uri": at("keys"),
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            // One that allows everything: what counts is Howdah's to say.
+            "id_token_signing_alg_values_supported": ["ES256", "HS256", "none"],
+        }))
+        .into_response()
+    }
+
+    async fn keys(State(own): State<Arc<Self>>) -> Json<Value> {
+        let point = own.key.der_bytes();
+        let part = |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(&point[range]);
+        Json(json!({ "keys": [
+            { "kty": "EC", "crv": "P-256", "use": "sig", "kid": "1", "x": part(1..33), "y": part(33..65) },
+        ] }))
+    }
+
+    async fn token(
+        State(own): State<Arc<Self>>,
+        headers: HeaderMap,
+        Form(form): Form<std::collections::HashMap<String, String>>,
+    ) -> Response {
+        *own.tokens.lock().unwrap() += 1;
+        let basic = format!("Basic {}", STANDARD.encode(format!("howdah:{SECRET}")));
+        assert_eq!(headers["authorization"], basic.as_str());
+        let asked = own.asked.lock().unwrap().clone();
+        let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(form["code_verifier"].as_bytes()));
+        assert_eq!(asked["code_challenge"], challenge);
+        assert_eq!((&asked["redirect_uri"], form["code"].as_str()), (&json!(form["redirect_uri"]), "the-code"));
+        let says = own.says.lock().unwrap();
+        if says.status != 200 {
+            let answer = Json(json!({ "error": "invalid_grant" }));
+            return (StatusCode::from_u16(says.status).unwrap(), answer).into_response();
+        }
+        let now = Clock::system().now().as_second();
+        let mut claims = json!({
+            "iss": own.issuer, "aud": "howdah", "sub": "somebody", "nonce": asked["nonce"], "iat": now, "exp": now + 60,
+        });
+        for (name, value) in says.claims.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        let id_token = own.sign(says.signed, &claims);
+        Json(json!({ "access_token": "access", "token_type": "Bearer", "id_token": id_token })).into_response()
+    }
+
+    fn sign(&self, signed: Signed, claims: &Value) -> String {
+        let header = |algorithm| Header { kid: Some("1".into()), ..Header::new(algorithm) };
+        let pem = |key: &KeyPair| EncodingKey::from_ec_pem(key.serialize_pem().as_bytes()).unwrap();
+        let encode = |algorithm, key| jsonwebtoken::encode(&header(algorithm), claims, &key).unwrap();
+        match signed {
+            Signed::Rightly => encode(Algorithm::ES256, pem(&self.key)),
+            Signed::BySomebodyElse => encode(Algorithm::ES256, pem(&self.other)),
+            Signed::WithTheSecret => encode(Algorithm::HS256, EncodingKey::from_secret(SECRET.as_bytes())),
+            Signed::NotAtAll => {
+                let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+                format!("{}.{}.", part(&json!({ "alg": "none" })), part(claims))
+            }
+        }
+    }
+
+    async fn user_info(State(own): State<Arc<Self>>, headers: HeaderMap) -> Json<Value> {
+        assert_eq!(headers["authorization"], "Bearer access");
+        let mut said = own.says.lock().unwrap().user_info.clone();
+        if said["sub"].is_null() {
+            said["sub"] = own.says.lock().unwrap().claims["sub"].clone();
+        }
+        Json(said)
+    }
+
+    /// A browser goes to the provider, from the sign-in page.
+    async fn go(&self, browser: &mut Browser, next: &str) -> String {
+        let page = browser.get(&format!("/console/sign-in/provider?next={next}")).await;
+        let there = page.location().to_owned();
+        assert!(there.starts_with(&format!("{}/authorize?", self.issuer)), "{there}");
+        let url = reqwest::Url::parse(&there).unwrap();
+        let Query(asked): Query<Value> = Query::try_from_uri(&url.as_str().parse().unwrap()).unwrap();
+        *self.asked.lock().unwrap() = asked.clone();
+        asked["state"].as_str().unwrap().to_owned()
+    }
+
+    /// A browser signs in with the provider, which says this.
+    async fn sign_in(&self, browser: &mut Browser, says: Says) -> Page {
+        let state = self.go(browser, "/console/account").await;
+        *self.says.lock().unwrap() = says;
+        browser.get(&back(&state)).await
+    }
+}
+
+/// Where the provider sends a browser that has signed in.
+fn back(state: &str) -> String {
+    format!("/console/sign-in/provider/callback?code=the-code&state={state}")
+}
+
+async fn is_signed_in(browser: &mut Browser) -> bool {
+    browser.get("/console/account").await.status == 200
+}
+
+#[tokio::test]
+async fn whoever_was_invited_signs_in_with_the_provider() {
+    let provider = Provider::start().await;
+    let howdah = provider.howdah(&[]).await;
+    let callback = format!("{}/console/sign-in/provider/callback", howdah.url());
+    eventually("the provider to be checked", async || howdah.log().contains(&callback).then_some(())).await;
+    let early = provider.sign_in(&mut Browser::new(&howdah), person("ada", "ada@example.com")).await;
+    early.assert_says(422, "Nobody has an account yet.");
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+
+    let mut ben = Browser::new(&howdah);
+    ben.get("/console/sign-in").await.assert_says(200, "Continue with Acme");
+    let page = provider.sign_in(&mut ben, person("ben-1", "Ben@example.com")).await;
+    page.assert_says(422, "There is no account for Ben@example.com.");
+    assert!(!is_signed_in(&mut ben).await);
+
+    let link = ada.invitation(&workspace, "ben@example.com", "developer").await;
+    ben.get(&link).await.assert_says(200, "Continue with Acme");
+    let state = provider.go(&mut ben, &link).await;
+    assert_eq!(provider.asked.lock().unwrap()["scope"], "openid email profile");
+    assert_eq!(ben.get(&back(&state)).await.location(), link);
+    assert!(!ben.cookies.contains_key("howdah_provider"));
+    ben.get(&link).await.assert_says(200, "Join as Ben@example.com");
+    assert_eq!(ben.submit(&link, &[]).await.location(), workspace);
+    let account = ben.get("/console/account").await;
+    account.assert_says(200, "You have none: your identity provider signs you in.");
+    assert!(account.text.contains("ben-1"), "the name that the provider gave");
+    assert!(account.text.contains("Connected"));
+    // It is the same person with another address, and the only way in stays.
+    let mut again = Browser::new(&howdah);
+    assert_eq!(provider.sign_in(&mut again, person("ben-1", "other@example.com")).await.location(), "/console/account");
+    again.get("/console/account").await.assert_says(200, "Ben@example.com");
+    again.submit("/console/account/provider/disconnect", &[]).await.assert_says(409, "Set a password first.");
+    // Nothing is sent twice: the code was for one browser and one time.
+    let stale = again.get(&back(&state)).await;
+    assert_eq!(stale.location(), "/console", "who has signed in goes on");
+    Browser::new(&howdah).get(&back(&state)).await.assert_says(422, "This browser began no sign-in there");
+
+    let page = ada.get("/console/people").await;
+    let person = format!("/console/people/{}", page.between("<a href=\"/console/people/", "\""));
+    ada.get(&person).await.assert_says(200, "Signs in with");
+}
+
+#[tokio::test]
+async fn whoever_has_an_account_keeps_it_and_its_authenticator() {
+    let provider = Provider::start().await;
+    let howdah = provider.howdah(&["--oidc-domain", "example.org"]).await;
+    let mut ada = Browser::administrator(&howdah).await;
+    ada.get("/console/account").await.assert_says(200, "Not connected");
+    let page = provider.sign_in(&mut ada, person("ada-1", "ADA@example.com")).await;
+    assert_eq!(page.location(), "/console/account");
+    ada.get("/console/account").await.assert_says(200, "Connected");
+    // Her address has become somebody else's.
+    let mut other = Browser::new(&howdah);
+    let page = provider.sign_in(&mut other, person("ada-2", "ada@example.com")).await;
+    page.assert_says(422, "Somebody else of this identity provider");
+    assert!(!is_signed_in(&mut other).await);
+    // An account of one's own, by the domain alone.
+    let mut cleo = Browser::new(&howdah);
+    provider.sign_in(&mut cleo, person("cleo", "cleo@example.org")).await.location();
+    cleo.get("/console/account").await.assert_says(200, "cleo@example.org");
+
+    // With an authenticator, the provider is not enough.
+    let page = ada.submit("/console/account/authenticator", &[("current", PASSWORD)]).await;
+    let secret = page.between("aria-label=\"Key of the authenticator\">", "<").replace(' ', "");
+    let totp = Builder::new().with_secret(totp_rs::Secret::try_from_base32(&secret).unwrap()).build().unwrap();
+    let code = || totp.generate_current().to_string();
+    ada.submit("/console/account/authenticator/confirm", &[("code", &code())]).await.assert_says(200, "ecovery");
+    let mut elsewhere = Browser::new(&howdah);
+    let page = provider.sign_in(&mut elsewhere, person("ada-1", "ada@example.com")).await;
+    page.assert_says(200, "Type the six digits");
+    assert!(!is_signed_in(&mut elsewhere).await);
+
+    // Whoever is kept out does not come in by another door.
+    let people = ada.get("/console/people").await;
+    let cleos = people.text.split("<a href=\"/console/people/").nth(2).unwrap().split('"').next().unwrap().to_owned();
+    let keep_out = format!("/console/people/{cleos}/disable");
+    assert_eq!(ada.submit(&keep_out, &[("confirm", "cleo@example.org")]).await.status, 303);
+    assert!(!is_signed_in(&mut cleo).await);
+    provider.sign_in(&mut cleo, person("cleo", "cleo@example.org")).await.assert_says(422, "This account is kept out.");
+    provider.sign_in(&mut cleo, person("cleo-2", "cleo@example.org")).await.assert_says(422, "Somebody else");
+
+    // The connection ends as it began: by its owner.
+    ada.get("/console/account").await;
+    assert_eq!(ada.submit("/console/account/provider/disconnect", &[]).await.status, 303);
+    ada.get("/console/account").await.assert_says(200, "Not connected");
+}
+
+#[tokio::test]
+async fn nobody_is_believed_who_is_not_the_provider() {
+    let provider = Provider::start().await;
+    let mut howdah = provider.howdah(&["--oidc-domain", "example.com"]).await;
+    howdah.expect_errors(&["which cannot be believed"]);
+    Browser::administrator(&howdah).await;
+    let mut mallory = Browser::new(&howdah);
+    let mut attempt = async |what: &str, says: Says, status: u16| {
+        let page = provider.sign_in(&mut mallory, says).await;
+        assert_eq!(page.status, status, "{what}: {}", page.text);
+        assert!(!is_signed_in(&mut mallory).await, "{what}");
+    };
+    let with = |name: &str, value: Value| {
+        let mut says = person("ada", "ada@example.com");
+        says.claims[name] = value;
+        says
+    };
+    let long_ago = Clock::system().now().as_second() - 1;
+    for (what, says) in [
+        ("another issuer", with("iss", json!("https://elsewhere.example"))),
+        ("another client", with("aud", json!("another"))),
+        ("another client as well", with("aud", json!(["howdah", "another"]))),
+        ("another nonce", with("nonce", json!("another"))),
+        ("no nonce", with("nonce", Value::Null)),
+        ("over", with("exp", json!(long_ago))),
+        ("without an end", with("exp", Value::Null)),
+        ("nobody", with("sub", Value::Null)),
+        ("another access token", with("at_hash", json!("AAAAAAAAAAAAAAAAAAAAAA"))),
+        ("another's key", Says { signed: Signed::BySomebodyElse, ..person("ada", "ada@example.com") }),
+        ("the secret as the key", Says { signed: Signed::WithTheSecret, ..person("ada", "ada@example.com") }),
+        ("no signature", Says { signed: Signed::NotAtAll, ..person("ada", "ada@example.com") }),
+        ("a code that is refused", Says { status: 400, ..person("ada", "ada@example.com") }),
+        (
+            "what is said of somebody else",
+            Says {
+                claims: json!({ "sub": "mallory" }),
+                user_info: json!({ "sub": "ada", "email": "ada@example.com", "email_verified": true }),
+                ..Says::default()
+            },
+        ),
+    ] {
+        attempt(what, says, 502).await;
+    }
+    let unverified = |verified: Value| {
+        let user_info = json!({ "email": "ada@example.com", "email_verified": verified });
+        Says { claims: json!({ "sub": "mallory" }), user_info, ..Says::default() }
+    };
+    attempt("an address that is not verified", unverified(json!(false)), 422).await;
+    attempt("an address that may be verified", unverified(Value::Null), 422).await;
+    attempt("a provider that fails", Says { status: 500, ..Says::default() }, 503).await;
+
+    // What another browser has begun ends nowhere else; nobody is asked about it.
+    let asked = *provider.tokens.lock().unwrap();
+    let mut victim = Browser::new(&howdah);
+    let state = provider.go(&mut mallory, "/console").await;
+    *provider.says.lock().unwrap() = person("mallory", "mallory@example.com");
+    victim.get(&back(&state)).await.assert_says(422, "This browser began no sign-in there");
+    provider.go(&mut victim, "/console").await;
+    victim.get(&back(&state)).await.assert_says(422, "This browser began no sign-in there");
+    let state = provider.go(&mut victim, "/console").await;
+    victim.get(&format!("{}&iss=https://elsewhere.example", back(&state))).await.assert_says(502, "cannot be believed");
+    let state = provider.go(&mut victim, "/console").await;
+    let declined = format!("/console/sign-in/provider/callback?error=access_denied&state={state}");
+    victim.get(&declined).await.assert_says(422, "You did not sign in with Acme.");
+    assert_eq!(*provider.tokens.lock().unwrap(), asked);
+    assert!(!is_signed_in(&mut victim).await);
+
+    // After signing in one comes to a page of ours.
+    let state = provider.go(&mut victim, "//elsewhere.example/console").await;
+    assert_eq!(victim.get(&back(&state)).await.location(), "/console");
+    let log = howdah.log();
+    assert!(!log.contains(SECRET) && !log.contains("the-code"), "{log}");
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_answer_keeps_nobody_else_out() {
+    let provider = Provider::start().await;
+    *provider.down.lock().unwrap() = true;
+    let howdah = provider.howdah(&[]).await;
+    eventually("the warning", async || howdah.log().contains("nobody can sign in with Acme now").then_some(())).await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let mut elsewhere = Browser::new(&howdah);
+    let page = elsewhere.get("/console/sign-in/provider").await;
+    page.assert_says(503, "Acme does not answer.");
+    assert_eq!(elsewhere.sign_in("ada@example.com").await.location(), "/console");
+    *provider.down.lock().unwrap() = false;
+    assert_eq!(provider.sign_in(&mut ada, person("ada", "ada@example.com")).await.location(), "/console/account");
+}
+
+#[tokio::test]
+async fn without_a_provider_there_is_no_way_to_one() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    assert!(!ada.get("/console/account").await.text.contains("Continue with"));
+    ada.get("/console/sign-in/provider").await.assert_says(404, "There is no such page");
+    ada.get(&back("state")).await.assert_says(404, "There is no such page");
+}
+
+#[tokio::test]
+async fn a_provider_that_we_did_not_write_signs_people_in() {
+    let mut provider = Command::new("node")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/dist/provider.js"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(provider.stdout.take().unwrap()).lines();
+    let issuer = lines.next().unwrap().unwrap();
+    let arguments = ["--oidc-issuer", &issuer, "--oidc-client-id", "howdah", "--oidc-domain", "example.com"];
+    let howdah = Howdah::start_in(&[("HOWDAH_OIDC_CLIENT_SECRET", SECRET)], &arguments).await;
+    Browser::administrator(&howdah).await;
+    let mut input = provider.stdin.take().unwrap();
+    writeln!(input, "{}/console/sign-in/provider/callback {SECRET}", howdah.url()).unwrap();
+    assert!(lines.any(|line| line.unwrap() == "ready"));
+    run("provider_sign_in.js", &howdah.url(), &howdah.token(), &[("PROVIDER_URL", &issuer)]).await;
+    drop(input);
+    provider.wait().unwrap();
+}
