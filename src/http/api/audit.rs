@@ -155,7 +155,6 @@ pub(super) struct AuditQuery {
     /// Only what this user did, by themselves or through an application.
     user_id: Option<String>,
     /// Only what somebody did who has this in their name or address, or whose application has it in its name.
-    #[param(max_length = 256)]
     actor_name: Option<String>,
     /// Only what is about this project and what is in it.
     project_id: Option<String>,
