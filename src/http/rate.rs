@@ -53,13 +53,9 @@ const SIGN_INS_OF_ACCOUNT: (u32, Duration) = (100, Duration::from_secs(10));
 /// The same from one address to all accounts: people share addresses.
 const SIGN_INS_OF_ADDRESS: (u32, Duration) = (100, Duration::from_secs(5));
 
-/// How often the audit log says that there are too many attempts of an account, or from an address.
-const TOLD: (u32, Duration) = (1, Duration::from_secs(3600));
-
 /// The limits, and where everybody stands.
 pub(super) struct RateLimits {
     sign_ins: [(Limiter<Attempt>, WhoseAttempt); 3],
-    told: Limiter<Attempt>,
     tokens: Option<Limiter<Uuid>>,
     addresses: Option<Limiter<Network>>,
     attempts: Option<Limiter<Network>>,
@@ -80,7 +76,6 @@ impl RateLimits {
                 (sign_ins(SIGN_INS_OF_ACCOUNT), |account, _| Attempt(Some(hash(account)), None)),
                 (sign_ins(SIGN_INS_OF_ADDRESS), |_, address| Attempt(None, Some(address))),
             ],
-            told: sign_ins(TOLD),
             tokens: rates.token.map(|rate| Limiter::new(rate, clock.clone())),
             addresses: rates.address.map(|rate| Limiter::new(rate, clock.clone())),
             attempts: attempts.map(|rate| Limiter::new(rate, clock.clone())),
@@ -152,19 +147,12 @@ impl Meter {
         }
     }
 
-    /// Counts an attempt to sign in to an account, whether there is one or not; otherwise says when there
-    /// may be another.
-    pub(super) fn sign_in(&self, account: &str) -> Result<(), TooManySignIns> {
+    /// Counts an attempt to sign in to an account, whether there is one or not; otherwise says in how
+    /// many seconds there may be another.
+    pub(super) fn sign_in(&self, account: &str) -> Result<(), u64> {
         let account = account.trim().to_lowercase();
         for (limiter, attempt) in &self.0.limits.sign_ins {
-            let attempt = attempt(&account, self.0.party);
-            limiter.take(&attempt).map_err(|wait| {
-                let of_account = attempt.0.is_some();
-                // From however many addresses: it is about the account.
-                let about = if of_account { Attempt(attempt.0, None) } else { attempt };
-                let is_news = self.0.limits.told.take(&about).is_ok();
-                TooManySignIns { seconds: whole_seconds(wait), of_account, is_news }
-            })?;
+            limiter.take(&attempt(&account, self.0.party)).map_err(whole_seconds)?;
         }
         Ok(())
     }
@@ -191,17 +179,6 @@ impl Meter {
     fn nearest(&self) -> Option<Standing> {
         *self.0.nearest.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An attempt to sign in that is one too many.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct TooManySignIns {
-    /// In so many seconds there may be another.
-    pub(super) seconds: u64,
-    /// There are too many to this account, rather than from this address.
-    pub(super) of_account: bool,
-    /// That was not so a while ago: the audit log says it once.
-    pub(super) is_news: bool,
 }
 
 /// Whose attempts to sign in are counted together: those to an account, by its hash, those from an

@@ -1,7 +1,7 @@
 //! Accounts: what their owners and administrators change about them. It concerns the whole
 //! installation, so it is recorded in that part of the audit log.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::auth::users::{self, User};
@@ -16,6 +16,8 @@ use crate::domain::audit::{self, Asker, Change, Refusal, Resource};
 
 /// What an attempt to sign in is called in the audit log.
 const SIGN_IN: &str = "sign_in";
+/// How often it is said that there are too many of them.
+const TOLD: SignedDuration = SignedDuration::from_hours(1);
 /// The status of the answer to one attempt too many.
 const TOO_MANY: u16 = 429;
 
@@ -200,9 +202,11 @@ pub async fn remove_identities(tx: &Tx, asker: &Asker, now: Timestamp) -> Result
     record(tx, asker, now, "remove_identities", user, None, None).await
 }
 
-/// Records that somebody tries to sign in faster than they may: to this account, where there is one. What
-/// they typed is not recorded, since it may be a password in the wrong field.
-pub async fn record_too_many_sign_ins(tx: &Tx, origin: &Origin, now: Timestamp, account: Option<&User>) -> Result<()> {
+/// Records that somebody tries to sign in faster than they may, unless that was recorded within the last
+/// hour: of the account with this address, or else of where they come from. What they typed is not recorded
+/// where there is no such account, since it may be a password in the wrong field.
+pub async fn record_too_many_sign_ins(tx: &Tx, origin: &Origin, now: Timestamp, email: &str) -> Result<()> {
+    let account = users::by_email(tx, email).await?;
     let refusal = Refusal {
         action: SIGN_IN.to_owned(),
         status: TOO_MANY,
@@ -210,10 +214,13 @@ pub async fn record_too_many_sign_ins(tx: &Tx, origin: &Origin, now: Timestamp, 
             Some(_) => "There were too many attempts to sign in to this account.".to_owned(),
             None => "There were too many attempts to sign in from this address.".to_owned(),
         },
-        resource: account.map(resource),
+        resource: account.as_ref().map(resource),
         project: None,
     };
     let asker = Asker { user: None, origin: origin.clone() };
+    if audit::was_refused_since(tx, &asker, now - TOLD, &refusal).await? {
+        return Ok(());
+    }
     audit::record_refusal_for_installation(tx, &asker, now, refusal).await
 }
 

@@ -254,6 +254,14 @@ pub async fn record_refusal_for_installation(tx: &Tx, asker: &Asker, now: Timest
     write(tx, &refused(blank_for_installation(asker, now), refusal)).await
 }
 
+/// Whether the same was refused since then: of the same thing, or, where there is none, to the same address.
+/// Others that ask wait until the transaction ends.
+pub async fn was_refused_since(tx: &Tx, asker: &Asker, since: Timestamp, refusal: &Refusal) -> Result<bool> {
+    let address = asker.origin.address.map(|address| address.to_string());
+    let resource = refusal.resource.as_ref().map(|resource| resource.id.as_str());
+    store::was_refused_since(tx, &refusal.action, resource, address.as_deref(), since).await
+}
+
 fn changed(entry: Entry, change: Change) -> Entry {
     let Change { action, resource, project, before, after } = change;
     Entry { project, action: action.to_owned(), resource: Some(resource), before, after, ..entry }

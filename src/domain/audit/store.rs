@@ -92,6 +92,33 @@ pub(super) async fn list(
     session.query(&statement, wanted.values()).await?.iter().map(read).collect()
 }
 
+pub(super) async fn was_refused_since(
+    tx: &Tx,
+    action: &str,
+    resource: Option<&str>,
+    address: Option<&str>,
+    since: Timestamp,
+) -> Result<bool> {
+    // One at a time, so that two that come at once are not both the first.
+    tx.execute("SELECT pg_advisory_xact_lock(hashtextextended('audit_log ' || $1, 0))", &[&action]).await?;
+    let row = tx
+        .query_opt(
+            "SELECT
+               FROM audit_log
+              WHERE recorded_at >= $1
+                AND workspace_id IS NULL
+                AND action = $2
+                AND outcome = 'refused'
+                AND actor_type = 'anonymous'
+                AND resource_id IS NOT DISTINCT FROM $3
+                AND ($3::text IS NOT NULL OR address IS NOT DISTINCT FROM $4)
+              LIMIT 1",
+            &[&since, &action, &resource, &address],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
 pub(super) async fn deleted_workspaces(session: &Session) -> Result<Vec<(WorkspaceId, String)>> {
     let rows = session.query("SELECT id, name FROM deleted_workspaces ORDER BY deleted_at DESC, id", &[]).await?;
     Ok(rows.iter().map(|row| (row.get::<_, Uuid>("id").into(), row.get("name"))).collect())

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::frame::Theme;
 use super::links::NewPassword;
-use super::sign_in::{Attempted, Nothing, tell, with_cookie};
+use super::sign_in::{Nothing, tell, with_cookie};
 use super::{Cookie, Form, Frame, Html, Problem, Section, Visitor, again, see_other};
 use crate::app::App;
 use crate::auth::sessions::{self, SignedInBrowser};
@@ -154,11 +154,10 @@ async fn check_current(app: &Arc<App>, visitor: &Visitor, meter: &Meter, current
             "Sign out and in again with your identity provider, which shows that it is still you.",
         ));
     }
-    if let Err(limit) = meter.sign_in(&visitor.user.email) {
-        tell(app, limit, &visitor.origin, Attempted::User(visitor.user.id));
-        let hint = format!("Wait {} seconds, then try again.", limit.seconds);
-        return Err(Error::invalid("current: there were too many attempts", hint));
-    }
+    meter.sign_in(&visitor.user.email).map_err(|seconds| {
+        tell(app, &visitor.origin, &visitor.user.email);
+        Error::invalid("current: there were too many attempts", format!("Wait {seconds} seconds, then try again."))
+    })?;
     if users::is_password(&session, visitor.user.id, &Secret::new(current)).await? {
         return Ok(());
     }

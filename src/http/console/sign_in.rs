@@ -16,13 +16,12 @@ use crate::auth::Origin;
 use crate::auth::sessions::{self, ticket};
 use crate::auth::users::{self, Proven, User};
 use crate::base::error::{Result, describe};
-use crate::base::id::UserId;
 use crate::base::secret::Secret;
 use crate::base::store::Tx;
 use crate::domain::accounts;
 use crate::http::Failure;
 use crate::http::query::Query;
-use crate::http::rate::{Meter, TooManySignIns};
+use crate::http::rate::Meter;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -110,9 +109,9 @@ async fn sign_in(
         let provider = super::provider::name(&app);
         again(PasswordPage { frame, is_set_up: true, provider, email, next: next.clone(), problem })
     };
-    if let Err(limit) = meter.sign_in(&given.email) {
-        tell(&app, limit, &anybody.origin, Attempted::Email(given.email.clone()));
-        return Ok(too_many(page(given.email, wait(limit)), limit));
+    if let Err(seconds) = meter.sign_in(&given.email) {
+        tell(&app, &anybody.origin, &given.email);
+        return Ok(too_many(page(given.email, wait(seconds)), seconds));
     }
     let session = app.store.session().await?;
     let proven = users::check_password(&session, &given.email, &Secret::new(given.password)).await?;
@@ -155,9 +154,10 @@ async fn check_code(
     };
     let frame = anybody.frame.clone();
     let page = |problem: Problem| again(CodePage { frame, ticket: given.ticket.clone(), next: next.clone(), problem });
-    if let Err(limit) = meter.sign_in(&user.bare()) {
-        tell(&app, limit, &anybody.origin, Attempted::User(user));
-        return Ok(too_many(page(wait(limit)), limit));
+    if let Err(seconds) = meter.sign_in(&user.bare()) {
+        let email = users::get(&app.store.session().await?, user).await?.user.email;
+        tell(&app, &anybody.origin, &email);
+        return Ok(too_many(page(wait(seconds)), seconds));
     }
     let tx = app.store.begin().await?;
     let account = users::get(&tx, user).await?;
@@ -220,44 +220,24 @@ pub(super) fn private(mut answer: Response) -> Response {
     answer
 }
 
-fn wait(limit: TooManySignIns) -> Problem {
-    Problem::with("", format!("There were too many attempts. Wait {} seconds, then try again.", limit.seconds))
+fn wait(seconds: u64) -> Problem {
+    Problem::with("", format!("There were too many attempts. Wait {seconds} seconds, then try again."))
 }
 
-fn too_many(mut answer: Response, limit: TooManySignIns) -> Response {
+fn too_many(mut answer: Response, seconds: u64) -> Response {
     *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(limit.seconds));
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     answer
-}
-
-/// What somebody tries to sign in to.
-pub(super) enum Attempted {
-    /// The account with this address, if there is one.
-    Email(String),
-    /// An account whose password they have.
-    User(UserId),
 }
 
 /// Has the audit log say that there are too many attempts, unless it has just said so. Beside the request:
 /// how long its answer takes does not tell whether there is such an account.
-pub(super) fn tell(app: &Arc<App>, limit: TooManySignIns, origin: &Origin, attempted: Attempted) {
-    if !limit.is_news {
-        return;
-    }
-    let (app, origin) = (app.clone(), origin.clone());
+pub(super) fn tell(app: &Arc<App>, origin: &Origin, email: &str) {
+    let (app, origin, email) = (app.clone(), origin.clone(), email.to_owned());
     app.tasks.clone().spawn(async move {
         let told = async {
             let tx = app.store.begin().await?;
-            let account = match &attempted {
-                _ if !limit.of_account => None,
-                Attempted::Email(email) => users::by_email(&tx, email).await?,
-                Attempted::User(id) => Some(users::get(&tx, *id).await?.user),
-            };
-            // What nobody has is not attacked.
-            if account.is_none() && limit.of_account {
-                return Ok(());
-            }
-            accounts::record_too_many_sign_ins(&tx, &origin, app.clock.now(), account.as_ref()).await?;
+            accounts::record_too_many_sign_ins(&tx, &origin, app.clock.now(), &email).await?;
             tx.commit().await
         };
         if let Err(error) = told.await {
