@@ -46,6 +46,10 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_HTTP", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
 
+    /// Where numbers are told to Prometheus, at /metrics, without asking who it is [default: nowhere]
+    #[arg(long, env = "HOWDAH_METRICS", value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
+
     /// Where PostgreSQL clients connect; port 0 picks a free one
     #[arg(long, env = "HOWDAH_GATEWAY", value_name = "ADDRESS", default_value = "127.0.0.1:7432")]
     pub gateway: SocketAddr,

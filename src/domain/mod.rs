@@ -15,6 +15,7 @@ pub mod integrations;
 pub mod limits;
 pub mod mail;
 pub mod members;
+pub mod metrics;
 pub mod operations;
 pub mod projects;
 pub mod recoveries;

@@ -9,6 +9,7 @@ mod docs;
 pub(crate) mod failure;
 mod file;
 mod head;
+pub mod metrics;
 mod oauth;
 mod origin;
 mod path;

@@ -74,8 +74,13 @@ pub async fn run(config: Serve) -> Result<(), String> {
     config.audit_stream.as_deref().map(|target| jobs::audit::Target::parse(target).check()).transpose()?;
     let mailer = mail::mailer(&config.mail, config.public_url.as_deref())?;
     let directory = DataDirectory::open_to_serve(&local.data_directory)?;
-    let http_listener = listen(config.http, "--http").await?;
+    let http = listen(config.http, "--http").await?;
     drop(listen(config.gateway, "--gateway").await?);
+    let metrics = match config.metrics {
+        Some(address) => Some(listen(address, "--metrics").await?),
+        None => None,
+    };
+    let listeners = Listeners { http, metrics };
     let tls_files = tls_files(&config)?;
     let external = external_store(&config.place).await?;
     let directory = match directory {
@@ -85,7 +90,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
 
     let mut started = Started::default();
     let served = tokio::select! {
-        served = start(&config, local, &directory, external, regions, provider, mailer, tls_files, http_listener, &mut started) => served,
+        served = start(&config, local, &directory, external, regions, provider, mailer, tls_files, listeners, &mut started) => served,
         () = signals.next() => Err("stopped while starting".to_owned()),
     };
     let outcome = match served.and_then(|addresses| {
@@ -246,15 +251,26 @@ pub async fn issue_token(place: Place) -> Result<(), String> {
     Ok(())
 }
 
+/// What is listened on from the beginning, so that a busy port is found out before anything is made.
+struct Listeners {
+    http: TcpListener,
+    metrics: Option<TcpListener>,
+}
+
 /// The addresses in use.
 struct Addresses {
     http: SocketAddr,
     gateway: SocketAddr,
+    metrics: Option<SocketAddr>,
 }
 
 impl std::fmt::Display for Addresses {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, r#"{{"http":"{}","gateway":"{}"}}"#, self.http, self.gateway)
+        write!(f, r#"{{"http":"{}","gateway":"{}""#, self.http, self.gateway)?;
+        match self.metrics {
+            Some(metrics) => write!(f, r#","metrics":"{metrics}"}}"#),
+            None => f.write_str("}"),
+        }
     }
 }
 
@@ -270,7 +286,7 @@ async fn start(
     provider: Option<Provider>,
     mailer: Option<Mailer>,
     tls_files: Option<(String, String)>,
-    http_listener: TcpListener,
+    listeners: Listeners,
     started: &mut Started,
 ) -> Result<Addresses, String> {
     let tasks = &started.tasks;
@@ -309,6 +325,7 @@ async fn start(
         tracing::warn!(error = %describe(&error), "cannot prepare an instance; trying again");
     }
 
+    let Listeners { http: http_listener, metrics: metrics_listener } = listeners;
     let http_address = http_listener.local_addr().map_err(|error| format!("the API's address is unknown: {error}"))?;
     let first = first_start::ensure(&store, directory, &keyring, &instances, &clock).await?;
     let set_up = first_start::set_up_link(&store, &clock).await.map_err(|error| describe(&error))?;
@@ -381,9 +398,10 @@ async fn start(
         tasks.spawn(jobs::audit::stream(ctx, jobs::audit::Target::parse(target)));
     }
     let set_up = set_up.map(|link| Secret::new(format!("{}/console/set-up/{}", app.public.api, link.expose())));
+    let metrics = metrics_listener.map(|listener| serve_metrics(listener, app.clone())).transpose()?;
     started.http = Some(serve_http(http_listener, app));
 
-    let addresses = Addresses { http: http_address, gateway: gateway_address };
+    let addresses = Addresses { http: http_address, gateway: gateway_address, metrics };
     print(&banner(&addresses, directory, first.is_first, set_up.as_ref()));
     Ok(addresses)
 }
@@ -485,6 +503,12 @@ fn local_name(address: SocketAddr) -> String {
     if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }
 
+fn serve_metrics(listener: TcpListener, app: Arc<App>) -> Result<SocketAddr, String> {
+    let address = listener.local_addr().map_err(|error| format!("the address of the metrics is unknown: {error}"))?;
+    app.tasks.clone().spawn(http::metrics::serve(listener, app));
+    Ok(address)
+}
+
 fn serve_http(listener: TcpListener, app: Arc<App>) -> Served {
     let (ended, served) = tokio::sync::oneshot::channel();
     #[expect(
@@ -505,6 +529,9 @@ fn banner(addresses: &Addresses, directory: &DataDirectory, is_first: bool, set_
         local_name(addresses.gateway),
         directory.path().display()
     );
+    if let Some(metrics) = addresses.metrics {
+        text.push_str(&format!("  Metrics   http://{}/metrics\n", local_name(metrics)));
+    }
     if is_first {
         let token = directory.path().join("initial-token");
         text.push_str(&format!(

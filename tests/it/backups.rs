@@ -403,7 +403,7 @@ async fn the_newest_backup_is_tried_by_itself_and_runs_nothing_of_a_tenant_s() {
 
 #[tokio::test]
 async fn a_backup_that_does_not_stand_its_trial_is_loud_and_leaves_nothing() {
-    let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let mut howdah = Howdah::start_with(&["--backup-every", "0", "--metrics", "127.0.0.1:0"]).await;
     let kept = Kept::new(&howdah).await;
     kept.note("one");
     let backup = kept.back_up().await;
@@ -424,6 +424,8 @@ async fn a_backup_that_does_not_stand_its_trial_is_loud_and_leaves_nothing() {
     assert_eq!(ended["state"], "failed", "{ended}");
     assert!(ended["reason"].as_str().unwrap().contains("damaged"), "{ended}");
     assert!(howdah.log().contains("the trial of the backup"), "the log says so");
+    let metrics = crate::metrics::metrics(&howdah).await;
+    assert!(metrics.contains(&"howdah_backup_trials{outcome=\"failed\"} 1".to_owned()), "{metrics:#?}");
     let bad = kept.backups().await["data"][0].clone();
     assert_eq!(bad["verificationFailure"], ended["reason"]);
     assert_eq!((&bad["status"], &bad["verifiedAt"]), (&json!("completed"), &good["verifiedAt"]));

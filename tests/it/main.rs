@@ -32,6 +32,7 @@ mod limits;
 mod mail;
 mod main_job;
 mod members;
+mod metrics;
 mod migrations;
 mod oauth;
 mod openapi;
