@@ -83,6 +83,44 @@ async fn a_workspace_always_has_an_owner_and_roles_bind() {
 }
 
 #[tokio::test]
+async fn an_invitation_is_good_while_its_maker_may_make_it() {
+    let howdah = Howdah::start().await;
+    let (store, tasks) = howdah.store();
+    let now = Clock::system().now();
+    let (ada, grace) = (account(&store, now, "ada").await, account(&store, now, "grace").await);
+    let tx = store.begin().await.unwrap();
+    let name = WorkspaceName::parse("Research").unwrap();
+    let workspace = members::create_workspace(&tx, now, &ada, &name, Origin::default()).await.unwrap().id;
+    let owner = as_member(&tx, &ada, workspace).await;
+    let invite = async |actor: &Principal, who: &str, role| {
+        let email = Email::parse(&format!("{who}@example.com")).unwrap();
+        members::invite(&tx, actor, now, &email, role).await.unwrap().1
+    };
+    let is_good = async |link: &Secret| members::find_invitation(&tx, now, link.expose()).await.unwrap().is_some();
+    let link = invite(&owner, "grace", Role::Owner).await;
+    members::accept(&tx, now, link.expose(), &grace, Origin::default()).await.unwrap();
+
+    let second = as_member(&tx, &grace, workspace).await;
+    let to_own = invite(&second, "one", Role::Owner).await;
+    let to_work = invite(&second, "two", Role::Developer).await;
+    members::change_role(&tx, &owner, now, grace.id, Role::Admin).await.unwrap();
+    assert!(!is_good(&to_own).await && is_good(&to_work).await);
+    let refused = members::accept(&tx, now, to_own.expose(), &grace, Origin::default()).await;
+    assert!(matches!(refused, Err(Error::NotFound { .. })));
+    members::change_role(&tx, &owner, now, grace.id, Role::Developer).await.unwrap();
+    assert!(!is_good(&to_work).await);
+    members::change_role(&tx, &owner, now, grace.id, Role::Owner).await.unwrap();
+    assert!(!is_good(&to_own).await && !is_good(&to_work).await, "none comes back");
+
+    let to_return = invite(&second, "three", Role::Admin).await;
+    members::remove(&tx, &owner, now, grace.id).await.unwrap();
+    let refused = members::accept(&tx, now, to_return.expose(), &grace, Origin::default()).await;
+    assert!(matches!(refused, Err(Error::NotFound { .. })));
+    tx.commit().await.unwrap();
+    tasks.stop();
+}
+
+#[tokio::test]
 async fn accounts_are_proven_by_what_is_good_once() {
     let howdah = Howdah::start().await;
     let (store, tasks) = howdah.store();

@@ -447,6 +447,31 @@ async fn a_token_is_worth_what_its_user_may_now() {
     assert_eq!(status(&howdah, &access).await, 401);
     assert_eq!(application.refresh(&token(&answer, "refresh_token")).await.1["error"], "invalid_grant");
 
+    // What ended with its user does not come back with them.
+    let mut vera = ada.invite(&howdah, &workspace, "vera", "developer").await;
+    let answer = tokens(&mut vera, &application, ALL, &workspace).await;
+    let access = token(&answer, "access_token");
+    let own = Person::new(howdah.url(), Some(access.clone())).get("/v1/me").await.data(200).clone();
+    let page = format!("/console/people/{}", own["user"]["id"].as_str().unwrap().trim_start_matches("usr_"));
+    ada.get(&page).await;
+    ada.submit(&format!("{page}/disable"), &[("confirm", "vera@example.com")]).await.location();
+    assert_eq!(status(&howdah, &access).await, 401);
+    ada.get(&page).await;
+    ada.submit(&format!("{page}/enable"), &[]).await.location();
+    assert_eq!(status(&howdah, &access).await, 401);
+    assert_eq!(application.refresh(&token(&answer, "refresh_token")).await.1["error"], "invalid_grant");
+    // Nor does what whoever had the account before a new password was set.
+    vera.sign_in("vera@example.com").await.location();
+    let answer = tokens(&mut vera, &application, ALL, &workspace).await;
+    ada.get(&page).await;
+    let made = ada.submit(&format!("{page}/reset"), &[]).await;
+    let link = format!("/console/reset/{}", made.between("/console/reset/", "<"));
+    let mut other = Browser::new(&howdah);
+    other.get(&link).await;
+    let password = [("password", "other-marble-wander-95"), ("again", "other-marble-wander-95")];
+    other.submit(&link, &password).await.location();
+    assert_eq!(status(&howdah, &token(&answer, "access_token")).await, 401);
+
     // Tokens that nobody signed, or with another algorithm.
     let live = tokens(&mut ada, &application, ALL, &workspace).await;
     let live = token(&live, "access_token");

@@ -264,11 +264,22 @@ async fn whoever_has_an_account_keeps_it_and_its_authenticator() {
     let page = provider.sign_in(&mut ada, person("ada-1", "ADA@example.com")).await;
     assert_eq!(page.location(), "/console/account");
     ada.get("/console/account").await.assert_says(200, "Connected");
+    // Who is there already is asked to show that the account is theirs: somebody else may have made it.
+    let workspace = ada.workspace().await;
+    let mut mallory = ada.invite(&howdah, &workspace, "victim", "viewer").await;
+    let mut victim = Browser::new(&howdah);
+    let page = provider.sign_in(&mut victim, person("victim-1", "victim@example.com")).await;
+    page.assert_says(422, "victim@example.com has an account already.");
+    assert!(!is_signed_in(&mut victim).await && is_signed_in(&mut mallory).await);
+    let page = provider.sign_in(&mut mallory, person("other-1", "ada@example.com")).await;
+    page.assert_says(422, "ada@example.com has an account already.");
     // Her address has become somebody else's.
     let mut other = Browser::new(&howdah);
     let page = provider.sign_in(&mut other, person("ada-2", "ada@example.com")).await;
-    page.assert_says(422, "Somebody else of this identity provider");
+    page.assert_says(422, "ada@example.com has an account already.");
     assert!(!is_signed_in(&mut other).await);
+    let page = provider.sign_in(&mut ada, person("ada-2", "ada@example.com")).await;
+    page.assert_says(422, "Somebody else of this identity provider");
     // An account of one's own, by the domain alone.
     let mut cleo = Browser::new(&howdah);
     provider.sign_in(&mut cleo, person("cleo", "cleo@example.org")).await.location();
@@ -287,12 +298,12 @@ async fn whoever_has_an_account_keeps_it_and_its_authenticator() {
 
     // Whoever is kept out does not come in by another door.
     let people = ada.get("/console/people").await;
-    let cleos = people.text.split("<a href=\"/console/people/").nth(2).unwrap().split('"').next().unwrap().to_owned();
+    let cleos = people.text.split("<a href=\"/console/people/").nth(3).unwrap().split('"').next().unwrap().to_owned();
     let keep_out = format!("/console/people/{cleos}/disable");
     assert_eq!(ada.submit(&keep_out, &[("confirm", "cleo@example.org")]).await.status, 303);
     assert!(!is_signed_in(&mut cleo).await);
     provider.sign_in(&mut cleo, person("cleo", "cleo@example.org")).await.assert_says(422, "This account is kept out.");
-    provider.sign_in(&mut cleo, person("cleo-2", "cleo@example.org")).await.assert_says(422, "Somebody else");
+    provider.sign_in(&mut cleo, person("cleo-2", "cleo@example.org")).await.assert_says(422, "has an account already");
 
     // The connection ends as it began: by its owner.
     ada.get("/console/account").await;

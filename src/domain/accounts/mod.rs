@@ -14,7 +14,7 @@ use crate::base::name::{Email, PersonName};
 use crate::base::secret::Secret;
 use crate::base::store::Tx;
 use crate::domain::audit::{self, Asker, Change, Refusal, Resource};
-use crate::domain::members;
+use crate::domain::{integrations, members};
 
 /// What an attempt to sign in is called in the audit log.
 const SIGN_IN: &str = "sign_in";
@@ -42,18 +42,27 @@ pub async fn create(
 }
 
 /// The account of whom an identity provider vouches for: the one that it vouched for before, or the
-/// one with their address, which it vouches for from now on, or a new one for who was invited.
-/// `is_open`: nobody with this address needs to be invited.
+/// one with their address, which it vouches for from now on, or a new one for who was invited. An
+/// account that is there already is theirs when they have signed in to it: anybody who was given an
+/// invitation may have made it, and would keep it. `is_open`: nobody with this address needs to be
+/// invited.
 ///
 /// # Errors
 /// [`Error::Rejected`] for an account that is kept out, and for whom there is none and may be none;
 /// [`Error::Conflict`] when somebody else of the provider has the account.
-pub async fn admit(tx: &Tx, now: Timestamp, vouched: &Vouched, is_open: bool, origin: &Origin) -> Result<Account> {
+pub async fn admit(
+    tx: &Tx,
+    now: Timestamp,
+    vouched: &Vouched,
+    is_open: bool,
+    signed_in: Option<UserId>,
+    origin: &Origin,
+) -> Result<Account> {
     let Vouched { issuer, subject, email, name } = vouched;
     let user = match users::by_identity(tx, issuer, subject).await? {
         Some(user) => user,
         None => {
-            let user = account_of(tx, now, email.as_ref(), name.as_deref(), is_open, origin).await?;
+            let user = account_of(tx, now, email.as_ref(), name.as_deref(), is_open, signed_in, origin).await?;
             users::add_identity(tx, now, issuer, subject, user.id).await?;
             let asker = Asker { user: Some(user.clone()), origin: origin.clone() };
             let shown = json!({ "issuer": issuer, "subject": subject });
@@ -75,6 +84,7 @@ async fn account_of(
     email: Option<&Email>,
     name: Option<&str>,
     is_open: bool,
+    signed_in: Option<UserId>,
     origin: &Origin,
 ) -> Result<User> {
     let email = email.ok_or_else(|| {
@@ -83,8 +93,16 @@ async fn account_of(
             "Verify your address there, or sign in with a password.",
         )
     })?;
-    if let Some(user) = users::find(tx, email.as_str()).await? {
-        return Ok(user);
+    match users::find(tx, email.as_str()).await? {
+        Some(user) if signed_in == Some(user.id) => return Ok(user),
+        Some(_) => {
+            return Err(Error::conflict(
+                format!("{} has an account already", email.as_str()),
+                "Sign in to it with its password, then connect it on the page of your account. If it is not you who \
+                 made it, ask an administrator of this server for a link that sets its password.",
+            ));
+        }
+        None => {}
     }
     if !users::exist(tx).await? {
         return Err(Error::rejected(
@@ -100,6 +118,43 @@ async fn account_of(
     }
     let name = PersonName::parse(name.unwrap_or_default()).or_else(|_| PersonName::parse(email.as_str()))?;
     create(tx, now, email, &name, None, false, origin).await
+}
+
+/// Changes what who asks is called.
+///
+/// # Errors
+/// [`Error::Internal`] when nobody asks.
+pub async fn rename(tx: &Tx, asker: &Asker, now: Timestamp, name: &PersonName) -> Result<()> {
+    let user = owner(asker)?;
+    users::rename(tx, user.id, name).await?;
+    let (before, after) = (json!({ "name": user.display_name }), json!({ "name": name.as_str() }));
+    record(tx, asker, now, "change_name", user, Some(before), Some(after)).await
+}
+
+/// Signs who asks out in one browser.
+///
+/// # Errors
+/// [`Error::NotFound`] when they have no such session.
+pub async fn end_session(tx: &Tx, asker: &Asker, now: Timestamp, session: SessionId) -> Result<()> {
+    let user = owner(asker)?;
+    sessions::end(tx, user.id, session).await?;
+    record(tx, asker, now, "end_session", user, None, None).await
+}
+
+/// Signs who asks out in every browser but this one.
+///
+/// # Errors
+/// [`Error::Internal`] when nobody asks.
+pub async fn end_other_sessions(tx: &Tx, asker: &Asker, now: Timestamp, session: SessionId) -> Result<()> {
+    let user = owner(asker)?;
+    sessions::end_others(tx, user.id, Some(session)).await?;
+    record(tx, asker, now, "end_sessions", user, None, None).await
+}
+
+/// Records that somebody has signed in with a recovery code: whoever did not do that should hear of it.
+pub async fn record_recovery_code(tx: &Tx, origin: &Origin, now: Timestamp, user: &User) -> Result<()> {
+    let asker = Asker { user: Some(user.clone()), origin: origin.clone() };
+    record(tx, &asker, now, "use_recovery_code", user, None, None).await
 }
 
 /// Lets no identity provider vouch for who asks any more.
@@ -125,7 +180,8 @@ pub async fn make_reset_link(tx: &Tx, asker: &Asker, now: Timestamp, user: UserI
     Ok(made)
 }
 
-/// Gives whoever has such a link the password that they chose. They are signed out everywhere.
+/// Gives whoever has such a link the password that they chose. They are signed out everywhere, and applications
+/// ask them anew: somebody else may have had the account.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the link is not, or no more, good.
@@ -134,6 +190,7 @@ pub async fn reset_password(tx: &Tx, now: Timestamp, link: &str, password_hash: 
     let user = users::get(tx, user).await?.user;
     users::set_password(tx, user.id, password_hash).await?;
     sessions::end_others(tx, user.id, None).await?;
+    integrations::remove_all_of(tx, user.id).await?;
     let asker = Asker { user: Some(user.clone()), origin: origin.clone() };
     record(tx, &asker, now, "reset_password", &user, None, None).await
 }
@@ -156,7 +213,8 @@ pub async fn change_password(
     record(tx, asker, now, "change_password", user, None, None).await
 }
 
-/// Keeps a user out: they are signed out everywhere, and cannot sign in.
+/// Keeps a user out: they are signed out everywhere, and cannot sign in. What they let applications do, the
+/// invitations that they have made and the links for a new password that they have end for good.
 ///
 /// # Errors
 /// [`Error::Forbidden`] for who is no administrator; [`Error::NotFound`] when there is no such user;
@@ -166,6 +224,9 @@ pub async fn disable(tx: &Tx, asker: &Asker, now: Timestamp, user: UserId) -> Re
     let account = users::get(tx, user).await?;
     users::set_disabled(tx, now, user, true).await?;
     sessions::end_others(tx, user, None).await?;
+    integrations::remove_all_of(tx, user).await?;
+    members::withdraw_all_of(tx, user).await?;
+    links::forget_resets(tx, user).await?;
     record(tx, asker, now, "disable_account", &account.user, None, None).await
 }
 

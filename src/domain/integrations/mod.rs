@@ -174,3 +174,9 @@ pub async fn delete_of_client(
     }
     Ok(())
 }
+
+/// Ends whatever a user lets applications do, in all workspaces: it is not sure any more that it was them
+/// who wanted that.
+pub async fn remove_all_of(tx: &Tx, user: UserId) -> Result<()> {
+    store::remove_all_of(tx, user).await
+}

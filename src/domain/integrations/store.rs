@@ -25,6 +25,11 @@ const SELECT: &str = "SELECT i.id,
    JOIN users u ON u.id = i.user_id
   WHERE i.workspace_id = $1 AND $2::uuid[] IS NULL";
 
+pub(super) async fn remove_all_of(tx: &Tx, user: UserId) -> Result<()> {
+    tx.execute("DELETE FROM integrations WHERE user_id = $1", &[&user.uuid()]).await?;
+    Ok(())
+}
+
 pub(super) async fn upsert(
     tx: &Tx,
     id: IntegrationId,

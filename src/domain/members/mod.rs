@@ -142,8 +142,8 @@ pub async fn list_invitations(session: &Session, actor: &Principal, now: Timesta
     store::list_invitations(session, actor.workspace(), now).await
 }
 
-/// Invites somebody: whoever opens the link with an account becomes a member. Another invitation of
-/// the same address is replaced.
+/// Invites somebody: whoever opens the link with an account becomes a member, for as long as whoever
+/// invites may give that role. Another invitation of the same address is replaced.
 ///
 /// # Errors
 /// [`Error::Forbidden`] when the caller may not; [`Error::Conflict`] when they are a member already.
@@ -164,7 +164,7 @@ pub async fn invite(
     store::remove_invitations_of(tx, actor.workspace(), email.as_str()).await?;
     let (id, token) = (InvitationId::generate(now), Secret::new(random_text::<24>()));
     let expires_at = now.checked_add(INVITED).map_err(Error::internal)?;
-    let by = actor.user().map_or("", User::name);
+    let by = actor.user().ok_or_else(|| Error::internal("nobody invites"))?;
     store::insert_invitation(tx, id, actor, email.as_str(), role, &hash(token.expose()), by, now, expires_at).await?;
     let shown = serde_json::json!({ "email": email.as_str(), "role": role.as_str() });
     record(tx, actor, now, "invite_member", Resource::new("invitation", id, email.as_str()), None, Some(shown)).await?;
@@ -180,6 +180,11 @@ pub async fn withdraw(tx: &Tx, actor: &Principal, now: Timestamp, id: Invitation
     let email = store::remove_invitation(tx, actor.workspace(), id).await?;
     let email = email.ok_or_else(|| Error::not_found("invitation", id))?;
     record(tx, actor, now, "withdraw_invitation", Resource::new("invitation", id, &email), None, None).await
+}
+
+/// Takes every invitation back that a user has made.
+pub async fn withdraw_all_of(tx: &Tx, inviter: UserId) -> Result<()> {
+    store::remove_all_invitations_by(tx, inviter).await
 }
 
 /// The invitation that a link leads to, if it is good.
@@ -227,13 +232,16 @@ pub async fn change_role(tx: &Tx, actor: &Principal, now: Timestamp, user: UserI
         keeps_an_owner(tx, actor, &member).await?;
     }
     store::set_role(tx, actor.workspace(), user, role).await?;
+    if role < Role::Owner {
+        store::remove_invitations_by(tx, actor.workspace(), user, role == Role::Admin).await?;
+    }
     let shown = |role: Role| Some(serde_json::json!({ "role": role.as_str() }));
     let resource = Resource::new("user", user, &member.user.email);
     record(tx, actor, now, "change_role", resource, shown(member.role), shown(role)).await
 }
 
-/// Removes a member, and with them what they let applications do in the workspace. Everybody may
-/// leave.
+/// Removes a member, and with them what they let applications do in the workspace, and the invitations
+/// that they have made. Everybody may leave.
 ///
 /// # Errors
 /// As for [`change_role`].
@@ -244,6 +252,7 @@ pub async fn remove(tx: &Tx, actor: &Principal, now: Timestamp, user: UserId) ->
     }
     keeps_an_owner(tx, actor, &member).await?;
     store::remove(tx, actor.workspace(), user).await?;
+    store::remove_invitations_by(tx, actor.workspace(), user, false).await?;
     let shown = serde_json::json!({ "role": member.role.as_str() });
     let resource = Resource::new("user", user, &member.user.email);
     record(tx, actor, now, "remove_member", resource, Some(shown), None).await

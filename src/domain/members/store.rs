@@ -121,7 +121,10 @@ pub(super) async fn has_another_owner(tx: &Tx, workspace: WorkspaceId, user: Use
 const INVITATION: &str = "SELECT i.id, i.email, i.role, i.invited_by, i.created_at, i.expires_at,
         w.id AS workspace_id, w.name AS workspace_name, w.created_at AS workspace_created_at, w.backup_retention_days
    FROM invitations i
-   JOIN workspaces w ON w.id = i.workspace_id";
+   JOIN workspaces w ON w.id = i.workspace_id
+   JOIN memberships m ON m.workspace_id = i.workspace_id
+                     AND m.user_id = i.inviter_id
+                     AND (m.role = 'owner' OR m.role = 'admin' AND i.role <> 'owner')";
 
 pub(super) async fn list_invitations(
     session: &Session,
@@ -143,8 +146,8 @@ pub(super) async fn find_invitation(
 
 /// Whether anybody has invited this address, and the invitation is good.
 pub(super) async fn is_invited(session: &Session, now: Timestamp, email: &str) -> Result<bool> {
-    let select = "SELECT FROM invitations WHERE lower(email) = lower($1) AND expires_at > $2 LIMIT 1";
-    Ok(session.query_opt(select, &[&email, &now]).await?.is_some())
+    let select = format!("{INVITATION} WHERE lower(i.email) = lower($1) AND i.expires_at > $2 LIMIT 1");
+    Ok(session.query_opt(&select, &[&email, &now]).await?.is_some())
 }
 
 #[expect(clippy::too_many_arguments, reason = "one for each column")]
@@ -155,16 +158,41 @@ pub(super) async fn insert_invitation(
     email: &str,
     role: Role,
     token_hash: &[u8],
-    invited_by: &str,
+    inviter: &User,
     now: Timestamp,
     expires_at: Timestamp,
 ) -> Result<()> {
+    let (id, workspace, role) = (id.uuid(), actor.workspace().uuid(), role.as_str());
+    let (inviter, invited_by) = (inviter.id.uuid(), inviter.name());
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 9] =
+        [&id, &workspace, &email, &role, &token_hash, &invited_by, &now, &expires_at, &inviter];
     tx.execute(
-        "INSERT INTO invitations (id, workspace_id, email, role, token_hash, invited_by, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        &[&id.uuid(), &actor.workspace().uuid(), &email, &role.as_str(), &token_hash, &invited_by, &now, &expires_at],
+        "INSERT INTO invitations (id, workspace_id, email, role, token_hash, invited_by, created_at, expires_at, inviter_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        &values,
     )
     .await?;
+    Ok(())
+}
+
+/// What a member has given out that they may not give any more: all of it, or, for who stays an admin, what
+/// makes owners.
+pub(super) async fn remove_invitations_by(
+    tx: &Tx,
+    workspace: WorkspaceId,
+    inviter: UserId,
+    only_of_owners: bool,
+) -> Result<()> {
+    tx.execute(
+        "DELETE FROM invitations WHERE workspace_id = $1 AND inviter_id = $2 AND (NOT $3 OR role = 'owner')",
+        &[&workspace.uuid(), &inviter.uuid(), &only_of_owners],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn remove_all_invitations_by(tx: &Tx, inviter: UserId) -> Result<()> {
+    tx.execute("DELETE FROM invitations WHERE inviter_id = $1", &[&inviter.uuid()]).await?;
     Ok(())
 }
 

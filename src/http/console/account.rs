@@ -175,7 +175,9 @@ async fn show_account(State(app): State<Arc<App>>, visitor: Visitor) -> Result<H
 async fn rename(State(app): State<Arc<App>>, visitor: Visitor, Form(new): Form<NewName>) -> Result<Response, Failure> {
     let renamed = async {
         let name = PersonName::parse(&new.name)?;
-        users::rename(&app.store.session().await?, visitor.user.id, &name).await
+        let tx = app.store.begin().await?;
+        accounts::rename(&tx, &visitor.asker(), app.clock.now(), &name).await?;
+        tx.commit().await
     };
     match renamed.await {
         Ok(()) => Ok(see_other(&app, "/console/account", "Your name is changed.")),
@@ -339,7 +341,9 @@ async fn end_session(
     Form(_): Form<Nothing>,
 ) -> Result<Response, Failure> {
     let id = SessionId::parse(&session).ok_or_else(|| Error::not_found("session", &session))?;
-    sessions::end(&app.store.session().await?, visitor.user.id, id).await?;
+    let tx = app.store.begin().await?;
+    accounts::end_session(&tx, &visitor.asker(), app.clock.now(), id).await?;
+    tx.commit().await?;
     Ok(see_other(&app, "/console/account", "That browser is signed out."))
 }
 
@@ -348,7 +352,9 @@ async fn end_other_sessions(
     visitor: Visitor,
     Form(_): Form<Nothing>,
 ) -> Result<Response, Failure> {
-    sessions::end_others(&app.store.session().await?, visitor.user.id, Some(visitor.session)).await?;
+    let tx = app.store.begin().await?;
+    accounts::end_other_sessions(&tx, &visitor.asker(), app.clock.now(), visitor.session).await?;
+    tx.commit().await?;
     Ok(see_other(&app, "/console/account", "All your other browsers are signed out."))
 }
 

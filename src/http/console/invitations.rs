@@ -85,7 +85,8 @@ async fn accept_invitation(
     Ok(attempt.commit(&app, tx, see_other(&app, &address, "You are a member of this workspace now.")).await?)
 }
 
-/// An account for the address that was invited, and for no other: the link has shown that it is theirs.
+/// An account for the address that was invited, and for no other. Whoever invites sees the link, so that
+/// it does not show whose the address is; an identity provider does (`accounts::admit`).
 async fn create_account(
     State(app): State<Arc<App>>,
     anybody: Anybody,

@@ -78,9 +78,10 @@ async fn come_back(
     };
     let is_open = vouched.email.as_ref().is_some_and(|email| provider.is_open_to(email));
     let next = local(&next).to_owned();
+    let signed_in = anybody.signed_in.as_ref().map(|signed_in| signed_in.user.id);
     let admitted = async {
         let tx = app.store.begin().await?;
-        let account = accounts::admit(&tx, now, &vouched, is_open, &anybody.origin).await?;
+        let account = accounts::admit(&tx, now, &vouched, is_open, signed_in, &anybody.origin).await?;
         let cookie = match account.has_totp {
             true => None,
             false => begin(&app, &tx, &anybody, &headers, &account.user).await?,

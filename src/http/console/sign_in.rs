@@ -175,6 +175,9 @@ async fn check_code(
     }
     attempts::give_back(&tx, &attempt).await?;
     let left = users::get(&tx, user).await?.recovery_codes;
+    if left < account.recovery_codes {
+        accounts::record_recovery_code(&tx, &anybody.origin, now, &account.user).await?;
+    }
     let cookie = begin(&app, &tx, &anybody, &headers, &account.user).await?;
     tx.commit().await?;
     let answer = if left < account.recovery_codes {

@@ -133,7 +133,11 @@ pub(crate) fn local(next: &str) -> &str {
     let is_plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     let is_ours =
         next == "/console" || ["/console/", "/console?", "/authorize?"].iter().any(|start| next.starts_with(start));
-    if is_plain && is_ours { next } else { "/console" }
+    // What browsers make of these is another path.
+    let has_dots = next
+        .split(['/', '?', '#'])
+        .any(|part| matches!(part.replace("%2e", ".").replace("%2E", ".").as_str(), "." | ".."));
+    if is_plain && is_ours && !has_dots { next } else { "/console" }
 }
 
 /// A member of the workspace that the path names in its parameter `workspace`; 404 for anybody else.
@@ -199,6 +203,8 @@ mod tests {
             "/console//\t",
             "javascript:alert(1)",
             "/consoleelsewhere",
+            "/console/../elsewhere",
+            "/console/a/%2E%2e/%2e./b",
             "/v1/me",
             " /console",
         ] {
