@@ -175,6 +175,10 @@ async fn a_database_under_load_comes_back_by_every_way() {
     assert_eq!(data["source"]["backupId"], backup["id"]);
     let taken = kept.owner.post(&way, json!({"targetDatabaseName": "end of backup"})).await;
     taken.assert_error(409, "client-error");
+    let nameless = kept.owner.post(&way, json!({"targetDatabaseName": ""})).await;
+    nameless.assert_error(422, "validation-error");
+    let said = nameless.body["error"]["message"].as_str().unwrap();
+    assert!(said.starts_with("targetDatabaseName: "), "{said}");
 
     // In place: the same credentials, and sessions end.
     let (client, session) = tokio_postgres::connect(&kept.connection, tokio_postgres::NoTls).await.unwrap();

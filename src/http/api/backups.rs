@@ -478,7 +478,7 @@ pub(super) async fn restore_backup(
 ) -> Result<Answer, Failure> {
     let database = parse_database(&database)?;
     let backup = BackupId::parse(&backup).ok_or_else(|| Error::not_found("backup", &backup))?;
-    let name = DatabaseName::parse(&wanted.target_database_name)?;
+    let name = DatabaseName::parse_field("targetDatabaseName", &wanted.target_database_name)?;
     let to = wanted.target_time.as_deref().map(|text| moment("targetTime", text)).transpose()?;
     let source = Source::Backup { database, backup, to };
     database_wire::restore_beside(&app, &actor, &repeatable, database, name, source).await
