@@ -126,6 +126,7 @@ async fn run(ctx: &JobCtx, job: &Job, plan: &Plan, restore: &Restore, step: Rest
             prove(ctx, plan).await?;
             let tx = store.begin().await?;
             databases::mark_ready(&tx, plan.id).await?;
+            restores::settle(&tx, plan.id).await?;
             job.advance(&tx, RestoreStep::Discard.name()).await?;
             Ok(tx.commit().await?)
         }

@@ -251,6 +251,12 @@ impl World {
         assert_eq!(self.instance(database).await, instance, "{what}");
         assert_eq!((self.instance_count().await, self.engine.exists(instance)), (1, true), "{what}");
         assert_eq!((self.count("restores").await, self.count("trials").await), (0, 0), "{what}");
+        let shown = self.status(database).await;
+        assert_eq!(
+            (shown.source, shown.source_database, shown.source_backup),
+            (SourceType::Empty, None, None),
+            "{what}"
+        );
     }
 
     /// Records that a project is to go; answers the workflow that takes its database away.
@@ -585,6 +591,8 @@ async fn a_restore_is_cancelled_until_it_has_taken_over() {
     let (ended, ()) = tokio::join!(runner.drive(late), meanwhile);
     assert_eq!(ended.unwrap(), Some(State::Succeeded));
     assert_ne!(world.instance(database).await, instance);
+    let shown = world.status(database).await;
+    assert_eq!((shown.source, shown.source_backup), (SourceType::Backup, Some(backup)), "what it comes from now");
     world.end().await;
 }
 

@@ -203,11 +203,16 @@ pub async fn start_in_place(
         });
     }
     store::insert(tx, target, InstanceId::generate(now), &recipe, Some(status)).await?;
-    store::set_source(tx, target, &recipe).await?;
     store::set_status(tx, target, Status::Recovering).await?;
     let operation = operations::start(tx, now, RESTORE, target).await?;
     tx.announce(Channel::DatabaseChanged, &target.bare()).await?;
-    let after = databases::get(tx, actor, target).await?;
+    // What it comes from changes when the restored instance has been proven; the answer says what is wanted.
+    let after = Database {
+        source: recipe.source_type,
+        source_database: Some(recipe.source_database),
+        source_backup: recipe.backup,
+        ..databases::get(tx, actor, target).await?
+    };
     let change = Change {
         action: "restore_database",
         resource: Resource::new("database", target, &before.name),
@@ -268,6 +273,11 @@ pub async fn swap(tx: &Tx, now: Timestamp, restore: &Restore) -> Result<()> {
         usage::begin_anew(tx, restore.database).await?;
     }
     tx.announce(Channel::DatabaseChanged, &restore.database.bare()).await
+}
+
+/// The restored instance has been proven, in place: from now on the database is what comes from there.
+pub async fn settle(tx: &Tx, database: DatabaseId) -> Result<()> {
+    store::settle_source(tx, database).await
 }
 
 /// Forgets a restore that has ended, and of which nothing is left that nobody needs.

@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Kept, Recipe, Restore};
+use super::{Kept, Recipe, Restore, SourceType};
 use crate::auth::Scope;
 use crate::base::error::Result;
 use crate::base::id::{BackupId, DatabaseId, InstanceId};
@@ -62,6 +62,20 @@ pub(super) async fn set_source(tx: &Tx, database: DatabaseId, recipe: &Recipe) -
     let backup = recipe.backup.map(|id| id.uuid());
     let source = recipe.source_database.uuid();
     tx.execute(&statement, &[&database.uuid(), &recipe.source_type.as_str(), &source, &backup]).await?;
+    Ok(())
+}
+
+/// What a restore in place comes from is what the database does.
+pub(super) async fn settle_source(tx: &Tx, database: DatabaseId) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE databases d
+                SET source_type = $2, source_database_id = r.source_database_id, source_backup_id = r.backup_id
+               FROM restores r
+              WHERE d.id = $1 AND r.database_id = $1",
+        )
+        .await?;
+    tx.execute(&statement, &[&database.uuid(), &SourceType::Backup.as_str()]).await?;
     Ok(())
 }
 
