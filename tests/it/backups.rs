@@ -116,8 +116,14 @@ struct Load(Child);
 
 impl Load {
     fn on(connection: &str) -> Self {
+        Self::with(&[], connection)
+    }
+
+    fn with(options: &[&str], connection: &str) -> Self {
         let child = Command::new(postgres_program("pgbench"))
-            .args(["-n", "-c", "2", "-T", "600", connection])
+            .args(["-n", "-c", "2", "-T", "600"])
+            .args(options)
+            .arg(connection)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -364,6 +370,32 @@ async fn what_cannot_be_restored_changes_nothing() {
     assert!(refused.body["error"]["message"].as_str().unwrap().contains("never made"), "{}", refused.body);
     kept.owner.delete(&format!("/v1/projects/{}", kept.project)).await.data(204);
     howdah.assert_tidy().await;
+}
+
+/// Moments are promised while there are writes, too, and each of them can be restored.
+#[tokio::test]
+async fn the_first_moment_of_a_backup_can_be_restored_under_load() {
+    let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    let script = howdah.directory().path().join("load.sql");
+    std::fs::write(&script, "INSERT INTO notes (note) VALUES (clock_timestamp()::text);").unwrap();
+    let load = Load::with(&["-R", "200", "-f", script.to_str().unwrap()], &kept.connection);
+    let (first, second) = (kept.back_up().await, kept.back_up().await);
+    assert_eq!(kept.backups().await["meta"]["earliestRestorableTime"], first["completedAt"]);
+    let end = |backup: &Value| backup["completedAt"].as_str().unwrap().to_owned();
+    assert!(end(&second) <= moment(&kept.connection), "it is not in the future");
+    let second_of = end(&second)[..19].to_owned();
+    let thirds = [".000Z", ".500Z", ".999Z"].map(|part| format!("{second_of}{part}"));
+    eventually("that second to be over", async || (moment(&kept.connection) > thirds[2]).then_some(())).await;
+    drop(load);
+    let moments = [end(&first), end(&second)].into_iter().chain(thirds.into_iter().filter(|at| *at >= end(&first)));
+    let kept = &kept;
+    let restored = moments.map(|at| async move {
+        let copy = kept.make_from(&at, json!({"type": "database", "databaseId": kept.id, "targetTime": at})).await;
+        let right = format!("SELECT count(*) > 0 AND max(note::timestamptz) <= '{at}' FROM notes");
+        assert_eq!(ask(&copy, &right), "t", "{at}");
+    });
+    futures_util::future::join_all(restored).await;
 }
 
 #[tokio::test]

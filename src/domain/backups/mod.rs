@@ -7,7 +7,7 @@
 mod store;
 mod window;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use uuid::Uuid;
 
 pub use window::{Era, Loss, Span, Window};
@@ -154,7 +154,7 @@ pub struct Held {
     pub kind: Kind,
     /// When it began.
     pub started_at: Timestamp,
-    /// When it was complete.
+    /// When it was complete at the latest: what names it counts whole seconds.
     pub completed_at: Timestamp,
     /// How large the instance's files were, in bytes.
     pub size: i64,
@@ -380,12 +380,19 @@ pub async fn newest(session: &Session, instance: InstanceId) -> Result<Option<Ba
 
 /// Adds a backup that is in the vault to the list, unless it is there.
 pub async fn add(tx: &Tx, vault: &Vault, now: Timestamp, held: &Held) -> Result<()> {
-    store::insert_held(tx, BackupId::generate(now), vault, held).await
+    store::insert_held(tx, BackupId::generate(now), vault, &known_by(now, held)).await
 }
 
-/// The backup is in the vault under this label.
-pub async fn mark_completed(tx: &Tx, id: BackupId, held: &Held) -> Result<()> {
-    store::mark_completed(tx, id, held).await
+/// The backup is in the vault under this label, as was seen just now.
+pub async fn mark_completed(tx: &Tx, id: BackupId, now: Timestamp, held: &Held) -> Result<()> {
+    store::mark_completed(tx, id, &known_by(now, held)).await
+}
+
+/// What is in the vault now was complete by now, in milliseconds, which is what people are told.
+fn known_by(now: Timestamp, held: &Held) -> Held {
+    let up = TimestampRound::new().smallest(Unit::Millisecond).mode(RoundMode::Ceil);
+    let completed_at = held.completed_at.min(now.round(up).unwrap_or(now));
+    Held { completed_at, ..held.clone() }
 }
 
 /// The backup that was being made of a database could not be.
@@ -398,7 +405,7 @@ pub async fn sync(tx: &Tx, vault: &Vault, now: Timestamp, held: &[Held]) -> Resu
     let labels: Vec<&str> = held.iter().map(|held| held.label.as_str()).collect();
     store::remove_missing(tx, vault.instance, &labels).await?;
     for held in held {
-        store::insert_held(tx, BackupId::generate(now), vault, held).await?;
+        store::insert_held(tx, BackupId::generate(now), vault, &known_by(now, held)).await?;
     }
     Ok(())
 }

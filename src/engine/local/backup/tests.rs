@@ -302,7 +302,7 @@ async fn a_restore_that_howdah_did_not_survive_is_removed() {
     sandbox.engine.ensure_stopped(id).await.unwrap();
     let status = sandbox.engine.archive_status(id).await.unwrap();
     assert_eq!((status.pending_segments, status.failing_since, status.unlocked), (0, None, true));
-    assert!(status.archived_until.is_some_and(|until| until >= full.stopped_at));
+    assert!(status.archived_until.is_some_and(|until| until >= full.started_at));
     sandbox.engine.restore(target, &vault, &full.label, RecoverTo::Latest, no_progress()).await.unwrap();
     let there = session(&sandbox, target).await;
     assert_eq!(text(&there, "SELECT pg_catalog.string_agg(note, ',') FROM notes").await, "kept,after the crash");
