@@ -48,7 +48,11 @@ impl Kept {
 
     /// A backup that is complete.
     pub async fn back_up(&self) -> Value {
-        let made = self.owner.post(&format!("{}/backups", self.path()), json!({})).await;
+        self.back_up_as(json!({})).await
+    }
+
+    async fn back_up_as(&self, wanted: Value) -> Value {
+        let made = self.owner.post(&format!("{}/backups", self.path()), wanted).await;
         let backup = made.data(202).clone();
         assert_eq!(backup["status"], "running");
         let ended = self.owner.ended(made.headers["howdah-operation"].to_str().unwrap()).await;
@@ -348,7 +352,7 @@ async fn what_cannot_be_restored_changes_nothing() {
     ] {
         kept.owner.post(&restore, body).await.assert_error(status, code);
     }
-    howdah.expect_errors(&["a workflow has failed", "was given up"]);
+    howdah.expect_errors(&["a workflow has failed", "was given up", "does not restore"]);
     // A flipped byte in the backup: found out, said, and the database is what it was.
     flip_a_byte(&largest(&directory_of(&howdah), "bundle"));
     let ended = kept.restore_in_place(source(&backup["id"])["source"].clone()).await;
@@ -370,6 +374,33 @@ async fn what_cannot_be_restored_changes_nothing() {
     assert!(refused.body["error"]["message"].as_str().unwrap().contains("never made"), "{}", refused.body);
     kept.owner.delete(&format!("/v1/projects/{}", kept.project)).await.data(204);
     howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn damage_is_gone_round_where_there_is_another_way() {
+    let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    kept.note("one");
+    let full = json!({"backupType": "full"});
+    let back_up = async || kept.back_up_as(full.clone()).await;
+    let (first, second) = (back_up().await, back_up().await);
+    kept.note("two");
+    let then = moment(&kept.connection);
+    kept.note("three");
+    howdah.expect_errors(&["does not restore"]);
+    let newest = full_backups(&directory_of(&howdah)).pop().unwrap();
+    flip_a_byte(&largest(&newest, "bundle"));
+    // To a moment: the other backup leads there too.
+    let at = json!({"type": "database", "databaseId": kept.id, "targetTime": then});
+    assert_eq!(notes(&kept.make_from("then", at).await), "one two");
+    let listed = kept.backups().await;
+    let failure = |backup: &Value| {
+        let all = listed["data"].as_array().unwrap();
+        all.iter().find(|listed| listed["id"] == backup["id"]).unwrap()["verificationFailure"].clone()
+    };
+    assert_eq!(failure(&first), Value::Null, "{listed}");
+    assert!(failure(&second).as_str().unwrap().contains("damaged"), "{listed}");
+    assert_eq!(listed["meta"]["earliestRestorableTime"], first["completedAt"]);
 }
 
 /// Moments are promised while there are writes, too, and each of them can be restored.
@@ -464,6 +495,12 @@ async fn a_backup_that_does_not_stand_its_trial_is_loud_and_leaves_nothing() {
     assert_eq!(bad["verificationFailure"], ended["reason"]);
     assert_eq!((&bad["status"], &bad["verifiedAt"]), (&json!("completed"), &good["verifiedAt"]));
     assert_eq!(notes(&kept.connection), "one");
+    // Nothing is built on it.
+    kept.note("two");
+    let next = kept.back_up().await;
+    assert_eq!((&next["backupType"], &next["verificationFailure"]), (&json!("full"), &Value::Null));
+    let source = json!({"type": "backup", "databaseId": kept.id, "backupId": next["id"]});
+    assert_eq!(notes(&kept.make_from("next", source).await), "one two");
     howdah.assert_tidy().await;
     let left = howdah.directory().path().join("restores");
     assert!(left.read_dir().unwrap().next().is_none(), "nothing is left of the restore");
@@ -625,6 +662,21 @@ fn pgbackrests(directory: &Path) -> Vec<Pid> {
         }
     }
     found.sort_by_key(|pid| pid.as_raw_nonzero());
+    found
+}
+
+/// The directories of the full backups below a directory, oldest first.
+fn full_backups(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![directory.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let below = folder.read_dir().unwrap().map(Result::unwrap).filter(|entry| entry.file_type().unwrap().is_dir());
+        let (labels, others): (Vec<PathBuf>, Vec<PathBuf>) =
+            below.map(|entry| entry.path()).partition(|path| path.to_string_lossy().ends_with('F'));
+        found.extend(labels);
+        folders.extend(others);
+    }
+    found.sort();
     found
 }
 

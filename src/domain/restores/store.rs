@@ -109,16 +109,18 @@ pub(super) async fn begin_anew(tx: &Tx, database: DatabaseId, instance: Instance
 pub(super) async fn find(session: &Session, database: DatabaseId) -> Result<Option<Restore>> {
     let statement = session
         .prepare_cached(
-            "SELECT database_id,
-                    source_database_id,
-                    backup_id,
-                    target_time,
-                    instance_id,
-                    replaced_instance_id,
-                    failure_cause,
-                    failure_reason
-               FROM restores
-              WHERE database_id = $1",
+            "SELECT r.database_id,
+                    r.source_database_id,
+                    r.backup_id,
+                    r.target_time,
+                    r.instance_id,
+                    r.replaced_instance_id,
+                    r.failure_cause,
+                    r.failure_reason,
+                    d.source_type = 'database' AND r.status_before IS NULL AS any_backup
+               FROM restores r
+               JOIN databases d ON d.id = r.database_id
+              WHERE r.database_id = $1",
         )
         .await?;
     Ok(session.query_opt(&statement, &[&database.uuid()]).await?.as_ref().map(read))
@@ -206,6 +208,7 @@ fn read(row: &Row) -> Restore {
         backup: row.get::<_, Option<Uuid>>("backup_id").map(Into::into),
         target_time: row.get("target_time"),
         instance: row.get::<_, Uuid>("instance_id").into(),
+        any_backup: row.get("any_backup"),
         replaced: row.get::<_, Option<Uuid>>("replaced_instance_id").map(Into::into),
         failure: row
             .get::<_, Option<String>>("failure_cause")
