@@ -1,6 +1,6 @@
 //! The moments that a database can be restored to.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Backup;
 use crate::base::clock::format_timestamp;
@@ -60,9 +60,15 @@ impl Era {
             Some(loss) => loss.from.unwrap_or(from),
             None => self.latest(now),
         };
-        Some(Span { from, until: until.max(from) })
+        // A backup that counts is in the archive, so that an archive which ends before it does so within the
+        // second that is all that is known of its end.
+        let until = until.max(from - END_KNOWN_TO);
+        Some(Span { from: from.min(until), until })
     }
 }
+
+/// How much earlier than is known a backup may have ended.
+const END_KNOWN_TO: SignedDuration = SignedDuration::from_secs(1);
 
 /// The eras of a database, oldest first.
 #[derive(Clone, Debug)]
@@ -238,6 +244,8 @@ mod tests {
         let unknown = Window::of(vec![lost(None)], at(100));
         assert_eq!(spans(&unknown), [(5, 5), (10, 10), (20, 100)], "the ends of backups can always be restored");
         assert!(Window::of(vec![era(1, &[], None)], at(100)).latest().is_none());
+        let just_before = Window::of(vec![lost(Some(9))], at(100));
+        assert_eq!(spans(&just_before), [(5, 9), (20, 100)], "the end of the second one is known to a second");
     }
 
     #[test]
