@@ -20,7 +20,15 @@ macro_rules! names {
             /// # Errors
             /// [`Error::Invalid`] when it is too short, too long, only blanks or has control characters.
             pub fn parse(text: &str) -> Result<Self> {
-                check($field, $what, text, $min, $max)?;
+                Self::parse_field($field, text)
+            }
+
+            /// Reads a name that stands in another field than usual, which errors are to name.
+            ///
+            /// # Errors
+            /// As [`Self::parse`].
+            pub fn parse_field(field: &str, text: &str) -> Result<Self> {
+                check(field, $what, text, $min, $max)?;
                 Ok(Self(text.to_owned()))
             }
 

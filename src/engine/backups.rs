@@ -160,7 +160,8 @@ pub struct BackupFacts {
     pub kind: BackupKind,
     /// When it began; whole seconds.
     pub started_at: Timestamp,
-    /// When it was complete, and the earliest moment that it can be restored to; whole seconds.
+    /// When it was complete at the latest: every moment from then on can be restored to. Whole seconds,
+    /// rounded up, so that it may lie a second after the backup's end.
     pub stopped_at: Timestamp,
     /// How large the instance's files were, in bytes.
     pub size: u64,

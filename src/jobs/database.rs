@@ -247,7 +247,7 @@ async fn stop_and_measure(ctx: &JobCtx, database: DatabaseId, instance: Instance
 async fn forget(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
     let (store, now) = (&ctx.app.store, ctx.app.clock.now());
     let session = store.session().await?;
-    let restorable = !ctx.app.undelete.is_zero() && backups::window(&session, plan.id, now).await?.latest().is_some();
+    let restorable = !ctx.app.undelete.is_zero() && backups::window(&session, plan.id, now).await?.end().is_some();
     let vaults = backups::vaults(&session, &ctx.app.keyring, plan.id).await?;
     drop(session);
     if !restorable {

@@ -10,7 +10,7 @@ use crate::domain::backups;
 use crate::domain::databases;
 use crate::domain::recoveries::RECOVER;
 use crate::domain::restores::{self, Restore};
-use crate::engine::backups::{BackupError, RecoverTo};
+use crate::engine::backups::{BackupError, BackupFacts, RecoverTo};
 use crate::queue::{Job, Reason, StepError};
 
 const NO_BACKUP: &str = "the machine that it was on was lost before its first backup was complete";
@@ -79,7 +79,7 @@ pub async fn recover(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
     }
 }
 
-/// Restores the newest that is whole. The vaults are asked, not the list in the store: that may be a
+/// Restores the newest that is whole, those that are known to be damaged last. The vaults are asked, not the list in the store: that may be a
 /// minute older than they are. An era without a backup leads to the one before it.
 async fn bring_back_newest(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result<(), StepError> {
     let database = restore.database;
@@ -99,9 +99,15 @@ async fn bring_back_newest(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result
         let listed: Vec<_> = whole.iter().map(held).collect();
         let tx = ctx.app.store.begin().await?;
         backups::sync(&tx, known, ctx.app.clock.now(), &listed).await?;
+        let known_damaged = backups::damaged(&tx, known.instance).await?;
         tx.commit().await?;
+        let is_damaged = |facts: &&BackupFacts| known_damaged.iter().any(|label| label == facts.label.as_str());
+        let (damaged, sound): (Vec<_>, Vec<_>) = whole.iter().rev().partition(is_damaged);
         // Without the WAL after it a backup is still worth its end.
-        let ways = whole.iter().rev().flat_map(|facts| [(facts, RecoverTo::Latest), (facts, RecoverTo::Immediate)]);
+        let ways = sound
+            .into_iter()
+            .chain(damaged)
+            .flat_map(|facts| [(facts, RecoverTo::Latest), (facts, RecoverTo::Immediate)]);
         for (facts, to) in ways {
             let restored = reporting(ctx, job, |progress| {
                 ctx.instances.restore(restore.instance, &vault, &facts.label, to, progress)

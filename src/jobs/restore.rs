@@ -5,7 +5,7 @@ use super::database::{from_engine, keep_backup, prove};
 use super::unknown;
 use crate::app::JobCtx;
 use crate::base::error::Result;
-use crate::base::id::{BackupId, DatabaseId};
+use crate::base::id::{BackupId, DatabaseId, InstanceId};
 use crate::domain::backups::{self, Backup};
 use crate::domain::databases::{self, Plan};
 use crate::domain::restores::{self, RESTORE, Restore};
@@ -14,6 +14,8 @@ use crate::engine::backups::{BackupError, BackupKind, BackupLabel, RecoverTo, Va
 use crate::queue::{Job, Reason, StepError};
 
 const SOURCE_GONE: &str = "what it was to be made from is gone; delete it and choose another source";
+
+const OTHER_BACKUP: &str = "the backup is damaged; it begins again with another one";
 
 /// What the owner of a database reads after a restore in place that was given up.
 const NOT_RESTORED: &str = "the last restore did not work";
@@ -126,6 +128,7 @@ async fn run(ctx: &JobCtx, job: &Job, plan: &Plan, restore: &Restore, step: Rest
             prove(ctx, plan).await?;
             let tx = store.begin().await?;
             databases::mark_ready(&tx, plan.id).await?;
+            restores::settle(&tx, plan.id).await?;
             job.advance(&tx, RestoreStep::Discard.name()).await?;
             Ok(tx.commit().await?)
         }
@@ -193,10 +196,52 @@ pub(super) async fn bring_back(ctx: &JobCtx, job: &Job, restore: &Restore) -> Re
     if known.open && to != RecoverTo::Immediate {
         flush(ctx, &vault, to).await?;
     }
-    reporting(ctx, job, |progress| ctx.instances.restore(restore.instance, &vault, &label, to, progress))
-        .await
-        .map(drop)
-        .map_err(from_backup)
+    match reporting(ctx, job, |progress| ctx.instances.restore(restore.instance, &vault, &label, to, progress)).await {
+        Ok(_) => Ok(()),
+        Err(error @ BackupError::Damaged(_)) => Err(doubt(ctx, job, restore, &backup, from_backup(error)).await?),
+        Err(error) => Err(from_backup(error)),
+    }
+}
+
+/// Writes down that the backup is damaged, and begins with another one where that is as good.
+async fn doubt(
+    ctx: &JobCtx,
+    job: &Job,
+    restore: &Restore,
+    backup: &Backup,
+    error: StepError,
+) -> Result<StepError, StepError> {
+    let StepError::Fail(reason) = error else { return Ok(error) };
+    let (store, now) = (&ctx.app.store, ctx.app.clock.now());
+    let tx = store.begin().await?;
+    if backups::mark_damaged(&tx, backup.id, &reason, now).await?
+        && let Some(outbox) = ctx.app.outbox()
+    {
+        outbox.tell_of_failed_trial(&tx, now, backup.database, backup.id, reason.explanation()).await?;
+    }
+    let other = match restore.target_time.filter(|_| restore.any_backup) {
+        Some(moment) => {
+            let window = backups::window(&tx, restore.source_database, now).await?;
+            window.backup_for(moment).ok().filter(|other| !other.damaged).map(|other| other.id)
+        }
+        None => None,
+    };
+    if let Some(other) = other {
+        restores::choose_backup(&tx, restore.database, other).await?;
+    }
+    tx.commit().await?;
+    tracing::error!(
+        database.id = %backup.database, backup.id = %backup.id, %reason,
+        "the backup {} of {} does not restore: do not rely on it", backup.id, backup.database
+    );
+    // A copy of what a database is now begins with a backup that was made now.
+    if restore.backup.is_none() {
+        back_up_whole(ctx, job, restore.source_database, backup.instance).await?;
+    }
+    Ok(match other.is_some() || restore.backup.is_none() {
+        true => StepError::Retry(Reason::new(reason.to_string(), OTHER_BACKUP)),
+        false => StepError::Fail(reason),
+    })
 }
 
 /// Brings into the vault what is not in it yet. For a moment that is, the instance need not be well: it
@@ -226,7 +271,7 @@ async fn find(ctx: &JobCtx, database: DatabaseId, id: BackupId) -> Result<Backup
     found.ok_or_else(|| StepError::Fail(Reason::new(format!("the backup {id} is gone"), SOURCE_GONE)))
 }
 
-/// The newest backup of a database that is to be copied as it is, which is made if there is none. It is
+/// The newest whole backup of a database that is to be copied as it is, which is made if there is none. It is
 /// chosen anew each time: it may have expired since.
 async fn choose(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result<Backup, StepError> {
     let store = &ctx.app.store;
@@ -237,8 +282,15 @@ async fn choose(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result<Backup, St
         return Ok(newest);
     }
     drop(session);
+    back_up_whole(ctx, job, restore.source_database, instance).await?;
+    backups::newest(&store.session().await?, instance).await?.ok_or_else(gone)
+}
+
+/// Makes a full backup of a database that is to be copied.
+async fn back_up_whole(ctx: &JobCtx, job: &Job, database: DatabaseId, instance: InstanceId) -> Result<(), StepError> {
+    let store = &ctx.app.store;
     let tx = store.begin().await?;
-    backups::ensure_vault(&tx, ctx.app.clock.now(), &ctx.app.keyring, restore.source_database, instance).await?;
+    backups::ensure_vault(&tx, ctx.app.clock.now(), &ctx.app.keyring, database, instance).await?;
     tx.commit().await?;
     let (vault, known) = open_vault(ctx, instance).await?;
     let facts = reporting(ctx, job, |progress| ctx.instances.back_up(&vault, BackupKind::Full, progress))
@@ -246,6 +298,5 @@ async fn choose(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result<Backup, St
         .map_err(from_backup)?;
     let tx = store.begin().await?;
     backups::add(&tx, &known, ctx.app.clock.now(), &held(&facts)).await?;
-    tx.commit().await?;
-    backups::newest(&store.session().await?, instance).await?.ok_or_else(gone)
+    Ok(tx.commit().await?)
 }

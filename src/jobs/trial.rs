@@ -82,11 +82,12 @@ pub async fn verify(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
     match done {
         // What only tidies up goes on for as long as it takes.
         Err(StepError::Fail(reason)) if step == TrialStep::Discard => Err(StepError::Retry(reason)),
-        Err(StepError::Fail(reason)) => fail(ctx, job, &trial, &reason).await,
+        // What does not get better by itself is the backup's fault; what might is not.
+        Err(StepError::Fail(reason)) => fail(ctx, job, &trial, &reason, true).await,
         Err(StepError::Retry(reason)) if job.is_overdue() && step != TrialStep::Discard => {
-            fail(ctx, job, &trial, &reason).await
+            fail(ctx, job, &trial, &reason, false).await
         }
-        Err(StepError::Wait(reason)) if job.attempts() >= WAITS => fail(ctx, job, &trial, &reason).await,
+        Err(StepError::Wait(reason)) if job.attempts() >= WAITS => fail(ctx, job, &trial, &reason, false).await,
         done => done,
     }
 }
@@ -136,9 +137,9 @@ async fn run(ctx: &JobCtx, job: &Job, trial: &Trial, backup: &Backup, step: Tria
 
 /// Says loudly that the backup did not stand its trial. The intent comes first, so that a crash in the
 /// middle leaves no instance behind.
-async fn fail(ctx: &JobCtx, job: &Job, trial: &Trial, reason: &Reason) -> Result<(), StepError> {
+async fn fail(ctx: &JobCtx, job: &Job, trial: &Trial, reason: &Reason, damaged: bool) -> Result<(), StepError> {
     let tx = ctx.app.store.begin().await?;
-    backups::record_trial_failure(&tx, trial.backup, reason).await?;
+    backups::record_trial_failure(&tx, trial.backup, reason, damaged).await?;
     if let Some(outbox) = ctx.app.outbox() {
         let now = ctx.app.clock.now();
         outbox.tell_of_failed_trial(&tx, now, trial.database, trial.backup, reason.explanation()).await?;

@@ -48,7 +48,11 @@ impl Kept {
 
     /// A backup that is complete.
     pub async fn back_up(&self) -> Value {
-        let made = self.owner.post(&format!("{}/backups", self.path()), json!({})).await;
+        self.back_up_as(json!({})).await
+    }
+
+    async fn back_up_as(&self, wanted: Value) -> Value {
+        let made = self.owner.post(&format!("{}/backups", self.path()), wanted).await;
         let backup = made.data(202).clone();
         assert_eq!(backup["status"], "running");
         let ended = self.owner.ended(made.headers["howdah-operation"].to_str().unwrap()).await;
@@ -116,8 +120,14 @@ struct Load(Child);
 
 impl Load {
     fn on(connection: &str) -> Self {
+        Self::with(&[], connection)
+    }
+
+    fn with(options: &[&str], connection: &str) -> Self {
         let child = Command::new(postgres_program("pgbench"))
-            .args(["-n", "-c", "2", "-T", "600", connection])
+            .args(["-n", "-c", "2", "-T", "600"])
+            .args(options)
+            .arg(connection)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -175,6 +185,10 @@ async fn a_database_under_load_comes_back_by_every_way() {
     assert_eq!(data["source"]["backupId"], backup["id"]);
     let taken = kept.owner.post(&way, json!({"targetDatabaseName": "end of backup"})).await;
     taken.assert_error(409, "client-error");
+    let nameless = kept.owner.post(&way, json!({"targetDatabaseName": ""})).await;
+    nameless.assert_error(422, "validation-error");
+    let said = nameless.body["error"]["message"].as_str().unwrap();
+    assert!(said.starts_with("targetDatabaseName: "), "{said}");
 
     // In place: the same credentials, and sessions end.
     let (client, session) = tokio_postgres::connect(&kept.connection, tokio_postgres::NoTls).await.unwrap();
@@ -338,7 +352,7 @@ async fn what_cannot_be_restored_changes_nothing() {
     ] {
         kept.owner.post(&restore, body).await.assert_error(status, code);
     }
-    howdah.expect_errors(&["a workflow has failed", "was given up"]);
+    howdah.expect_errors(&["a workflow has failed", "was given up", "does not restore"]);
     // A flipped byte in the backup: found out, said, and the database is what it was.
     flip_a_byte(&largest(&directory_of(&howdah), "bundle"));
     let ended = kept.restore_in_place(source(&backup["id"])["source"].clone()).await;
@@ -360,6 +374,59 @@ async fn what_cannot_be_restored_changes_nothing() {
     assert!(refused.body["error"]["message"].as_str().unwrap().contains("never made"), "{}", refused.body);
     kept.owner.delete(&format!("/v1/projects/{}", kept.project)).await.data(204);
     howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn damage_is_gone_round_where_there_is_another_way() {
+    let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    kept.note("one");
+    let full = json!({"backupType": "full"});
+    let back_up = async || kept.back_up_as(full.clone()).await;
+    let (first, second) = (back_up().await, back_up().await);
+    kept.note("two");
+    let then = moment(&kept.connection);
+    kept.note("three");
+    howdah.expect_errors(&["does not restore"]);
+    let newest = full_backups(&directory_of(&howdah)).pop().unwrap();
+    flip_a_byte(&largest(&newest, "bundle"));
+    // To a moment: the other backup leads there too.
+    let at = json!({"type": "database", "databaseId": kept.id, "targetTime": then});
+    assert_eq!(notes(&kept.make_from("then", at).await), "one two");
+    let listed = kept.backups().await;
+    let failure = |backup: &Value| {
+        let all = listed["data"].as_array().unwrap();
+        all.iter().find(|listed| listed["id"] == backup["id"]).unwrap()["verificationFailure"].clone()
+    };
+    assert_eq!(failure(&first), Value::Null, "{listed}");
+    assert!(failure(&second).as_str().unwrap().contains("damaged"), "{listed}");
+    assert_eq!(listed["meta"]["earliestRestorableTime"], first["completedAt"]);
+}
+
+/// Moments are promised while there are writes, too, and each of them can be restored.
+#[tokio::test]
+async fn the_first_moment_of_a_backup_can_be_restored_under_load() {
+    let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let kept = Kept::new(&howdah).await;
+    let script = howdah.directory().path().join("load.sql");
+    std::fs::write(&script, "INSERT INTO notes (note) VALUES (clock_timestamp()::text);").unwrap();
+    let load = Load::with(&["-R", "200", "-f", script.to_str().unwrap()], &kept.connection);
+    let (first, second) = (kept.back_up().await, kept.back_up().await);
+    assert_eq!(kept.backups().await["meta"]["earliestRestorableTime"], first["completedAt"]);
+    let end = |backup: &Value| backup["completedAt"].as_str().unwrap().to_owned();
+    assert!(end(&second) <= moment(&kept.connection), "it is not in the future");
+    let second_of = end(&second)[..19].to_owned();
+    let thirds = [".000Z", ".500Z", ".999Z"].map(|part| format!("{second_of}{part}"));
+    eventually("that second to be over", async || (moment(&kept.connection) > thirds[2]).then_some(())).await;
+    drop(load);
+    let moments = [end(&first), end(&second)].into_iter().chain(thirds.into_iter().filter(|at| *at >= end(&first)));
+    let kept = &kept;
+    let restored = moments.map(|at| async move {
+        let copy = kept.make_from(&at, json!({"type": "database", "databaseId": kept.id, "targetTime": at})).await;
+        let right = format!("SELECT count(*) > 0 AND max(note::timestamptz) <= '{at}' FROM notes");
+        assert_eq!(ask(&copy, &right), "t", "{at}");
+    });
+    futures_util::future::join_all(restored).await;
 }
 
 #[tokio::test]
@@ -430,6 +497,12 @@ async fn a_backup_that_does_not_stand_its_trial_is_loud_and_leaves_nothing() {
     assert_eq!(bad["verificationFailure"], ended["reason"]);
     assert_eq!((&bad["status"], &bad["verifiedAt"]), (&json!("completed"), &good["verifiedAt"]));
     assert_eq!(notes(&kept.connection), "one");
+    // Nothing is built on it.
+    kept.note("two");
+    let next = kept.back_up().await;
+    assert_eq!((&next["backupType"], &next["verificationFailure"]), (&json!("full"), &Value::Null));
+    let source = json!({"type": "backup", "databaseId": kept.id, "backupId": next["id"]});
+    assert_eq!(notes(&kept.make_from("next", source).await), "one two");
     howdah.assert_tidy().await;
     let left = howdah.directory().path().join("restores");
     assert!(left.read_dir().unwrap().next().is_none(), "nothing is left of the restore");
@@ -591,6 +664,21 @@ fn pgbackrests(directory: &Path) -> Vec<Pid> {
         }
     }
     found.sort_by_key(|pid| pid.as_raw_nonzero());
+    found
+}
+
+/// The directories of the full backups below a directory, oldest first.
+fn full_backups(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![directory.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let below = folder.read_dir().unwrap().map(Result::unwrap).filter(|entry| entry.file_type().unwrap().is_dir());
+        let (labels, others): (Vec<PathBuf>, Vec<PathBuf>) =
+            below.map(|entry| entry.path()).partition(|path| path.to_string_lossy().ends_with('F'));
+        found.extend(labels);
+        folders.extend(others);
+    }
+    found.sort();
     found
 }
 

@@ -251,6 +251,12 @@ impl World {
         assert_eq!(self.instance(database).await, instance, "{what}");
         assert_eq!((self.instance_count().await, self.engine.exists(instance)), (1, true), "{what}");
         assert_eq!((self.count("restores").await, self.count("trials").await), (0, 0), "{what}");
+        let shown = self.status(database).await;
+        assert_eq!(
+            (shown.source, shown.source_database, shown.source_backup),
+            (SourceType::Empty, None, None),
+            "{what}"
+        );
     }
 
     /// Records that a project is to go; answers the workflow that takes its database away.
@@ -585,6 +591,128 @@ async fn a_restore_is_cancelled_until_it_has_taken_over() {
     let (ended, ()) = tokio::join!(runner.drive(late), meanwhile);
     assert_eq!(ended.unwrap(), Some(State::Succeeded));
     assert_ne!(world.instance(database).await, instance);
+    let shown = world.status(database).await;
+    assert_eq!((shown.source, shown.source_backup), (SourceType::Backup, Some(backup)), "what it comes from now");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn nothing_builds_on_a_damaged_backup_and_another_one_is_due() {
+    let world = World::new().await;
+    let (_, database, instance) = world.ready().await;
+    let app = &world.ctx.app;
+    // A backup is told from another one by the second that it began in.
+    let next_second = async || {
+        let now = app.clock.now().as_second();
+        eventually("another second", async || (app.clock.now().as_second() > now).then_some(())).await;
+    };
+    let full = world.back_up(database).await;
+    next_second().await;
+    let differential = world.back_up(database).await;
+    next_second().await;
+    let due = async || {
+        let (session, day) = (app.store.session().await.unwrap(), SignedDuration::from_hours(24));
+        backups::due(&session, app.clock.now(), day, day).await.unwrap()
+    };
+    let window =
+        async || backups::window(&app.store.session().await.unwrap(), database, app.clock.now()).await.unwrap();
+    let newest = async || backups::newest(&app.store.session().await.unwrap(), instance).await.unwrap();
+    assert_eq!((due().await, newest().await.unwrap().id), (Vec::new(), differential));
+
+    // What was in the way of a trial says nothing of the backup.
+    world.engine.set_full(true);
+    let trial = world.begin_trial(database, differential).await;
+    assert_eq!(world.runner().drive(trial).await.unwrap(), Some(State::Failed));
+    world.engine.set_full(false);
+    let tried = world.backup(database, differential).await;
+    assert!(tried.verification_failure.is_some() && !tried.damaged);
+    assert_eq!(due().await, []);
+
+    // The one that was tried builds on the one that is damaged, which is tried next.
+    world.damage(database, full).await;
+    let trial = world.begin_trial(database, differential).await;
+    assert_eq!(world.runner().drive(trial).await.unwrap(), Some(State::Failed));
+    assert!(world.backup(database, differential).await.damaged && !world.backup(database, full).await.damaged);
+    let session = app.store.session().await.unwrap();
+    let select = "SELECT id FROM workflows WHERE subject = $1 AND state = 'waiting'";
+    let next = session.query_one(select, &[&full.uuid()]).await.unwrap().get::<_, uuid::Uuid>("id");
+    assert_eq!(world.runner().drive(next.into()).await.unwrap(), Some(State::Failed));
+    assert!(world.backup(database, full).await.damaged);
+    assert_eq!((newest().await.map(|backup| backup.id), window().await.latest()), (None, None));
+    assert_eq!(due().await, [backups::Due { database, kind: backups::Kind::Full }], "soon, whether it was used or not");
+
+    // Whatever somebody asks for, it holds everything.
+    let tx = app.store.begin().await.unwrap();
+    let kind = Some(backups::Kind::Differential);
+    let made = backups::create(&tx, &world.actor, app.clock.now(), &app.keyring, database, kind).await;
+    let (whole, workflow) = made.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(whole.kind, backups::Kind::Full);
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    assert_eq!((due().await, newest().await.unwrap().id), (Vec::new(), whole.id));
+    assert!(window().await.latest().is_some());
+    next_second().await;
+    let next = world.back_up(database).await;
+    assert_eq!(world.backup(database, next).await.kind, backups::Kind::Differential);
+    drop(session);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_copy_of_a_live_database_goes_round_the_damage_that_it_meets() {
+    let world = World::new().await;
+    let (_, database, instance) = world.ready().await;
+    let backup = world.back_up(database).await;
+    world.engine.write(instance, "now");
+    world.damage(database, backup).await;
+    let source_type = SourceType::Database;
+    let recipe = Recipe { source_type, source_database: database, backup: None, target_time: None };
+    let (_, copy, workflow) = world.create_from(Some(recipe)).await;
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    assert_eq!(world.engine.read(world.instance(copy).await).as_deref(), Some("now"));
+    assert!(world.backup(database, backup).await.damaged);
+    let newest = backups::newest(&world.ctx.app.store.session().await.unwrap(), instance).await.unwrap().unwrap();
+    assert_eq!((newest.kind, newest.damaged), (backups::Kind::Full, false));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_builds_on_a_damaged_backup_counts_as_damaged() {
+    let world = World::new().await;
+    let (_, database, instance) = world.ready().await;
+    world.back_up(database).await;
+    let (app, seconds) = (&world.ctx.app, SignedDuration::from_secs);
+    let session = app.store.session().await.unwrap();
+    let full = "20260102-000000F";
+    let labels = [
+        (full, "full"),
+        ("20260102-000000F_20260103-000000I", "incremental"),
+        ("20260102-000000F_20260104-000000D", "differential"),
+        ("20260102-000000F_20260105-000000I", "incremental"),
+        ("20260102-000000F_20260106-000000D", "differential"),
+        ("20260102-000000F_20260107-000000I", "incremental"),
+        ("20260108-000000F", "full"),
+    ];
+    for (number, (label, kind)) in (0..).zip(labels) {
+        let insert = "INSERT INTO backups (id, instance_id, database_id, label, kind, state, created_at, completed_at)
+                      VALUES (gen_random_uuid(), $1, $2, $3, $4, 'completed', $5, $5)";
+        let at = app.clock.now() + seconds(number);
+        session.execute(insert, &[&instance.uuid(), &database.uuid(), &label, &kind, &at]).await.unwrap();
+    }
+    let spoilt = async |label: &str| {
+        session.execute("UPDATE backups SET damaged_at = NULL", &[]).await.unwrap();
+        session.execute("UPDATE backups SET damaged_at = now() WHERE label = $1", &[&label]).await.unwrap();
+        let damaged = backups::damaged(&session, instance).await.unwrap();
+        labels.map(|(label, _)| damaged.iter().any(|damaged| damaged == label))
+    };
+    assert_eq!(spoilt(full).await, [true, true, true, true, true, true, false]);
+    assert_eq!(spoilt(labels[1].0).await, [false, true, false, false, false, false, false]);
+    assert_eq!(spoilt(labels[2].0).await, [false, false, true, true, false, false, false]);
+    // What was itself found whole since is whole.
+    let verified = "UPDATE backups SET verified_at = now() + interval '1 hour' WHERE label = $1";
+    session.execute(verified, &[&labels[4].0]).await.unwrap();
+    assert_eq!(spoilt(full).await, [true, true, true, true, false, true, false]);
+    drop(session);
     world.end().await;
 }
 

@@ -7,7 +7,7 @@
 mod store;
 mod window;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use uuid::Uuid;
 
 pub use window::{Era, Loss, Span, Window};
@@ -126,6 +126,8 @@ pub struct Backup {
     pub verified_relations: Option<i64>,
     /// Why the last trial failed, unless it went well.
     pub verification_failure: Option<String>,
+    /// It does not restore, or builds on one that does not.
+    pub damaged: bool,
 }
 
 /// A restore of a backup for a trial, as its workflow sees it.
@@ -143,6 +145,8 @@ pub struct Trial {
     pub relations: Option<i64>,
     /// Why it has failed, when it has.
     pub failure: Option<Reason>,
+    /// It has failed since the backup is not what it should be, and not for what was in its way.
+    pub damaged: bool,
 }
 
 /// A backup as the vault holds it.
@@ -154,7 +158,7 @@ pub struct Held {
     pub kind: Kind,
     /// When it began.
     pub started_at: Timestamp,
-    /// When it was complete.
+    /// When it was complete at the latest: what names it counts whole seconds.
     pub completed_at: Timestamp,
     /// How large the instance's files were, in bytes.
     pub size: i64,
@@ -313,6 +317,8 @@ async fn begin(
     }
     ensure_vault(tx, now, keyring, database.id, instance).await?;
     let kind = match kind {
+        // Nothing is built on what does not restore.
+        _ if store::is_base_damaged(tx, instance).await? => Kind::Full,
         Some(kind) => kind,
         None => store::kind_due(tx, instance, now - FULL_EVERY).await?,
     };
@@ -373,19 +379,37 @@ pub async fn find(session: &Session, database: DatabaseId, id: BackupId) -> Resu
     store::get(session, database, id).await
 }
 
-/// The newest completed backup of an instance.
+/// The newest completed backup of an instance that is not known to be damaged.
 pub async fn newest(session: &Session, instance: InstanceId) -> Result<Option<Backup>> {
     store::newest(session, instance).await
 }
 
-/// Adds a backup that is in the vault to the list, unless it is there.
-pub async fn add(tx: &Tx, vault: &Vault, now: Timestamp, held: &Held) -> Result<()> {
-    store::insert_held(tx, BackupId::generate(now), vault, held).await
+/// The labels of the backups in an instance's vault that are known to be damaged.
+pub async fn damaged(session: &Session, instance: InstanceId) -> Result<Vec<String>> {
+    store::damaged(session, instance).await
 }
 
-/// The backup is in the vault under this label.
-pub async fn mark_completed(tx: &Tx, id: BackupId, held: &Held) -> Result<()> {
-    store::mark_completed(tx, id, held).await
+/// A restore has found that a backup does not: another one is made soon, nothing is built on it, and it is
+/// chosen no more where there is another way. False when that is known already.
+pub async fn mark_damaged(tx: &Tx, id: BackupId, reason: &Reason, now: Timestamp) -> Result<bool> {
+    store::mark_damaged(tx, id, reason.explanation(), now).await
+}
+
+/// Adds a backup that is in the vault to the list, unless it is there.
+pub async fn add(tx: &Tx, vault: &Vault, now: Timestamp, held: &Held) -> Result<()> {
+    store::insert_held(tx, BackupId::generate(now), vault, &known_by(now, held)).await
+}
+
+/// The backup is in the vault under this label, as was seen just now.
+pub async fn mark_completed(tx: &Tx, id: BackupId, now: Timestamp, held: &Held) -> Result<()> {
+    store::mark_completed(tx, id, &known_by(now, held)).await
+}
+
+/// What is in the vault now was complete by now, in milliseconds, which is what people are told.
+fn known_by(now: Timestamp, held: &Held) -> Held {
+    let up = TimestampRound::new().smallest(Unit::Millisecond).mode(RoundMode::Ceil);
+    let completed_at = held.completed_at.min(now.round(up).unwrap_or(now));
+    Held { completed_at, ..held.clone() }
 }
 
 /// The backup that was being made of a database could not be.
@@ -398,7 +422,7 @@ pub async fn sync(tx: &Tx, vault: &Vault, now: Timestamp, held: &[Held]) -> Resu
     let labels: Vec<&str> = held.iter().map(|held| held.label.as_str()).collect();
     store::remove_missing(tx, vault.instance, &labels).await?;
     for held in held {
-        store::insert_held(tx, BackupId::generate(now), vault, held).await?;
+        store::insert_held(tx, BackupId::generate(now), vault, &known_by(now, held)).await?;
     }
     Ok(())
 }
@@ -431,7 +455,8 @@ pub async fn forget_vault(tx: &Tx, instance: InstanceId) -> Result<()> {
 }
 
 /// The databases that are due for a backup: those with activity since the last one that is older than
-/// `every`, those without any after `first`, and those whose WAL has a gap since.
+/// `every`, those without any after `first`, those whose WAL has a gap since, and those with a damaged one
+/// since.
 pub async fn due(session: &Session, now: Timestamp, first: SignedDuration, every: SignedDuration) -> Result<Vec<Due>> {
     store::due(session, now - first, now - every, now - FULL_EVERY).await
 }
@@ -512,18 +537,27 @@ pub async fn record_relations(tx: &Tx, backup: BackupId, relations: i64) -> Resu
     store::record_relations(tx, backup, relations).await
 }
 
-/// Records that a trial has failed, before its instance is removed.
-pub async fn record_trial_failure(tx: &Tx, backup: BackupId, reason: &Reason) -> Result<()> {
-    store::record_trial_failure(tx, backup, reason).await
+/// Records that a trial has failed, before its instance is removed: for what is wrong with the backup, when
+/// it is `damaged`, or for what was in its way.
+pub async fn record_trial_failure(tx: &Tx, backup: BackupId, reason: &Reason, damaged: bool) -> Result<()> {
+    store::record_trial_failure(tx, backup, reason, damaged).await
 }
 
-/// Ends a trial whose instance is gone: the backup says how it went, if it is still there.
+/// Ends a trial whose instance is gone: the backup says how it went, if it is still there. When it is damaged
+/// what it builds on is tried next: the damage may be there.
 pub async fn finish_trial(tx: &Tx, now: Timestamp, trial: &Trial) -> Result<()> {
+    store::remove_trial(tx, trial.backup).await?;
     match &trial.failure {
-        Some(reason) => store::mark_suspect(tx, trial.backup, reason.explanation()).await?,
-        None => store::mark_verified(tx, trial, now).await?,
+        Some(reason) if trial.damaged => {
+            store::mark_damaged(tx, trial.backup, reason.explanation(), now).await?;
+            if let Some(base) = store::base(tx, trial.backup).await? {
+                start_trial(tx, now, trial.database, base).await?;
+            }
+            Ok(())
+        }
+        Some(reason) => store::mark_suspect(tx, trial.backup, reason.explanation()).await,
+        None => store::mark_verified(tx, trial, now).await,
     }
-    store::remove_trial(tx, trial.backup).await
 }
 
 /// Forgets a trial that has become pointless, and whose instance is gone.

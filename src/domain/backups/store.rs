@@ -23,8 +23,11 @@ const SELECT: &str = "SELECT b.id,
         b.verified_at,
         b.restore_bytes_per_second,
         b.verified_relations,
-        b.verification_failure
+        b.verification_failure,
+        EXISTS (SELECT FROM damaged_backups d WHERE d.id = b.id) AS damaged
    FROM backups b";
+
+const BUILDS_ON: &str = "the backup that it builds on is damaged; choose another one";
 
 const VAULT: &str = "SELECT v.instance_id, v.database_id, v.sealed_key, v.closed_at IS NULL AS open FROM vaults v";
 
@@ -50,7 +53,12 @@ pub(super) async fn running(session: &Session, database: DatabaseId) -> Result<O
 pub(super) async fn newest(session: &Session, instance: InstanceId) -> Result<Option<Backup>> {
     let statement = session
         .prepare_cached(&format!(
-            "{SELECT} WHERE b.instance_id = $1 AND b.state = 'completed' ORDER BY b.completed_at DESC LIMIT 1"
+            "{SELECT}
+              WHERE b.instance_id = $1 AND b.state = 'completed' AND NOT EXISTS (SELECT
+                                                                                   FROM damaged_backups d
+                                                                                  WHERE d.id = b.id)
+              ORDER BY b.completed_at DESC
+              LIMIT 1"
         ))
         .await?;
     session.query_opt(&statement, &[&instance.uuid()]).await?.as_ref().map(read).transpose()
@@ -134,6 +142,32 @@ pub(super) async fn is_requested(session: &Session, database: DatabaseId) -> Res
         .prepare_cached("SELECT FROM backups WHERE database_id = $1 AND state = 'running' AND requested LIMIT 1")
         .await?;
     Ok(session.query_opt(&statement, &[&database.uuid()]).await?.is_some())
+}
+
+/// Whether the newest full backup of an instance, or what was built on it since, is damaged: the next one
+/// would be too.
+pub(super) async fn is_base_damaged(session: &Session, instance: InstanceId) -> Result<bool> {
+    let statement = session
+        .prepare_cached(
+            "SELECT
+               FROM backups b
+              WHERE b.instance_id = $1
+                AND b.damaged_at IS NOT NULL
+                AND b.created_at >= (SELECT max(f.created_at)
+                                       FROM backups f
+                                      WHERE f.instance_id = $1 AND f.kind = 'full' AND f.state = 'completed')
+              LIMIT 1",
+        )
+        .await?;
+    Ok(session.query_opt(&statement, &[&instance.uuid()]).await?.is_some())
+}
+
+/// The labels of the damaged backups in a vault.
+pub(super) async fn damaged(session: &Session, instance: InstanceId) -> Result<Vec<String>> {
+    let statement = session
+        .prepare_cached("SELECT b.label FROM backups b JOIN damaged_backups d ON d.id = b.id WHERE b.instance_id = $1")
+        .await?;
+    Ok(session.query(&statement, &[&instance.uuid()]).await?.iter().map(|row| row.get("label")).collect())
 }
 
 /// Differential while there is a full one that is young enough.
@@ -247,7 +281,8 @@ pub(super) async fn mark_verified(tx: &Tx, trial: &Trial, now: Timestamp) -> Res
                 SET verified_at = $2,
                     restore_bytes_per_second = $3,
                     verified_relations = $4,
-                    verification_failure = NULL
+                    verification_failure = NULL,
+                    damaged_at = NULL
               WHERE id = $1",
         )
         .await?;
@@ -259,6 +294,35 @@ pub(super) async fn mark_suspect(tx: &Tx, id: BackupId, reason: &str) -> Result<
     let statement = tx.prepare_cached("UPDATE backups SET verification_failure = $2 WHERE id = $1").await?;
     tx.execute(&statement, &[&id.uuid(), &reason]).await?;
     Ok(())
+}
+
+/// False when it is known already, or the backup is gone.
+pub(super) async fn mark_damaged(tx: &Tx, id: BackupId, reason: &str, now: Timestamp) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE backups b
+                SET verification_failure = $2, damaged_at = $3
+               FROM backups o
+              WHERE b.id = $1 AND o.id = b.id
+          RETURNING o.damaged_at IS NULL AS news",
+        )
+        .await?;
+    let row = tx.query_opt(&statement, &[&id.uuid(), &reason, &now]).await?;
+    Ok(row.is_some_and(|row| row.get("news")))
+}
+
+/// The full backup that this one builds on, unless it is one or that one is known to be damaged.
+pub(super) async fn base(session: &Session, id: BackupId) -> Result<Option<BackupId>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT f.id
+               FROM backups b
+               JOIN backups f ON f.instance_id = b.instance_id AND f.label = split_part(b.label, '_', 1)
+              WHERE b.id = $1 AND f.id <> b.id AND f.state = 'completed' AND f.damaged_at IS NULL",
+        )
+        .await?;
+    let row = session.query_opt(&statement, &[&id.uuid()]).await?;
+    Ok(row.map(|row| row.get::<_, Uuid>("id").into()))
 }
 
 /// False when there is no such completed backup of the database.
@@ -284,7 +348,14 @@ pub(super) async fn insert_trial(tx: &Tx, backup: BackupId, database: DatabaseId
 pub(super) async fn trial(session: &Session, backup: BackupId) -> Result<Option<Trial>> {
     let statement = session
         .prepare_cached(
-            "SELECT backup_id, database_id, instance_id, bytes_per_second, relations, failure_cause, failure_reason
+            "SELECT backup_id,
+                    database_id,
+                    instance_id,
+                    bytes_per_second,
+                    relations,
+                    failure_cause,
+                    failure_reason,
+                    damaged
                FROM trials
               WHERE backup_id = $1",
         )
@@ -300,6 +371,7 @@ pub(super) async fn trial(session: &Session, backup: BackupId) -> Result<Option<
             .get::<_, Option<String>>("failure_cause")
             .zip(row.get::<_, Option<String>>("failure_reason"))
             .map(|(cause, reason)| Reason::new(cause, reason)),
+        damaged: row.get("damaged"),
     }))
 }
 
@@ -315,10 +387,11 @@ pub(super) async fn record_relations(tx: &Tx, backup: BackupId, relations: i64) 
     Ok(())
 }
 
-pub(super) async fn record_trial_failure(tx: &Tx, backup: BackupId, reason: &Reason) -> Result<()> {
-    let statement =
-        tx.prepare_cached("UPDATE trials SET failure_cause = $2, failure_reason = $3 WHERE backup_id = $1").await?;
-    tx.execute(&statement, &[&backup.uuid(), &reason.to_string(), &reason.explanation()]).await?;
+pub(super) async fn record_trial_failure(tx: &Tx, backup: BackupId, reason: &Reason, damaged: bool) -> Result<()> {
+    let statement = tx
+        .prepare_cached("UPDATE trials SET failure_cause = $2, failure_reason = $3, damaged = $4 WHERE backup_id = $1")
+        .await?;
+    tx.execute(&statement, &[&backup.uuid(), &reason.to_string(), &reason.explanation(), &damaged]).await?;
     Ok(())
 }
 
@@ -451,12 +524,19 @@ pub(super) async fn due(
                              WHERE b.instance_id = d.instance_id
                                AND b.kind = 'full'
                                AND b.state = 'completed'
-                               AND b.created_at > $3) AS has_full
+                               AND b.created_at > $3) AND damaged.at IS NULL AS has_full
                FROM databases d
                LEFT JOIN vaults v ON v.instance_id = d.instance_id
               CROSS JOIN LATERAL (SELECT max(b.created_at) AS at
                                     FROM backups b
-                                   WHERE b.instance_id = d.instance_id AND b.state = 'completed') last
+                                   WHERE b.instance_id = d.instance_id
+                                     AND b.state = 'completed'
+                                     AND NOT EXISTS (SELECT FROM damaged_backups x WHERE x.id = b.id)) last
+              CROSS JOIN LATERAL (SELECT max(b.created_at) AS at
+                                    FROM backups b
+                                   WHERE b.instance_id = d.instance_id
+                                     AND b.damaged_at IS NOT NULL
+                                     AND (last.at IS NULL OR b.created_at >= last.at)) damaged
               CROSS JOIN LATERAL (SELECT EXISTS (SELECT
                                                    FROM usage_hours u
                                                   WHERE u.database_id = d.id
@@ -466,7 +546,8 @@ pub(super) async fn due(
                 AND d.deleted_at IS NULL
                 AND (last.at IS NULL AND d.created_at < $1 AND activity.any
                      OR last.at < $2 AND activity.any
-                     OR v.gap_at > last.at)
+                     OR v.gap_at > last.at
+                     OR damaged.at IS NOT NULL)
                 AND NOT EXISTS (SELECT
                                   FROM workflows w
                                  WHERE w.subject = d.id AND w.state IN ('waiting', 'running'))
@@ -568,6 +649,10 @@ fn read(row: &Row) -> Result<Backup> {
         verified_at: row.get("verified_at"),
         restore_bytes_per_second: row.get("restore_bytes_per_second"),
         verified_relations: row.get("verified_relations"),
-        verification_failure: row.get("verification_failure"),
+        verification_failure: match row.get::<_, bool>("damaged") {
+            true => Some(row.get::<_, Option<String>>("verification_failure").unwrap_or_else(|| BUILDS_ON.to_owned())),
+            false => row.get("verification_failure"),
+        },
+        damaged: row.get("damaged"),
     })
 }

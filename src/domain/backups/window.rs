@@ -1,6 +1,6 @@
 //! The moments that a database can be restored to.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Backup;
 use crate::base::clock::format_timestamp;
@@ -60,9 +60,15 @@ impl Era {
             Some(loss) => loss.from.unwrap_or(from),
             None => self.latest(now),
         };
-        Some(Span { from, until: until.max(from) })
+        // A backup that counts is in the archive, so that an archive which ends before it does so within the
+        // second that is all that is known of its end.
+        let until = until.max(from - END_KNOWN_TO);
+        Some(Span { from: from.min(until), until })
     }
 }
+
+/// How much earlier than is known a backup may have ended.
+const END_KNOWN_TO: SignedDuration = SignedDuration::from_secs(1);
 
 /// The eras of a database, oldest first.
 #[derive(Clone, Debug)]
@@ -88,9 +94,9 @@ impl Window {
     }
 
     /// All moments that can be restored, oldest first. What lies between two of these was lost, or
-    /// came after a restore in place and before its first backup.
+    /// came after a restore in place and before its first backup. A damaged backup promises nothing.
     pub fn spans(&self) -> Vec<Span> {
-        let mut all: Vec<Span> = self.backups().map(|(_, span)| span).collect();
+        let mut all: Vec<Span> = self.backups().filter(|(backup, _)| !backup.damaged).map(|(_, span)| span).collect();
         all.sort_by_key(|span| span.from);
         all.into_iter().fold(Vec::new(), |mut merged, span| {
             match merged.last_mut().filter(|before| span.from <= before.until) {
@@ -101,19 +107,27 @@ impl Window {
         })
     }
 
+    /// The last moment that a backup may reach, whether it is damaged or not: what there is to try when
+    /// nothing is sure. `None` when there is no backup.
+    pub fn end(&self) -> Option<Timestamp> {
+        self.latest().or_else(|| self.backups().map(|(_, span)| span.until).max())
+    }
+
     fn backups(&self) -> impl Iterator<Item = (&Backup, Span)> {
         self.eras.iter().flat_map(|era| {
             era.backups.iter().filter_map(|backup| era.span(backup, self.now).map(|span| (backup, span)))
         })
     }
 
-    /// The backup to begin with to get to a moment.
+    /// The backup to begin with to get to a moment: a damaged one when there is no other way.
     ///
     /// # Errors
     /// [`Error::Invalid`] that names the window, for a moment outside of it.
     pub fn backup_for(&self, moment: Timestamp) -> Result<&Backup> {
         let fits = self.backups().filter(|(_, span)| (span.from..=span.until).contains(&moment));
-        fits.max_by_key(|(_, span)| span.from).map(|(backup, _)| backup).ok_or_else(|| self.outside(moment))
+        fits.max_by_key(|(backup, span)| (!backup.damaged, span.from))
+            .map(|(backup, _)| backup)
+            .ok_or_else(|| self.outside(moment))
     }
 
     /// Whether recovery can go from a backup to a moment.
@@ -148,7 +162,7 @@ impl Window {
                  missing, and those whose changes could not be archived.",
             ),
             true => Error::invalid(
-                format!("targetTime: {moment} cannot be restored: there is no completed backup"),
+                format!("targetTime: {moment} cannot be restored: there is no completed backup that is whole"),
                 "Make a backup first: POST /v1/databases/{databaseId}/backups.",
             ),
         }
@@ -183,6 +197,7 @@ mod tests {
             restore_bytes_per_second: None,
             verified_relations: None,
             verification_failure: None,
+            damaged: false,
         };
         let backups = backups.iter().map(backup).collect();
         Era { instance, backups, closed_at: closed_at.map(at), archived_until: None, failing: false, lost: Vec::new() }
@@ -229,6 +244,25 @@ mod tests {
         let unknown = Window::of(vec![lost(None)], at(100));
         assert_eq!(spans(&unknown), [(5, 5), (10, 10), (20, 100)], "the ends of backups can always be restored");
         assert!(Window::of(vec![era(1, &[], None)], at(100)).latest().is_none());
+        let just_before = Window::of(vec![lost(Some(9))], at(100));
+        assert_eq!(spans(&just_before), [(5, 9), (20, 100)], "the end of the second one is known to a second");
+    }
+
+    #[test]
+    fn a_damaged_backup_promises_nothing_and_is_the_last_resort() {
+        let mut damaged = era(1, &[10, 20, 30], Some(40));
+        for number in [0, 2] {
+            damaged.backups[number].damaged = true;
+        }
+        let window = Window::of(vec![damaged.clone()], at(100));
+        assert_eq!((window.earliest(), window.latest(), window.end()), (Some(at(20)), Some(at(40)), Some(at(40))));
+        for (moment, label) in [(15, "10"), (20, "20"), (35, "20"), (40, "20")] {
+            assert_eq!(chosen(&window, moment).as_deref(), Some(label), "{moment}");
+        }
+        damaged.backups[1].damaged = true;
+        let window = Window::of(vec![damaged], at(100));
+        assert_eq!((window.latest(), window.spans(), window.end()), (None, Vec::new(), Some(at(40))));
+        assert_eq!(chosen(&window, 40).as_deref(), Some("30"));
     }
 
     #[test]

@@ -99,6 +99,8 @@ pub struct Restore {
     pub target_time: Option<Timestamp>,
     /// The instance that it is restored into.
     pub instance: InstanceId,
+    /// Howdah chose the backup for the moment, and may choose another one.
+    pub any_backup: bool,
     /// In place: the instance that was the database's before.
     pub replaced: Option<InstanceId>,
     /// In place: why it is given up, when it is.
@@ -133,7 +135,7 @@ pub async fn resolve(tx: &Tx, actor: &Principal, now: Timestamp, source: &Source
         }
         Source::Database { to, .. } => {
             // A database that is gone is as it was last; one that is there can be backed up first.
-            let moment = if kept.deleted { Some(to.or_else(|| window.latest()).unwrap_or(now)) } else { *to };
+            let moment = if kept.deleted { Some(to.or_else(|| window.end()).unwrap_or(now)) } else { *to };
             let backup = match moment {
                 Some(moment) => Some(window.backup_for(moment)?.id),
                 None if kept.status == Status::Ready => None,
@@ -203,11 +205,16 @@ pub async fn start_in_place(
         });
     }
     store::insert(tx, target, InstanceId::generate(now), &recipe, Some(status)).await?;
-    store::set_source(tx, target, &recipe).await?;
     store::set_status(tx, target, Status::Recovering).await?;
     let operation = operations::start(tx, now, RESTORE, target).await?;
     tx.announce(Channel::DatabaseChanged, &target.bare()).await?;
-    let after = databases::get(tx, actor, target).await?;
+    // What it comes from changes when the restored instance has been proven; the answer says what is wanted.
+    let after = Database {
+        source: recipe.source_type,
+        source_database: Some(recipe.source_database),
+        source_backup: recipe.backup,
+        ..databases::get(tx, actor, target).await?
+    };
     let change = Change {
         action: "restore_database",
         resource: Resource::new("database", target, &before.name),
@@ -252,7 +259,7 @@ pub async fn source_instance(session: &Session, database: DatabaseId) -> Result<
     store::source_instance(session, database).await
 }
 
-/// Records the backup that a copy begins with.
+/// Records the backup to begin with, after the one that was chosen first has turned out to be damaged.
 pub async fn choose_backup(tx: &Tx, database: DatabaseId, backup: BackupId) -> Result<()> {
     store::choose_backup(tx, database, backup).await
 }
@@ -268,6 +275,11 @@ pub async fn swap(tx: &Tx, now: Timestamp, restore: &Restore) -> Result<()> {
         usage::begin_anew(tx, restore.database).await?;
     }
     tx.announce(Channel::DatabaseChanged, &restore.database.bare()).await
+}
+
+/// The restored instance has been proven, in place: from now on the database is what comes from there.
+pub async fn settle(tx: &Tx, database: DatabaseId) -> Result<()> {
+    store::settle_source(tx, database).await
 }
 
 /// Forgets a restore that has ended, and of which nothing is left that nobody needs.

@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Kept, Recipe, Restore};
+use super::{Kept, Recipe, Restore, SourceType};
 use crate::auth::Scope;
 use crate::base::error::Result;
 use crate::base::id::{BackupId, DatabaseId, InstanceId};
@@ -65,6 +65,20 @@ pub(super) async fn set_source(tx: &Tx, database: DatabaseId, recipe: &Recipe) -
     Ok(())
 }
 
+/// What a restore in place comes from is what the database does.
+pub(super) async fn settle_source(tx: &Tx, database: DatabaseId) -> Result<()> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE databases d
+                SET source_type = $2, source_database_id = r.source_database_id, source_backup_id = r.backup_id
+               FROM restores r
+              WHERE d.id = $1 AND r.database_id = $1",
+        )
+        .await?;
+    tx.execute(&statement, &[&database.uuid(), &SourceType::Backup.as_str()]).await?;
+    Ok(())
+}
+
 /// The status of a live database, which stays that until the transaction ends.
 pub(super) async fn lock_status(tx: &Tx, database: DatabaseId) -> Result<Option<Status>> {
     let statement = tx
@@ -95,16 +109,18 @@ pub(super) async fn begin_anew(tx: &Tx, database: DatabaseId, instance: Instance
 pub(super) async fn find(session: &Session, database: DatabaseId) -> Result<Option<Restore>> {
     let statement = session
         .prepare_cached(
-            "SELECT database_id,
-                    source_database_id,
-                    backup_id,
-                    target_time,
-                    instance_id,
-                    replaced_instance_id,
-                    failure_cause,
-                    failure_reason
-               FROM restores
-              WHERE database_id = $1",
+            "SELECT r.database_id,
+                    r.source_database_id,
+                    r.backup_id,
+                    r.target_time,
+                    r.instance_id,
+                    r.replaced_instance_id,
+                    r.failure_cause,
+                    r.failure_reason,
+                    d.source_type = 'database' AND r.status_before IS NULL AS any_backup
+               FROM restores r
+               JOIN databases d ON d.id = r.database_id
+              WHERE r.database_id = $1",
         )
         .await?;
     Ok(session.query_opt(&statement, &[&database.uuid()]).await?.as_ref().map(read))
@@ -192,6 +208,7 @@ fn read(row: &Row) -> Restore {
         backup: row.get::<_, Option<Uuid>>("backup_id").map(Into::into),
         target_time: row.get("target_time"),
         instance: row.get::<_, Uuid>("instance_id").into(),
+        any_backup: row.get("any_backup"),
         replaced: row.get::<_, Option<Uuid>>("replaced_instance_id").map(Into::into),
         failure: row
             .get::<_, Option<String>>("failure_cause")

@@ -215,7 +215,8 @@ impl Backups for FakeEngine {
         if !backup.facts.restorable {
             return Err(BackupError::Gap(backup.facts.last_segment.clone()));
         }
-        if backup.damaged {
+        let builds_on_damage = |label| found.backups.get(label).is_some_and(|base| base.damaged);
+        if backup.damaged || backup.facts.requires.iter().any(builds_on_damage) {
             return Err(BackupError::Damaged("a file of the backup has a wrong checksum".into()));
         }
         let (content, last_commit_at) = found.at(backup, to)?;

@@ -112,8 +112,9 @@ pub(super) struct BackupWire {
     /// How many tables and indexes were read then, PostgreSQL's own among them; null without one.
     #[schema(example = json!(null))]
     verified_relations: Option<i64>,
-    /// Why the last trial failed: do not rely on this backup, and make another one. Null when it went
-    /// well, or there was none.
+    /// Why the last trial failed, or a restore found it damaged, or that it builds on a backup that is
+    /// damaged: do not rely on this backup, and make another one. Null when the last trial went well, or
+    /// there was none.
     #[schema(example = json!(null))]
     verification_failure: Option<String>,
 }
@@ -478,7 +479,7 @@ pub(super) async fn restore_backup(
 ) -> Result<Answer, Failure> {
     let database = parse_database(&database)?;
     let backup = BackupId::parse(&backup).ok_or_else(|| Error::not_found("backup", &backup))?;
-    let name = DatabaseName::parse(&wanted.target_database_name)?;
+    let name = DatabaseName::parse_field("targetDatabaseName", &wanted.target_database_name)?;
     let to = wanted.target_time.as_deref().map(|text| moment("targetTime", text)).transpose()?;
     let source = Source::Backup { database, backup, to };
     database_wire::restore_beside(&app, &actor, &repeatable, database, name, source).await

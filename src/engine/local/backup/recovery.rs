@@ -120,7 +120,15 @@ impl<'a> Recovery<'a> {
         let total = backup.size + (first.until(last) + 1) * SEGMENT_BYTES;
         let mut next = first;
         while next <= last && self.is_recovering().await? {
-            if !self.bring(next).await? {
+            let brought = match self.bring(next).await {
+                // The backup is whole without it: as if it were lost.
+                Err(BackupError::Damaged(reason)) if next > needed => {
+                    tracing::error!(instance.id = %self.source.instance, %reason, "the WAL segment {next} is damaged");
+                    false
+                }
+                brought => brought?,
+            };
+            if !brought {
                 // All that is wanted came before the loss, whether or not the target was seen in it.
                 if self.ends_before(next) {
                     break;

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use jiff::SignedDuration;
 use tokio::time::Instant;
 
 use super::archiver::unanswered;
@@ -245,7 +246,8 @@ fn choose(holdings: &Holdings, label: &BackupLabel, to: RecoverTo) -> Result<Bac
     if !backup.restorable {
         return Err(BackupError::Gap(backup.last_segment.clone()));
     }
-    if matches!(to, RecoverTo::Time(moment) if moment < backup.stopped_at) {
+    // Within the second in which it ended only the server can tell, which knows where the backup ends.
+    if matches!(to, RecoverTo::Time(moment) if moment < backup.stopped_at - SignedDuration::from_secs(1)) {
         return Err(BackupError::BeforeBackup);
     }
     Ok(backup.clone())

@@ -397,7 +397,8 @@ fn read(stanza: Stanza, gaps: &[Gap]) -> Option<Holdings> {
                 _ => return None,
             },
             started_at: Timestamp::from_second(backup.timestamp.start).ok()?,
-            stopped_at: Timestamp::from_second(backup.timestamp.stop).ok()?,
+            // pgBackRest looks at the clock after the backup's end, and leaves out what is less than a second.
+            stopped_at: Timestamp::from_second(backup.timestamp.stop.checked_add(1)?).ok()?,
             size: backup.info.size,
             stored: backup.info.repository.delta.unwrap_or_default(),
             first_segment: first.to_string(),
