@@ -66,7 +66,7 @@ impl BackUpStep {
 pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> {
     let store = &ctx.app.store;
     let plan = databases::plan(&store.session().await?, job.subject.into()).await?;
-    let Some(plan) = plan.filter(|plan| !plan.deleted) else {
+    let Some(plan) = plan.filter(|plan| plan.deleted_at.is_none()) else {
         let tx = store.begin().await?;
         backups::mark_failed(&tx, job.subject.into(), "the database was deleted meanwhile").await?;
         job.give_way(&tx).await?;
