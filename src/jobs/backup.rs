@@ -26,6 +26,10 @@ const UNREACHABLE: &str =
     "the place where backups are kept does not answer, or something else is in the way; the server's log says more";
 const FULL: &str = "the place where backups are kept is full; it is tried again when the operator has made room";
 const REFUSED: &str = "the place where backups are kept refuses it; the operator has to look at its settings";
+const WRONG_PLACE: &str =
+    "the place where backups are kept is not there, or another one is; the operator has to bring it back";
+const AHEAD: &str = "the newest backup bears a time that has not come yet, since the server's clock was ahead when it was \
+                     made; the next one can be made after that time, or after a restore in place, which begins anew";
 const NOT_INSTALLED: &str =
     "pgBackRest is not installed on the server; it goes on as soon as the operator has installed it";
 const OCCUPIED: &str = "another backup or restore of the same database is under way; it goes on after that";
@@ -162,6 +166,7 @@ fn explain(obstacle: Obstacle) -> &'static str {
         Obstacle::NotInstalled => NOT_INSTALLED,
         Obstacle::Full => FULL,
         Obstacle::Refused => REFUSED,
+        Obstacle::WrongPlace => WRONG_PLACE,
         Obstacle::Other => UNREACHABLE,
     }
 }
@@ -247,6 +252,8 @@ pub(super) fn from_backup(error: BackupError) -> StepError {
         BackupError::Unclean => StepError::Retry(reason(UNCLEAN)),
         BackupError::Full { .. } => StepError::Retry(reason(FULL)),
         BackupError::Refused { .. } => StepError::Retry(reason(REFUSED)),
+        BackupError::WrongPlace(_) => StepError::Retry(reason(WRONG_PLACE)),
+        BackupError::ClockWasAhead(_) => StepError::Fail(reason(AHEAD)),
         BackupError::Failed { .. } => StepError::Retry(reason(UNREACHABLE)),
     }
 }
