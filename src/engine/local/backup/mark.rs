@@ -62,7 +62,8 @@ impl Machine {
                 _ => Ok(()),
             };
         };
-        let mark = match (read(&known)?, read(&directory.join(MARK))?) {
+        let unusable = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", directory.display()));
+        let mark = match (read(&known)?, read(&directory.join(MARK)).map_err(unusable)?) {
             (Some(known), _) => known,
             (None, None) if !may_mark => return Ok(()),
             (None, there) => {
@@ -70,10 +71,10 @@ impl Machine {
                     Some(there) => there,
                     None => {
                         if !directory.exists() {
-                            make_directory(&directory, passable())?;
+                            make_directory(&directory, passable()).map_err(unusable)?;
                         }
                         let mark = random_text::<16>();
-                        write_private(&directory.join(MARK), mark.as_bytes())?;
+                        write_private(&directory.join(MARK), mark.as_bytes()).map_err(unusable)?;
                         sync_directory(&directory)?;
                         tracing::info!("backups are kept in {}, which is marked now by {MARK}", directory.display());
                         mark
