@@ -49,7 +49,7 @@ const REPLACED: &str = "the database was restored meanwhile; make another backup
 pub enum BackUpStep {
     /// Copy the instance's files to the vault, and the WAL that belongs to them.
     CopyFiles,
-    /// Make the list of backups what the vault holds, after what retention no longer wants is gone.
+    /// Make the list of backups what the vault holds.
     Record,
 }
 
@@ -112,8 +112,7 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
         }
         Some(BackUpStep::Record) => {
             if let Some(instance) = plan.instance {
-                let days = backups::retention_days(&store.session().await?, plan.project).await?;
-                tidy(ctx, instance, days).await?;
+                list_what_is_held(ctx, instance).await?;
             }
             let tx = store.begin().await?;
             job.succeed(&tx).await?;
@@ -123,15 +122,20 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
     }
 }
 
-/// Removes what retention no longer wants from a vault, and makes the list what the vault holds then.
-pub(super) async fn tidy(ctx: &JobCtx, instance: InstanceId, days: i32) -> Result<(), StepError> {
-    let (vault, known) = open_vault(ctx, instance).await?;
+/// Removes what retention no longer wants from a vault.
+pub(super) async fn expire(ctx: &JobCtx, instance: InstanceId, days: i32) -> Result<(), StepError> {
+    let (vault, _) = open_vault(ctx, instance).await?;
     let retention = Retention { days: days.max(1).unsigned_abs() };
     match ctx.instances.expire(&vault, retention).await {
         // The next round does it.
-        Ok(()) | Err(BackupError::Busy(_) | BackupError::MissingVault(_)) => {}
-        Err(error) => return Err(from_backup(error)),
+        Ok(()) | Err(BackupError::Busy(_) | BackupError::MissingVault(_)) => Ok(()),
+        Err(error) => Err(from_backup(error)),
     }
+}
+
+/// Makes the list of backups what the vault holds.
+pub(super) async fn list_what_is_held(ctx: &JobCtx, instance: InstanceId) -> Result<(), StepError> {
+    let (vault, known) = open_vault(ctx, instance).await?;
     let there = match ctx.instances.backups(&vault).await {
         Ok(there) => there,
         Err(BackupError::MissingVault(_)) => Vec::new(),

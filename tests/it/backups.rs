@@ -297,7 +297,7 @@ async fn what_a_restore_overwrites_is_backed_up_first() {
 
 #[tokio::test]
 async fn vaults_go_when_their_time_has_come_and_not_before() {
-    let mut howdah = Howdah::start_with(&["--backup-every", "0", "--undelete", "2s"]).await;
+    let mut howdah = Howdah::start_with(&["--undelete", "2s", "--steady-clock", "0"]).await;
     let kept = Kept::new(&howdah).await;
     kept.note("one");
     kept.back_up().await;

@@ -902,7 +902,16 @@ async fn a_shorter_retention_moves_the_window_and_removes_what_is_too_old() {
     let vault = backups::vault(&app.store.session().await.unwrap(), &app.keyring, instance.unwrap()).await.unwrap();
     let vault = engine::backups::Vault { instance: instance.unwrap(), key: vault.unwrap().key };
     let look_after = async |left: usize| {
-        let never = Schedule { first: SignedDuration::ZERO, every: SignedDuration::ZERO };
+        let looked = world.engine.count(Verb::ArchiveStatus);
+        let never =
+            Schedule { first: SignedDuration::ZERO, every: SignedDuration::ZERO, steady: Duration::from_secs(1) };
+        tokio::select! {
+            () = retention::retain(world.ctx.clone(), never) => unreachable!("it goes on"),
+            // The list is looked after at the end of a round, too.
+            () = eventually("a round", async || (world.engine.count(Verb::ArchiveStatus) >= looked + 2).then_some(())) => {}
+        }
+        assert_eq!(ends().await.len(), left + 1, "nothing goes before the clock is known to be steady");
+        let never = Schedule { steady: Duration::ZERO, ..never };
         let reached = eventually("old backups to go", async || (ends().await.len() == left).then_some(()));
         tokio::select! {
             () = retention::retain(world.ctx.clone(), never) => unreachable!("it goes on"),
@@ -1040,6 +1049,10 @@ async fn what_was_used_is_due_for_a_backup_and_nothing_else() {
     assert_eq!(due(hour * 4).await, [], "it was backed up lately");
     assert_eq!(due(hour * 3 + day).await, [(database, backups::Kind::Differential)]);
     assert_eq!(due(day * 9).await, [(database, backups::Kind::Full)], "a full one each week");
+    let session = app.store.session().await.unwrap();
+    session.execute("UPDATE backups SET created_at = created_at + interval '90 days'", &[]).await.unwrap();
+    drop(session);
+    assert_eq!(due(hour * 4).await, [(database, backups::Kind::Differential)], "the clock was ahead once");
     world.end().await;
 }
 

@@ -442,6 +442,7 @@ pub(super) async fn due(
     first_before: Timestamp,
     last_before: Timestamp,
     full_since: Timestamp,
+    ahead: Timestamp,
 ) -> Result<Vec<Due>> {
     let statement = session
         .prepare_cached(
@@ -456,7 +457,9 @@ pub(super) async fn due(
                LEFT JOIN vaults v ON v.instance_id = d.instance_id
               CROSS JOIN LATERAL (SELECT max(b.created_at) AS at
                                     FROM backups b
-                                   WHERE b.instance_id = d.instance_id AND b.state = 'completed') last
+                                   WHERE b.instance_id = d.instance_id
+                                     AND b.state = 'completed'
+                                     AND b.created_at <= $4) last
               CROSS JOIN LATERAL (SELECT EXISTS (SELECT
                                                    FROM usage_hours u
                                                   WHERE u.database_id = d.id
@@ -479,7 +482,7 @@ pub(super) async fn due(
               LIMIT 16",
         )
         .await?;
-    let rows = session.query(&statement, &[&first_before, &last_before, &full_since]).await?;
+    let rows = session.query(&statement, &[&first_before, &last_before, &full_since, &ahead]).await?;
     let kind = |row: &Row| if row.get("has_full") { Kind::Differential } else { Kind::Full };
     Ok(rows.iter().map(|row| Due { database: row.get::<_, Uuid>("id").into(), kind: kind(row) }).collect())
 }
