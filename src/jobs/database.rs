@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::NoTls;
 
-use super::backup::{engine_vault, from_backup, held, open_vault, reporting};
+use super::backup::{engine_vault, from_backup, held, look_at_archive, open_vault, reporting};
 use super::{restore, unknown};
 use crate::app::JobCtx;
 use crate::base::error::{Result, describe};
@@ -187,7 +187,8 @@ pub(super) async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan, instance: 
         return leave_end(ctx, plan, instance, "its files were lost").await;
     }
     let error = match bring_to_vault(ctx, job, plan, instance).await {
-        Ok(()) => return Ok(()),
+        // Otherwise the vault would be closed as what it was while archiving was stuck.
+        Ok(()) => return look_at_archive(ctx, instance).await,
         Err(error) => error,
     };
     if job.is_overdue()

@@ -586,6 +586,8 @@ async fn a_delete_waits_until_what_was_written_last_is_kept_or_need_not_be() {
         let told = "SELECT explanation FROM workflows WHERE id = $1";
         let told: String = session.query_one(told, &[&delete.uuid()]).await.unwrap().get(0);
         assert!(told.contains("written to the database last") && told.contains("does not answer"), "{told}");
+        let stuck = "UPDATE vaults SET failing_since = now(), archived_until = now() - interval '1 hour'";
+        session.execute(stuck, &[]).await.unwrap();
         match is_back {
             true => world.engine.set_repository_reachable(true),
             // It would be forgotten by now in any case.
