@@ -175,6 +175,10 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_UNDELETE", value_name = "TIME", default_value = "168h", value_parser = duration)]
     pub undelete: Duration,
 
+    /// Remove no backup for its age before the machine's clock has gone evenly for so long; 0: at once
+    #[arg(long, env = "HOWDAH_STEADY_CLOCK", value_name = "TIME", default_value = "1h", value_parser = duration)]
+    pub steady_clock: Duration,
+
     /// Also write the audit log out, a line of JSON each entry: to a file, or to `syslog`
     #[arg(long, env = "HOWDAH_AUDIT_STREAM", value_name = "FILE|syslog")]
     pub audit_stream: Option<String>,
@@ -332,9 +336,9 @@ pub fn data_directory(chosen: Option<&Path>) -> Result<PathBuf, String> {
 }
 
 impl Serve {
-    /// When backups are made.
+    /// When backups are made and removed.
     pub fn schedule(&self) -> Schedule {
-        Schedule { first: signed(self.backup_first), every: signed(self.backup_every) }
+        Schedule { first: signed(self.backup_first), every: signed(self.backup_every), steady: self.steady_clock }
     }
 
     /// How long after its last trial a database's newest backup is tried again.

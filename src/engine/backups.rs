@@ -18,6 +18,8 @@ use crate::base::secret::{Secret, random_text};
 /// The part of an engine that is about backups. As with [`super::Engine`], every verb may be
 /// called at any time, twice, after a crash in the middle of the same verb.
 ///
+/// * A vault that is not in the repository any more begins anew, empty, with what waits; the status has a gap
+///   then. It is noticed when something is to be put there.
 /// * After `ensure_archiving` the instance's vault exists, and all WAL that is written from then
 ///   on goes there: within about a minute after a write, and before `ensure_stopped` returns,
 ///   unless the repository does not answer; then it waits on the disk and is tried again. Before
@@ -265,6 +267,8 @@ pub enum Obstacle {
     Full,
     /// The repository answers, and does not let Howdah put anything into it.
     Refused,
+    /// What is there is not the place that backups were kept in so far.
+    WrongPlace,
     /// Anything else, such as a repository that cannot be reached.
     Other,
 }
@@ -275,6 +279,7 @@ impl From<&BackupError> for Obstacle {
             BackupError::NotInstalled => Self::NotInstalled,
             BackupError::Full { .. } => Self::Full,
             BackupError::Refused { .. } => Self::Refused,
+            BackupError::WrongPlace(_) => Self::WrongPlace,
             _ => Self::Other,
         }
     }
@@ -350,6 +355,16 @@ pub enum BackupError {
     /// The instance was stopped or destroyed meanwhile.
     #[error("the instance was stopped meanwhile")]
     Interrupted,
+    /// What is where backups are kept is not the place that they were kept in so far, such as the directory
+    /// that a disk is to be mounted on. Nothing is put there.
+    #[error("{0}")]
+    WrongPlace(String),
+    /// The newest backup bears a time that has not come yet: the clock was ahead when it was made. No other
+    /// can follow it before that.
+    #[error(
+        "the newest backup bears a time that has not come yet, since the clock was ahead when it was made ({0}); the          next one can be made after that time"
+    )]
+    ClockWasAhead(String),
     /// The repository, or the disk that what is on its way there waits on, is full.
     #[error("{doing}: no space is left in the repository or on the disk")]
     Full {

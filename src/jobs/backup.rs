@@ -26,6 +26,10 @@ const UNREACHABLE: &str =
     "the place where backups are kept does not answer, or something else is in the way; the server's log says more";
 const FULL: &str = "the place where backups are kept is full; it is tried again when the operator has made room";
 const REFUSED: &str = "the place where backups are kept refuses it; the operator has to look at its settings";
+const WRONG_PLACE: &str =
+    "the place where backups are kept is not there, or another one is; the operator has to bring it back";
+const AHEAD: &str = "the newest backup bears a time that has not come yet, since the server's clock was ahead when it was \
+                     made; the next one can be made after that time, or after a restore in place, which begins anew";
 const NOT_INSTALLED: &str =
     "pgBackRest is not installed on the server; it goes on as soon as the operator has installed it";
 const OCCUPIED: &str = "another backup or restore of the same database is under way; it goes on after that";
@@ -45,7 +49,7 @@ const REPLACED: &str = "the database was restored meanwhile; make another backup
 pub enum BackUpStep {
     /// Copy the instance's files to the vault, and the WAL that belongs to them.
     CopyFiles,
-    /// Make the list of backups what the vault holds, after what retention no longer wants is gone.
+    /// Make the list of backups what the vault holds.
     Record,
 }
 
@@ -66,7 +70,7 @@ impl BackUpStep {
 pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> {
     let store = &ctx.app.store;
     let plan = databases::plan(&store.session().await?, job.subject.into()).await?;
-    let Some(plan) = plan.filter(|plan| !plan.deleted) else {
+    let Some(plan) = plan.filter(|plan| plan.deleted_at.is_none()) else {
         let tx = store.begin().await?;
         backups::mark_failed(&tx, job.subject.into(), "the database was deleted meanwhile").await?;
         job.give_way(&tx).await?;
@@ -108,8 +112,7 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
         }
         Some(BackUpStep::Record) => {
             if let Some(instance) = plan.instance {
-                let days = backups::retention_days(&store.session().await?, plan.project).await?;
-                tidy(ctx, instance, days).await?;
+                list_what_is_held(ctx, instance).await?;
             }
             let tx = store.begin().await?;
             job.succeed(&tx).await?;
@@ -119,15 +122,20 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
     }
 }
 
-/// Removes what retention no longer wants from a vault, and makes the list what the vault holds then.
-pub(super) async fn tidy(ctx: &JobCtx, instance: InstanceId, days: i32) -> Result<(), StepError> {
-    let (vault, known) = open_vault(ctx, instance).await?;
+/// Removes what retention no longer wants from a vault.
+pub(super) async fn expire(ctx: &JobCtx, instance: InstanceId, days: i32) -> Result<(), StepError> {
+    let (vault, _) = open_vault(ctx, instance).await?;
     let retention = Retention { days: days.max(1).unsigned_abs() };
     match ctx.instances.expire(&vault, retention).await {
         // The next round does it.
-        Ok(()) | Err(BackupError::Busy(_) | BackupError::MissingVault(_)) => {}
-        Err(error) => return Err(from_backup(error)),
+        Ok(()) | Err(BackupError::Busy(_) | BackupError::MissingVault(_)) => Ok(()),
+        Err(error) => Err(from_backup(error)),
     }
+}
+
+/// Makes the list of backups what the vault holds.
+pub(super) async fn list_what_is_held(ctx: &JobCtx, instance: InstanceId) -> Result<(), StepError> {
+    let (vault, known) = open_vault(ctx, instance).await?;
     let there = match ctx.instances.backups(&vault).await {
         Ok(there) => there,
         Err(BackupError::MissingVault(_)) => Vec::new(),
@@ -162,6 +170,7 @@ fn explain(obstacle: Obstacle) -> &'static str {
         Obstacle::NotInstalled => NOT_INSTALLED,
         Obstacle::Full => FULL,
         Obstacle::Refused => REFUSED,
+        Obstacle::WrongPlace => WRONG_PLACE,
         Obstacle::Other => UNREACHABLE,
     }
 }
@@ -247,6 +256,8 @@ pub(super) fn from_backup(error: BackupError) -> StepError {
         BackupError::Unclean => StepError::Retry(reason(UNCLEAN)),
         BackupError::Full { .. } => StepError::Retry(reason(FULL)),
         BackupError::Refused { .. } => StepError::Retry(reason(REFUSED)),
+        BackupError::WrongPlace(_) => StepError::Retry(reason(WRONG_PLACE)),
+        BackupError::ClockWasAhead(_) => StepError::Fail(reason(AHEAD)),
         BackupError::Failed { .. } => StepError::Retry(reason(UNREACHABLE)),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::NoTls;
 
-use super::backup::{engine_vault, from_backup, held, open_vault, reporting};
+use super::backup::{engine_vault, from_backup, held, look_at_archive, open_vault, reporting};
 use super::{restore, unknown};
 use crate::app::JobCtx;
 use crate::base::error::{Result, describe};
@@ -12,12 +12,10 @@ use crate::base::id::{DatabaseId, InstanceId};
 use crate::domain::connections::credential::issue_probe;
 use crate::domain::databases::{self, Plan, Status};
 use crate::domain::{backups, restores, usage};
-use crate::engine::backups::BackupKind;
+use crate::engine::backups::{BackupError, BackupKind, Vault};
 use crate::engine::{EngineError, Major, TENANT_DATABASE};
 use crate::queue::{Job, Reason, StepError};
 
-/// How often a delete tries to have a backup before it goes on without one.
-const TRIES_TO_KEEP: i32 = 6;
 /// How long a last measurement takes to be written down, at most.
 const MEASUREMENT_LOOKS: u32 = 20;
 const MEASUREMENT_LOOK: Duration = Duration::from_millis(100);
@@ -31,6 +29,7 @@ const NO_PROGRAMS: &str =
 const NO_SLOT: &str = "the server runs as many databases as it may; it is made as soon as one of them is idle";
 const NO_ROOM: &str = "the server's disk is full; it is made as soon as there is room";
 const NOT_STARTED: &str = "its PostgreSQL server could not be made or started; the server's log says why";
+const NOT_KEPT: &str = "what was written to the database last cannot be backed up, and would be lost";
 const NO_ANSWER: &str = "it does not answer through the gateway; the server's log says more";
 
 /// The steps of `provision_database` and `copy_database`.
@@ -84,7 +83,7 @@ impl DeleteStep {
 pub async fn provision(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> {
     let store = &ctx.app.store;
     let plan = databases::plan(&store.session().await?, job.subject.into()).await?;
-    let Some(plan) = plan.filter(|plan| !plan.deleted) else {
+    let Some(plan) = plan.filter(|plan| plan.deleted_at.is_none()) else {
         let tx = store.begin().await?;
         job.give_way(&tx).await?;
         return Ok(tx.commit().await?);
@@ -141,7 +140,13 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
                 // One whose restore is under way is kept as it was before.
                 let is_there = plan.status == Status::Ready || plan.status == Status::Recovering;
                 if let Some(instance) = plan.instance.filter(|_| is_there && !ctx.app.undelete.is_zero()) {
-                    keep_backup(ctx, job, plan, instance).await?;
+                    // However long that takes, as long as it would be kept at all.
+                    if plan.deleted_at.is_some_and(|since| since + ctx.app.undelete <= ctx.app.clock.now()) {
+                        leave_end(ctx, plan, instance, "nothing could be archived while it would have been kept")
+                            .await?;
+                    } else {
+                        keep_backup(ctx, job, plan, instance).await?;
+                    }
                 }
             }
             let tx = store.begin().await?;
@@ -174,55 +179,77 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
     }
 }
 
-/// What was committed last is in a vault before the instance goes, by a delete or a restore in place,
-/// neither of which is held up for ever by a repository that does not answer or an instance that is broken.
+/// What was committed last is in a vault before the instance goes, by a delete or a restore in place: until
+/// then it fails, and the caller says for how long. An instance that was lost, or does not start however often
+/// that is tried, holds up neither: its vault ends with what was archived by then.
 pub(super) async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan, instance: InstanceId) -> Result<(), StepError> {
     if !ctx.instances.list().await.map_err(from_engine)?.iter().any(|facts| facts.id == instance) {
-        tracing::warn!(
-            database.id = %plan.id, instance.id = %instance,
-            "the instance of {} was lost: its vault ends with what was archived by then", plan.id
-        );
-        let tx = ctx.app.store.begin().await?;
-        backups::record_lost_end(&tx, instance, ctx.app.clock.now()).await?;
-        return Ok(tx.commit().await?);
+        return leave_end(ctx, plan, instance, "its files were lost").await;
     }
-    let kept = async {
-        let used = stop_and_measure(ctx, plan.id, instance).await?;
-        let session = ctx.app.store.session().await?;
-        let known = backups::vault(&session, &ctx.app.keyring, instance).await?;
-        let has_backup = backups::newest(&session, instance).await?.is_some();
-        drop(session);
-        match known {
-            Some(known) if has_backup => ctx.instances.flush_archive(&engine_vault(&known)).await.map_err(from_backup),
-            _ if used => {
-                let tx = ctx.app.store.begin().await?;
-                backups::ensure_vault(&tx, ctx.app.clock.now(), &ctx.app.keyring, plan.id, instance).await?;
-                tx.commit().await?;
-                let (vault, known) = open_vault(ctx, instance).await?;
-                let backed_up =
-                    reporting(ctx, job, |progress| ctx.instances.back_up(&vault, BackupKind::Full, progress));
-                let facts = backed_up.await.map_err(from_backup)?;
-                let tx = ctx.app.store.begin().await?;
-                backups::add(&tx, &known, ctx.app.clock.now(), &held(&facts)).await?;
-                Ok(tx.commit().await?)
-            }
-            _ => Ok(()),
-        }
+    let error = match bring_to_vault(ctx, job, plan, instance).await {
+        // Otherwise the vault would be closed as what it was while archiving was stuck.
+        Ok(()) => return look_at_archive(ctx, instance).await,
+        Err(error) => error,
     };
-    match kept.await {
-        Err(error) if job.attempts() >= TRIES_TO_KEEP => {
-            tracing::error!(
-                database.id = %plan.id, %error,
-                "the instance of {} goes without a backup of what was written to it last", plan.id
-            );
-            let tx = ctx.app.store.begin().await?;
-            backups::record_lost_end(&tx, instance, ctx.app.clock.now()).await?;
-            Ok(tx.commit().await?)
-        }
-        // Nothing is given up before it was tried often.
-        Err(StepError::Fail(reason)) => Err(StepError::Retry(reason)),
-        kept => kept,
+    if job.is_overdue()
+        && let Err(fault @ (EngineError::Failed { .. } | EngineError::Missing(_))) =
+            ctx.instances.attach_probe(instance).await
+    {
+        return leave_end(ctx, plan, instance, &format!("it does not start: {fault}")).await;
     }
+    let (StepError::Retry(reason) | StepError::Wait(reason) | StepError::Fail(reason)) = &error;
+    let reason = Reason::new(reason.to_string(), format!("{NOT_KEPT}: {}", reason.explanation()));
+    Err(match error {
+        StepError::Wait(_) => StepError::Wait(reason),
+        // Nothing is given up before it was tried often.
+        StepError::Retry(_) | StepError::Fail(_) => StepError::Retry(reason),
+    })
+}
+
+async fn bring_to_vault(ctx: &JobCtx, job: &Job, plan: &Plan, instance: InstanceId) -> Result<(), StepError> {
+    let used = stop_and_measure(ctx, plan.id, instance).await?;
+    let session = ctx.app.store.session().await?;
+    let known = backups::vault(&session, &ctx.app.keyring, instance).await?;
+    let has_backup = backups::newest(&session, instance).await?.is_some();
+    drop(session);
+    if !used && !has_backup {
+        return Ok(());
+    }
+    if let Some(known) = known.filter(|_| has_backup) {
+        let vault = engine_vault(&known);
+        ctx.instances.flush_archive(&vault).await.map_err(from_backup)?;
+        if reaches_the_end(ctx, &vault).await.map_err(from_backup)? {
+            return Ok(());
+        }
+    }
+    let tx = ctx.app.store.begin().await?;
+    backups::ensure_vault(&tx, ctx.app.clock.now(), &ctx.app.keyring, plan.id, instance).await?;
+    tx.commit().await?;
+    let (vault, known) = open_vault(ctx, instance).await?;
+    let backed_up = reporting(ctx, job, |progress| ctx.instances.back_up(&vault, BackupKind::Full, progress));
+    let facts = backed_up.await.map_err(from_backup)?;
+    let tx = ctx.app.store.begin().await?;
+    backups::add(&tx, &known, ctx.app.clock.now(), &held(&facts)).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Whether recovery comes from a backup in the vault to what was archived last: no WAL was given up after
+/// it. The vault is asked, since the list may name what is there no more.
+async fn reaches_the_end(ctx: &JobCtx, vault: &Vault) -> Result<bool, BackupError> {
+    let lost = ctx.instances.archive_status(vault.instance).await?.gaps.iter().map(|gap| gap.at).max();
+    let there = ctx.instances.backups(vault).await?;
+    Ok(there.iter().any(|facts| facts.restorable && lost.is_none_or(|lost| facts.stopped_at > lost)))
+}
+
+/// The vault of an instance ends where archiving did, since nothing more can be had from the instance.
+async fn leave_end(ctx: &JobCtx, plan: &Plan, instance: InstanceId, why: &str) -> Result<(), StepError> {
+    tracing::warn!(
+        database.id = %plan.id, instance.id = %instance,
+        "the instance of {} goes, and its vault ends with what was archived by then: {why}", plan.id
+    );
+    let tx = ctx.app.store.begin().await?;
+    backups::record_lost_end(&tx, instance, ctx.app.clock.now()).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Ends the sessions, and says whether the database was ever used: one that was not has nothing to keep.

@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
-use super::retention::Schedule;
+use super::retention::{Pace, Schedule};
 use crate::app::JobCtx;
 use crate::base::id::InstanceId;
 use crate::domain::backups::{FULL_EVERY, RETENTION_DAYS};
@@ -27,9 +28,12 @@ pub async fn back_up(ctx: Arc<JobCtx>, engine: Arc<LocalEngine>, instance: Insta
     let vault = metadata::vault(&ctx.app.keyring, instance);
     let tasks = ctx.app.tasks.clone();
     let mut held = None;
+    let mut pace = Pace::new(ctx.app.clock.now(), Instant::now());
     while !tasks.is_stopping() {
+        let now = ctx.app.clock.now();
+        let steady = pace.look(now, Instant::now()) >= schedule.steady;
         let done = tokio::select! {
-            done = round(&engine, &vault, schedule, ctx.app.clock.now(), &mut held) => done,
+            done = round(&engine, &vault, schedule, now, steady, &mut held) => done,
             () = tasks.stopping() => return,
         };
         let failed_before = ctx.app.metadata_at_risk.swap(done.is_err(), Ordering::Relaxed);
@@ -54,6 +58,7 @@ async fn round(
     vault: &Vault,
     schedule: Schedule,
     now: Timestamp,
+    steady: bool,
     held: &mut Option<Vec<BackupFacts>>,
 ) -> Result<(), BackupError> {
     let never = schedule.every.is_zero();
@@ -74,7 +79,10 @@ async fn round(
             instance.id = %vault.instance, bytes = facts.stored,
             "backed up Howdah's own metadata as {} in the vault {}", facts.label, vault.instance.bare()
         );
-        engine.expire(vault, Retention { days: RETENTION_DAYS.unsigned_abs() }).await?;
+        // Otherwise the next backup does.
+        if steady {
+            engine.expire(vault, Retention { days: RETENTION_DAYS.unsigned_abs() }).await?;
+        }
     }
     match status.reason.filter(|_| status.failing_since.is_some()) {
         Some(reason) => Err(BackupError::Failed { doing: "archive the metadata", reason }),
@@ -87,7 +95,8 @@ fn due(held: &[BackupFacts], status: &ArchiveStatus, every: SignedDuration, now:
     let whole = || held.iter().filter(|facts| facts.restorable);
     let Some(last) = whole().map(|facts| facts.stopped_at).max() else { return Some(BackupKind::Full) };
     let lost = status.gaps.iter().any(|gap| gap.at > last);
-    if !lost && now.duration_since(last) < every {
+    // One from a clock that was ahead by more is none.
+    if !lost && now.duration_since(last).abs() < every {
         return None;
     }
     let has_full =
@@ -128,6 +137,7 @@ mod tests {
         assert_eq!(due(&held, &well, DAY, at(1)), None);
         assert_eq!(due(&held, &well, DAY, at(2)), Some(BackupKind::Differential));
         assert_eq!(due(&held, &well, DAY, at(8)), Some(BackupKind::Full));
+        assert_eq!(due(&[backup(BackupKind::Full, at(30))], &well, DAY, at(1)), Some(BackupKind::Differential));
         let useless = BackupFacts { restorable: false, ..held[0].clone() };
         assert_eq!(due(&[useless], &well, DAY, at(1)), Some(BackupKind::Full));
         let gap = Gap {

@@ -47,7 +47,7 @@ pub async fn recover(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
     let plan = databases::plan(&session, job.subject.into()).await?;
     let restore = restores::find(&session, job.subject.into()).await?;
     drop(session);
-    let (plan, restore) = match (plan.filter(|plan| !plan.deleted), restore) {
+    let (plan, restore) = match (plan.filter(|plan| plan.deleted_at.is_none()), restore) {
         (Some(plan), Some(restore)) => (plan, restore),
         (plan, _) => {
             let tx = store.begin().await?;

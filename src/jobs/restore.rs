@@ -75,7 +75,7 @@ pub async fn restore(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
     let plan = databases::plan(&session, job.subject.into()).await?;
     let restore = restores::find(&session, job.subject.into()).await?;
     drop(session);
-    let (plan, restore) = match (plan.filter(|plan| !plan.deleted), restore) {
+    let (plan, restore) = match (plan.filter(|plan| plan.deleted_at.is_none()), restore) {
         (Some(plan), Some(restore)) => (plan, restore),
         (plan, _) => {
             let tx = store.begin().await?;
@@ -97,7 +97,9 @@ pub async fn restore(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
         Err(StepError::Retry(reason)) if job.is_overdue() && step.may_give_up() => {
             abandon(ctx, job, &restore, &reason).await
         }
-        Err(StepError::Wait(reason)) if job.attempts() >= WAITS && step == RestoreStep::RestoreInstance => {
+        Err(StepError::Wait(reason))
+            if job.attempts() >= WAITS && matches!(step, RestoreStep::RestoreInstance | RestoreStep::TakeOver) =>
+        {
             abandon(ctx, job, &restore, &reason).await
         }
         done => done,
@@ -115,7 +117,7 @@ async fn run(ctx: &JobCtx, job: &Job, plan: &Plan, restore: &Restore, step: Rest
         }
         RestoreStep::TakeOver => {
             if let Some(old) = plan.instance.filter(|old| *old != restore.instance) {
-                // The moments before the restore stay restorable, as far as that can be had.
+                // The moments before the restore stay restorable; without that nothing is replaced.
                 keep_backup(ctx, job, plan, old).await?;
                 ctx.instances.ensure_stopped(old).await.map_err(from_engine)?;
             }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
-use super::backup::{engine_vault, from_backup, look_at_archive, tidy};
+use super::backup::{engine_vault, expire, from_backup, list_what_is_held, look_at_archive};
 use super::mail::tell_of_archives;
 use crate::app::JobCtx;
 use crate::base::error::{Result, describe};
@@ -21,13 +22,48 @@ const SCHEDULE_ROUND: Duration = Duration::from_secs(30);
 /// How often retention is looked after: rounds of the schedule.
 const TIDY_EVERY: u32 = 60;
 
-/// When backups are made.
+/// What the two clocks may differ by between two looks.
+const UNEVEN: SignedDuration = SignedDuration::from_mins(1);
+
+/// When backups are made and removed.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     /// A used database has its first backup after so long.
     pub first: SignedDuration,
     /// A used database has another one after so long; zero: none are made by themselves.
     pub every: SignedDuration,
+    /// Nothing is removed for its age before the machine's clock has gone evenly for so long.
+    pub steady: Duration,
+}
+
+/// How the machine's clock goes, compared with one that nobody can set. A clock that was set wrong is mostly
+/// set right again soon; what was removed meanwhile would not come back.
+pub(super) struct Pace {
+    /// When it was looked last, by both.
+    last: (Timestamp, Instant),
+    /// Since when both agree.
+    since: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(now: Timestamp, instant: Instant) -> Self {
+        Self { last: (now, instant), since: instant }
+    }
+
+    /// For how long the clock has gone evenly. After a jump, or a sleep of the machine, that begins anew.
+    pub(super) fn look(&mut self, now: Timestamp, instant: Instant) -> Duration {
+        let (then, before) = std::mem::replace(&mut self.last, (now, instant));
+        let passed = SignedDuration::try_from(instant - before).unwrap_or(SignedDuration::MAX);
+        let jumped = now.duration_since(then).saturating_sub(passed);
+        if jumped.abs() > UNEVEN {
+            tracing::warn!(
+                "the clock was moved by {} seconds: no backup is removed for its age for a while",
+                jumped.as_secs()
+            );
+            self.since = instant;
+        }
+        instant - self.since
+    }
 }
 
 /// Lets archiving go on where it was before Howdah started, and keeps it moving.
@@ -84,7 +120,9 @@ pub async fn retain(ctx: Arc<JobCtx>, schedule: Schedule) {
 
 async fn retain_for_ever(ctx: &JobCtx, schedule: Schedule) {
     let mut round: u32 = 0;
+    let mut pace = Pace::new(ctx.app.clock.now(), Instant::now());
     loop {
+        let steady = pace.look(ctx.app.clock.now(), Instant::now()) >= schedule.steady;
         if let Err(error) = start_due(ctx, schedule).await {
             tracing::warn!(error = %describe(&error), "cannot start backups that are due; trying again");
         }
@@ -95,7 +133,7 @@ async fn retain_for_ever(ctx: &JobCtx, schedule: Schedule) {
             tracing::warn!(error = %describe(&error), "cannot tell anybody of archives that are stuck; trying again");
         }
         if round.is_multiple_of(TIDY_EVERY)
-            && let Err(error) = tidy_all(ctx).await
+            && let Err(error) = tidy_all(ctx, steady).await
         {
             tracing::warn!(%error, "cannot remove old backups; trying again");
         }
@@ -128,13 +166,20 @@ async fn look_at_archives(ctx: &JobCtx) -> Result<(), StepError> {
     Ok(())
 }
 
-async fn tidy_all(ctx: &JobCtx) -> Result<(), StepError> {
+/// Makes the lists of backups what the vaults hold. Only while the clock is steady anything is removed first.
+async fn tidy_all(ctx: &JobCtx, steady: bool) -> Result<(), StepError> {
     let now = ctx.app.clock.now();
     let retentions = backups::retentions(&ctx.app.store.session().await?).await?;
     for (instance, days) in retentions {
-        if let Err(error) = tidy(ctx, instance, days).await {
+        if steady && let Err(error) = expire(ctx, instance, days).await {
             tracing::warn!(instance.id = %instance, %error, "cannot remove old backups; trying again");
         }
+        if let Err(error) = list_what_is_held(ctx, instance).await {
+            tracing::warn!(instance.id = %instance, %error, "cannot list the backups in a vault; trying again");
+        }
+    }
+    if !steady {
+        return Ok(());
     }
     for vault in backups::outlived(&ctx.app.store.session().await?, &ctx.app.keyring, now).await? {
         if let Err(error) = ctx.instances.ensure_forgotten(&engine_vault(&vault)).await {
@@ -151,4 +196,26 @@ async fn tidy_all(ctx: &JobCtx) -> Result<(), StepError> {
         tx.commit().await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_is_not_steady_for_a_while() {
+        let (now, instant, minute) = (Timestamp::UNIX_EPOCH, Instant::now(), Duration::from_secs(60));
+        let after = |minutes: u32, ahead: SignedDuration| {
+            (now + SignedDuration::from_mins(minutes.into()) + ahead, instant + minute * minutes)
+        };
+        let mut pace = Pace::new(now, instant);
+        let mut look = |(now, instant)| pace.look(now, instant);
+        assert_eq!(look(after(0, SignedDuration::ZERO)), Duration::ZERO);
+        assert_eq!(look(after(60, SignedDuration::from_secs(20))), minute * 60, "it is corrected all the time");
+        let week = SignedDuration::from_hours(7 * 24);
+        assert_eq!(look(after(61, week)), Duration::ZERO, "ahead");
+        assert_eq!(look(after(91, week)), minute * 30);
+        assert_eq!(look(after(92, SignedDuration::ZERO)), Duration::ZERO, "and back");
+        assert_eq!(look(after(152, SignedDuration::ZERO)), minute * 60);
+    }
 }

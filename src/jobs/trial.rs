@@ -63,7 +63,7 @@ pub async fn verify(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
         job.succeed(&tx).await?;
         return Ok(tx.commit().await?);
     };
-    let deleted = databases::plan(&session, trial.database).await?.is_none_or(|plan| plan.deleted);
+    let deleted = databases::plan(&session, trial.database).await?.is_none_or(|plan| plan.deleted_at.is_some());
     let backup = backups::find(&session, trial.database, trial.backup).await?;
     drop(session);
     let done = match backup.filter(|_| !deleted) {

@@ -72,6 +72,9 @@ fn absolute(path: &Path, option: &str) -> Result<PathBuf, String> {
 /// # Errors
 /// A sentence with the cure when it refuses.
 pub(super) async fn check(engine: &LocalEngine, bucket: &BackupS3) -> Result<(), String> {
+    if let Err(error) = engine.hold_to_repository().await {
+        tracing::error!(%error, "the place of backups cannot be used as it is, and nothing is put there");
+    }
     let Some(bucket) = &bucket.bucket else { return Ok(()) };
     match engine.try_repository().await {
         Ok(()) => Ok(()),

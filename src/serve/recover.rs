@@ -57,6 +57,7 @@ pub async fn recover(config: Recover) -> Result<(), String> {
             bring_back(&engine, &keyring, &place).await?;
         }
         directory.write_master_key(&master_key)?;
+        engine.note_repository().await.map_err(|error| place.unreadable(&error))?;
         settle(&engine, &private, &directory, &keyring, &place).await
     };
     let recovered = tokio::select! {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use howdah::base::store::Channel;
 use rand::prelude::{IndexedRandom as _, RngExt as _, SeedableRng as _, StdRng};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -201,7 +202,12 @@ async fn a_database_under_load_comes_back_by_every_way() {
     kept.settled().await;
     kept.owner.delete(&format!("/v1/projects/{}", kept.project)).await.data(204);
     howdah.assert_tidy().await;
-    assert!(directory_of(&howdah).read_dir().unwrap().next().is_none(), "nothing is left of its backups");
+    assert_eq!(vaults(&howdah), 0, "nothing is left of its backups");
+}
+
+fn vaults(howdah: &Howdah) -> usize {
+    let names = directory_of(howdah).read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name != "howdah-backups").count()
 }
 
 fn directory_of(howdah: &Howdah) -> PathBuf {
@@ -305,11 +311,10 @@ async fn what_a_restore_overwrites_is_backed_up_first() {
 
 #[tokio::test]
 async fn vaults_go_when_their_time_has_come_and_not_before() {
-    let mut howdah = Howdah::start_with(&["--backup-every", "0", "--undelete", "2s"]).await;
+    let mut howdah = Howdah::start_with(&["--undelete", "2s", "--steady-clock", "0"]).await;
     let kept = Kept::new(&howdah).await;
     kept.note("one");
     kept.back_up().await;
-    let vaults = |howdah: &Howdah| directory_of(howdah).read_dir().unwrap().count();
     let before = vaults(&howdah);
     assert!(before > 0);
     let made = kept.owner.post("/v1/databases", json!({"projectId": kept.project, "name": "gone"})).await;
@@ -333,6 +338,121 @@ async fn vaults_go_when_their_time_has_come_and_not_before() {
     howdah.stop().await;
     howdah.launch().await;
     eventually("its vault to be removed", async || (vaults(&howdah) == before).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_delete_goes_on_when_what_was_written_last_is_in_the_place_of_backups() {
+    let howdah = Howdah::start_with(&["--undelete", "1h"]).await;
+    let kept = Kept::new(&howdah).await;
+    kept.back_up().await;
+    kept.note("last");
+    let (place, aside) = (directory_of(&howdah), howdah.directory().path().join("aside"));
+    std::fs::rename(&place, &aside).unwrap();
+    let other = kept.owner.create_project("other").await;
+    let deleted = kept.owner.delete(&format!("/v1/projects/{}", kept.project)).await;
+    deleted.data(204);
+    let operation = format!("/v1/operations/{}", deleted.headers["howdah-operation"].to_str().unwrap());
+    let (store, tasks) = howdah.store();
+    // As if it had been tried for half an hour.
+    let often = async || {
+        let session = store.session().await.unwrap();
+        let often = "UPDATE workflows SET attempts = attempts + 60, run_after = now() WHERE kind = 'delete_database'";
+        session.execute(often, &[]).await.unwrap();
+        session.execute("SELECT pg_notify($1, '')", &[&Channel::WorkflowStarted.name()]).await.unwrap();
+    };
+    let waiting = async |attempts: i64| {
+        eventually("it to be tried", async || {
+            let operation = kept.owner.get(&operation).await.data(200).clone();
+            (operation["attempts"].as_i64().unwrap() >= attempts && operation["state"] == "waiting")
+                .then_some(operation)
+        })
+        .await
+    };
+    waiting(1).await;
+    often().await;
+    let told = waiting(62).await["reason"].as_str().unwrap().to_owned();
+    assert!(told.contains("written to the database last") && told.contains("is not there"), "{told}");
+    kept.owner.get(&kept.path()).await.assert_error(404, "resource-not-found");
+    assert_eq!(howdah.directory().instances().len(), 2, "its instance is still there");
+    assert!(!place.exists(), "nothing is put where nothing is mounted");
+
+    std::fs::rename(&aside, &place).unwrap();
+    often().await;
+    tasks.stop();
+    howdah.assert_tidy().await;
+    assert_eq!(howdah.directory().instances().len(), 1);
+    let kept = Kept { project: other["id"].as_str().unwrap().to_owned(), ..kept };
+    let copy = kept.make_from("back", json!({"type": "database", "databaseId": kept.id})).await;
+    assert_eq!(notes(&copy), "last");
+}
+
+#[tokio::test]
+async fn a_place_of_backups_that_was_lost_is_used_only_when_that_is_meant_and_filled_anew() {
+    let mut howdah = Howdah::start_with(&["--backup-every", "24h"]).await;
+    howdah.expect_errors(&["the place of backups cannot be used", "metadata cannot be backed up"]);
+    let kept = Kept::new(&howdah).await;
+    let lost = kept.back_up().await;
+    kept.note("kept");
+    let metadata = |howdah: &Howdah| howdah.log().matches("backed up Howdah's own metadata").count();
+    eventually("a backup of the metadata", async || (metadata(&howdah) == 1).then_some(())).await;
+    howdah.stop().await;
+    let (place, mark) = (directory_of(&howdah), howdah.directory().path().join("backup-place"));
+    std::fs::rename(&place, howdah.directory().path().join("aside")).unwrap();
+    std::fs::create_dir(&place).unwrap();
+
+    // The disk may not be mounted: nothing is put there, and that is said.
+    howdah.launch().await;
+    assert!(howdah.log().contains(mark.to_str().unwrap()), "the way out is in the log");
+    let kept = Kept { owner: kept.owner.on(&howdah), connection: kept.connection_at(&howdah), ..kept };
+    let begun = kept.owner.post(&format!("{}/backups", kept.path()), json!({})).await;
+    let operation = begun.headers["howdah-operation"].to_str().unwrap().to_owned();
+    eventually("the reason", async || {
+        let operation = kept.owner.get(&format!("/v1/operations/{operation}")).await.data(200).clone();
+        operation["reason"].as_str().is_some_and(|reason| reason.contains("is not there, or another one")).then_some(())
+    })
+    .await;
+    assert!(place.read_dir().unwrap().next().is_none(), "nothing is there");
+    howdah.stop().await;
+
+    // It is meant: what was there is listed no more, and everything is backed up anew.
+    std::fs::remove_file(mark).unwrap();
+    howdah.launch().await;
+    let kept = Kept { owner: kept.owner.on(&howdah), connection: kept.connection_at(&howdah), ..kept };
+    assert_eq!(kept.owner.ended(&operation).await["state"], "succeeded");
+    eventually("the other backup to be listed no more", async || {
+        let listed = kept.backups().await;
+        let completed = listed["data"].as_array().unwrap().iter().filter(|backup| backup["status"] == "completed");
+        let ids: Vec<&Value> = completed.map(|backup| &backup["id"]).collect();
+        (ids.len() == 1 && *ids[0] != lost["id"] && listed["meta"]["archiving"]["state"] == "ok").then_some(())
+    })
+    .await;
+    let clone = kept.make_from("clone", json!({"type": "database", "databaseId": kept.id})).await;
+    assert_eq!(notes(&clone), "kept");
+    eventually("another backup of the metadata", async || (metadata(&howdah) == 2).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_backup_from_a_clock_that_was_ahead_is_said_to_be_in_the_way_and_a_restore_in_place_is_the_way_out() {
+    let mut howdah = Howdah::start().await;
+    howdah.expect_errors(&["a workflow has failed"]);
+    let kept = Kept::new(&howdah).await;
+    kept.back_up().await;
+    kept.note("kept");
+    // pgBackRest knows the labels of all backups that there ever were by the names of these files.
+    let instance = howdah.directory().instances().pop().unwrap();
+    let history = directory_of(&howdah).join(&instance).join("backup").join(&instance).join("backup.history/2099");
+    std::fs::create_dir_all(&history).unwrap();
+    std::fs::write(history.join("20990101-000000F.manifest.gz"), "").unwrap();
+    let made = kept.owner.post(&format!("{}/backups", kept.path()), json!({})).await;
+    let ended = kept.owner.ended(made.headers["howdah-operation"].to_str().unwrap()).await;
+    assert_eq!(ended["state"], "failed");
+    assert!(ended["reason"].as_str().unwrap().contains("clock was ahead"), "{ended}");
+
+    let now = json!({"type": "database", "databaseId": kept.id, "targetTime": moment(&kept.connection)});
+    assert_eq!(kept.restore_in_place(now).await["state"], "succeeded");
+    kept.settled().await;
+    assert_eq!(notes(&kept.connection), "kept");
+    kept.back_up().await;
 }
 
 #[tokio::test]

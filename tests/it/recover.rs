@@ -388,7 +388,7 @@ async fn an_external_metadata_store_is_not_howdah_s_to_back_up() {
 #[tokio::test]
 async fn metadata_that_cannot_be_backed_up_is_loud() {
     let mut howdah = Howdah::start_with(&["--backup-every", "24h", "--backup-dir", "/proc/howdah-backups"]).await;
-    howdah.expect_errors(&["Howdah's own metadata cannot be backed up"]);
+    howdah.expect_errors(&["Howdah's own metadata cannot be backed up", "the place of backups cannot be used"]);
     let ready = format!("{}/readyz", howdah.url());
     let said = eventually("the probe to say so", async || {
         let answer = reqwest::get(&ready).await.unwrap();

@@ -457,3 +457,21 @@ async fn a_full_place_is_told_waited_for_and_leaves_a_gap_that_is_seen() {
     let last = windows[0]["until"].as_str().unwrap();
     assert!(notes(&kept.make_from("last", source(last)).await).starts_with("one two"));
 }
+
+#[tokio::test]
+async fn what_was_deleted_from_the_bucket_is_backed_up_anew_and_listed_no_more() {
+    let bucket = Bucket::start().await;
+    let arguments = bucket.arguments();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let howdah = Howdah::start_in(&bucket.environment(), &arguments).await;
+    let kept = Kept::new(&howdah).await;
+    kept.back_up().await;
+    bucket.look("/howdah/one", &["--recurse", "repo-rm"]);
+    kept.note("kept");
+    let made = kept.back_up().await;
+    assert_eq!(made["backupType"], "full");
+    kept.settled().await;
+    assert_eq!(kept.backups().await["data"].as_array().unwrap().len(), 1);
+    let copy = kept.make_from("copy", json!({"type": "database", "databaseId": kept.id})).await;
+    assert_eq!(notes(&copy), "kept");
+}

@@ -514,6 +514,112 @@ async fn a_restore_that_has_taken_over_and_does_not_answer_is_put_back() {
     world.end().await;
 }
 
+/// Drives a workflow until its step was tried so often; nobody is at work on it then.
+async fn tried(world: &World, workflow: WorkflowId, times: i32) {
+    let runner = world.runner();
+    let tried = async || {
+        let session = world.ctx.app.store.session().await.unwrap();
+        let attempts = "SELECT attempts FROM workflows WHERE id = $1";
+        let attempts: i32 = session.query_one(attempts, &[&workflow.uuid()]).await.unwrap().get(0);
+        (attempts >= times).then_some(())
+    };
+    tokio::select! {
+        ended = runner.drive(workflow) => panic!("it did not wait: {ended:?}"),
+        () = eventually("it to be tried", tried) => {}
+    }
+    world.set(WORKER_DIED).await;
+}
+
+#[tokio::test]
+async fn a_restore_in_place_gives_up_rather_than_lose_what_was_written_last() {
+    let world = World::new().await;
+    let (_, database, instance) = world.ready().await;
+    let backup = world.back_up(database).await;
+    world.engine.write(instance, "last words");
+    let restore = world.begin_restore(database, backup).await.unwrap();
+    world.drive_to(restore, RestoreStep::TakeOver.name(), Fault::Before).await;
+    world.engine.set_repository_reachable(false);
+    tried(&world, restore, 12).await;
+    assert_eq!(world.instance(database).await, instance, "it has not taken over");
+    world.set(OVERDUE).await;
+    assert_eq!(world.runner().drive(restore).await.unwrap(), Some(State::Failed));
+    world.assert_as_before(database, instance, "the repository is away").await;
+    assert_eq!(world.engine.read(instance).as_deref(), Some("last words"));
+    let reason = world.status(database).await.status_reason.unwrap();
+    assert!(reason.contains("written to the database last") && reason.contains("does not answer"), "{reason}");
+
+    // What was given up on its way there is in no backup either: one is made before it is destroyed.
+    world.engine.set_repository_reachable(true);
+    world.engine.lose_wal(instance);
+    let restore = world.begin_restore(database, backup).await.unwrap();
+    let made = world.engine.count(Verb::BackUp);
+    assert_eq!(world.runner().drive(restore).await.unwrap(), Some(State::Succeeded));
+    assert_eq!(world.engine.count(Verb::BackUp), made + 1);
+    assert_ne!(world.instance(database).await, instance);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_instance_that_does_not_start_is_in_no_restore_s_way() {
+    let world = World::new().await;
+    let (_, database, instance) = world.ready().await;
+    let backup = world.back_up(database).await;
+    let restore = world.begin_restore(database, backup).await.unwrap();
+    world.drive_to(restore, RestoreStep::TakeOver.name(), Fault::Before).await;
+    world.engine.fail_next(Verb::FlushArchive, usize::MAX);
+    world.engine.fail_next(Verb::Start, 1);
+    world.set(OVERDUE).await;
+    assert_eq!(world.runner().drive(restore).await.unwrap(), Some(State::Succeeded));
+    assert_ne!(world.instance(database).await, instance);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_delete_waits_until_what_was_written_last_is_kept_or_need_not_be() {
+    let week = SignedDuration::from_hours(24 * 7);
+    let world = World::with(10, week).await;
+    for is_back in [true, false] {
+        let (project, database, instance) = world.ready().await;
+        world.back_up(database).await;
+        world.engine.write(instance, "last words");
+        world.engine.set_repository_reachable(false);
+        let delete = world.delete(&project, database).await;
+        tried(&world, delete, 12).await;
+        world.set(OVERDUE).await;
+        tried(&world, delete, 14).await;
+        assert!(world.engine.exists(instance), "it is not destroyed yet");
+        let session = world.ctx.app.store.session().await.unwrap();
+        let told = "SELECT explanation FROM workflows WHERE id = $1";
+        let told: String = session.query_one(told, &[&delete.uuid()]).await.unwrap().get(0);
+        assert!(told.contains("written to the database last") && told.contains("does not answer"), "{told}");
+        let stuck = "UPDATE vaults SET failing_since = now(), archived_until = now() - interval '1 hour'";
+        session.execute(stuck, &[]).await.unwrap();
+        match is_back {
+            true => world.engine.set_repository_reachable(true),
+            // It would be forgotten by now in any case.
+            false => {
+                let earlier = "UPDATE databases SET deleted_at = deleted_at - interval '8 days' WHERE id = $1";
+                session.execute(earlier, &[&database.uuid()]).await.unwrap();
+            }
+        }
+        drop(session);
+        assert_eq!(world.runner().drive(delete).await.unwrap(), Some(State::Succeeded), "{is_back}");
+        assert!(!world.engine.exists(instance));
+        if is_back {
+            let to = world.ctx.app.clock.now();
+            let tx = world.ctx.app.store.begin().await.unwrap();
+            let source = Source::Database { database, to: None };
+            let recipe = restores::resolve(&tx, &world.actor, to, &source).await.unwrap();
+            drop(tx);
+            let (_, copy, workflow) = world.create_from(Some(recipe)).await;
+            assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+            let copy = world.instance(copy).await;
+            assert_eq!(world.engine.read(copy).as_deref(), Some("last words"));
+        }
+    }
+    world.end().await;
+}
+
 #[tokio::test]
 async fn what_waits_for_room_gives_up_after_a_while() {
     let world = World::new().await;
@@ -926,7 +1032,16 @@ async fn a_shorter_retention_moves_the_window_and_removes_what_is_too_old() {
     let vault = backups::vault(&app.store.session().await.unwrap(), &app.keyring, instance.unwrap()).await.unwrap();
     let vault = engine::backups::Vault { instance: instance.unwrap(), key: vault.unwrap().key };
     let look_after = async |left: usize| {
-        let never = Schedule { first: SignedDuration::ZERO, every: SignedDuration::ZERO };
+        let looked = world.engine.count(Verb::ArchiveStatus);
+        let never =
+            Schedule { first: SignedDuration::ZERO, every: SignedDuration::ZERO, steady: Duration::from_secs(1) };
+        tokio::select! {
+            () = retention::retain(world.ctx.clone(), never) => unreachable!("it goes on"),
+            // The list is looked after at the end of a round, too.
+            () = eventually("a round", async || (world.engine.count(Verb::ArchiveStatus) >= looked + 2).then_some(())) => {}
+        }
+        assert_eq!(ends().await.len(), left + 1, "nothing goes before the clock is known to be steady");
+        let never = Schedule { steady: Duration::ZERO, ..never };
         let reached = eventually("old backups to go", async || (ends().await.len() == left).then_some(()));
         tokio::select! {
             () = retention::retain(world.ctx.clone(), never) => unreachable!("it goes on"),
@@ -1064,6 +1179,10 @@ async fn what_was_used_is_due_for_a_backup_and_nothing_else() {
     assert_eq!(due(hour * 4).await, [], "it was backed up lately");
     assert_eq!(due(hour * 3 + day).await, [(database, backups::Kind::Differential)]);
     assert_eq!(due(day * 9).await, [(database, backups::Kind::Full)], "a full one each week");
+    let session = app.store.session().await.unwrap();
+    session.execute("UPDATE backups SET created_at = created_at + interval '90 days'", &[]).await.unwrap();
+    drop(session);
+    assert_eq!(due(hour * 4).await, [(database, backups::Kind::Differential)], "the clock was ahead once");
     world.end().await;
 }
 

@@ -456,9 +456,9 @@ pub async fn forget_vault(tx: &Tx, instance: InstanceId) -> Result<()> {
 
 /// The databases that are due for a backup: those with activity since the last one that is older than
 /// `every`, those without any after `first`, those whose WAL has a gap since, and those with a damaged one
-/// since.
+/// since. A backup that was made while the clock was ahead by more than `every` does not count.
 pub async fn due(session: &Session, now: Timestamp, first: SignedDuration, every: SignedDuration) -> Result<Vec<Due>> {
-    store::due(session, now - first, now - every, now - FULL_EVERY).await
+    store::due(session, now - first, now - every, now - FULL_EVERY, now + every).await
 }
 
 /// The newest completed backup of the active database that was tried longest ago, or never; none when no

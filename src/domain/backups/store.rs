@@ -515,6 +515,7 @@ pub(super) async fn due(
     first_before: Timestamp,
     last_before: Timestamp,
     full_since: Timestamp,
+    ahead: Timestamp,
 ) -> Result<Vec<Due>> {
     let statement = session
         .prepare_cached(
@@ -531,6 +532,7 @@ pub(super) async fn due(
                                     FROM backups b
                                    WHERE b.instance_id = d.instance_id
                                      AND b.state = 'completed'
+                                     AND b.created_at <= $4
                                      AND NOT EXISTS (SELECT FROM damaged_backups x WHERE x.id = b.id)) last
               CROSS JOIN LATERAL (SELECT max(b.created_at) AS at
                                     FROM backups b
@@ -560,7 +562,7 @@ pub(super) async fn due(
               LIMIT 16",
         )
         .await?;
-    let rows = session.query(&statement, &[&first_before, &last_before, &full_since]).await?;
+    let rows = session.query(&statement, &[&first_before, &last_before, &full_since, &ahead]).await?;
     let kind = |row: &Row| if row.get("has_full") { Kind::Differential } else { Kind::Full };
     Ok(rows.iter().map(|row| Due { database: row.get::<_, Uuid>("id").into(), kind: kind(row) }).collect())
 }

@@ -193,8 +193,8 @@ pub struct Plan {
     pub status_reason: Option<String>,
     /// How it stands.
     pub status: Status,
-    /// It is to go.
-    pub deleted: bool,
+    /// Since when it is to go, when it is.
+    pub deleted_at: Option<Timestamp>,
 }
 
 /// Makes a database in a project: its rows, its first connection, and the start of the workflow.

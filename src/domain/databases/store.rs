@@ -216,7 +216,7 @@ pub(super) async fn mark_deleted(tx: &Tx, id: DatabaseId, now: Timestamp) -> Res
 pub(super) async fn plan(session: &Session, id: DatabaseId) -> Result<Option<Plan>> {
     let statement = session
         .prepare_cached(
-            "SELECT id, project_id, instance_id, major, status, status_reason, deleted_at IS NOT NULL AS deleted
+            "SELECT id, project_id, instance_id, major, status, status_reason, deleted_at
                FROM databases
               WHERE id = $1",
         )
@@ -232,7 +232,7 @@ fn read_plan(row: &Row) -> Result<Plan> {
         major: row.get::<_, Option<i16>>("major").map(i16::unsigned_abs),
         status: Status::parse(row.get("status"))?,
         status_reason: row.get("status_reason"),
-        deleted: row.get("deleted"),
+        deleted_at: row.get("deleted_at"),
     })
 }
 
@@ -245,7 +245,7 @@ pub(super) async fn keep_until(tx: &Tx, id: DatabaseId, moment: Timestamp) -> Re
 pub(super) async fn outlived(session: &Session, now: Timestamp) -> Result<Vec<Plan>> {
     let statement = session
         .prepare_cached(
-            "SELECT id, project_id, instance_id, major, status, status_reason, true AS deleted
+            "SELECT id, project_id, instance_id, major, status, status_reason, deleted_at
                FROM databases d
               WHERE d.forget_at <= $1 AND NOT EXISTS (SELECT FROM vaults v WHERE v.database_id = d.id)
               ORDER BY id",

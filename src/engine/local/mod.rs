@@ -35,7 +35,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 
@@ -171,6 +171,8 @@ struct Machine {
     access: Access,
     /// Whom the vaults belong to; `None`: this process's user.
     backup_user: Option<u32>,
+    /// What the directory of backups is told by, once that is known.
+    mark: OnceLock<String>,
 }
 
 impl Machine {
@@ -184,6 +186,7 @@ impl Machine {
                     .map_err(failed("open the data directory"))?,
                 access: Access { separate_users: users::is_root(), own_name: users::own_name().unwrap_or_default() },
                 backup_user: None,
+                mark: OnceLock::new(),
                 config,
             };
             machine.note_users().map_err(failed("open the data directory"))?;

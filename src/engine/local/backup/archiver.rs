@@ -146,9 +146,7 @@ impl LocalEngine {
             return Ok(());
         }
         let _alone = archive.pushing.lock().await;
-        let control = self.stand_in(vault, &place).await?;
-        let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, id).with("PG1_PATH", control);
-        command.run(&["--no-online", "stanza-create"]).await.map_err(|failure| failure.while_doing(DOING))?;
+        self.make_stanza(vault, &place, DOING).await?;
         tracing::info!(instance.id = %id, instance.major = %manifest.major(), "what {id} writes is archived from now on");
         blocking(DOING, move || {
             // What was written before is in no backup's way.
@@ -158,6 +156,46 @@ impl LocalEngine {
         .await?;
         archive.unlock(&vault.key);
         Ok(())
+    }
+
+    async fn make_stanza(&self, vault: &Vault, place: &Place, doing: &'static str) -> Result<(), BackupError> {
+        self.check_repository().await?;
+        let control = self.stand_in(vault, place).await?;
+        let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, vault.instance);
+        let command = command.with("PG1_PATH", control);
+        command.run(&["--no-online", "stanza-create"]).await.map(drop).map_err(|failure| failure.while_doing(doing))
+    }
+
+    /// Makes the vault of an instance that is archived anew, if nothing of it is in the repository. What was
+    /// archived so far is lost with it: that is a gap. Says whether it was so.
+    pub(super) async fn ensure_vault(&self, vault: &Vault) -> Result<bool, BackupError> {
+        let archive = self.archives.of(vault.instance);
+        let _alone = archive.pushing.lock().await;
+        self.replace_lost_vault(vault).await
+    }
+
+    async fn replace_lost_vault(&self, vault: &Vault) -> Result<bool, BackupError> {
+        const DOING: &str = "begin a vault anew";
+        if !self.is_gone(vault, DOING).await? {
+            return Ok(false);
+        }
+        let (id, place) = (vault.instance, self.place(vault.instance));
+        let reading = place.clone();
+        let recorded = blocking(DOING, move || Record::read(&reading).map_err(failed(DOING))).await?;
+        let Some(mut record) = recorded else { return Ok(false) };
+        self.make_stanza(vault, &place, DOING).await?;
+        tracing::warn!(
+            instance.id = %id,
+            "the backups of {id} are no longer where they were kept; what it writes is archived there anew, and a \
+             backup is needed"
+        );
+        if let Some(lost) = record.reached.last_segment.take() {
+            let (at, archived_until) = (self.machine.config.clock.now(), record.reached.archived_until.take());
+            record.gaps.push(Gap { first_segment: lost.clone(), last_segment: lost, at, archived_until });
+        }
+        let written =
+            blocking(DOING, move || record.write(&place).and_then(|()| record.note(&place)).map_err(failed(DOING)));
+        written.await.map(|()| true).map_err(BackupError::from)
     }
 
     /// A directory that holds nothing of the instance but its control file, by which pgBackRest
@@ -268,38 +306,57 @@ impl LocalEngine {
         let _one_at_a_time = archive.pushing.lock().await;
         let pushed = self.push_all(id, &archive, until).await;
         match &pushed {
-            Ok(()) => archive.note_success(id),
+            Ok(true) => archive.note_success(id),
+            // Nothing was put there, so nothing is known of the place; what waited may have been given up.
+            Ok(false) => {}
             Err(error) => archive.note_failure(id, self.machine.config.clock.now(), error),
         }
-        pushed
+        pushed.map(drop)
     }
 
-    async fn push_all(&self, id: InstanceId, archive: &Archive, until: Until) -> Result<(), BackupError> {
-        let place = self.place(id);
+    /// Says whether anything was put into the vault.
+    async fn push_all(&self, id: InstanceId, archive: &Archive, until: Until) -> Result<bool, BackupError> {
+        let (place, mut put) = (self.place(id), false);
         if !place.exists() {
-            return Ok(());
+            return Ok(put);
         }
-        loop {
+        'look: loop {
             let (limit, now) = (self.machine.config.backups.queue_limit, self.machine.config.clock.now());
             let looking = place.clone();
             let found = blocking(DOING, move || look(&looking, id, limit, now).map_err(failed(DOING))).await?;
-            let Some((mut record, ready)) = found else { return Ok(()) };
+            let Some((mut record, ready)) = found else { return Ok(put) };
             if ready.is_empty() {
-                return Ok(());
+                return Ok(put);
             }
             // Without the key it waits; the status says so.
-            let Some(key) = lock(&archive.key).clone() else { return Ok(()) };
+            let Some(key) = lock(&archive.key).clone() else { return Ok(put) };
             let vault = Vault { instance: id, key };
             for name in ready {
-                self.push_one(&vault, &place, &name, &mut record).await?;
+                match self.push_one(&vault, &place, &name, &mut record).await {
+                    Ok(there) => put |= there,
+                    Err(BackupError::MissingVault(_)) if self.replace_lost_vault(&vault).await? => continue 'look,
+                    Err(BackupError::MissingVault(_)) => {
+                        let reason = "a part of the vault is no longer in the repository, such as its archive.info";
+                        return Err(BackupError::Failed { doing: DOING, reason: reason.into() });
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             if until == Until::Now {
-                return Ok(());
+                return Ok(put);
             }
         }
     }
 
-    async fn push_one(&self, vault: &Vault, place: &Place, name: &str, record: &mut Record) -> Result<(), BackupError> {
+    /// Says whether it was there to be put into the vault.
+    async fn push_one(
+        &self,
+        vault: &Vault,
+        place: &Place,
+        name: &str,
+        record: &mut Record,
+    ) -> Result<bool, BackupError> {
+        self.check_repository().await?;
         let (machine, id) = (self.machine.clone(), vault.instance);
         let (from, wanted) = (place.clone(), name.to_owned());
         let taken: Option<Taken> = blocking(DOING, move || {
@@ -313,13 +370,14 @@ impl LocalEngine {
         })
         .await?;
         let Some(taken) = taken else {
-            return self.note_missing(place, name, record).await;
+            return self.note_missing(place, name, record).await.map(|()| false);
         };
         let path = taken.path.to_string_lossy().into_owned();
         let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, id);
         let pushed = timeout(PATIENCE, command.run(&["archive-push", &path])).await;
         let _ = fs::remove_file(&taken.path);
         match pushed {
+            Ok(Err(failure)) if failure.misses_vault() => return Err(BackupError::MissingVault(id)),
             Ok(pushed) => pushed.map_err(Failure::into_archive_error)?,
             Err(_) => {
                 let reason = "the repository does not answer".into();
@@ -335,7 +393,8 @@ impl LocalEngine {
             Queue::open(&place).and_then(|queue| queue.done(&name)).map_err(failed(DOING))?;
             record.note(&place).map_err(failed(DOING))
         });
-        Ok(noted.await?)
+        noted.await?;
+        Ok(true)
     }
 
     /// PostgreSQL removes nothing that waits; so somebody in the instance did.

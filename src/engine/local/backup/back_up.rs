@@ -40,6 +40,7 @@ impl LocalEngine {
             return Err(BackupError::Failed { doing: DOING, reason: "the instance does not run".into() });
         }
         self.begin_archiving(vault).await?;
+        self.ensure_vault(vault).await?;
         let archives = ask_for_text(&place, "SELECT pg_catalog.current_setting('archive_mode')").await;
         if archives.map_err(|error| unanswered(DOING, error))?.as_deref() != Some("on") {
             let reason = "its server was started by a version of Howdah that could not archive; it can be backed up \

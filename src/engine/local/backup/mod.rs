@@ -3,6 +3,7 @@
 //! ```text
 //! <data directory>/
 //!   backup-user            the number of the user that pgBackRest runs as, when Howdah is root
+//!   backup-place           the mark of the directory that backups are kept in
 //!   backups/<id>/          the vault of an instance, where no other repository is configured
 //!   pgbackrest/<id>/       locks, and files on their way into a vault and out of it
 //!   restores/<id>/         an instance that is being restored; moved to instances/ when it is whole
@@ -15,6 +16,7 @@ mod archiver;
 mod back_up;
 mod check;
 mod confine;
+mod mark;
 mod program;
 mod queue;
 mod record;

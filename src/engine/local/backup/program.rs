@@ -219,6 +219,11 @@ impl Failure {
         Self { code, reason: shorten(&said) }
     }
 
+    /// It may be that there is no vault.
+    pub(super) fn misses_vault(&self) -> bool {
+        self.reason.contains("[FileMissingError] unable to load info file")
+    }
+
     fn of(error: io::Error) -> Self {
         Self { code: None, reason: error.to_string() }
     }
@@ -228,6 +233,9 @@ impl Failure {
         let Self { code, reason } = self;
         if reason.contains("No space left on device") {
             return BackupError::Full { doing };
+        }
+        if reason.starts_with("new backup label") {
+            return BackupError::ClockWasAhead(reason);
         }
         match code {
             // The certificate of the storage's, not a file that the key does not open.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
 use super::*;
-use crate::engine::backups::{Progress, Vault, no_progress};
+use crate::engine::backups::{Obstacle, Progress, Vault, no_progress};
 use crate::engine::local::tests::{LocalSandbox, tenant};
 use crate::engine::local::{process, users};
 use crate::engine::{Endpoint, Engine as _, TENANT_DATABASE};
@@ -70,6 +70,14 @@ async fn filled(sandbox: &LocalSandbox, number: u128) -> (InstanceId, Client) {
     let mut filling = Load::on(sandbox, &endpoint, &["-i", "-s", "1", "-q"]);
     assert!(filling.0.wait().unwrap().success());
     let client = tenant(&endpoint, TENANT_DATABASE).await.unwrap();
+    client.batch_execute("CREATE TABLE notes (note text)").await.unwrap();
+    (id, client)
+}
+
+/// An instance with the table of the tests alone.
+async fn with_notes(sandbox: &LocalSandbox) -> (InstanceId, Client) {
+    let id = sandbox.created(1).await;
+    let client = session(sandbox, id).await;
     client.batch_execute("CREATE TABLE notes (note text)").await.unwrap();
     (id, client)
 }
@@ -469,18 +477,22 @@ async fn a_stuck_archive_is_told_and_goes_on_when_it_can() {
 
     // For too long: it is given up, which is told, and later backups work.
     fs::rename(&archive, &aside).unwrap();
-    for number in 0..8 {
+    finish_segment("lost at first").await;
+    assert!(sandbox.engine.flush_archive(&vault).await.is_err());
+    for number in 1..8 {
         finish_segment(&format!("lost {number}")).await;
     }
     let _ = sandbox.engine.flush_archive(&vault).await;
     let status = sandbox.engine.archive_status(id).await.unwrap();
     assert_eq!((status.gaps.len(), status.pending_segments), (1, 0), "{status:?}");
+    assert!(status.failing_since.is_some(), "nothing was archived since: {status:?}");
     fs::rename(&aside, &archive).unwrap();
     finish_segment("after the gap").await;
     sandbox.engine.flush_archive(&vault).await.unwrap();
     let target = InstanceId::from(uuid::Uuid::from_u128(2));
     let refused = sandbox.engine.restore(target, &vault, &full.label, RecoverTo::Latest, no_progress()).await;
     assert!(matches!(&refused, Err(BackupError::Gap(first)) if *first == status.gaps[0].first_segment), "{refused:?}");
+    assert_eq!(sandbox.engine.archive_status(id).await.unwrap().failing_since, None);
     let next = sandbox.engine.back_up(&vault, BackupKind::Incremental, no_progress()).await.unwrap();
     sandbox.engine.restore(target, &vault, &next.label, RecoverTo::Latest, no_progress()).await.unwrap();
     let there = session(&sandbox, target).await;
@@ -488,6 +500,85 @@ async fn a_stuck_archive_is_told_and_goes_on_when_it_can() {
     // Back to a moment before the gap.
     let target = InstanceId::from(uuid::Uuid::from_u128(3));
     sandbox.engine.restore(target, &vault, &full.label, RecoverTo::Immediate, no_progress()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_vault_that_was_lost_begins_anew() {
+    let sandbox = LocalSandbox::new().await;
+    let (id, client) = with_notes(&sandbox).await;
+    let vault = Vault::generate(id);
+    sandbox.engine.back_up(&vault, BackupKind::Full, no_progress()).await.unwrap();
+    note(&client, "before").await;
+    sandbox.engine.flush_archive(&vault).await.unwrap();
+
+    // It is noticed when something is archived.
+    fs::remove_dir_all(vault_directory(&sandbox, id)).unwrap();
+    let expired = sandbox.engine.expire(&vault, Retention { days: 1 }).await;
+    assert!(matches!(expired, Err(BackupError::MissingVault(_))), "{expired:?}");
+    assert_eq!(sandbox.engine.backups(&vault).await.unwrap(), []);
+    note(&client, "meanwhile").await;
+    sandbox.engine.flush_archive(&vault).await.unwrap();
+    let status = sandbox.engine.archive_status(id).await.unwrap();
+    assert_eq!((status.gaps.len(), status.pending_segments, status.failing_since), (1, 0, None), "{status:?}");
+    let next = sandbox.engine.back_up(&vault, BackupKind::Differential, no_progress()).await.unwrap();
+    assert_eq!((next.kind, next.restorable), (BackupKind::Full, true));
+
+    // And when there is nothing to be archived, by the next backup.
+    fs::remove_dir_all(vault_directory(&sandbox, id)).unwrap();
+    let next = sandbox.engine.back_up(&vault, BackupKind::Differential, no_progress()).await.unwrap();
+    assert_eq!(sandbox.engine.archive_status(id).await.unwrap().gaps.len(), 2);
+    note(&client, "after").await;
+    sandbox.engine.flush_archive(&vault).await.unwrap();
+    let target = InstanceId::from(uuid::Uuid::from_u128(2));
+    sandbox.engine.restore(target, &vault, &next.label, RecoverTo::Latest, no_progress()).await.unwrap();
+    let there = session(&sandbox, target).await;
+    assert_eq!(text(&there, "SELECT pg_catalog.string_agg(note, ',') FROM notes").await, "before,meanwhile,after");
+}
+
+#[tokio::test]
+async fn nothing_is_put_into_another_directory_than_the_marked_one() {
+    let sandbox = LocalSandbox::new().await;
+    let (id, client) = with_notes(&sandbox).await;
+    let vault = Vault::generate(id);
+    sandbox.engine.hold_to_repository().await.unwrap();
+    sandbox.engine.ensure_archiving(&vault).await.unwrap();
+    note(&client, "one").await;
+    sandbox.engine.flush_archive(&vault).await.unwrap();
+
+    // Not mounted, with the directory that it is mounted on and without.
+    let place = sandbox.directory.path().join("backups");
+    let aside = place.with_extension("aside");
+    fs::rename(&place, &aside).unwrap();
+    note(&client, "two").await;
+    for is_there in [false, true] {
+        if is_there {
+            fs::create_dir(&place).unwrap();
+        }
+        let refused = [
+            sandbox.engine.flush_archive(&vault).await,
+            sandbox.engine.backups(&vault).await.map(drop),
+            sandbox.engine.back_up(&vault, BackupKind::Full, no_progress()).await.map(drop),
+            sandbox.engine.ensure_forgotten(&vault).await,
+        ];
+        assert!(refused.iter().all(|refused| matches!(refused, Err(BackupError::WrongPlace(_)))), "{refused:?}");
+        let status = sandbox.engine.archive_status(id).await.unwrap();
+        assert_eq!((status.obstacle, status.pending_segments > 0), (Some(Obstacle::WrongPlace), true), "{status:?}");
+        assert_eq!((place.exists(), is_there && place.read_dir().unwrap().next().is_some()), (is_there, false));
+    }
+    let sandbox = sandbox.reopened().await;
+    assert!(matches!(sandbox.engine.hold_to_repository().await, Err(BackupError::WrongPlace(_))), "nor at a start");
+    fs::remove_dir(&place).unwrap();
+    fs::rename(&aside, &place).unwrap();
+    sandbox.engine.flush_archive(&vault).await.unwrap();
+    sandbox.engine.back_up(&vault, BackupKind::Full, no_progress()).await.unwrap();
+
+    // The operator means another one.
+    fs::rename(&place, &aside).unwrap();
+    fs::remove_file(sandbox.directory.path().join("backup-place")).unwrap();
+    assert!(sandbox.engine.backups(&vault).await.is_err(), "that is for the next start");
+    let sandbox = sandbox.reopened().await;
+    sandbox.engine.hold_to_repository().await.unwrap();
+    assert_eq!(sandbox.engine.backups(&vault).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -153,6 +153,10 @@ impl LocalEngine {
         let Some(stanza) = stanzas.pop() else { return Err(BackupError::MissingVault(vault.instance)) };
         match stanza.status.code {
             status::OK | status::NO_BACKUPS => Ok(stanza),
+            // What it may not look into it takes for nothing.
+            status::MISSING_PATH if self.has_directory(vault.instance, doing).await? => {
+                Err(BackupError::Failed { doing, reason: "the vault's directory cannot be read".into() })
+            }
             status::MISSING_PATH | status::MISSING_DATA => Err(BackupError::MissingVault(vault.instance)),
             _ => {
                 let why = stanza.repo.first().map_or(&stanza.status.message, |repository| &repository.status.message);
@@ -173,7 +177,12 @@ impl LocalEngine {
             .that_writes(&self.machine, vault.instance)
             .with("REPO1_RETENTION_FULL_TYPE", "time")
             .with("REPO1_RETENTION_FULL", retention.days.max(1).to_string());
-        command.run(&["expire"]).await.map(drop).map_err(|failure| failure.while_doing(DOING))
+        let Err(failure) = command.run(&["expire"]).await else { return Ok(()) };
+        // What it says last is only that it failed.
+        match self.is_gone(vault, DOING).await {
+            Ok(true) => Err(BackupError::MissingVault(vault.instance)),
+            _ => Err(failure.while_doing(DOING)),
+        }
     }
 
     pub(super) async fn remove_one(&self, vault: &Vault, label: &BackupLabel) -> Result<(), BackupError> {
@@ -228,6 +237,7 @@ impl LocalEngine {
         let archive = self.archives.of(id);
         let _alone = alone(&archive)?;
         let _quiet = archive.pushing().await;
+        self.check_repository().await?;
         archive.lock_again();
         // First of all nothing is put into it any more.
         if place.exists() {
@@ -316,9 +326,30 @@ impl LocalEngine {
 
     /// Makes the places that pgBackRest needs for a vault that is there: they may come from
     /// another machine, or have been lost with this one.
-    pub(super) async fn adopt_vault(&self, id: InstanceId, doing: &'static str) -> Result<(), EngineError> {
+    pub(super) async fn adopt_vault(&self, id: InstanceId, doing: &'static str) -> Result<(), BackupError> {
+        self.check_repository().await?;
         let machine = self.machine.clone();
-        blocking(doing, move || machine.make_vault(id).map_err(failed(doing))).await
+        Ok(blocking(doing, move || machine.make_vault(id).map_err(failed(doing))).await?)
+    }
+
+    /// Whether nothing of a vault is in the repository, which answers. What is there in part was damaged.
+    pub(super) async fn is_gone(&self, vault: &Vault, doing: &'static str) -> Result<bool, BackupError> {
+        self.adopt_vault(vault.instance, doing).await?;
+        let said = PgBackRest::new(&self.machine, vault)?.run(&["--output=json", "info"]).await;
+        let said = said.map_err(|failure| failure.while_doing(doing))?;
+        let stanzas: Vec<Stanza> = serde_json::from_str(&said.text).unwrap_or_default();
+        let missing = stanzas.iter().any(|stanza| stanza.status.code == status::MISSING_PATH);
+        Ok(missing && !self.has_directory(vault.instance, doing).await?)
+    }
+
+    /// Whether there is something of a vault where the repository is a directory, as Howdah's own user sees it.
+    async fn has_directory(&self, id: InstanceId, doing: &'static str) -> Result<bool, EngineError> {
+        let Some(own) = self.machine.repository().directory_of(id) else { return Ok(false) };
+        blocking(doing, move || {
+            let mut parts = ["archive", "backup"].iter().map(|part| own.join(part).join(id.bare()).try_exists());
+            parts.try_fold(false, |any, there| Ok(any | there?)).map_err(failed(doing))
+        })
+        .await
     }
 }
 
@@ -362,6 +393,7 @@ impl Machine {
     /// Makes the directories of a vault, for the backup user alone.
     pub(super) fn make_vault(&self, id: InstanceId) -> io::Result<()> {
         self.make_vault_work(id)?;
+        self.look_for_mark()?;
         let Some(own) = self.repository().directory_of(id) else { return Ok(()) };
         // What the operator has made is left as it is.
         if let Some(parent) = own.parent().filter(|parent| !parent.exists()) {
