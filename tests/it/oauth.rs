@@ -230,6 +230,66 @@ async fn an_application_acts_for_somebody_until_that_is_taken_back() {
 }
 
 #[tokio::test]
+async fn everybody_takes_back_what_they_gave_and_only_that() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let mut vera = ada.invite(&howdah, &workspace, "vera", "viewer").await;
+    let mut dora = ada.invite(&howdah, &workspace, "dora", "developer").await;
+    let application = Application::register(&howdah, "none", REDIRECT).await;
+    let of_workspace = format!("/v1/workspaces/{}/integrations", workspace.rsplit('/').next().unwrap());
+    let find = async |email: &str| {
+        let listed = howdah.owner().get(&of_workspace).await.data(200).clone();
+        let found = listed.as_array().unwrap().iter().find(|one| one["createdByUser"]["email"] == email);
+        found.map(|one| one["id"].as_str().unwrap().trim_start_matches("itgr_").to_owned())
+    };
+    let granted = |id: &str| format!("{workspace}/integrations/granted/{id}/revoke");
+
+    // In the console: a button for one's own, and for no other.
+    let hers = token(&tokens(&mut ada, &application, ALL, &workspace).await, "access_token");
+    let adas = find("ada@example.com").await.unwrap();
+    for (browser, email) in [(&mut vera, "vera@example.com"), (&mut dora, "dora@example.com")] {
+        let list = format!("{workspace}/integrations");
+        assert!(!browser.get(&list).await.text.contains("Revoke"), "{email}");
+        let mine = token(&tokens(browser, &application, ALL, &workspace).await, "access_token");
+        let own = find(email).await.unwrap();
+        let page = browser.get(&list).await;
+        assert!(page.text.contains(&granted(&own)) && !page.text.contains(&granted(&adas)), "{}", page.text);
+        browser.get(&granted(&adas)).await.assert_says(403, "You may not do this");
+        browser.get(&granted(&own)).await.assert_says(200, "Revoke what Metrics may do?");
+        browser.submit(&granted(&adas), &[]).await.assert_says(403, "You may not do this");
+        browser.get(&granted(&own)).await;
+        assert_eq!(browser.submit(&granted(&own), &[]).await.location(), list);
+        assert_eq!((status(&howdah, &mine).await, find(email).await), (401, None));
+    }
+    assert_eq!(status(&howdah, &hers).await, 200);
+
+    // Over the API: by another application that may change things for the same person, one and all.
+    let agent = Application::register(&howdah, "none", REDIRECT).await;
+    let access = token(&tokens(&mut vera, &agent, "workspace:read", &workspace).await, "access_token");
+    let reader = Person::new(howdah.url(), Some(access));
+    let access = token(&tokens(&mut vera, &agent, "workspace:admin", &workspace).await, "access_token");
+    let person = Person::new(howdah.url(), Some(access));
+    let of_client = format!("{of_workspace}/{}", application.id);
+    for path in [format!("/v1/integrations/{adas}"), of_client.clone()] {
+        person.delete(&path).await.assert_error(403, "permission-denied");
+    }
+    for by_client in [false, true] {
+        let mine = token(&tokens(&mut vera, &application, ALL, &workspace).await, "access_token");
+        let listed = howdah.owner().get(&of_workspace).await.data(200).clone();
+        let is_own = |one: &&Value| one["createdByUser"]["email"] == "vera@example.com" && one["client"]["id"] == format!("itgr_{}", application.id);
+        let id = listed.as_array().unwrap().iter().find(is_own).unwrap()["id"].as_str().unwrap().to_owned();
+        let path = if by_client { of_client.clone() } else { format!("/v1/integrations/{id}") };
+        reader.delete(&path).await.assert_error(403, "permission-denied");
+        person.delete(&path).await.data(204);
+        assert_eq!(status(&howdah, &mine).await, 401);
+        assert_eq!(status(&howdah, &hers).await, 200, "that of others stays");
+    }
+    howdah.owner().delete(&of_client).await.data(204);
+    assert_eq!(status(&howdah, &hers).await, 401);
+}
+
+#[tokio::test]
 async fn nobody_is_sent_where_the_application_did_not_register() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
