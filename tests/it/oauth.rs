@@ -277,7 +277,10 @@ async fn everybody_takes_back_what_they_gave_and_only_that() {
     for by_client in [false, true] {
         let mine = token(&tokens(&mut vera, &application, ALL, &workspace).await, "access_token");
         let listed = howdah.owner().get(&of_workspace).await.data(200).clone();
-        let is_own = |one: &&Value| one["createdByUser"]["email"] == "vera@example.com" && one["client"]["id"] == format!("itgr_{}", application.id);
+        let is_own = |one: &&Value| {
+            one["createdByUser"]["email"] == "vera@example.com"
+                && one["client"]["id"] == format!("itgr_{}", application.id)
+        };
         let id = listed.as_array().unwrap().iter().find(is_own).unwrap()["id"].as_str().unwrap().to_owned();
         let path = if by_client { of_client.clone() } else { format!("/v1/integrations/{id}") };
         reader.delete(&path).await.assert_error(403, "permission-denied");
@@ -287,6 +290,27 @@ async fn everybody_takes_back_what_they_gave_and_only_that() {
     }
     howdah.owner().delete(&of_client).await.data(204);
     assert_eq!(status(&howdah, &hers).await, 401);
+}
+
+#[tokio::test]
+async fn a_sign_in_leads_on_to_what_the_application_asks_for_by_a_page() {
+    let howdah = Howdah::start().await;
+    Browser::administrator(&howdah).await;
+    let application = Application::register(&howdah, "none", REDIRECT).await;
+    let asked = format!("/authorize?{}", Attempt::new().query(&application.id, "foo", REDIRECT));
+    let mut browser = Browser::new(&howdah);
+    let sign_in = browser.get(&asked).await.location().to_owned();
+    browser.get(&sign_in).await;
+    let fields = [("email", "ada@example.com"), ("password", PASSWORD), ("next", asked.as_str())];
+    // No redirection: a browser would hold the application's answer to the policy of the form's page.
+    let page = browser.submit("/console/sign-in", &fields).await;
+    page.assert_says(200, "You have signed in");
+    assert_eq!(page.headers.get("location"), None);
+    let refresh = page.between("<meta http-equiv=\"refresh\" content=\"0; url=", "\">").replace("&#38;", "&");
+    assert_eq!(refresh, asked);
+    let address = browser.get(&refresh).await.location().to_owned();
+    assert!(address.starts_with(REDIRECT), "{address}");
+    assert_eq!(parameter(&address, "error").as_deref(), Some("invalid_scope"));
 }
 
 #[tokio::test]
