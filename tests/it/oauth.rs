@@ -314,6 +314,25 @@ async fn a_sign_in_leads_on_to_what_the_application_asks_for_by_a_page() {
 }
 
 #[tokio::test]
+async fn an_application_makes_no_token_that_outlives_its_own() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let access = access_token(&howdah, &mut ada, ALL, &workspace).await;
+    let path = format!("/v1/workspaces/{}/service-tokens", workspace.rsplit('/').next().unwrap());
+    let person = Person::new(howdah.url(), Some(access));
+    let (now, minute) = (Clock::system().now(), SignedDuration::from_mins(1));
+    let refused = person.post(&path, json!({"name": "for ever"})).await;
+    refused.assert_error(403, "permission-denied");
+    let later = json!({"name": "later", "expiresAt": (now + minute * 61).to_string()});
+    person.post(&path, later).await.assert_error(403, "permission-denied");
+    let soon = json!({"name": "soon", "expiresAt": (now + minute * 50).to_string()});
+    let made = person.post(&path, soon).await.data(201).clone();
+    assert!(made["expiresAt"].is_string(), "{made}");
+    howdah.owner().post(&path, json!({"name": "for ever"})).await.data(201);
+}
+
+#[tokio::test]
 async fn nobody_is_sent_where_the_application_did_not_register() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
