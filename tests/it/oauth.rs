@@ -333,6 +333,50 @@ async fn an_application_makes_no_token_that_outlives_its_own() {
 }
 
 #[tokio::test]
+async fn the_page_of_consent_says_whose_an_application_is() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    ada.get("/console/workspaces").await;
+    let elsewhere = ada.submit("/console/workspaces", &[("name", "Else <where>")]).await.location().to_owned();
+    let mut fred = ada.invite(&howdah, &workspace, "fred", "developer").await;
+    let create = format!("{elsewhere}/integrations/applications");
+    let fields = |name| [("name", name), ("redirectUris", REDIRECT), ("public", "on")];
+    ada.get(&format!("{create}/new")).await;
+    let page = ada.submit(&format!("{create}/new"), &fields("Reports")).await;
+    page.assert_says(200, "The application Reports was made");
+    let path = page.between("/integrations/applications/", "\"");
+    let id = path.split('/').next().unwrap().to_owned();
+
+    let asked = format!("/authorize?{}", Attempt::new().query(&id, ALL, REDIRECT));
+    let warning = "which you are not a member of";
+    let page = ada.get(&asked).await;
+    page.assert_says(200, "<bdi>Else &#60;where&#62;</bdi>");
+    assert!(!page.text.contains(warning), "{}", page.text);
+    let page = fred.get(&asked).await;
+    page.assert_says(200, "<bdi>Else &#60;where&#62;</bdi>");
+    page.assert_says(200, warning);
+    let query = Attempt::new().query("cmm3lndn701oo0uefvxzo0ivw", ALL, "http://127.0.0.1:1/auth/callback");
+    let page = fred.get(&format!("/authorize?{query}")).await;
+    page.assert_says(200, "wants to act for you");
+    assert!(!page.text.contains(warning) && !page.text.contains("has registered itself"), "{}", page.text);
+
+    // The names of those that Howdah brings are no one else's.
+    for name in ["Command line", "command  LINE", "Command-Line", " APIpages ", "Comm\u{200b}and line"] {
+        ada.get(&format!("{create}/new")).await;
+        let page = ada.submit(&format!("{create}/new"), &fields(name)).await;
+        page.assert_says(422, "the name of an application that Howdah brings");
+        ada.get(&format!("{create}/{id}")).await;
+        let page = ada.submit(&format!("{create}/{id}"), &fields(name)[..2]).await;
+        page.assert_says(422, "the name of an application that Howdah brings");
+        let metadata = json!({"client_name": name, "redirect_uris": [REDIRECT]});
+        let answer = Client::new().post(format!("{}/register", howdah.url())).json(&metadata).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{name}");
+        assert_eq!(answer.json::<Value>().await.unwrap()["error"], "invalid_client_metadata", "{name}");
+    }
+}
+
+#[tokio::test]
 async fn nobody_is_sent_where_the_application_did_not_register() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;

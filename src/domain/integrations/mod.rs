@@ -5,9 +5,9 @@ mod store;
 
 use jiff::Timestamp;
 
+use crate::auth::Principal;
 use crate::auth::oauth::Scopes;
 use crate::auth::oauth::clients::Client;
-use crate::auth::Principal;
 use crate::base::error::{Error, Result};
 use crate::base::id::{IntegrationId, OauthClientId, UserId, WorkspaceId};
 use crate::base::page::{Page, PageRequest};
