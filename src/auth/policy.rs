@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::base::error::{Error, Result};
-use crate::base::id::{IntegrationId, ProjectId, ServiceTokenId, WorkspaceId};
+use crate::base::id::{IntegrationId, ProjectId, ServiceTokenId, UserId, WorkspaceId};
 
 use super::users::User;
 
@@ -307,6 +307,16 @@ impl Principal {
         Ok(())
     }
 
+    /// Whether it may end what this person lets an application do. Everybody takes back what they gave
+    /// themselves, whatever their role.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] when it may not.
+    pub fn may_take_back(&self, of: UserId) -> Result<()> {
+        let is_own = self.user().is_some_and(|user| user.id == of);
+        if is_own && !self.limits.read_only { Ok(()) } else { self.may(Action::ManageCredentials) }
+    }
+
     /// Whether it may make a token with these limits: none that may do more, or for longer, than itself.
     ///
     /// # Errors
@@ -360,6 +370,19 @@ mod tests {
 
     fn at(second: i64) -> Option<Timestamp> {
         Timestamp::from_second(second).ok()
+    }
+
+    #[test]
+    fn everybody_takes_back_what_they_gave() {
+        let (own, other) = (UserId::from(Uuid::from_u128(1)), UserId::from(Uuid::from_u128(2)));
+        for role in Role::ALL {
+            let member = member(role);
+            assert!(member.may_take_back(own).is_ok(), "{role}");
+            assert_eq!(member.may_take_back(other).is_ok(), role >= Role::Admin, "{role}");
+        }
+        let reader = Principal { limits: Limits { read_only: true, ..Limits::default() }, ..member(Role::Owner) };
+        assert!(reader.may_take_back(own).is_err());
+        assert!(principal(Limits::default()).may_take_back(other).is_ok());
     }
 
     #[test]

@@ -230,6 +230,153 @@ async fn an_application_acts_for_somebody_until_that_is_taken_back() {
 }
 
 #[tokio::test]
+async fn everybody_takes_back_what_they_gave_and_only_that() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let mut vera = ada.invite(&howdah, &workspace, "vera", "viewer").await;
+    let mut dora = ada.invite(&howdah, &workspace, "dora", "developer").await;
+    let application = Application::register(&howdah, "none", REDIRECT).await;
+    let of_workspace = format!("/v1/workspaces/{}/integrations", workspace.rsplit('/').next().unwrap());
+    let find = async |email: &str| {
+        let listed = howdah.owner().get(&of_workspace).await.data(200).clone();
+        let found = listed.as_array().unwrap().iter().find(|one| one["createdByUser"]["email"] == email);
+        found.map(|one| one["id"].as_str().unwrap().trim_start_matches("itgr_").to_owned())
+    };
+    let granted = |id: &str| format!("{workspace}/integrations/granted/{id}/revoke");
+
+    // In the console: a button for one's own, and for no other.
+    let hers = token(&tokens(&mut ada, &application, ALL, &workspace).await, "access_token");
+    let adas = find("ada@example.com").await.unwrap();
+    for (browser, email) in [(&mut vera, "vera@example.com"), (&mut dora, "dora@example.com")] {
+        let list = format!("{workspace}/integrations");
+        assert!(!browser.get(&list).await.text.contains("Revoke"), "{email}");
+        let mine = token(&tokens(browser, &application, ALL, &workspace).await, "access_token");
+        let own = find(email).await.unwrap();
+        let page = browser.get(&list).await;
+        assert!(page.text.contains(&granted(&own)) && !page.text.contains(&granted(&adas)), "{}", page.text);
+        browser.get(&granted(&adas)).await.assert_says(403, "You may not do this");
+        browser.get(&granted(&own)).await.assert_says(200, "Revoke what Metrics may do?");
+        browser.submit(&granted(&adas), &[]).await.assert_says(403, "You may not do this");
+        browser.get(&granted(&own)).await;
+        assert_eq!(browser.submit(&granted(&own), &[]).await.location(), list);
+        assert_eq!((status(&howdah, &mine).await, find(email).await), (401, None));
+    }
+    assert_eq!(status(&howdah, &hers).await, 200);
+
+    // Over the API: by another application that may change things for the same person, one and all.
+    let agent = Application::register(&howdah, "none", REDIRECT).await;
+    let access = token(&tokens(&mut vera, &agent, "workspace:read", &workspace).await, "access_token");
+    let reader = Person::new(howdah.url(), Some(access));
+    let access = token(&tokens(&mut vera, &agent, "workspace:admin", &workspace).await, "access_token");
+    let person = Person::new(howdah.url(), Some(access));
+    let of_client = format!("{of_workspace}/{}", application.id);
+    for path in [format!("/v1/integrations/{adas}"), of_client.clone()] {
+        person.delete(&path).await.assert_error(403, "permission-denied");
+    }
+    for by_client in [false, true] {
+        let mine = token(&tokens(&mut vera, &application, ALL, &workspace).await, "access_token");
+        let listed = howdah.owner().get(&of_workspace).await.data(200).clone();
+        let is_own = |one: &&Value| {
+            one["createdByUser"]["email"] == "vera@example.com"
+                && one["client"]["id"] == format!("itgr_{}", application.id)
+        };
+        let id = listed.as_array().unwrap().iter().find(is_own).unwrap()["id"].as_str().unwrap().to_owned();
+        let path = if by_client { of_client.clone() } else { format!("/v1/integrations/{id}") };
+        reader.delete(&path).await.assert_error(403, "permission-denied");
+        person.delete(&path).await.data(204);
+        assert_eq!(status(&howdah, &mine).await, 401);
+        assert_eq!(status(&howdah, &hers).await, 200, "that of others stays");
+    }
+    howdah.owner().delete(&of_client).await.data(204);
+    assert_eq!(status(&howdah, &hers).await, 401);
+}
+
+#[tokio::test]
+async fn a_sign_in_leads_on_to_what_the_application_asks_for_by_a_page() {
+    let howdah = Howdah::start().await;
+    Browser::administrator(&howdah).await;
+    let application = Application::register(&howdah, "none", REDIRECT).await;
+    let asked = format!("/authorize?{}", Attempt::new().query(&application.id, "foo", REDIRECT));
+    let mut browser = Browser::new(&howdah);
+    let sign_in = browser.get(&asked).await.location().to_owned();
+    browser.get(&sign_in).await;
+    let fields = [("email", "ada@example.com"), ("password", PASSWORD), ("next", asked.as_str())];
+    // No redirection: a browser would hold the application's answer to the policy of the form's page.
+    let page = browser.submit("/console/sign-in", &fields).await;
+    page.assert_says(200, "You have signed in");
+    assert_eq!(page.headers.get("location"), None);
+    let refresh = page.between("<meta http-equiv=\"refresh\" content=\"0; url=", "\">").replace("&#38;", "&");
+    assert_eq!(refresh, asked);
+    let address = browser.get(&refresh).await.location().to_owned();
+    assert!(address.starts_with(REDIRECT), "{address}");
+    assert_eq!(parameter(&address, "error").as_deref(), Some("invalid_scope"));
+}
+
+#[tokio::test]
+async fn an_application_makes_no_token_that_outlives_its_own() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let access = access_token(&howdah, &mut ada, ALL, &workspace).await;
+    let path = format!("/v1/workspaces/{}/service-tokens", workspace.rsplit('/').next().unwrap());
+    let person = Person::new(howdah.url(), Some(access));
+    let (now, minute) = (Clock::system().now(), SignedDuration::from_mins(1));
+    let refused = person.post(&path, json!({"name": "for ever"})).await;
+    refused.assert_error(403, "permission-denied");
+    let later = json!({"name": "later", "expiresAt": (now + minute * 61).to_string()});
+    person.post(&path, later).await.assert_error(403, "permission-denied");
+    let soon = json!({"name": "soon", "expiresAt": (now + minute * 50).to_string()});
+    let made = person.post(&path, soon).await.data(201).clone();
+    assert!(made["expiresAt"].is_string(), "{made}");
+    howdah.owner().post(&path, json!({"name": "for ever"})).await.data(201);
+}
+
+#[tokio::test]
+async fn the_page_of_consent_says_whose_an_application_is() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    ada.get("/console/workspaces").await;
+    let elsewhere = ada.submit("/console/workspaces", &[("name", "Else <where>")]).await.location().to_owned();
+    let mut fred = ada.invite(&howdah, &workspace, "fred", "developer").await;
+    let create = format!("{elsewhere}/integrations/applications");
+    let fields = |name| [("name", name), ("redirectUris", REDIRECT), ("public", "on")];
+    ada.get(&format!("{create}/new")).await;
+    let page = ada.submit(&format!("{create}/new"), &fields("Reports")).await;
+    page.assert_says(200, "The application Reports was made");
+    let path = page.between("/integrations/applications/", "\"");
+    let id = path.split('/').next().unwrap().to_owned();
+
+    let asked = format!("/authorize?{}", Attempt::new().query(&id, ALL, REDIRECT));
+    let warning = "which you are not a member of";
+    let page = ada.get(&asked).await;
+    page.assert_says(200, "<bdi>Else &#60;where&#62;</bdi>");
+    assert!(!page.text.contains(warning), "{}", page.text);
+    let page = fred.get(&asked).await;
+    page.assert_says(200, "<bdi>Else &#60;where&#62;</bdi>");
+    page.assert_says(200, warning);
+    let query = Attempt::new().query("cmm3lndn701oo0uefvxzo0ivw", ALL, "http://127.0.0.1:1/auth/callback");
+    let page = fred.get(&format!("/authorize?{query}")).await;
+    page.assert_says(200, "wants to act for you");
+    assert!(!page.text.contains(warning) && !page.text.contains("has registered itself"), "{}", page.text);
+
+    // The names of those that Howdah brings are no one else's.
+    for name in ["Command line", "command  LINE", "Command-Line", " APIpages ", "Comm\u{200b}and line"] {
+        ada.get(&format!("{create}/new")).await;
+        let page = ada.submit(&format!("{create}/new"), &fields(name)).await;
+        page.assert_says(422, "the name of an application that Howdah brings");
+        ada.get(&format!("{create}/{id}")).await;
+        let page = ada.submit(&format!("{create}/{id}"), &fields(name)[..2]).await;
+        page.assert_says(422, "the name of an application that Howdah brings");
+        let metadata = json!({"client_name": name, "redirect_uris": [REDIRECT]});
+        let answer = Client::new().post(format!("{}/register", howdah.url())).json(&metadata).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{name}");
+        assert_eq!(answer.json::<Value>().await.unwrap()["error"], "invalid_client_metadata", "{name}");
+    }
+}
+
+#[tokio::test]
 async fn nobody_is_sent_where_the_application_did_not_register() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;

@@ -24,6 +24,7 @@ await done("applications that act for somebody", async () => {
   const browser = await launch();
   try {
     const { page, complaints } = await open(browser, null);
+    await anApplicationThatAsksForNonsense((await open(browser, null)).page);
     await theOfficialSdk(page);
     await anIndependentLibrary(page);
     await theApiPages(page);
@@ -54,6 +55,18 @@ async function signIn(page: Page): Promise<void> {
   await page.locator("input[name=email]").fill("ada@example.com");
   await page.locator("input[name=password]").fill(required("HOWDAH_PASSWORD"));
   await page.getByRole("button", { name: "Sign in" }).click();
+}
+
+/** What is wrong with its request is told to the application, also when the person has to sign in first. */
+async function anApplicationThatAsksForNonsense(page: Page): Promise<void> {
+  const { redirect, returned, close } = await waitForReturn();
+  const query = new URLSearchParams({ client_id: COMMAND_LINE, redirect_uri: redirect, response_type: "code", scope: "foo", state: "mine" });
+  await page.goto(`${root}/authorize?${query.toString()}`);
+  await signIn(page);
+  await page.waitForURL(`${redirect}?**`);
+  const back = new URL(await returned);
+  close();
+  assert.deepEqual([back.searchParams.get("error"), back.searchParams.get("state")], ["invalid_scope", "mine"]);
 }
 
 async function theOfficialSdk(page: Page): Promise<void> {

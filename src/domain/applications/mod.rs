@@ -76,7 +76,7 @@ pub struct ApplicationChange {
 /// known this once.
 ///
 /// # Errors
-/// [`Error::Forbidden`] when the caller may not; [`Error::Invalid`] when it has no address, or too many;
+/// [`Error::Forbidden`] when the caller may not; [`Error::Invalid`] as for [`clients::create`];
 /// [`Error::LimitReached`].
 pub async fn create(
     tx: &Tx,
@@ -115,7 +115,7 @@ pub async fn get(session: &Session, actor: &Principal, id: &OauthClientId) -> Re
 ///
 /// # Errors
 /// [`Error::NotFound`] when the caller's workspace has no such application; [`Error::Forbidden`] when the
-/// caller may not; [`Error::Invalid`] when it would have no address, or too many.
+/// caller may not; [`Error::Invalid`] when it would have no address, or too many, or a name that is reserved.
 pub async fn update(
     tx: &Tx,
     actor: &Principal,
@@ -126,6 +126,7 @@ pub async fn update(
     let before = get(tx, actor, id).await?;
     actor.may(Action::ManageCredentials)?;
     clients::check_redirects(&change.redirect_uris)?;
+    clients::check_name(&change.name)?;
     store::update(tx, &actor.scope(), id, change).await?;
     let after = get(tx, actor, id).await?;
     audit::record(tx, actor, now, after.change("update_application", Some(&before), Some(&after))).await?;

@@ -5,9 +5,9 @@ mod store;
 
 use jiff::Timestamp;
 
+use crate::auth::Principal;
 use crate::auth::oauth::Scopes;
 use crate::auth::oauth::clients::Client;
-use crate::auth::{Action, Principal};
 use crate::base::error::{Error, Result};
 use crate::base::id::{IntegrationId, OauthClientId, UserId, WorkspaceId};
 use crate::base::page::{Page, PageRequest};
@@ -145,18 +145,19 @@ pub async fn get(session: &Session, actor: &Principal, id: IntegrationId) -> Res
 /// [`Error::NotFound`] when the caller has no such integration; [`Error::Forbidden`] when it may not.
 pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: IntegrationId) -> Result<()> {
     let integration = get(tx, actor, id).await?;
-    actor.may(Action::ManageCredentials)?;
+    actor.may_take_back(integration.user.id)?;
     if !integration.end(tx, actor, now).await? {
         return Err(Error::not_found("integration", id));
     }
     Ok(())
 }
 
-/// Ends every integration of an application in a workspace, whoever consented to it.
+/// Ends the integrations of an application in a workspace: whoever consented to them, when the caller may
+/// end those of others; otherwise the caller's own.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the workspace is not the caller's, or the application has none there;
-/// [`Error::Forbidden`] when the caller may not.
+/// [`Error::Forbidden`] when the caller may end none of them.
 pub async fn delete_of_client(
     tx: &Tx,
     actor: &Principal,
@@ -164,13 +165,20 @@ pub async fn delete_of_client(
     workspace: WorkspaceId,
     client: &OauthClientId,
 ) -> Result<()> {
-    let found = store::of_client(tx, &actor.scope(), workspace, client).await?;
-    if found.is_empty() {
-        return Err(Error::not_found("integration of the client", client));
+    let mut refused = Error::not_found("integration of the client", client);
+    let mut endable = Vec::new();
+    for id in store::of_client(tx, &actor.scope(), workspace, client).await? {
+        let integration = get(tx, actor, id).await?;
+        match actor.may_take_back(integration.user.id) {
+            Ok(()) => endable.push(integration),
+            Err(error) => refused = error,
+        }
     }
-    actor.may(Action::ManageCredentials)?;
-    for id in found {
-        get(tx, actor, id).await?.end(tx, actor, now).await?;
+    if endable.is_empty() {
+        return Err(refused);
+    }
+    for integration in endable {
+        integration.end(tx, actor, now).await?;
     }
     Ok(())
 }

@@ -152,12 +152,13 @@ pub(super) async fn get_integration(
 /// Delete an integration
 ///
 /// The application may no longer act for the person who consented: its tokens are refused from the
-/// moment of this answer on.
+/// moment of this answer on. Everybody may delete their own, whatever their role; those of others take
+/// an admin, or a token of the workspace.
 #[utoipa::path(delete, path = "/v1/integrations/{id}", tag = "Integrations",
     params(("id" = String, Path, description = "The integration's id.")), responses(
     (status = 204, description = "It is gone."),
     (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token is read-only.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the person may not delete those of others.", body = ErrorBody),
     (status = 404, description = "There is no such integration.", body = ErrorBody),
 ))]
 pub(super) async fn delete_integration(
@@ -197,13 +198,14 @@ pub(super) async fn list_integrations(
 /// Delete an application's integrations
 ///
 /// The application may no longer act for anybody in the workspace: its tokens for it are refused
-/// from the moment of this answer on.
+/// from the moment of this answer on. For a person who may not delete those of others, it is their own
+/// that is deleted.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspaceId}/integrations/{clientId}", tag = "Integrations",
     params(("workspaceId" = String, Path, description = "The workspace's id."),
         ("clientId" = String, Path, description = "The application's id.")), responses(
     (status = 204, description = "They are gone."),
     (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token is read-only.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the person may not delete those of others.", body = ErrorBody),
     (status = 404, description = "There is no such workspace, or the application has no integration in it.", body = ErrorBody),
 ))]
 pub(super) async fn delete_integrations_of_client(

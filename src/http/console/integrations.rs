@@ -47,7 +47,8 @@ struct ApplicationRow {
 struct GrantedRow {
     integration: Integration,
     scopes: String,
-    revoke: String,
+    /// Where it is revoked, for who may.
+    revoke: Option<String>,
 }
 
 #[derive(Template)]
@@ -60,6 +61,8 @@ struct List {
     applications: Vec<ApplicationRow>,
     granted: Vec<GrantedRow>,
     next_granted: Option<String>,
+    /// One of those shown may be revoked.
+    may_revoke: bool,
     may_manage: bool,
 }
 
@@ -98,9 +101,11 @@ async fn list(
     });
     let granted_shown = granted.items.into_iter().map(|integration| GrantedRow {
         scopes: integration.scopes.join(", "),
-        revoke: frame.to(&format!("integrations/granted/{}/revoke", integration.id.bare())),
+        revoke: (actor.may_take_back(integration.user.id).is_ok())
+            .then(|| frame.to(&format!("integrations/granted/{}/revoke", integration.id.bare()))),
         integration,
     });
+    let granted_shown: Vec<GrantedRow> = granted_shown.collect();
     Ok(Html(List {
         tokens: tokens_shown.collect(),
         next_tokens: tokens.next,
@@ -112,7 +117,8 @@ async fn list(
                 application,
             })
             .collect(),
-        granted: granted_shown.collect(),
+        may_revoke: granted_shown.iter().any(|row| row.revoke.is_some()),
+        granted: granted_shown,
         next_granted: granted.next,
         may_manage: actor.may(Action::ManageCredentials).is_ok(),
         frame,
@@ -131,6 +137,7 @@ async fn ask_to_revoke(
     Path((_, integration)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
     let integration = find(&app, &member, &integration).await?;
+    member.actor.may_take_back(integration.user.id)?;
     let frame = member.frame(Section::Integrations);
     Ok(Confirm {
         title: format!("Revoke what {} may do?", integration.client.name),

@@ -23,7 +23,11 @@ pub(super) fn read(app: &App, headers: &HeaderMap) -> Option<String> {
 /// The answer to a change that was made: go to this page of ours, which says so. No secret may be in
 /// the address or in the text.
 pub(crate) fn see_other(app: &App, address: &str, notice: &str) -> Response {
-    let mut response = go_to(address);
+    with_notice(app, go_to(address), notice)
+}
+
+/// The same answer; the page after it says this.
+pub(super) fn with_notice(app: &App, mut response: Response, notice: &str) -> Response {
     let text: String = notice.chars().take(LONGEST).collect();
     if let Some(cookie) = Cookie::Notice.set(app, &URL_SAFE_NO_PAD.encode(text), Some(LASTS)) {
         response.headers_mut().append(header::SET_COOKIE, cookie);

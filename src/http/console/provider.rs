@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use url::form_urlencoded;
 
-use super::sign_in::{Next, Nothing, ask_for_code, begin, page_again, private, with_cookie};
+use super::sign_in::{Next, Nothing, ask_for_code, begin, lead_on, page_again, private, with_cookie};
 use super::{Anybody, Cookie, Form, Problem, Visitor, go_to, local, see_other};
 use crate::app::App;
 use crate::auth::provider::{self, Answer, GOOD, Provider};
@@ -95,7 +95,7 @@ async fn come_back(
         }
         Ok((account, cookie)) => {
             tracing::info!(user.id = %account.user.id, "{} signed in with {}", account.user.id, provider.name());
-            Ok(with_cookie(with_cookie(go_to(&next), cookie), forget))
+            Ok(with_cookie(with_cookie(lead_on(anybody.frame, &next), cookie), forget))
         }
         Err(error) => {
             let problem = Problem::of(error, &[])?;

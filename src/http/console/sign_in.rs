@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 
+use super::notice::with_notice;
 use super::{Anybody, Cookie, Form, Frame, Html, Problem, Visitor, again, go_to, local, see_other};
 use crate::app::App;
 use crate::auth::Origin;
@@ -52,6 +53,14 @@ struct CodePage {
     ticket: String,
     next: String,
     problem: Problem,
+}
+
+/// Leads on to what an application asks for.
+#[derive(Template)]
+#[template(path = "sign_in/onward.html")]
+struct OnwardPage {
+    frame: Frame,
+    next: String,
 }
 
 /// Where to go after signing in.
@@ -137,7 +146,7 @@ async fn sign_in(
             attempts::give_back(&tx, &attempt).await?;
             let cookie = begin(&app, &tx, &anybody, &headers, &user).await?;
             tx.commit().await?;
-            Ok(with_cookie(go_to(&next), cookie))
+            Ok(with_cookie(lead_on(anybody.frame, &next), cookie))
         }
     }
 }
@@ -181,13 +190,10 @@ async fn check_code(
     let cookie = begin(&app, &tx, &anybody, &headers, &account.user).await?;
     tx.commit().await?;
     let answer = if left < account.recovery_codes {
-        see_other(
-            &app,
-            &next,
-            &format!("That was a recovery code. {left} are left; the page of your account makes new ones."),
-        )
+        let notice = format!("That was a recovery code. {left} are left; the page of your account makes new ones.");
+        with_notice(&app, lead_on(anybody.frame, &next), &notice)
     } else {
-        go_to(&next)
+        lead_on(anybody.frame, &next)
     };
     Ok(with_cookie(answer, cookie))
 }
@@ -256,6 +262,16 @@ pub(super) async fn begin(
     attempts::remember(tx, user, &anybody.origin).await?;
     let cookie = sessions::begin(tx, app.clock.now(), user.id, &anybody.origin, browser).await?;
     Ok(Cookie::Session.set(app, cookie.expose(), Some(sessions::LONGEST)))
+}
+
+/// Where a sign-in leads to. What an application asks for is led to by a page: it may be answered at the
+/// application, and browsers follow the redirections that begin at a form only to where the policy of the
+/// form's page allows (CSP level 3, form-action).
+pub(super) fn lead_on(frame: Frame, next: &str) -> Response {
+    if !next.starts_with("/authorize?") {
+        return go_to(next);
+    }
+    private(Html(OnwardPage { frame, next: next.to_owned() }).into_response())
 }
 
 /// The same answer, which also sets a cookie.

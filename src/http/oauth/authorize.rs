@@ -172,6 +172,8 @@ struct ConsentPage {
     client: Client,
     /// It has registered itself, and nobody here knows it.
     is_unknown: bool,
+    /// It is one of a workspace that the person is not a member of.
+    is_foreign: bool,
     /// Where the person goes on.
     destination: String,
     redirect_uri: String,
@@ -197,7 +199,10 @@ async fn consent_page(
         [(only, _)] => only.id.bare(),
         _ => chosen,
     };
+    let owner = request.answering.client.workspace.as_ref();
+    let is_foreign = owner.is_some_and(|owner| workspaces.iter().all(|(workspace, _)| workspace.id != owner.id));
     Ok(ConsentPage {
+        is_foreign,
         frame: visitor.frame(Section::Workspaces),
         is_unknown: request.answering.client.origin == ClientOrigin::Registration,
         destination: origin_of(&request.answering.redirect_uri).to_owned(),

@@ -78,6 +78,7 @@ pub(super) async fn register(
     clients::check_redirects(&redirect_uris).map_err(redirect)?;
     let name = metadata.client_name.as_deref().unwrap_or("An application without a name");
     let name = ApplicationName::parse(name).map_err(|error| wrong(error.to_string()))?;
+    clients::check_name(&name).map_err(|error| wrong(error.to_string()))?;
     let new = NewClient { name, description: None, redirect_uris, is_public: method == "none" };
     let now = app.clock.now();
     let tx = app.store.begin().await?;

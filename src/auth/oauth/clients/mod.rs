@@ -19,6 +19,9 @@ use crate::base::store::{Session, Tx};
 pub const COMMAND_LINE: &str = "cmm3lndn701oo0uefvxzo0ivw";
 /// The interactive pages about the API.
 pub const API_PAGES: &str = "apipages";
+/// What people know the two by.
+const COMMAND_LINE_NAME: &str = "Command line";
+const API_PAGES_NAME: &str = "API pages";
 
 /// The most addresses that one application may register.
 pub const MOST_REDIRECTS: usize = 10;
@@ -42,6 +45,17 @@ pub struct Client {
     pub is_public: bool,
     /// How it came here.
     pub origin: ClientOrigin,
+    /// Whose it is, if it was made in a workspace.
+    pub workspace: Option<OwnerWorkspace>,
+}
+
+/// The workspace that an application belongs to.
+#[derive(Clone, Debug)]
+pub struct OwnerWorkspace {
+    /// Its id.
+    pub id: WorkspaceId,
+    /// Its name, which may say anything.
+    pub name: String,
 }
 
 /// How an application came here.
@@ -100,7 +114,7 @@ impl Client {
 /// Makes an application, of a workspace or of nobody; its secret is known this once.
 ///
 /// # Errors
-/// [`Error::Invalid`] when it has no address, or too many.
+/// [`Error::Invalid`] when it has no address, or too many, or a name that is reserved.
 pub async fn create(
     tx: &Tx,
     now: Timestamp,
@@ -109,6 +123,7 @@ pub async fn create(
     new: &NewClient,
 ) -> Result<(OauthClientId, Option<Secret>)> {
     check_redirects(&new.redirect_uris)?;
+    check_name(&new.name)?;
     let id = OauthClientId::generate(now);
     let secret = (!new.is_public).then(generate_secret);
     let secret_hash = secret.as_ref().map(|secret| hash(secret.expose()));
@@ -142,6 +157,26 @@ pub fn check_redirects(redirects: &[RedirectUri]) -> Result<()> {
         format!("redirectUris: there are {} of them", redirects.len()),
         format!("Give 1 to {MOST_REDIRECTS} addresses that the application is answered at."),
     ))
+}
+
+/// Whether an application may be called so: not like one that Howdah brings, whatever the case of its
+/// letters and what stands between them.
+///
+/// # Errors
+/// [`Error::Invalid`] when it may not.
+pub fn check_name(name: &ApplicationName) -> Result<()> {
+    let letters = |text: &str| -> String {
+        text.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+    };
+    let wanted = letters(name.as_str());
+    let taken = [COMMAND_LINE_NAME, API_PAGES_NAME].into_iter().find(|taken| letters(taken) == wanted);
+    match taken {
+        None => Ok(()),
+        Some(taken) => Err(Error::invalid(
+            format!("name: {taken} is the name of an application that Howdah brings"),
+            "Give a name that people do not take for it.",
+        )),
+    }
 }
 
 /// Gives an application another secret; the one of before is good no more.
@@ -184,11 +219,11 @@ async fn find_with_secret(session: &Session, id: &str) -> Result<Option<(Client,
 pub async fn ensure_built_in(tx: &Tx, now: Timestamp, public: &str) -> Result<()> {
     let on_this_machine = |path: &str| ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("http://{host}{path}"));
     let command_line = on_this_machine("/auth/callback").to_vec();
-    store::ensure(tx, COMMAND_LINE, "Command line", "The command line of Prisma.", &command_line, now).await?;
+    store::ensure(tx, COMMAND_LINE, COMMAND_LINE_NAME, "The command line of Prisma.", &command_line, now).await?;
     let path = "/swagger/oauth2-redirect.html";
     // The pages may be open under another name of this machine than the public one.
     let pages: Vec<String> = [format!("{public}{path}")].into_iter().chain(on_this_machine(path)).collect();
-    store::ensure(tx, API_PAGES, "API pages", "The interactive pages about this server's API.", &pages, now).await
+    store::ensure(tx, API_PAGES, API_PAGES_NAME, "The interactive pages about this server's API.", &pages, now).await
 }
 
 /// Forgets applications that have registered themselves and that nobody has used for a month.

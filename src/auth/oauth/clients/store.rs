@@ -1,8 +1,9 @@
 //! The SQL of applications as OAuth's clients.
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
-use super::{Client, ClientOrigin, NewClient};
+use super::{Client, ClientOrigin, NewClient, OwnerWorkspace};
 use crate::auth::oauth::RedirectUri;
 use crate::base::error::{Error, Result};
 use crate::base::id::{OauthClientId, WorkspaceId};
@@ -62,7 +63,13 @@ pub(super) async fn ensure(
 /// With the hash of its secret, if it has one.
 pub(super) async fn find(session: &Session, id: &OauthClientId) -> Result<Option<(Client, Option<Vec<u8>>)>> {
     let statement = session
-        .prepare_cached("SELECT name, description, redirect_uris, secret_hash, origin FROM oauth_clients WHERE id = $1")
+        .prepare_cached(
+            "SELECT c.name, c.description, c.redirect_uris, c.secret_hash, c.origin,
+                    w.id AS workspace_id, w.name AS workspace_name
+               FROM oauth_clients c
+               LEFT JOIN workspaces w ON w.id = c.workspace_id
+              WHERE c.id = $1",
+        )
         .await?;
     let Some(row) = session.query_opt(&statement, &[&id.bare()]).await? else { return Ok(None) };
     let (secret_hash, origin): (Option<Vec<u8>>, &str) = (row.get("secret_hash"), row.get("origin"));
@@ -73,6 +80,9 @@ pub(super) async fn find(session: &Session, id: &OauthClientId) -> Result<Option
         description: row.get("description"),
         redirect_uris: redirects.into_iter().map(RedirectUri::stored).collect(),
         is_public: secret_hash.is_none(),
+        workspace: row
+            .get::<_, Option<Uuid>>("workspace_id")
+            .map(|id| OwnerWorkspace { id: id.into(), name: row.get("workspace_name") }),
         origin: ClientOrigin::parse(origin)
             .ok_or_else(|| Error::internal(format!("an application has the unknown origin {origin}")))?,
     };

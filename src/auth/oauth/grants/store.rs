@@ -189,6 +189,7 @@ pub(super) async fn find_valid(session: &Session, token_hash: &[u8], now: Timest
                     u.is_administrator,
                     m.role,
                     a.scopes,
+                    a.expires_at,
                     i.last_used_at IS NULL OR i.last_used_at < $2::timestamptz - interval '1 minute' AS use_is_stale
                FROM oauth_access_tokens a
                JOIN oauth_grants g ON g.id = a.grant_id
@@ -212,7 +213,9 @@ pub(super) async fn find_valid(session: &Session, token_hash: &[u8], now: Timest
         };
         let credential =
             Credential::Integration { id: row.get::<_, Uuid>("id").into(), application: row.get("application"), user };
-        let limits = Limits { read_only: !read_scopes(&row)?.admin, ..Limits::default() };
+        // What it grants lasts no longer than itself.
+        let limits =
+            Limits { read_only: !read_scopes(&row)?.admin, projects: None, expires_at: Some(row.get("expires_at")) };
         let workspace = row.get::<_, Uuid>("workspace_id").into();
         let principal = Principal::new(workspace, credential, role, limits);
         Ok(Accepted { principal, use_is_stale: row.get("use_is_stale") })
