@@ -112,6 +112,67 @@ pub async fn eventually<T>(what: &str, mut found: impl AsyncFnMut() -> Option<T>
     }
 }
 
+/// The template of PostgreSQL's data directory that the first start of all makes. Each start would make the
+/// same one, and takes longer for it than for most of what tests look at.
+mod template {
+    use std::fs;
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    use howdah::base::secret::random_hex;
+
+    /// Where that of this very binary is kept.
+    fn kept() -> PathBuf {
+        let binary = fs::metadata(env!("CARGO_BIN_EXE_howdah")).unwrap();
+        let name = format!("templates-{}-{}-{}", binary.len(), binary.mtime(), binary.mtime_nsec());
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+    }
+
+    /// Links where that can be done: nobody writes into a template.
+    fn copy(from: &Path, to: &Path) -> bool {
+        ["-al", "-a"].iter().any(|how| {
+            let _ = fs::remove_dir_all(to);
+            Command::new("cp")
+                .arg(how)
+                .arg(from)
+                .arg(to)
+                .stderr(std::process::Stdio::null())
+                .status()
+                .unwrap()
+                .success()
+        })
+    }
+
+    /// Makes a data directory that has the template already, if there is one.
+    pub fn bring(directory: &Path) {
+        let kept = kept();
+        if !kept.exists() {
+            return;
+        }
+        fs::DirBuilder::new().mode(0o711).create(directory).unwrap();
+        assert!(copy(&kept, &directory.join("templates")));
+        fs::File::create(directory.join("lock")).unwrap();
+    }
+
+    /// Keeps the template of a data directory for those that come later.
+    pub fn keep(directory: &Path) {
+        let kept = kept();
+        if kept.exists() {
+            return;
+        }
+        for entry in fs::read_dir(env!("CARGO_TARGET_TMPDIR")).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("templates-") && entry.path() != kept {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let partial = kept.with_file_name(format!("partial-{}", random_hex::<6>()));
+        if copy(&directory.join("templates"), &partial) && fs::rename(&partial, &kept).is_err() {
+            let _ = fs::remove_dir_all(&partial);
+        }
+    }
+}
+
 impl Howdah {
     /// Starts one on a new data directory.
     pub async fn start() -> Self {
@@ -182,6 +243,10 @@ impl Howdah {
         // After kill -9 the file of the run before is still there.
         let path = self.directory.path().join("run/addresses.json");
         let _ = std::fs::remove_file(&path);
+        let is_usual = !self.arguments.iter().any(|argument| argument == "--postgres-bin");
+        if is_usual && !self.directory.path().exists() {
+            template::bring(self.directory.path());
+        }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let out = log.try_clone().unwrap();
         let mut command = Self::command(self.directory.path(), &self.arguments);
@@ -195,6 +260,9 @@ impl Howdah {
         })
         .await;
         self.child = Some(child);
+        if is_usual {
+            template::keep(self.directory.path());
+        }
     }
 
     fn log_path(&self) -> PathBuf {

@@ -26,6 +26,11 @@ fn in_api(workspace: &str) -> String {
     format!("/v1/workspaces/{}", workspace.rsplit('/').next().unwrap())
 }
 
+/// Before an access token ends: what it makes ends before it does.
+fn soon() -> String {
+    (Clock::system().now() + jiff::SignedDuration::from_mins(30)).to_string()
+}
+
 #[tokio::test]
 async fn an_owner_alone_deletes_a_workspace_that_is_empty() {
     let howdah = Howdah::start_with(&["--undelete", "1h"]).await;
@@ -36,7 +41,7 @@ async fn an_owner_alone_deletes_a_workspace_that_is_empty() {
     let owner = Person::new(howdah.url(), Some(access_token(&howdah, &mut ada, ADMIN, &workspace).await));
     let reader = Person::new(howdah.url(), Some(access_token(&howdah, &mut ada, "workspace:read", &workspace).await));
     let admin = Person::new(howdah.url(), Some(access_token(&howdah, &mut adam, ADMIN, &workspace).await));
-    let token = owner.create_token(json!({"name": "nightly"})).await.person;
+    let token = owner.create_token(json!({"name": "nightly", "expiresAt": soon()})).await.person;
     let made = owner.create_project("p").await;
     ask(&connection_string(&made), "CREATE TABLE orders (id int)");
 
@@ -179,7 +184,7 @@ async fn a_workspace_is_deleted_before_or_after_something_is_added_to_it() {
     let tokens = format!("{path}/service-tokens");
     let (project, token, again, ()) = tokio::join!(
         owner.post("/v1/projects", json!({"createDatabase": false})),
-        owner.post(&tokens, json!({"name": "late"})),
+        owner.post(&tokens, json!({"name": "late", "expiresAt": soon()})),
         owner.delete(&path),
         async {
             waiting(&store, 3).await;
