@@ -17,7 +17,7 @@ use crate::base::clock::Clock;
 use crate::base::error::Result;
 use crate::base::id::WorkflowId;
 use crate::base::keyring::Keyring;
-use crate::base::network::Network;
+use crate::base::network::{Network, is_this_machine};
 use crate::base::store::{Announcement, Channel, Store};
 use crate::base::tasks::Tasks;
 use crate::domain::limits::Quotas;
@@ -150,9 +150,7 @@ impl PublicAddresses {
     /// `disable` while the gateway's public address is a loopback one, since some drivers verify
     /// certificates under `require` and nothing leaves the machine; `require` otherwise.
     pub fn sslmode(&self) -> &'static str {
-        let host = &self.gateway_host;
-        let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if loopback { "disable" } else { "require" }
+        if is_this_machine(&self.gateway_host) { "disable" } else { "require" }
     }
 }
 

@@ -21,9 +21,10 @@ use openidconnect::{
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, describe};
 use crate::base::keyring::Keyring;
 use crate::base::name::Email;
+use crate::base::network::is_this_machine;
 use crate::base::secret::{Secret, random_text};
 
 const PURPOSE: &str = "sign-ins with the identity provider";
@@ -139,12 +140,7 @@ impl Provider {
         let wrong = || format!("{issuer:?} is no address of an OpenID Connect provider; check --oidc-issuer");
         let url = url::Url::parse(&issuer).map_err(|_| wrong())?;
         let host = url.host_str().ok_or_else(wrong)?;
-        let is_here = match url.host() {
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            _ => host == "localhost",
-        };
-        if url.scheme() != "https" && !(url.scheme() == "http" && is_here) {
+        if url.scheme() != "https" && !(url.scheme() == "http" && is_this_machine(host)) {
             return Err(format!(
                 "{issuer} is not reached by https, so anybody could answer for it; check --oidc-issuer"
             ));
@@ -331,7 +327,7 @@ impl Http {
                 Err(Failure::Unreachable(format!("its answer is {}", answer.status())))
             }
             Ok(answer) => answer.map_err(Failure::Unreachable),
-            Err(error) => Err(Failure::Unreachable(chain(&error))),
+            Err(error) => Err(Failure::Unreachable(describe(&error))),
         }
     }
 }
@@ -359,18 +355,8 @@ fn plain(name: Option<&LocalizedClaim<EndUserName>>) -> Option<String> {
     name.get(None).or_else(|| name.iter().next().map(|(_, name)| name)).map(|name| name.as_str().to_owned())
 }
 
-fn untrusted(error: impl StdError) -> Failure {
-    Failure::Untrusted(chain(&error))
-}
-
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
+fn untrusted(error: impl StdError + 'static) -> Failure {
+    Failure::Untrusted(describe(&error))
 }
 
 #[cfg(test)]

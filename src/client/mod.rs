@@ -4,7 +4,6 @@
 mod failure;
 mod retry;
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
@@ -12,6 +11,7 @@ use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 
 use self::retry::Retry;
+use crate::base::network::is_this_machine;
 use crate::base::secret::{Secret, random_text};
 
 pub use self::failure::{Failure, Refusal};
@@ -92,9 +92,7 @@ impl Address {
     }
 
     fn is_loopback(&self) -> bool {
-        self.0.host_str().is_some_and(|host| {
-            host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        })
+        self.0.host_str().is_some_and(is_this_machine)
     }
 
     fn join(&self, path: &[&str], query: &[(&str, String)]) -> Url {

@@ -10,7 +10,7 @@ use super::database::from_engine;
 use super::unknown;
 use crate::app::JobCtx;
 use crate::base::error::{Result, describe};
-use crate::base::id::InstanceId;
+use crate::base::id::{DatabaseId, InstanceId};
 use crate::domain::backups::{self, ArchiveState, Held, Loss};
 use crate::domain::databases;
 use crate::engine::EngineError;
@@ -120,6 +120,25 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
         }
         None => Err(unknown("step", step)),
     }
+}
+
+/// Makes a full backup of a database for a workflow that needs one and is not about it.
+pub(super) async fn back_up_whole(
+    ctx: &JobCtx,
+    job: &Job,
+    database: DatabaseId,
+    instance: InstanceId,
+) -> Result<(), StepError> {
+    let store = &ctx.app.store;
+    let tx = store.begin().await?;
+    backups::ensure_vault(&tx, ctx.app.clock.now(), &ctx.app.keyring, database, instance).await?;
+    tx.commit().await?;
+    let (vault, known) = open_vault(ctx, instance).await?;
+    let backed_up = reporting(ctx, job, |progress| ctx.instances.back_up(&vault, BackupKind::Full, progress));
+    let facts = backed_up.await.map_err(from_backup)?;
+    let tx = store.begin().await?;
+    backups::add(&tx, &known, ctx.app.clock.now(), &held(&facts)).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Removes what retention no longer wants from a vault.

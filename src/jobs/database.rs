@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::NoTls;
 
-use super::backup::{engine_vault, from_backup, held, look_at_archive, open_vault, reporting};
+use super::backup::{back_up_whole, engine_vault, from_backup, look_at_archive};
 use super::{restore, unknown};
 use crate::app::JobCtx;
 use crate::base::error::{Result, describe};
@@ -12,7 +12,7 @@ use crate::base::id::{DatabaseId, InstanceId};
 use crate::domain::connections::credential::issue_probe;
 use crate::domain::databases::{self, Plan, Status};
 use crate::domain::{backups, restores, usage};
-use crate::engine::backups::{BackupError, BackupKind, Vault};
+use crate::engine::backups::{BackupError, Vault};
 use crate::engine::{EngineError, Major, TENANT_DATABASE};
 use crate::queue::{Job, Reason, StepError};
 
@@ -222,15 +222,7 @@ async fn bring_to_vault(ctx: &JobCtx, job: &Job, plan: &Plan, instance: Instance
             return Ok(());
         }
     }
-    let tx = ctx.app.store.begin().await?;
-    backups::ensure_vault(&tx, ctx.app.clock.now(), &ctx.app.keyring, plan.id, instance).await?;
-    tx.commit().await?;
-    let (vault, known) = open_vault(ctx, instance).await?;
-    let backed_up = reporting(ctx, job, |progress| ctx.instances.back_up(&vault, BackupKind::Full, progress));
-    let facts = backed_up.await.map_err(from_backup)?;
-    let tx = ctx.app.store.begin().await?;
-    backups::add(&tx, &known, ctx.app.clock.now(), &held(&facts)).await?;
-    Ok(tx.commit().await?)
+    back_up_whole(ctx, job, plan.id, instance).await
 }
 
 /// Whether recovery comes from a backup in the vault to what was archived last: no WAL was given up after

@@ -79,8 +79,9 @@ pub async fn recover(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
     }
 }
 
-/// Restores the newest that is whole, those that are known to be damaged last. The vaults are asked, not the list in the store: that may be a
-/// minute older than they are. An era without a backup leads to the one before it.
+/// Restores the newest that is whole, those that are known to be damaged last. The vaults are asked, not the
+/// list in the store: that may be a minute older than they are. An era without a backup leads to the one
+/// before it.
 async fn bring_back_newest(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result<(), StepError> {
     let database = restore.database;
     let vaults = backups::vaults(&ctx.app.store.session().await?, &ctx.app.keyring, database).await?;

@@ -1,16 +1,16 @@
 //! Bringing databases back: in place, and as part of making new ones.
 
-use super::backup::{from_backup, held, open_vault, reporting};
+use super::backup::{back_up_whole, from_backup, open_vault, reporting};
 use super::database::{from_engine, keep_backup, prove};
 use super::unknown;
 use crate::app::JobCtx;
 use crate::base::error::Result;
-use crate::base::id::{BackupId, DatabaseId, InstanceId};
+use crate::base::id::{BackupId, DatabaseId};
 use crate::domain::backups::{self, Backup};
 use crate::domain::databases::{self, Plan};
 use crate::domain::restores::{self, RESTORE, Restore};
 use crate::engine::EngineError;
-use crate::engine::backups::{BackupError, BackupKind, BackupLabel, RecoverTo, Vault};
+use crate::engine::backups::{BackupError, BackupLabel, RecoverTo, Vault};
 use crate::queue::{Job, Reason, StepError};
 
 const SOURCE_GONE: &str = "what it was to be made from is gone; delete it and choose another source";
@@ -286,19 +286,4 @@ async fn choose(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result<Backup, St
     drop(session);
     back_up_whole(ctx, job, restore.source_database, instance).await?;
     backups::newest(&store.session().await?, instance).await?.ok_or_else(gone)
-}
-
-/// Makes a full backup of a database that is to be copied.
-async fn back_up_whole(ctx: &JobCtx, job: &Job, database: DatabaseId, instance: InstanceId) -> Result<(), StepError> {
-    let store = &ctx.app.store;
-    let tx = store.begin().await?;
-    backups::ensure_vault(&tx, ctx.app.clock.now(), &ctx.app.keyring, database, instance).await?;
-    tx.commit().await?;
-    let (vault, known) = open_vault(ctx, instance).await?;
-    let facts = reporting(ctx, job, |progress| ctx.instances.back_up(&vault, BackupKind::Full, progress))
-        .await
-        .map_err(from_backup)?;
-    let tx = store.begin().await?;
-    backups::add(&tx, &known, ctx.app.clock.now(), &held(&facts)).await?;
-    Ok(tx.commit().await?)
 }

@@ -1,12 +1,12 @@
 //! The mail server: what the options mean, and whether it can be used.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::app::JobCtx;
+use crate::base::network::is_this_machine;
 use crate::base::secret::Secret;
 use crate::config::Mail;
 use crate::mail::{Mailer, Protection, Server};
@@ -73,7 +73,7 @@ fn server(text: &str, password: Option<Secret>) -> Result<Server, String> {
              or --smtp-password-file"
         ));
     }
-    let stays_here = stays_here(&host);
+    let stays_here = is_this_machine(&host);
     let protection = match (url.scheme(), url.query()) {
         ("smtps", None) => Protection::Tls,
         ("smtp", None) if stays_here => Protection::Nothing,
@@ -117,7 +117,7 @@ fn server(text: &str, password: Option<Secret>) -> Result<Server, String> {
 pub(super) async fn look(ctx: Arc<JobCtx>) {
     let Some(mailer) = &ctx.mailer else { return };
     let root = &ctx.app.public.api;
-    if Url::parse(root).is_ok_and(|url| url.host_str().is_some_and(stays_here)) {
+    if Url::parse(root).is_ok_and(|url| url.host_str().is_some_and(is_this_machine)) {
         tracing::warn!("the links in mails begin with {root}, which leads nowhere on other machines; set --public-url");
     }
     tokio::select! {
@@ -127,10 +127,6 @@ pub(super) async fn look(ctx: Arc<JobCtx>) {
         },
         () = ctx.app.tasks.stopping() => {}
     }
-}
-
-fn stays_here(host: &str) -> bool {
-    host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::base::clock::Clock;
 use crate::base::error::describe;
 use crate::base::id::InstanceId;
 use crate::base::keyring::Keyring;
+use crate::base::network::is_this_machine;
 use crate::base::scram;
 use crate::base::secret::Secret;
 use crate::base::store::Store;
@@ -438,7 +439,7 @@ fn parse_url(url: &str) -> Result<tokio_postgres::Config, String> {
     })?;
     let stays_here = config.get_hosts().iter().all(|host| match host {
         Host::Unix(_) => true,
-        Host::Tcp(name) => name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
+        Host::Tcp(name) => is_this_machine(name),
     }) && config.get_hostaddrs().iter().all(IpAddr::is_loopback);
     if config.get_ssl_mode() == SslMode::Prefer {
         config.ssl_mode(if stays_here { SslMode::Disable } else { SslMode::Require });

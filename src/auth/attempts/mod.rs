@@ -104,6 +104,18 @@ pub async fn take(tx: &Tx, proof: Proof, account: &str, origin: &Origin) -> Resu
     }
     let of_account = counters.len();
     counters.push((hash(&format!("network\n{network}")), NETWORK));
+    let taken = take_each(tx, &counters, of_account, &account, &network).await?;
+    Ok(taken.map(|()| Attempt { counters }))
+}
+
+/// Takes one of each counter, of which the first so many are the account's.
+async fn take_each(
+    tx: &Tx,
+    counters: &[(Vec<u8>, Limit)],
+    of_account: usize,
+    account: &str,
+    network: &str,
+) -> Result<Result<(), TooMany>> {
     for (index, (counter, limit)) in counters.iter().enumerate() {
         if let Some(seconds) = store::take(tx, counter, *limit).await? {
             let of_account = index < of_account;
@@ -111,7 +123,7 @@ pub async fn take(tx: &Tx, proof: Proof, account: &str, origin: &Origin) -> Resu
             return Ok(Err(TooMany { seconds, of_account, told: hash(&format!("told of {about}")) }));
         }
     }
-    Ok(Ok(Attempt { counters }))
+    Ok(Ok(()))
 }
 
 /// Whether nobody was told in the last hour that there are too many attempts; it counts as told now.
@@ -123,15 +135,11 @@ pub async fn is_news(tx: &Tx, too_many: &TooMany) -> Result<bool> {
 /// When the inner result is an error, nothing may be committed.
 pub async fn take_reset(tx: &Tx, account: &str, origin: &Origin) -> Result<Result<(), TooMany>> {
     let (account, network) = (account.trim().to_lowercase(), network(origin));
-    let of_account = (true, format!("reset\n{account}"), RESETS_OF_ACCOUNT);
-    let of_network = (false, format!("resets\n{network}"), RESETS_OF_NETWORK);
-    for (of_account, counter, limit) in [of_account, of_network] {
-        if let Some(seconds) = store::take(tx, &hash(&counter), limit).await? {
-            let told = hash(&format!("told of {counter}"));
-            return Ok(Err(TooMany { seconds, of_account, told }));
-        }
-    }
-    Ok(Ok(()))
+    let counters = [
+        (hash(&format!("reset\n{account}")), RESETS_OF_ACCOUNT),
+        (hash(&format!("resets\n{network}")), RESETS_OF_NETWORK),
+    ];
+    take_each(tx, &counters, 1, &account, &network).await
 }
 
 /// Takes an invitation that is mailed. False when this address gets too many, or this user sends too many.

@@ -35,7 +35,7 @@ pub async fn create(
     origin: &Origin,
 ) -> Result<User> {
     let user = users::create(tx, now, email, name, password_hash, is_administrator).await?;
-    let asker = Asker { user: Some(user.clone()), origin: origin.clone() };
+    let asker = Asker::of(&user, origin);
     let made = json!({ "email": user.email, "isAdministrator": is_administrator });
     record(tx, &asker, now, "create_account", &user, None, Some(made)).await?;
     Ok(user)
@@ -64,7 +64,7 @@ pub async fn admit(
         None => {
             let user = account_of(tx, now, email.as_ref(), name.as_deref(), is_open, signed_in, origin).await?;
             users::add_identity(tx, now, issuer, subject, user.id).await?;
-            let asker = Asker { user: Some(user.clone()), origin: origin.clone() };
+            let asker = Asker::of(&user, origin);
             let shown = json!({ "issuer": issuer, "subject": subject });
             record(tx, &asker, now, "connect_provider", &user, None, Some(shown)).await?;
             user.id
@@ -153,7 +153,7 @@ pub async fn end_other_sessions(tx: &Tx, asker: &Asker, now: Timestamp, session:
 
 /// Records that somebody has signed in with a recovery code: whoever did not do that should hear of it.
 pub async fn record_recovery_code(tx: &Tx, origin: &Origin, now: Timestamp, user: &User) -> Result<()> {
-    let asker = Asker { user: Some(user.clone()), origin: origin.clone() };
+    let asker = Asker::of(user, origin);
     record(tx, &asker, now, "use_recovery_code", user, None, None).await
 }
 
@@ -191,7 +191,7 @@ pub async fn reset_password(tx: &Tx, now: Timestamp, link: &str, password_hash: 
     users::set_password(tx, user.id, password_hash).await?;
     sessions::end_others(tx, user.id, None).await?;
     integrations::remove_all_of(tx, user.id).await?;
-    let asker = Asker { user: Some(user.clone()), origin: origin.clone() };
+    let asker = Asker::of(&user, origin);
     record(tx, &asker, now, "reset_password", &user, None, None).await
 }
 

@@ -85,6 +85,11 @@ pub struct Asker {
 }
 
 impl Asker {
+    /// This user, who came with this request.
+    pub fn of(user: &User, origin: &Origin) -> Self {
+        Self { user: Some(user.clone()), origin: origin.clone() }
+    }
+
     /// Whether they may do what concerns everybody with an account.
     ///
     /// # Errors

@@ -78,7 +78,7 @@ pub(crate) struct Visitor {
 impl Visitor {
     /// Who asks for what concerns no workspace.
     pub(crate) fn asker(&self) -> Asker {
-        Asker { user: Some(self.user.clone()), origin: self.origin.clone() }
+        Asker::of(&self.user, &self.origin)
     }
 
     /// The frame of a page in this section.
