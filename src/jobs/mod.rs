@@ -40,15 +40,7 @@ pub const LONG: &[&str] = &[
 pub const MAIL: &[&str] = &[domain_mail::SEND.name];
 
 /// All that have workers of their own.
-pub const APART: &[&str] = &[
-    backups::BACK_UP.name,
-    backups::VERIFY.name,
-    restores::RESTORE.name,
-    recoveries::RECOVER.name,
-    databases::COPY.name,
-    databases::DELETE.name,
-    domain_mail::SEND.name,
-];
+pub const APART: &[&[&str]] = &[LONG, MAIL];
 
 /// How seldom a mail is tried: for as long as a day, and each mail by itself.
 const LONGEST_BACK_OFF_OF_MAIL: Duration = Duration::from_secs(300);
@@ -106,14 +98,4 @@ impl Handler for Workflows {
 /// An older or newer Howdah wrote it; one that knows it may still come.
 fn unknown(what: &str, name: &str) -> StepError {
     StepError::Retry(format!("this version of Howdah does not know the {what} {name}").into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_has_workers_of_its_own_is_left_by_the_others() {
-        assert_eq!(APART, [LONG, MAIL].concat());
-    }
 }

@@ -228,8 +228,8 @@ pub enum Lane {
     Any,
     /// These.
     Only(&'static [&'static str]),
-    /// All but these.
-    AllBut(&'static [&'static str]),
+    /// All but those that other lanes take.
+    AllBut(&'static [&'static [&'static str]]),
 }
 
 /// A kind of workflow, as the one who starts it sees it.

@@ -67,7 +67,7 @@ pub(super) async fn claim(store: &Store, only: Option<WorkflowId>, lane: Lane) -
     let (among, but) = match lane {
         Lane::Any => (None, None),
         Lane::Only(kinds) => (Some(kinds), None),
-        Lane::AllBut(kinds) => (None, Some(kinds)),
+        Lane::AllBut(groups) => (None, Some(groups.concat())),
     };
     let row = match tx.query_opt(&statement, &[&LEASE.as_secs_f64(), &only, &among, &but]).await {
         Ok(row) => row,

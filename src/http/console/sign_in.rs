@@ -46,6 +46,21 @@ struct PasswordPage {
     problem: Problem,
 }
 
+impl PasswordPage {
+    /// The page as it is at first, where somebody has an account.
+    fn of(app: &App, frame: Frame, next: String) -> Self {
+        Self {
+            frame,
+            is_set_up: true,
+            mails: app.mail,
+            provider: super::provider::name(app),
+            email: String::new(),
+            next,
+            problem: Problem::none(),
+        }
+    }
+}
+
 #[derive(Template)]
 #[template(path = "sign_in/code.html")]
 struct CodePage {
@@ -95,18 +110,13 @@ async fn show_sign_in(
         return Ok(go_to(local(&to.next)));
     }
     let is_set_up = users::exist(&app.store.session().await?).await?;
-    let next = local(&to.next).to_owned();
-    let (provider, problem) = (super::provider::name(&app), Problem::none());
-    let (mails, email) = (app.mail, String::new());
-    let page = PasswordPage { frame: anybody.frame, is_set_up, mails, provider, email, next, problem };
+    let page = PasswordPage { is_set_up, ..PasswordPage::of(&app, anybody.frame, local(&to.next).to_owned()) };
     Ok(private(Html(page).into_response()))
 }
 
 /// The page for signing in, which says why that could not be done in another way.
 pub(super) fn page_again(app: &App, anybody: Anybody, next: String, problem: Problem) -> Response {
-    let (frame, provider) = (anybody.frame, super::provider::name(app));
-    let (mails, email) = (app.mail, String::new());
-    private(again(PasswordPage { frame, is_set_up: true, mails, provider, email, next, problem }))
+    private(again(PasswordPage { problem, ..PasswordPage::of(app, anybody.frame, next) }))
 }
 
 async fn sign_in(
@@ -118,8 +128,7 @@ async fn sign_in(
     let frame = anybody.frame.clone();
     let next = local(&given.next).to_owned();
     let page = |email: String, problem: Problem| {
-        let (mails, provider) = (app.mail, super::provider::name(&app));
-        again(PasswordPage { frame, is_set_up: true, mails, provider, email, next: next.clone(), problem })
+        again(PasswordPage { email, problem, ..PasswordPage::of(&app, frame, next.clone()) })
     };
     let attempt = match take(&app, Proof::Password, &given.email, &anybody.origin).await? {
         Ok(attempt) => attempt,
