@@ -161,9 +161,18 @@ impl LocalEngine {
     async fn make_stanza(&self, vault: &Vault, place: &Place, doing: &'static str) -> Result<(), BackupError> {
         self.check_repository().await?;
         let control = self.stand_in(vault, place).await?;
-        let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, vault.instance);
-        let command = command.with("PG1_PATH", control);
-        command.run(&["--no-online", "stanza-create"]).await.map(drop).map_err(|failure| failure.while_doing(doing))
+        let create = async || {
+            let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, vault.instance);
+            let created = command.with("PG1_PATH", control.clone()).run(&["--no-online", "stanza-create"]).await;
+            created.map(drop).map_err(|failure| failure.while_doing(doing))
+        };
+        match create().await {
+            Err(BackupError::Failed { .. }) if self.is_unfinished(vault, doing).await.unwrap_or(false) => {}
+            created => return created,
+        }
+        tracing::warn!(instance.id = %vault.instance, "the vault of {} is half made; it is begun again", vault.instance);
+        self.empty_vault(vault, doing).await?;
+        create().await
     }
 
     /// Makes the vault of an instance that is archived anew, if nothing of it is in the repository. What was

@@ -536,6 +536,42 @@ async fn a_vault_that_was_lost_begins_anew() {
 }
 
 #[tokio::test]
+async fn a_vault_whose_making_was_interrupted_is_made() {
+    let sandbox = LocalSandbox::new().await;
+    let (id, client) = with_notes(&sandbox).await;
+    let vault = Vault::generate(id);
+    let [archive, backup] = ["archive", "backup"].map(|part| vault_directory(&sandbox, id).join(part).join(id.bare()));
+    let remove = |paths: &[PathBuf]| paths.iter().for_each(|path| fs::remove_file(path).unwrap());
+    let info = |directory: &std::path::Path, name: &str| {
+        [directory.join(name), directory.join(format!("{name}.copy"))].to_vec()
+    };
+    // Before it was written down that it is there: a first part of it, and a part of that.
+    for is_partial in [false, true] {
+        sandbox.engine.ensure_archiving(&vault).await.unwrap();
+        fs::remove_file(sandbox.engine.place(id).archive_record()).unwrap();
+        remove(&info(&backup, "backup.info"));
+        if is_partial {
+            remove(&info(&archive, "archive.info"));
+            fs::write(archive.join("archive.info.pgbackrest.tmp"), "[back").unwrap();
+        }
+        sandbox.engine.ensure_archiving(&vault).await.unwrap();
+        note(&client, "kept").await;
+        sandbox.engine.flush_archive(&vault).await.unwrap();
+        sandbox.engine.ensure_forgotten(&vault).await.unwrap();
+    }
+    // While a lost one was replaced.
+    sandbox.engine.ensure_archiving(&vault).await.unwrap();
+    remove(&info(&backup, "backup.info"));
+    note(&client, "kept").await;
+    sandbox.engine.flush_archive(&vault).await.unwrap();
+    let full = sandbox.engine.back_up(&vault, BackupKind::Full, no_progress()).await.unwrap();
+    let target = InstanceId::from(uuid::Uuid::from_u128(2));
+    sandbox.engine.restore(target, &vault, &full.label, RecoverTo::Latest, no_progress()).await.unwrap();
+    let there = session(&sandbox, target).await;
+    assert_eq!(text(&there, "SELECT pg_catalog.count(*)::text FROM notes").await, "3");
+}
+
+#[tokio::test]
 async fn nothing_is_put_into_another_directory_than_the_marked_one() {
     let sandbox = LocalSandbox::new().await;
     let (id, client) = with_notes(&sandbox).await;

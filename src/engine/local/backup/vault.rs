@@ -54,6 +54,14 @@ struct Stanza {
     db: Vec<Database>,
 }
 
+/// What pgBackRest says of something in a repository.
+#[derive(Deserialize)]
+struct Listed {
+    /// Such as `path` and `file`.
+    #[serde(rename = "type")]
+    kind: String,
+}
+
 #[derive(Deserialize)]
 struct Repo {
     status: Status,
@@ -253,11 +261,22 @@ impl LocalEngine {
         Ok(removed.await?)
     }
 
-    /// Deletes every object of a vault in a bucket, whether it can be read or not.
-    async fn empty_vault(&self, vault: &Vault, doing: &'static str) -> Result<(), BackupError> {
+    /// Deletes everything in a vault, whether it can be read or not.
+    pub(super) async fn empty_vault(&self, vault: &Vault, doing: &'static str) -> Result<(), BackupError> {
         self.adopt_vault(vault.instance, doing).await?;
-        let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, vault.instance);
-        command.run(&["--recurse", "repo-rm"]).await.map(drop).map_err(|failure| failure.while_doing(doing))
+        for part in PARTS {
+            let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, vault.instance);
+            command.run(&["--recurse", "repo-rm", part]).await.map_err(|failure| failure.while_doing(doing))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the making of a vault was interrupted: some of what describes it is missing, and there is no
+    /// backup in it. pgBackRest takes that for damage, and neither completes it nor makes another.
+    pub(super) async fn is_unfinished(&self, vault: &Vault, doing: &'static str) -> Result<bool, BackupError> {
+        let said = PgBackRest::new(&self.machine, vault)?.run(&["--recurse", "--output=json", "repo-ls"]).await;
+        let said = said.map_err(|failure| failure.while_doing(doing))?;
+        Ok(is_beginning(&serde_json::from_str(&said.text).unwrap_or_default()))
     }
 
     /// Puts something into the repository and takes it out again, as a look whether that can be done.
@@ -332,27 +351,33 @@ impl LocalEngine {
         Ok(blocking(doing, move || machine.make_vault(id).map_err(failed(doing))).await?)
     }
 
-    /// Whether nothing of a vault is in the repository, which answers. What is there in part was damaged.
+    /// Whether nothing of a vault is in the repository, which answers, or no more than a beginning. What else is
+    /// there in part was damaged.
     pub(super) async fn is_gone(&self, vault: &Vault, doing: &'static str) -> Result<bool, BackupError> {
         self.adopt_vault(vault.instance, doing).await?;
         let said = PgBackRest::new(&self.machine, vault)?.run(&["--output=json", "info"]).await;
         let said = said.map_err(|failure| failure.while_doing(doing))?;
         let stanzas: Vec<Stanza> = serde_json::from_str(&said.text).unwrap_or_default();
-        let missing = stanzas.iter().any(|stanza| stanza.status.code == status::MISSING_PATH);
-        Ok(missing && !self.has_directory(vault.instance, doing).await?)
+        match stanzas.first().map(|stanza| stanza.status.code) {
+            Some(status::MISSING_PATH) => Ok(!self.has_directory(vault.instance, doing).await?),
+            Some(status::MISSING_DATA) => self.is_unfinished(vault, doing).await,
+            _ => Ok(false),
+        }
     }
 
     /// Whether there is something of a vault where the repository is a directory, as Howdah's own user sees it.
     async fn has_directory(&self, id: InstanceId, doing: &'static str) -> Result<bool, EngineError> {
         let Some(own) = self.machine.repository().directory_of(id) else { return Ok(false) };
         blocking(doing, move || {
-            let mut parts = ["archive", "backup"].iter().map(|part| own.join(part).join(id.bare()).try_exists());
+            let mut parts = PARTS.iter().map(|part| own.join(part).join(id.bare()).try_exists());
             parts.try_fold(false, |any, there| Ok(any | there?)).map_err(failed(doing))
         })
         .await
     }
 }
 
+/// The directories of a vault.
+const PARTS: [&str; 2] = ["archive", "backup"];
 /// How long a start waits for the repository, in seconds.
 const PATIENCE_AT_START: &str = "5";
 /// What keeps others from a vault.
@@ -360,6 +385,23 @@ pub(super) const REMOVAL: &str = "a removal of backups";
 
 fn alone(archive: &Archive) -> Result<tokio::sync::RwLockWriteGuard<'_, ()>, BackupError> {
     archive.vault.try_write().map_err(|_| BackupError::Busy("a backup or a restore"))
+}
+
+/// Whether files and directories, by their paths, are what an interrupted `stanza-create` leaves. WAL may have
+/// come to it since, which is nothing without a backup.
+fn is_beginning(listed: &HashMap<String, Listed>) -> bool {
+    let mut files = listed.iter().filter(|(_, entry)| entry.kind == "file").map(|(path, _)| path.as_str());
+    let names = |part: &str| {
+        let inside = format!("{part}/");
+        listed
+            .keys()
+            .filter_map(move |path| path.strip_prefix(&inside)?.split_once('/').map(|(_, name)| name.to_owned()))
+    };
+    let is_described =
+        |part: &str| names(part).any(|name| name == format!("{part}.info") || name == format!("{part}.info.copy"));
+    files.next().is_some()
+        && names("backup").all(|name| name.starts_with("backup.info"))
+        && !(is_described("archive") && is_described("backup"))
 }
 
 fn remove_tree(path: PathBuf) -> io::Result<()> {
@@ -467,6 +509,26 @@ mod tests {
     fn holdings(gaps: &[Gap]) -> Holdings {
         let mut stanzas: Vec<Stanza> = serde_json::from_str(SAID).unwrap();
         read(stanzas.pop().unwrap(), gaps).unwrap()
+    }
+
+    #[test]
+    fn a_beginning_is_told_from_a_vault() {
+        let is_beginning = |paths: &[&str]| {
+            let kind = |path: &str| if path.contains(".info") || path.ends_with(".zst") { "file" } else { "path" };
+            let listed = paths.iter().map(|path| ((*path).to_owned(), Listed { kind: kind(path).to_owned() }));
+            super::is_beginning(&listed.collect())
+        };
+        let directories = ["archive", "archive/1", "backup", "backup/1"];
+        let (archive, backup) = ("archive/1/archive.info", "backup/1/backup.info");
+        let with = |more: &[&'static str]| directories.iter().copied().chain(more.iter().copied()).collect::<Vec<_>>();
+        assert!(is_beginning(&with(&[archive])));
+        assert!(is_beginning(&with(&["archive/1/archive.info.pgbackrest.tmp"])));
+        assert!(is_beginning(&with(&[archive, "archive/1/archive.info.copy", "backup/1/backup.info.pgbackrest.tmp"])));
+        assert!(!is_beginning(&with(&[archive, backup])), "it is whole");
+        assert!(!is_beginning(&with(&["archive/1/archive.info.copy", "backup/1/backup.info.copy"])));
+        assert!(is_beginning(&with(&[archive, "archive/1/15-1", "archive/1/15-1/0000000100000000/x.zst"])));
+        assert!(!is_beginning(&with(&[archive, "backup/1/20260102-030405F/x.zst"])), "it was damaged");
+        assert!(!is_beginning(&directories) && !is_beginning(&[]), "there is nothing");
     }
 
     #[test]
