@@ -42,6 +42,8 @@ use crate::base::secret::{Secret, random_text};
 ///   exists changes nothing and fails, unless a restore made it, whose facts are then told again.
 ///   A failed or interrupted one leaves nothing that counts, and can be repeated. Each can be read
 ///   by several at the same time.
+/// * `copy` does what `restore` does, out of an instance that sleeps and that nobody starts meanwhile. `None`:
+///   it does not sleep, or the files of the two cannot share their blocks, and nothing is left of the target.
 /// * `check` reads all tables and indexes of an instance that a restore has made for it, and that
 ///   nobody else uses: [`BackupError::Corrupt`] when they are not whole. It has a server of its own,
 ///   which archives nothing and has ended when it returns; nothing that a tenant wrote is run. The
@@ -80,6 +82,8 @@ pub trait Backups: Send + Sync + 'static {
         to: RecoverTo,
         progress: ProgressSink,
     ) -> Result<RestoreFacts, BackupError>;
+    /// See the contract above.
+    async fn copy(&self, target: InstanceId, source: InstanceId) -> Result<Option<RestoreFacts>, BackupError>;
     /// See the contract above.
     async fn check(&self, id: InstanceId, progress: ProgressSink) -> Result<CheckFacts, BackupError>;
     /// See the contract above.
@@ -200,11 +204,11 @@ pub enum RecoverTo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreFacts {
     /// When the last transaction that is in it was committed; `None` when none was replayed, since
-    /// nothing had been written after the backup.
+    /// nothing had been written after the backup, or it is a copy of an instance.
     pub last_commit_at: Option<Timestamp>,
     /// The timeline that the new instance is on.
     pub timeline: u32,
-    /// How many bytes of files came out of the backup.
+    /// How many bytes of files were brought.
     pub bytes: u64,
     /// How long it took until the instance was out of recovery and stopped, in milliseconds.
     #[serde(default)]
@@ -362,7 +366,7 @@ pub enum BackupError {
     /// The newest backup bears a time that has not come yet: the clock was ahead when it was made. No other
     /// can follow it before that.
     #[error(
-        "the newest backup bears a time that has not come yet, since the clock was ahead when it was made ({0}); the          next one can be made after that time"
+        "the newest backup bears a time that has not come yet, since the clock was ahead when it was made ({0}); the next one can be made after that time"
     )]
     ClockWasAhead(String),
     /// The repository, or the disk that what is on its way there waits on, is full.

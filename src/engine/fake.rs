@@ -63,6 +63,8 @@ pub enum Verb {
     Backups,
     /// [`crate::engine::backups::Backups::restore`].
     Restore,
+    /// [`crate::engine::backups::Backups::copy`].
+    Copy,
     /// [`crate::engine::backups::Backups::check`].
     Check,
     /// [`crate::engine::backups::Backups::expire`].
@@ -95,6 +97,8 @@ struct State {
     repository_gone: bool,
     /// There is no room for what is restored.
     full: bool,
+    /// Files can share their blocks.
+    shares: bool,
 }
 
 #[derive(Default)]

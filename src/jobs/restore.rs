@@ -182,6 +182,9 @@ async fn abandon(ctx: &JobCtx, job: &Job, restore: &Restore, reason: &Reason) ->
 
 /// Restores into the restore's instance, which is stopped and out of recovery then.
 pub(super) async fn bring_back(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result<(), StepError> {
+    if copy_sleeping(ctx, restore).await? {
+        return Ok(());
+    }
     let backup = match restore.backup {
         Some(id) => find(ctx, restore.source_database, id).await?,
         None => choose(ctx, job, restore).await?,
@@ -202,6 +205,23 @@ pub(super) async fn bring_back(ctx: &JobCtx, job: &Job, restore: &Restore) -> Re
         Ok(_) => Ok(()),
         Err(error @ BackupError::Damaged(_)) => Err(doubt(ctx, job, restore, &backup, from_backup(error)).await?),
         Err(error) => Err(from_backup(error)),
+    }
+}
+
+/// Copies a database as it is now out of its instance, if that sleeps and its files can be shared. False: it
+/// has to come out of a backup.
+async fn copy_sleeping(ctx: &JobCtx, restore: &Restore) -> Result<bool, StepError> {
+    if restore.backup.is_some() || restore.target_time.is_some() {
+        return Ok(false);
+    }
+    let source = restores::source_instance(&ctx.app.store.session().await?, restore.source_database).await?;
+    let Some(source) = source else { return Ok(false) };
+    match ctx.instances.copy(restore.instance, source).await {
+        Ok(copied) => Ok(copied.is_some()),
+        Err(error) => {
+            tracing::warn!(instance.id = %source, %error, "{source} cannot be copied; a backup of it is restored");
+            Ok(false)
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use rand::prelude::{IndexedRandom as _, RngExt as _, SeedableRng as _, StdRng};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::harness::{Howdah, Person, ask, connection_string, eventually, postgres_program};
+use crate::harness::{Disk, Howdah, Person, ask, connection_string, eventually, postgres_program};
 
 /// A database with something in it, somebody who has it, and its connection string.
 pub struct Kept {
@@ -34,13 +34,6 @@ impl Kept {
 
     pub fn path(&self) -> String {
         format!("/v1/databases/{}", self.id)
-    }
-
-    /// The connection string after another start, which has brought another port.
-    pub fn connection_at(&self, howdah: &Howdah) -> String {
-        let (head, rest) = self.connection.split_once('@').unwrap();
-        let (_, path) = rest.split_once('/').unwrap();
-        format!("{head}@{}/{path}", howdah.gateway())
     }
 
     pub fn note(&self, note: &str) {
@@ -97,6 +90,13 @@ impl Kept {
         let all = self.owner.get(&path).await.data(200).clone();
         all.as_array().unwrap().iter().all(|operation| operation["endedAt"].is_string())
     }
+}
+
+/// A connection string after another start, which has brought another port.
+pub fn at(howdah: &Howdah, connection: &str) -> String {
+    let (head, rest) = connection.split_once('@').unwrap();
+    let (_, path) = rest.split_once('/').unwrap();
+    format!("{head}@{}/{path}", howdah.gateway())
 }
 
 /// A moment that lies between what was committed before and what is committed afterwards.
@@ -274,6 +274,59 @@ async fn a_deleted_database_can_be_brought_back_for_a_while() {
     assert_eq!(notes(&connection_string(&database)), "precious");
 }
 
+/// Kills the server of the one database that is awake.
+async fn kill_a_server(howdah: &Howdah) {
+    let instances = howdah.directory().path().join("instances");
+    let server = || howdah.directory().servers().into_iter().find(|(_, data)| data.starts_with(&instances));
+    let (pid, _) = server().unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    eventually("the server to be gone", async || server().is_none().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_copy_of_what_sleeps_shares_its_files() {
+    if !rustix::process::geteuid().is_root() {
+        return; // only root can mount a file system
+    }
+    let disk = Disk::that_shares();
+    let arguments = ["--backup-every", "0", "--idle-stop", "1s"];
+    let mut howdah = Howdah::start_on(disk.path().join("data"), &arguments).await;
+    let mut kept = Kept::new(&howdah).await;
+    kept.note("one");
+    ask(&kept.connection, "CREATE TABLE large AS SELECT n, repeat('x', 1000) FROM generate_series(1, 60000) AS n");
+    let used = || {
+        let facts = rustix::fs::statvfs(disk.path()).unwrap();
+        (facts.f_blocks - facts.f_bfree) * facts.f_frsize
+    };
+    let asleep = async || (howdah.directory().servers().len() == 1).then_some(());
+    eventually("the database to sleep", asleep).await; // the metadata instance does not
+    let (before, source) = (used(), json!({"type": "database", "databaseId": kept.id}));
+    let copy = kept.make_from("copy", source.clone()).await;
+    let grown = used().saturating_sub(before);
+    assert!(grown < 30_000_000, "the files of the copy are not the origin's: the disk holds {grown} bytes more");
+    assert_eq!(kept.backups().await["data"], json!([]), "none was needed");
+    assert_eq!(ask(&copy, "SELECT count(*) FROM large"), "60000");
+
+    // They are two from then on, and stay so.
+    ask(&copy, "INSERT INTO notes (note) VALUES ('copy'); DELETE FROM large WHERE n % 2 = 0");
+    kept.note("two");
+    howdah.kill();
+    howdah.launch().await;
+    kept.owner = howdah.owner();
+    let copy = at(&howdah, &copy);
+    kept.connection = at(&howdah, &kept.connection);
+    assert_eq!((notes(&copy), notes(&kept.connection)), ("one copy".to_owned(), "one two".to_owned()));
+    assert_eq!(ask(&kept.connection, "SELECT count(*) FROM large"), "60000");
+
+    // One that did not end cleanly is not copied as it lies there.
+    eventually("the databases to sleep", async || (howdah.directory().servers().len() == 1).then_some(())).await;
+    kept.note("three");
+    kill_a_server(&howdah).await;
+    let copy = kept.make_from("crashed", source).await;
+    assert_eq!(notes(&copy), "one two three");
+    assert_eq!(kept.backups().await["data"].as_array().unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn what_a_crashed_database_committed_last_is_in_its_copy() {
     let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
@@ -281,11 +334,7 @@ async fn what_a_crashed_database_committed_last_is_in_its_copy() {
     kept.note("one");
     kept.back_up().await;
     kept.note("two");
-    let instances = howdah.directory().path().join("instances");
-    let server = || howdah.directory().servers().into_iter().find(|(_, data)| data.starts_with(&instances));
-    let (pid, _) = server().unwrap();
-    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-    eventually("the server to be gone", async || server().is_none().then_some(())).await;
+    kill_a_server(&howdah).await;
     let copy = kept.make_from("copy", json!({"type": "database", "databaseId": kept.id})).await;
     assert_eq!(notes(&copy), "one two");
 }
@@ -403,7 +452,7 @@ async fn a_place_of_backups_that_was_lost_is_used_only_when_that_is_meant_and_fi
     // The disk may not be mounted: nothing is put there, and that is said.
     howdah.launch().await;
     assert!(howdah.log().contains(mark.to_str().unwrap()), "the way out is in the log");
-    let kept = Kept { owner: kept.owner.on(&howdah), connection: kept.connection_at(&howdah), ..kept };
+    let kept = Kept { owner: kept.owner.on(&howdah), connection: at(&howdah, &kept.connection), ..kept };
     let begun = kept.owner.post(&format!("{}/backups", kept.path()), json!({})).await;
     let operation = begun.headers["howdah-operation"].to_str().unwrap().to_owned();
     eventually("the reason", async || {
@@ -417,7 +466,7 @@ async fn a_place_of_backups_that_was_lost_is_used_only_when_that_is_meant_and_fi
     // It is meant: what was there is listed no more, and everything is backed up anew.
     std::fs::remove_file(mark).unwrap();
     howdah.launch().await;
-    let kept = Kept { owner: kept.owner.on(&howdah), connection: kept.connection_at(&howdah), ..kept };
+    let kept = Kept { owner: kept.owner.on(&howdah), connection: at(&howdah, &kept.connection), ..kept };
     assert_eq!(kept.owner.ended(&operation).await["state"], "succeeded");
     eventually("the other backup to be listed no more", async || {
         let listed = kept.backups().await;
@@ -726,7 +775,6 @@ async fn kill_9_of_howdah_or_pgbackrest_at_any_moment_leaves_backups_that_restor
             killed_pgbackrest += usize::from(victim.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok()));
         } else {
             killed_howdah += 1;
-            let old = howdah.gateway().port();
             howdah.kill();
             // Its work is taken up at once, and not when nobody has heard of it for a while.
             let (store, tasks) = howdah.store();
@@ -735,7 +783,7 @@ async fn kill_9_of_howdah_or_pgbackrest_at_any_moment_leaves_backups_that_restor
             tasks.stop();
             howdah.launch().await;
             kept.owner = howdah.owner();
-            kept.connection = kept.connection.replace(&format!(":{old}/"), &format!(":{}/", howdah.gateway().port()));
+            kept.connection = at(&howdah, &kept.connection);
         }
         if dice.random_bool(0.25) {
             kept.settled().await;

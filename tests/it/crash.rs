@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Howdah, connection_string, eventually, psql};
+use crate::harness::{Disk, Howdah, connection_string, eventually, psql};
 
 #[tokio::test]
 async fn kill_9_during_fifty_creates_loses_none_that_was_answered() {
@@ -110,8 +110,8 @@ async fn a_full_disk_delays_creates_and_harms_nothing() {
     if !rustix::process::geteuid().is_root() {
         return; // only root can mount a small file system
     }
-    let disk = SmallDisk::mount("330m");
-    let howdah = Howdah::start_on(disk.0.join("data"), &["--stock", "1"]).await;
+    let disk = Disk::in_memory("330m");
+    let howdah = Howdah::start_on(disk.path().join("data"), &["--stock", "1"]).await;
     let owner = howdah.owner();
     // Until the reserve is reached.
     let mut made = vec![owner.create_project("first").await];
@@ -139,26 +139,4 @@ async fn a_full_disk_delays_creates_and_harms_nothing() {
     })
     .await;
     howdah.assert_tidy().await;
-}
-
-/// A file system of its own in memory.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    fn mount(size: &str) -> Self {
-        let path = std::path::PathBuf::from(format!("/tmp/howdah-disk-{}", howdah::base::secret::random_hex::<6>()));
-        std::fs::create_dir(&path).unwrap();
-        let options = format!("size={size},mode=0755");
-        let mounted =
-            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).status();
-        assert!(mounted.unwrap().success(), "root can mount a tmpfs");
-        Self(path)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
-        let _ = std::fs::remove_dir(&self.0);
-    }
 }

@@ -14,6 +14,7 @@ use howdah::base::clock::Clock;
 use howdah::base::id::WorkspaceId;
 use howdah::base::keyring::Keyring;
 use howdah::base::name::TokenName;
+use howdah::base::secret::random_hex;
 use howdah::base::store::Store;
 use howdah::base::tasks::Tasks;
 use howdah::domain::workspaces;
@@ -609,4 +610,44 @@ pub fn complaint(connection: &str, sql: &str) -> String {
 /// The connection string with another `sslmode`, and more parameters behind it.
 pub fn with_sslmode(connection: &str, sslmode: &str) -> String {
     connection.replace("sslmode=disable", &format!("sslmode={sslmode}"))
+}
+
+/// A file system of its own, which only root can mount.
+pub struct Disk(PathBuf);
+
+impl Disk {
+    /// One of this size in memory.
+    pub fn in_memory(size: &str) -> Self {
+        let options = format!("size={size},mode=0755");
+        Self::mount(&["-t", "tmpfs", "-o", &options, "tmpfs"])
+    }
+
+    /// One on which files can share their blocks.
+    pub fn that_shares() -> Self {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(1 << 30).unwrap();
+        let made = Command::new("mkfs.xfs").arg("-q").arg(image.path()).status();
+        assert!(made.expect("xfsprogs is installed").success());
+        // The file is gone with the last that uses it.
+        Self::mount(&["-o", "loop", image.path().to_str().unwrap()])
+    }
+
+    fn mount(arguments: &[&str]) -> Self {
+        let path = PathBuf::from(format!("/tmp/howdah-disk-{}", random_hex::<6>()));
+        std::fs::create_dir(&path).unwrap();
+        let mounted = Command::new("mount").args(arguments).arg(&path).status().unwrap();
+        assert!(mounted.success(), "root can mount a file system");
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        let _ = std::fs::remove_dir(&self.0);
+    }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::backups::{Kept, moment, notes};
+use crate::backups::{Kept, at, moment, notes};
 use crate::harness::{Directory, Howdah, ask, eventually};
 
 /// A server of S3's protocol with a bucket `kept`, over TLS with a certificate that nobody else trusts.
@@ -317,7 +317,7 @@ async fn a_stop_does_not_wait_for_a_bucket_that_has_died_and_says_what_it_leaves
     // Nothing is lost: it is archived when both are back, and the backup is made.
     bucket.come_back();
     howdah.launch().await;
-    let connection = kept.connection_at(&howdah);
+    let connection = at(&howdah, &kept.connection);
     assert_eq!(notes(&connection), "before after");
     eventually("everything to be archived", async || {
         let answer = kept.owner.on(&howdah).get(&format!("{}/backups", kept.path())).await;

@@ -783,6 +783,61 @@ async fn a_copy_of_a_live_database_goes_round_the_damage_that_it_meets() {
 }
 
 #[tokio::test]
+async fn a_copy_of_what_sleeps_needs_no_backup_where_files_can_be_shared() {
+    let world = World::new().await;
+    let (_, database, instance) = world.ready().await;
+    world.engine.share_blocks();
+    world.engine.write(instance, "now");
+    let source_type = SourceType::Database;
+    let copy = async || {
+        let recipe = Recipe { source_type, source_database: database, backup: None, target_time: None };
+        world.create_from(Some(recipe)).await
+    };
+    world.ctx.instances.ensure_stopped(instance).await.unwrap();
+    for fault in FAULTS {
+        let (_, copy, workflow) = copy().await;
+        let faults = once(databases::COPY.name, ProvisionStep::CreateInstance.name(), fault);
+        let ended = world.runner().with_faults(faults).drive(workflow).await.unwrap();
+        assert_eq!(ended, Some(State::Succeeded), "{fault:?}");
+        let copied = world.instance(copy).await;
+        assert_eq!(world.engine.read(copied).as_deref(), Some("now"));
+        assert!(!world.engine.is_running(instance), "it sleeps on");
+    }
+    assert_eq!((world.engine.count(Verb::BackUp), world.engine.count(Verb::Restore)), (0, 0));
+
+    // Who connects meanwhile waits, and the copy is what was there before.
+    let gate = world.engine.hold_up(Verb::Copy);
+    let (_, held_up, workflow) = copy().await;
+    let (runner, copies) = (world.runner(), world.engine.count(Verb::Copy));
+    let under_way =
+        async || eventually("the copy", async || (world.engine.count(Verb::Copy) > copies).then_some(())).await;
+    let (ended, session, ()) = tokio::join!(
+        runner.drive(workflow),
+        async {
+            under_way().await;
+            world.ctx.instances.attach(instance).await.unwrap()
+        },
+        async {
+            under_way().await;
+            tokio::task::yield_now().await;
+            assert!(!world.engine.is_running(instance));
+            gate.open();
+        }
+    );
+    assert_eq!(ended.unwrap(), Some(State::Succeeded));
+    assert_eq!(world.engine.read(world.instance(held_up).await).as_deref(), Some("now"));
+
+    // What is in use is copied out of a backup.
+    world.engine.write(instance, "later");
+    let (_, copied, workflow) = copy().await;
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    assert_eq!(world.engine.read(world.instance(copied).await).as_deref(), Some("later"));
+    assert_eq!((world.engine.count(Verb::BackUp), world.engine.count(Verb::Restore)), (1, 1));
+    drop(session);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn what_builds_on_a_damaged_backup_counts_as_damaged() {
     let world = World::new().await;
     let (_, database, instance) = world.ready().await;

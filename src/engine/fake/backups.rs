@@ -78,6 +78,11 @@ impl FakeEngine {
         self.state().full = full;
     }
 
+    /// Makes files share their blocks from now on.
+    pub fn share_blocks(&self) {
+        self.state().shares = true;
+    }
+
     /// Loses the WAL that the backups so far need, so that none of them can be restored.
     pub fn lose_wal_of_backups(&self, id: InstanceId) {
         if let Some(vault) = self.state().vaults.get_mut(&id) {
@@ -227,6 +232,23 @@ impl Backups for FakeEngine {
         instance.restored = Some(facts.clone());
         state.instances.insert(target, instance);
         Ok(facts)
+    }
+
+    async fn copy(&self, target: InstanceId, source: InstanceId) -> Result<Option<RestoreFacts>, BackupError> {
+        self.call(Verb::Copy, Some(target)).await?;
+        let mut state = self.state();
+        if let Some(there) = state.instances.get(&target) {
+            return there.restored.clone().map(Some).ok_or_else(already_there);
+        }
+        let sleeper = state.instances.get(&source).filter(|origin| state.shares && origin.server.is_none());
+        let Some(sleeper) = sleeper else { return Ok(None) };
+        let facts = RestoreFacts { last_commit_at: None, timeline: sleeper.timeline, bytes: SIZE, milliseconds: 1 };
+        let mut instance = FakeInstance::new(sleeper.major, sleeper.system_identifier);
+        instance.content.clone_from(&sleeper.content);
+        instance.timeline = sleeper.timeline;
+        instance.restored = Some(facts.clone());
+        state.instances.insert(target, instance);
+        Ok(Some(facts))
     }
 
     async fn check(&self, id: InstanceId, progress: ProgressSink) -> Result<CheckFacts, BackupError> {

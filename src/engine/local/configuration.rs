@@ -16,9 +16,9 @@ use crate::engine::{BACKUP_ROLE, Endpoint, Major, PLATFORM_DATABASE};
 pub(super) enum Purpose {
     /// One tenant's database: as small as it can safely be.
     Tenant,
-    /// A restored database that is looked at once, by the platform alone, and thrown away: it
-    /// archives nothing, and runs nothing that a tenant wrote.
-    Trial,
+    /// A database that nobody but the platform is in for a moment, such as one that is checked and thrown
+    /// away: it archives nothing, and runs nothing that a tenant wrote.
+    Private,
     /// Howdah's own data.
     Metadata,
 }
@@ -67,13 +67,13 @@ pub(super) fn arguments(place: &Place, purpose: Purpose, major: Major) -> Vec<Os
     ];
     let verbosity = match purpose {
         // A tenant's RAISE must not fill the disk, nor its statements reach the log.
-        Purpose::Tenant | Purpose::Trial => "log_min_messages=fatal",
+        Purpose::Tenant | Purpose::Private => "log_min_messages=fatal",
         Purpose::Metadata => "log_min_messages=warning",
     };
     settings.push(verbosity.into());
     // Finished segments are marked and kept until Howdah has archived or given them up. There is
     // no command: nothing is run by the instance's user.
-    settings.push(format!("archive_mode={}", if purpose == Purpose::Trial { "off" } else { "on" }).into());
+    settings.push(format!("archive_mode={}", if purpose == Purpose::Private { "off" } else { "on" }).into());
     settings.extend(
         [
             "external_pid_file=",
@@ -106,7 +106,7 @@ pub(super) fn arguments(place: &Place, purpose: Purpose, major: Major) -> Vec<Os
         ]
         .map(OsString::from),
     );
-    if purpose == Purpose::Trial {
+    if purpose == Purpose::Private {
         settings.push("autovacuum=off".into());
     }
     if major >= Major(17) {
@@ -139,7 +139,7 @@ fn settings(purpose: Purpose) -> String {
         "default_text_search_config = 'pg_catalog.english'",
     ];
     lines.extend(match purpose {
-        Purpose::Tenant | Purpose::Trial => [
+        Purpose::Tenant | Purpose::Private => [
             "shared_buffers = 8MB",
             "max_connections = 55",
             "superuser_reserved_connections = 5",
@@ -167,11 +167,11 @@ fn host_based_authentication(purpose: Purpose, access: &Access) -> String {
         // The instance's processes run as the same user as Howdah here, so `peer` would let a
         // tenant's SQL come back in as superuser (dblink and its like): a password that only
         // Howdah reads keeps that shut.
-        Purpose::Tenant | Purpose::Trial if !access.separate_users => "scram-sha-256",
+        Purpose::Tenant | Purpose::Private if !access.separate_users => "scram-sha-256",
         _ => "peer map=howdah",
     };
     let mut lines = vec!["# TYPE DATABASE USER METHOD".to_owned(), "local howdah tenant reject".to_owned()];
-    if purpose == Purpose::Trial {
+    if purpose == Purpose::Private {
         // What looks at it runs as the instance's user, and logs in to every database but the
         // platform's.
         lines.push(format!("local {PLATFORM_DATABASE} howdah {platform}"));
@@ -230,14 +230,14 @@ mod tests {
 
     #[test]
     fn nobody_comes_into_what_is_on_trial_but_the_platform() {
-        insta::assert_snapshot!(host_based_authentication(Purpose::Trial, &access(true, "root")), @r"
+        insta::assert_snapshot!(host_based_authentication(Purpose::Private, &access(true, "root")), @r"
         # TYPE DATABASE USER METHOD
         local howdah tenant reject
         local howdah howdah peer map=howdah
         local all howdah scram-sha-256
         local all all reject
         ");
-        let shared = host_based_authentication(Purpose::Trial, &access(false, "someone"));
+        let shared = host_based_authentication(Purpose::Private, &access(false, "someone"));
         assert!(!shared.contains("peer"), "{shared}");
     }
 

@@ -84,7 +84,8 @@ impl MetadataInstance {
         let id = self.id().await?;
         let manifest = self.place.read_manifest().map_err(failed(DOING))?;
         let known = self.engine.known(id);
-        let running = start::ensure(&self.engine.machine, &self.place, &manifest, Purpose::Metadata, known).await?;
+        let machine = &self.engine.machine;
+        let running = start::ensure(machine, &self.place, &manifest, Purpose::Metadata, &machine.access, known).await?;
         self.engine.remember(id, running);
         Ok(self.connection())
     }

@@ -439,7 +439,8 @@ impl Engine for LocalEngine {
     async fn ensure_started(&self, id: InstanceId) -> Result<Endpoint, EngineError> {
         let manifest = self.manifest(id)?;
         let place = self.place(id);
-        let server = start::ensure(&self.machine, &place, &manifest, Purpose::Tenant, self.known(id)).await?;
+        let (machine, known) = (&self.machine, self.known(id));
+        let server = start::ensure(machine, &place, &manifest, Purpose::Tenant, &machine.access, known).await?;
         self.remember(id, server);
         Ok(place.endpoint())
     }

@@ -34,13 +34,14 @@ pub(super) async fn ensure(
     place: &Place,
     manifest: &Manifest,
     purpose: Purpose,
+    access: &Access,
     known: Option<Arc<Server>>,
 ) -> Result<Arc<Server>, EngineError> {
     let mut attempt = 0;
     loop {
         let server = match find(place, manifest, known.clone()) {
             Some(server) => server,
-            None => launch(machine, place, manifest, purpose, machine.access.clone(), Vec::new()).await?,
+            None => launch(machine, place, manifest, purpose, access.clone(), Vec::new()).await?,
         };
         match until_ready(place, &server).await {
             Ok(()) => return Ok(server),
@@ -64,6 +65,15 @@ pub(super) async fn ensure(
 /// The server that runs in `place` now.
 pub(super) fn find(place: &Place, manifest: &Manifest, known: Option<Arc<Server>>) -> Option<Arc<Server>> {
     known.filter(|server| server.is_alive()).or_else(|| Server::adopt(place, manifest.uid).map(Arc::new))
+}
+
+/// A server that nobody but Howdah knows, and that ends with this.
+pub(super) struct Private(pub(super) Arc<Server>);
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
 }
 
 /// Ends the server of `place` if one runs.

@@ -12,7 +12,6 @@
 //! a server that is not what it should be is alone with itself.
 
 use std::process::Stdio;
-use std::sync::Arc;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 
@@ -22,11 +21,12 @@ use crate::base::id::InstanceId;
 use crate::engine::backups::{BackupError, CheckFacts, Progress, ProgressSink};
 use crate::engine::local::configuration::Purpose;
 use crate::engine::local::place::{Manifest, Place};
-use crate::engine::local::process::{self, Server};
+use crate::engine::local::process;
 use crate::engine::local::programs::Programs;
 use crate::engine::local::session::{ask, renew_password};
+use crate::engine::local::start::{self, Private};
 use crate::engine::local::template::failed;
-use crate::engine::local::{LocalEngine, blocking, start};
+use crate::engine::local::{LocalEngine, blocking};
 use crate::engine::{Endpoint, EngineError, Major, PLATFORM_DATABASE, PLATFORM_ROLE, TENANT_DATABASE};
 
 const DOING: &str = "check the restored instance";
@@ -38,15 +38,6 @@ const LONGEST_REASON: usize = 500;
 const LONGEST_LINE: u64 = 4096;
 /// What it ends with when something is not whole.
 const NOT_WHOLE: i32 = 2;
-
-/// A server that ends with this.
-struct Private(Arc<Server>);
-
-impl Drop for Private {
-    fn drop(&mut self) {
-        self.0.abandon();
-    }
-}
 
 impl LocalEngine {
     pub(super) async fn check_restored(
@@ -67,7 +58,8 @@ impl LocalEngine {
         // A check that was interrupted may have left its server.
         start::stop(&place, &manifest, self.known(id)).await?;
         self.forget(id);
-        let server = start::ensure(&self.machine, &place, &manifest, Purpose::Trial, None).await?;
+        let access = &self.machine.access;
+        let server = start::ensure(&self.machine, &place, &manifest, Purpose::Private, access, None).await?;
         let server = Private(server);
         let is_there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_available_extensions() AS e WHERE e.name = 'amcheck')";
         if !ask(&place, is_there).await.map_err(|error| unanswered(DOING, error))? {

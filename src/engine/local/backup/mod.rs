@@ -16,6 +16,7 @@ mod archiver;
 mod back_up;
 mod check;
 mod confine;
+mod copy;
 mod mark;
 mod program;
 mod queue;
@@ -85,6 +86,10 @@ impl Backups for LocalEngine {
         progress: ProgressSink,
     ) -> Result<RestoreFacts, BackupError> {
         self.restore_into(target, source, label, to, progress).await
+    }
+
+    async fn copy(&self, target: InstanceId, source: InstanceId) -> Result<Option<RestoreFacts>, BackupError> {
+        self.copy_sleeping(target, source).await
     }
 
     async fn check(&self, id: InstanceId, progress: ProgressSink) -> Result<CheckFacts, BackupError> {

@@ -28,7 +28,7 @@ use crate::engine::local::place::{GROUP_ACCESS, Manifest, Place, make_directory}
 use crate::engine::local::session::{ask_for_text, renew_password};
 use crate::engine::local::template::failed;
 use crate::engine::local::{LocalEngine, blocking, places, process, start, stock};
-use crate::engine::{BACKUP_ROLE, EngineError};
+use crate::engine::{BACKUP_ROLE, EngineError, Major};
 
 const DOING: &str = "restore the backup";
 
@@ -41,13 +41,8 @@ impl LocalEngine {
         to: RecoverTo,
         progress: ProgressSink,
     ) -> Result<RestoreFacts, BackupError> {
-        match self.manifest(target) {
-            Err(EngineError::Missing(_)) => {}
-            Err(error) => return Err(error.into()),
-            Ok(manifest) => {
-                let reason = "the instance to restore into exists already".to_owned();
-                return manifest.restored.ok_or(BackupError::Failed { doing: DOING, reason });
-            }
+        if let Some(facts) = self.brought_back(target)? {
+            return Ok(facts);
         }
         let archive = self.archives.of(source.instance);
         let Ok(_not_removed) = archive.vault.try_read() else { return Err(BackupError::Busy(REMOVAL)) };
@@ -60,16 +55,21 @@ impl LocalEngine {
         }
         self.machine.finder.of(holdings.major).ok_or(EngineError::MajorMissing(holdings.major))?;
 
-        let (place, manifest) = self.make_room(target, &holdings, &backup).await?;
+        let (place, manifest) = self.make_room(target, holdings.major, backup.size).await?;
         self.copy_out(target, source, &backup, &place, &manifest, &progress).await?;
         let (here, uid) = (place.clone(), manifest.uid);
-        blocking(DOING, move || settle(&here, uid).map_err(failed(DOING))).await?;
+        let prepare = move || -> io::Result<()> {
+            disinherit(&here)?;
+            fs::write(here.data().join("standby.signal"), "")?;
+            hand_over(&here.data(), uid)
+        };
+        blocking(DOING, move || prepare().map_err(failed(DOING))).await?;
 
         let mut recovery = Recovery::begin(self, target, source, &holdings, &place, &manifest, to).await?;
         recovery.go_through_wal(&backup, &progress).await?;
-        let facts = self.take_over(target, &place, &backup).await?;
+        let facts = self.take_over(target, &place, backup.size).await?;
         recovery.stop().await?;
-        let facts = RestoreFacts { milliseconds: begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX), ..facts };
+        let facts = RestoreFacts { milliseconds: milliseconds_since(begun), ..facts };
         self.finish(target, &place, manifest, &facts).await?;
         tracing::info!(
             instance.id = %target,
@@ -80,14 +80,26 @@ impl LocalEngine {
         Ok(facts)
     }
 
-    /// An empty place for the instance.
-    async fn make_room(
+    /// What an earlier call has brought back into this instance; an error when it is another one.
+    pub(super) fn brought_back(&self, target: InstanceId) -> Result<Option<RestoreFacts>, BackupError> {
+        match self.manifest(target) {
+            Err(EngineError::Missing(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+            Ok(manifest) => {
+                let reason = "the instance to restore into exists already".to_owned();
+                manifest.restored.map(Some).ok_or(BackupError::Failed { doing: DOING, reason })
+            }
+        }
+    }
+
+    /// An empty place for an instance with so many bytes of files.
+    pub(super) async fn make_room(
         &self,
         target: InstanceId,
-        holdings: &Holdings,
-        backup: &BackupFacts,
+        major: Major,
+        size: u64,
     ) -> Result<(Place, Manifest), BackupError> {
-        let (machine, size, major) = (self.machine.clone(), backup.size, holdings.major);
+        let machine = self.machine.clone();
         let place = self.place_of_restore(target);
         let made = place.clone();
         let manifest = blocking(DOING, move || {
@@ -105,9 +117,7 @@ impl LocalEngine {
             };
             let make = || -> io::Result<()> {
                 place.make_directories(uid)?;
-                place.write_manifest(&manifest)?;
-                make_directory(&place.data(), if uid.is_some() { GROUP_ACCESS } else { 0o700 })?;
-                std::os::unix::fs::chown(place.data(), machine.backup_user, uid)
+                place.write_manifest(&manifest)
             };
             match make() {
                 Ok(()) => Ok(manifest),
@@ -133,6 +143,12 @@ impl LocalEngine {
         progress: &ProgressSink,
     ) -> Result<(), BackupError> {
         let scratch = self.scratch(target, source).await?;
+        let (data, uid, backup_user) = (place.data(), manifest.uid, self.machine.backup_user);
+        let make = move || -> io::Result<()> {
+            make_directory(&data, if uid.is_some() { GROUP_ACCESS } else { 0o700 })?;
+            std::os::unix::fs::chown(data, backup_user, uid)
+        };
+        blocking(DOING, move || make().map_err(failed(DOING))).await?;
         let command = PgBackRest::new(&self.machine, source)?
             .in_group_of(manifest.uid)
             .writing(place.data())
@@ -154,11 +170,11 @@ impl LocalEngine {
     }
 
     /// Notes what has been brought back, and takes from the instance what it shares with its origin.
-    async fn take_over(
+    pub(super) async fn take_over(
         &self,
         target: InstanceId,
         place: &Place,
-        backup: &BackupFacts,
+        bytes: u64,
     ) -> Result<RestoreFacts, BackupError> {
         let say = |error| unanswered(DOING, error);
         let commit = "SELECT pg_catalog.to_char(pg_catalog.pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', \
@@ -166,7 +182,11 @@ impl LocalEngine {
         let last_commit_at = ask_for_text(place, commit).await.map_err(say)?.and_then(|text| text.parse().ok());
         let file = "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())";
         let file = ask_for_text(place, file).await.map_err(say)?.unwrap_or_default();
-        let timeline = file.get(..8).and_then(|text| u32::from_str_radix(text, 16).ok()).unwrap_or(backup.timeline + 1);
+        let timeline = file.get(..8).and_then(|text| u32::from_str_radix(text, 16).ok());
+        let timeline = timeline.ok_or_else(|| {
+            let reason = format!("the server's WAL file has a strange name, {file:?}");
+            BackupError::Failed { doing: DOING, reason }
+        })?;
 
         let exists = format!("SELECT pg_catalog.count(*) FROM pg_catalog.pg_roles WHERE rolname = '{BACKUP_ROLE}'");
         if ask_for_text(place, &exists).await.map_err(say)?.as_deref() == Some("1") {
@@ -176,11 +196,11 @@ impl LocalEngine {
         if purpose_of(target) == Purpose::Tenant && !self.machine.access.separate_users {
             renew_password(place).await.map_err(say)?;
         }
-        Ok(RestoreFacts { last_commit_at, timeline, bytes: backup.size, milliseconds: 0 })
+        Ok(RestoreFacts { last_commit_at, timeline, bytes, milliseconds: 0 })
     }
 
     /// Gives the stopped instance an identifier of its own, and puts it where instances are.
-    async fn finish(
+    pub(super) async fn finish(
         &self,
         target: InstanceId,
         place: &Place,
@@ -223,7 +243,7 @@ impl LocalEngine {
         Ok(())
     }
 
-    async fn abandon(&self, place: &Place) -> Result<(), EngineError> {
+    pub(super) async fn abandon(&self, place: &Place) -> Result<(), EngineError> {
         const DOING: &str = "remove what an interrupted restore left";
         if !place.root.exists() {
             return Ok(());
@@ -253,9 +273,12 @@ fn choose(holdings: &Holdings, label: &BackupLabel, to: RecoverTo) -> Result<Bac
     Ok(backup.clone())
 }
 
-/// Makes a data directory of the instance's user of what came out of a vault, and trusts nothing
-/// of the origin's: neither what it is configured to, nor that there are only files.
-fn settle(place: &Place, uid: Option<u32>) -> io::Result<()> {
+pub(super) fn milliseconds_since(begun: Instant) -> u64 {
+    begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// Takes from a data directory what its origin was configured to, and was doing.
+pub(super) fn disinherit(place: &Place) -> io::Result<()> {
     let data = place.data();
     for name in
         ["recovery.signal", "standby.signal", "postmaster.pid", "postgresql.conf", "pg_hba.conf", "pg_ident.conf"]
@@ -265,11 +288,10 @@ fn settle(place: &Place, uid: Option<u32>) -> io::Result<()> {
             _ => {}
         }
     }
-    fs::write(data.join("postgresql.auto.conf"), "")?;
-    fs::write(data.join("standby.signal"), "")?;
-    hand_over(&data, uid)
+    fs::write(data.join("postgresql.auto.conf"), "")
 }
 
+/// Makes what came out of a vault the instance's user's, and does not trust that there are only files.
 fn hand_over(path: &Path, uid: Option<u32>) -> io::Result<()> {
     let facts = fs::symlink_metadata(path)?;
     if facts.is_dir() {
@@ -294,11 +316,11 @@ mod tests {
         for name in ["postgresql.auto.conf", "postgresql.conf", "recovery.signal"] {
             fs::write(place.data().join(name), "shared_preload_libraries = '/tmp/evil.so'").unwrap();
         }
-        settle(&place, None).unwrap();
+        disinherit(&place).unwrap();
         assert_eq!(fs::read(place.data().join("postgresql.auto.conf")).unwrap(), b"");
         assert!(!place.data().join("postgresql.conf").exists() && !place.data().join("recovery.signal").exists());
-        assert!(place.data().join("standby.signal").exists());
+        hand_over(&place.data(), None).unwrap();
         std::os::unix::fs::symlink("/etc", place.data().join("base/1")).unwrap();
-        assert!(settle(&place, None).unwrap_err().to_string().contains("neither a file nor a directory"));
+        assert!(hand_over(&place.data(), None).unwrap_err().to_string().contains("neither a file nor a directory"));
     }
 }
