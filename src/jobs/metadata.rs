@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::retention::{Pace, Schedule};
 use crate::app::JobCtx;
 use crate::base::id::InstanceId;
-use crate::domain::backups::{FULL_EVERY, RETENTION_DAYS};
+use crate::domain::backups::RETENTION_DAYS;
 use crate::engine::backups::{
     ArchiveStatus, BackupError, BackupFacts, BackupKind, Backups as _, Retention, Vault, no_progress,
 };
@@ -71,10 +71,10 @@ async fn round(
         None => held.insert(engine.backups(vault).await?),
     };
     let status = engine.archive_status(vault.instance).await?;
-    if let Some(kind) = due(there, &status, schedule.every, now).filter(|_| !never) {
+    if !never && is_due(there, &status, schedule.every, now) {
         // Whatever comes of it, it is looked again what there is.
         *held = None;
-        let facts = engine.back_up(vault, kind, no_progress()).await?;
+        let facts = engine.back_up(vault, BackupKind::Full, no_progress()).await?;
         tracing::info!(
             instance.id = %vault.instance, bytes = facts.stored,
             "backed up Howdah's own metadata as {} in the vault {}", facts.label, vault.instance.bare()
@@ -90,18 +90,12 @@ async fn round(
     }
 }
 
-/// The backup that is due: the first, the next after so long, or one after WAL was lost.
-fn due(held: &[BackupFacts], status: &ArchiveStatus, every: SignedDuration, now: Timestamp) -> Option<BackupKind> {
-    let whole = || held.iter().filter(|facts| facts.restorable);
-    let Some(last) = whole().map(|facts| facts.stopped_at).max() else { return Some(BackupKind::Full) };
-    let lost = status.gaps.iter().any(|gap| gap.at > last);
+/// Whether a backup is due: the first, the next after so long, or one after WAL was lost. Each is a full one:
+/// it is small, and no damage to another one harms it.
+fn is_due(held: &[BackupFacts], status: &ArchiveStatus, every: SignedDuration, now: Timestamp) -> bool {
+    let last = held.iter().filter(|facts| facts.restorable).map(|facts| facts.stopped_at).max();
     // One from a clock that was ahead by more is none.
-    if !lost && now.duration_since(last).abs() < every {
-        return None;
-    }
-    let has_full =
-        whole().any(|facts| facts.kind == BackupKind::Full && now.duration_since(facts.stopped_at) < FULL_EVERY);
-    Some(if has_full { BackupKind::Differential } else { BackupKind::Full })
+    last.is_none_or(|last| status.gaps.iter().any(|gap| gap.at > last) || now.duration_since(last).abs() >= every)
 }
 
 #[cfg(test)]
@@ -111,10 +105,10 @@ mod tests {
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-    fn backup(kind: BackupKind, stopped_at: Timestamp) -> BackupFacts {
+    fn backup(stopped_at: Timestamp) -> BackupFacts {
         BackupFacts {
             label: BackupLabel::parse("20260102-030405F").unwrap(),
-            kind,
+            kind: BackupKind::Full,
             started_at: stopped_at,
             stopped_at,
             size: 1,
@@ -132,14 +126,13 @@ mod tests {
     fn a_backup_is_due_at_first_each_day_and_after_a_gap() {
         let at = |days: i64| Timestamp::from_second(days * 86_400).unwrap();
         let well = ArchiveStatus::default();
-        assert_eq!(due(&[], &well, DAY, at(1)), Some(BackupKind::Full));
-        let held = [backup(BackupKind::Full, at(1))];
-        assert_eq!(due(&held, &well, DAY, at(1)), None);
-        assert_eq!(due(&held, &well, DAY, at(2)), Some(BackupKind::Differential));
-        assert_eq!(due(&held, &well, DAY, at(8)), Some(BackupKind::Full));
-        assert_eq!(due(&[backup(BackupKind::Full, at(30))], &well, DAY, at(1)), Some(BackupKind::Differential));
+        assert!(is_due(&[], &well, DAY, at(1)));
+        let held = [backup(at(1))];
+        assert!(!is_due(&held, &well, DAY, at(1)));
+        assert!(is_due(&held, &well, DAY, at(2)));
+        assert!(is_due(&[backup(at(30))], &well, DAY, at(1)));
         let useless = BackupFacts { restorable: false, ..held[0].clone() };
-        assert_eq!(due(&[useless], &well, DAY, at(1)), Some(BackupKind::Full));
+        assert!(is_due(&[useless], &well, DAY, at(1)));
         let gap = Gap {
             first_segment: String::new(),
             last_segment: String::new(),
@@ -147,6 +140,6 @@ mod tests {
             archived_until: None,
         };
         let lost = ArchiveStatus { gaps: vec![gap], ..well };
-        assert_eq!(due(&held, &lost, DAY, at(1) + DAY / 2), Some(BackupKind::Differential));
+        assert!(is_due(&held, &lost, DAY, at(1) + DAY / 2));
     }
 }

@@ -204,6 +204,37 @@ async fn what_is_sent_twice_is_made_once() {
     tasks.stop();
 }
 
+/// Forms that take something away: the page that asks, what has to be typed, and what counts what is left.
+const REMOVALS: &[(&str, &str, &str)] = &[
+    ("/connections/{connection}/delete", "", "SELECT count(*) FROM connections"),
+    ("/databases/{database}/delete", "Orders", "SELECT count(*) FROM databases WHERE deleted_at IS NULL"),
+    ("/branches/{branch}/delete", "", "SELECT count(*) FROM branches"),
+    ("/projects/{project}/delete", "Shop", "SELECT count(*) FROM projects WHERE deleted_at IS NULL"),
+    ("/integrations/tokens/{token}/revoke", "", "SELECT count(*) FROM service_tokens WHERE revoked_at IS NULL"),
+];
+
+#[tokio::test]
+async fn what_is_taken_away_twice_is_gone_and_both_read_so() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let shop = Shop::open(&howdah, &mut ada).await;
+    let (store, tasks) = howdah.store();
+    for (path, typed, left) in REMOVALS {
+        let (path, fields) = (shop.at(path), [("confirm", *typed)]);
+        assert_eq!(ada.get(&path).await.status, 200, "{path}");
+        let before = count(&store, left).await;
+        let [first, second] = twice(&ada, &path, &fields).await;
+        let again = ada.clone().submit(&path, &fields).await;
+        for other in [&second, &again] {
+            assert_eq!((told(other), first.status), (told(&first), 303), "{path}: {}", first.text);
+        }
+        assert_eq!(count(&store, left).await, before - 1, "{path}");
+        assert_eq!(ada.get(first.location()).await.status, 200, "{path}");
+        assert_eq!(ada.get(&path).await.status, 404, "{path}");
+    }
+    tasks.stop();
+}
+
 #[tokio::test]
 async fn a_secret_is_shown_again_to_who_loads_its_page_again() {
     let howdah = Howdah::start().await;

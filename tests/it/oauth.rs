@@ -451,6 +451,13 @@ async fn nobody_is_sent_where_the_application_did_not_register() {
     );
 }
 
+/// What the first workspace's audit log says of an action, newest first.
+async fn logged(howdah: &Howdah, action: &str) -> Vec<Value> {
+    let owner = howdah.owner();
+    let path = format!("/v1/workspaces/{}/audit-log?action={action}", owner.workspace_id().await);
+    owner.get(&path).await.data(200).as_array().unwrap().clone()
+}
+
 #[tokio::test]
 async fn codes_and_refresh_tokens_are_good_once_and_for_one_client() {
     let howdah = Howdah::start().await;
@@ -499,6 +506,11 @@ async fn codes_and_refresh_tokens_are_good_once_and_for_one_client() {
         );
     }
     refused(application.refresh(&token(&second, "refresh_token")).await);
+    let log = logged(&howdah, "issue_tokens").await;
+    let seen: Vec<&Value> = log.iter().map(|entry| &entry["reason"]).collect();
+    assert!(seen.len() == 2 && seen.iter().all(|why| why.as_str().unwrap().contains("used already")), "{log:?}");
+    assert_eq!((&log[0]["outcome"], &log[0]["actor"]["name"]), (&json!("refused"), &json!("ada@example.com")));
+    assert_eq!(log[0]["resource"]["type"], "integration");
 
     // Of many who use one at once, one is given tokens, and then none has any.
     let first = tokens(&mut ada, &application, ALL, &workspace).await;
@@ -558,6 +570,10 @@ async fn clients_prove_themselves_and_see_their_own_tokens_only() {
     assert_eq!(status(&howdah, &access).await, 401);
     assert_eq!(application.call("/revoke", &[("token", "unknown")]).await.0, 200);
     assert_eq!(application.call("/revoke", &[("token", &token(&renewed, "refresh_token"))]).await.0, 200);
+    let log = logged(&howdah, "revoke_tokens").await;
+    assert_eq!(log.len(), 1, "{log:?}");
+    assert_eq!((&log[0]["outcome"], &log[0]["actor"]["type"]), (&json!("allowed"), &json!("user")));
+    assert!(log[0]["actor"]["application"].is_string() && log[0]["address"].is_string(), "{log:?}");
     assert_eq!(status(&howdah, &token(&renewed, "access_token")).await, 401, "with the refresh token goes its family");
 }
 

@@ -65,9 +65,7 @@ impl RedirectUri {
     }
 
     fn is_on_another_port(&self, asked: &str) -> bool {
-        let (Some(mut own), Some(mut asked)) = (parse(&self.0), parse(asked)) else { return false };
-        let loopback = is_loopback(&own) && own.host() == asked.host();
-        loopback && own.set_port(None).is_ok() && asked.set_port(None).is_ok() && own == asked
+        parse(&self.0).is_some_and(|own| is_loopback(&own)) && without_port(&self.0) == without_port(asked)
     }
 
     fn is_extended(&self, asked: &str) -> bool {
@@ -95,6 +93,17 @@ fn parse(text: &str) -> Option<Url> {
     // The scheme as it is written, and two slashes: `https:host` is read in two ways.
     let is_whole = !is_web || text.starts_with(&format!("{}://", url.scheme())) && url.host().is_some();
     (is_of_nobody && is_whole).then_some(url)
+}
+
+/// What stands before the port of an address that [`parse`] has read, and what stands behind it.
+fn without_port(text: &str) -> (&str, &str) {
+    let host = text.find("://").map_or(0, |at| at + 3);
+    let end = text.get(host..).and_then(|rest| rest.find(['/', '?'])).map_or(text.len(), |length| host + length);
+    let (before, after) = text.split_at(end);
+    match before.rsplit_once(':') {
+        Some((head, port)) if head.len() >= host && port.bytes().all(|byte| byte.is_ascii_digit()) => (head, after),
+        _ => (before, after),
+    }
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -184,8 +193,11 @@ mod tests {
             for port in ["", ":80", ":4711"] {
                 assert!(admits(registered, &format!("http://{host}{port}/callback"), false));
             }
-            for other in ["/other", "/callback?x=1", "/callback/", "@evil.example/callback"] {
+            for other in ["/other", "/callback?x=1", "/callback/", "/x/../callback", "@evil.example/callback"] {
                 assert!(!admits(registered, &format!("http://{host}:4711{other}"), false), "{other}");
+            }
+            for same in ["http://LOCALHOST/callback", "http://127.1/callback", "http://[0:0::1]/callback"] {
+                assert!(!admits(registered, same, false), "{same} is written in another way");
             }
             assert!(!admits(registered, "http://127.0.0.2/callback", false));
             assert!(!admits(registered, "http://evil.example/callback", false));

@@ -34,7 +34,7 @@ pub const VERIFY: queue::Kind = queue::Kind { name: "verify_backup", first_step:
 /// How long every moment stays restorable, when nobody says.
 pub const RETENTION_DAYS: i32 = 7;
 /// A full backup at least every so often.
-pub const FULL_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
+const FULL_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// How much a backup holds by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

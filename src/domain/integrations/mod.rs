@@ -5,14 +5,14 @@ mod store;
 
 use jiff::Timestamp;
 
-use crate::auth::Principal;
 use crate::auth::oauth::Scopes;
 use crate::auth::oauth::clients::Client;
+use crate::auth::{Credential, Principal};
 use crate::base::error::{Error, Result};
 use crate::base::id::{IntegrationId, OauthClientId, UserId, WorkspaceId};
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Session, Tx};
-use crate::domain::audit::{self, Change, Resource};
+use crate::domain::audit::{self, Change, Refusal, Resource};
 use crate::domain::workspaces;
 
 /// What one person lets one application do in a workspace.
@@ -181,6 +181,29 @@ pub async fn delete_of_client(
         integration.end(tx, actor, now).await?;
     }
     Ok(())
+}
+
+/// Records that an application has given back what it had for a person: the tokens of one consent.
+pub async fn record_revocation(tx: &Tx, acting: &Principal, now: Timestamp) -> Result<()> {
+    let Some(resource) = resource(acting) else { return Ok(()) };
+    let change = Change { action: "revoke_tokens", resource, project: None, before: None, after: None };
+    audit::record(tx, acting, now, change).await
+}
+
+/// Records that what an application has been given for a person came a second time, by whomever, so that
+/// the tokens of that consent were ended.
+pub async fn record_replay(tx: &Tx, acting: &Principal, now: Timestamp, status: u16, why: &str) -> Result<()> {
+    let (action, resource) = ("issue_tokens".to_owned(), resource(acting));
+    let refusal = Refusal { action, status, reason: why.to_owned(), resource, project: None };
+    audit::record_refusal(tx, acting, now, refusal).await
+}
+
+/// The integration that an application acts in.
+fn resource(acting: &Principal) -> Option<Resource> {
+    match acting.credential() {
+        Credential::Integration { id, application, .. } => Some(Resource::new("integration", id, application)),
+        Credential::ServiceToken { .. } | Credential::Session { .. } => None,
+    }
 }
 
 /// Ends whatever a user lets applications do, in all workspaces: it is not sure any more that it was them

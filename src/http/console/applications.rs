@@ -258,7 +258,7 @@ async fn delete(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, application)): Path<(String, String)>,
-    Form(typed): Form<Typed>,
+    Once(typed, attempt): Once<Typed>,
 ) -> Result<Response, Failure> {
     let application = find(&app, &member, &application).await?;
     member.actor.may(Action::ManageCredentials)?;
@@ -267,7 +267,7 @@ async fn delete(
     }
     let tx = app.store.begin().await?;
     applications::delete(&tx, &member.actor, app.clock.now(), &application.id).await?;
-    tx.commit().await?;
     let address = member.frame(Section::Integrations).to("integrations");
-    Ok(see_other(&app, &address, &format!("The application {} was deleted.", application.name)))
+    let answer = see_other(&app, &address, &format!("The application {} was deleted.", application.name));
+    Ok(attempt.commit(&app, tx, answer).await?)
 }

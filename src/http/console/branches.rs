@@ -139,19 +139,18 @@ async fn delete(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, branch)): Path<(String, String)>,
-    Form(Nothing {}): Form<Nothing>,
+    Once(Nothing {}, attempt): Once<Nothing>,
 ) -> Result<Response, Failure> {
     let branch = find(&app, &member, &branch).await?;
     let deleted = async {
         let tx = app.store.begin().await?;
         branches::delete(&tx, &member.actor, app.clock.now(), branch.id).await?;
-        tx.commit().await
+        let address = project_pages::address(&member.frame(Section::Projects), branch.project);
+        let answer = see_other(&app, &address, &format!("The branch {} was deleted.", branch.git_name));
+        attempt.commit(&app, tx, answer).await
     };
     match deleted.await {
-        Ok(()) => {
-            let address = project_pages::address(&member.frame(Section::Projects), branch.project);
-            Ok(see_other(&app, &address, &format!("The branch {} was deleted.", branch.git_name)))
-        }
+        Ok(answer) => Ok(answer),
         Err(error) => deletion(&member, &branch).ask_again(error),
     }
 }

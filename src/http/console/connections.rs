@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::confirm::{Confirm, Nothing};
 use super::databases::{self as pages, state};
 use super::snippets::Revealed;
-use super::{Attempt, Form, Frame, Html, Member, Once, Problem, Section, see_other};
+use super::{Attempt, Frame, Html, Member, Once, Problem, Section, see_other};
 use crate::app::App;
 use crate::base::error::{Error, Result};
 use crate::base::id::ConnectionId;
@@ -195,12 +195,12 @@ async fn delete(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, connection)): Path<(String, String)>,
-    Form(Nothing {}): Form<Nothing>,
+    Once(Nothing {}, attempt): Once<Nothing>,
 ) -> Result<Response, Failure> {
     let connection = find(&app, &member, &connection).await?;
     let tx = app.store.begin().await?;
     connections::delete(&tx, &member.actor, app.clock.now(), connection.id).await?;
-    tx.commit().await?;
     let address = pages::address(&member.frame(Section::Projects), connection.database);
-    Ok(see_other(&app, &address, &format!("The connection {} was deleted.", connection.name)))
+    let answer = see_other(&app, &address, &format!("The connection {} was deleted.", connection.name));
+    Ok(attempt.commit(&app, tx, answer).await?)
 }

@@ -417,7 +417,7 @@ async fn delete(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, database)): Path<(String, String)>,
-    Form(typed): Form<Typed>,
+    Once(typed, attempt): Once<Typed>,
 ) -> Result<Response, Failure> {
     let database = find(&app, &member, &database).await?;
     let delete_problem = match typed.check(&database.name, "database") {
@@ -425,9 +425,9 @@ async fn delete(
         Ok(()) => {
             let tx = app.store.begin().await?;
             databases::delete(&tx, &member.actor, app.clock.now(), database.id).await?;
-            tx.commit().await?;
             let address = project_pages::address(&member.frame(Section::Projects), database.project);
-            return Ok(see_other(&app, &address, &format!("The database {} was deleted.", database.name)));
+            let answer = see_other(&app, &address, &format!("The database {} was deleted.", database.name));
+            return Ok(attempt.commit(&app, tx, answer).await?);
         }
     };
     let page = Settings::of(&app, &member, database).await?;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::applications as application_pages;
 use super::confirm::{Confirm, Nothing};
 use super::projects::{PAGE, query_string};
-use super::{Form, Frame, Html, Member, Problem, Section, see_other};
+use super::{Frame, Html, Member, Once, Problem, Section, see_other};
 use crate::app::App;
 use crate::auth::Action;
 use crate::base::error::{Error, Result};
@@ -158,12 +158,12 @@ async fn revoke(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, integration)): Path<(String, String)>,
-    Form(Nothing {}): Form<Nothing>,
+    Once(Nothing {}, attempt): Once<Nothing>,
 ) -> Result<Response, Failure> {
     let integration = find(&app, &member, &integration).await?;
     let tx = app.store.begin().await?;
     integrations::delete(&tx, &member.actor, app.clock.now(), integration.id).await?;
-    tx.commit().await?;
     let address = member.frame(Section::Integrations).to("integrations");
-    Ok(see_other(&app, &address, &format!("{} was revoked.", integration.client.name)))
+    let answer = see_other(&app, &address, &format!("{} was revoked.", integration.client.name));
+    Ok(attempt.commit(&app, tx, answer).await?)
 }

@@ -154,13 +154,13 @@ async fn withdraw_invitation(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, invitation)): Path<(String, String)>,
-    Form(_): Form<Nothing>,
+    Once(Nothing {}, attempt): Once<Nothing>,
 ) -> Result<Response, Failure> {
     let id = InvitationId::parse(&invitation).ok_or_else(|| Error::not_found("invitation", &invitation))?;
     let tx = app.store.begin().await?;
     members::withdraw(&tx, &member.actor, app.clock.now(), id).await?;
-    tx.commit().await?;
-    Ok(done(&app, &member, "The invitation was taken back; its link is no longer good."))
+    let answer = done(&app, &member, "The invitation was taken back; its link is no longer good.");
+    Ok(attempt.commit(&app, tx, answer).await?)
 }
 
 async fn change_role(
@@ -186,15 +186,15 @@ async fn remove_member(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, user)): Path<(String, String)>,
-    Form(_): Form<Nothing>,
+    Once(Nothing {}, attempt): Once<Nothing>,
 ) -> Result<Response, Failure> {
     let removed = async {
         let tx = app.store.begin().await?;
         members::remove(&tx, &member.actor, app.clock.now(), read_user(&user)?).await?;
-        tx.commit().await
+        attempt.commit(&app, tx, done(&app, &member, "They are no longer a member.")).await
     };
     match removed.await {
-        Ok(()) => Ok(done(&app, &member, "They are no longer a member.")),
+        Ok(answer) => Ok(answer),
         Err(error) => Ok(again(page(&app, &member, Problem::of(error, &[])?).await?)),
     }
 }

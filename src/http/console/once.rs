@@ -1,4 +1,4 @@
-//! Forms that make something, or show a secret: sent twice, they do it once, and both get the same
+//! Forms that make something, take it away, or show a secret: sent twice, they do it once, and both get the same
 //! answer. A form is sent twice by a double click, by loading its answer again, and by browsers that
 //! repeat what they got no answer to.
 //!

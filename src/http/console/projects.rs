@@ -437,7 +437,7 @@ async fn delete(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, project)): Path<(String, String)>,
-    Form(typed): Form<Typed>,
+    Once(typed, attempt): Once<Typed>,
 ) -> Result<Response, Failure> {
     let project = find(&app, &member, &project).await?;
     member.actor.may_change()?;
@@ -448,16 +448,13 @@ async fn delete(
             let deleted = async {
                 let tx = app.store.begin().await?;
                 let removed = projects::delete(&tx, &member.actor, app.clock.now(), project.id).await?;
-                tx.commit().await?;
-                Ok(!removed.is_empty() && !app.undelete.is_zero())
+                let help = " What was in it can be restored for a while: see Recently deleted.";
+                let help = if removed.is_empty() || app.undelete.is_zero() { "" } else { help };
+                let notice = format!("The project {} was deleted.{help}", project.name);
+                attempt.commit(&app, tx, see_other(&app, &frame.to("projects"), &notice)).await
             };
             match deleted.await {
-                Ok(is_kept) => {
-                    let help = " What was in it can be restored for a while: see Recently deleted.";
-                    let help = if is_kept { help } else { "" };
-                    let notice = format!("The project {} was deleted.{help}", project.name);
-                    return Ok(see_other(&app, &frame.to("projects"), &notice));
-                }
+                Ok(answer) => return Ok(answer),
                 Err(error) => Problem::of(error, &[])?,
             }
         }

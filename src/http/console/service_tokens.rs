@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 
 use super::confirm::{Confirm, Nothing};
-use super::{Form, Frame, Html, Member, Once, Problem, Section, again, see_other};
+use super::{Frame, Html, Member, Once, Problem, Section, again, see_other};
 use crate::app::App;
 use crate::auth::{Action, Limits};
 use crate::base::error::{Error, Result};
@@ -171,20 +171,19 @@ async fn revoke(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, token)): Path<(String, String)>,
-    Form(Nothing {}): Form<Nothing>,
+    Once(Nothing {}, attempt): Once<Nothing>,
 ) -> Result<Response, Failure> {
     let token = find(&app, &member, &token).await?;
     let revoked = async {
         let tx = app.store.begin().await?;
         let actor = &member.actor;
         service_tokens::delete(&tx, actor, app.clock.now(), actor.workspace(), token.id).await?;
-        tx.commit().await
+        let address = member.frame(Section::Integrations).to("integrations");
+        let answer = see_other(&app, &address, &format!("The token {} was revoked.", token.name));
+        attempt.commit(&app, tx, answer).await
     };
     match revoked.await {
-        Ok(()) => {
-            let address = member.frame(Section::Integrations).to("integrations");
-            Ok(see_other(&app, &address, &format!("The token {} was revoked.", token.name)))
-        }
+        Ok(answer) => Ok(answer),
         Err(error) => revocation(&member, &token).ask_again(error),
     }
 }

@@ -12,14 +12,16 @@ use serde_html_form::de::empty_as_none;
 
 use super::Refusal;
 use crate::app::App;
+use crate::auth::Origin;
 use crate::auth::oauth::clients::{self, Client};
 use crate::base::secret::Secret;
-use crate::http::body;
+use crate::http::{body, origin};
 
 /// A form, and the application that has sent it.
 pub(super) struct FromClient<T> {
     pub(super) client: Client,
     pub(super) form: T,
+    pub(super) origin: Origin,
 }
 
 /// A parameter without a value counts as left out (RFC 6749, section 3.2).
@@ -42,7 +44,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for FromClient<T> {
         if !media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(Refusal::new("invalid_request", "send a form: application/x-www-form-urlencoded"));
         }
-        let basic = basic(request.headers())?;
+        let (basic, origin) = (basic(request.headers())?, origin::of(request.extensions()));
         let bytes = body::read(request, app).await?;
         let unreadable = |error: serde_html_form::de::Error| Refusal::new("invalid_request", error.to_string());
         let posted: Posted = serde_html_form::from_bytes(&bytes).map_err(unreadable)?;
@@ -66,7 +68,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for FromClient<T> {
         let client = clients::authenticate(&app.store.session().await?, &id, secret.as_ref()).await?;
         let client = client.ok_or_else(Refusal::client)?;
         // Parsed last: who is nobody learns nothing about forms.
-        Ok(Self { client, form: serde_html_form::from_bytes(&bytes).map_err(unreadable)? })
+        Ok(Self { client, form: serde_html_form::from_bytes(&bytes).map_err(unreadable)?, origin })
     }
 }
 

@@ -12,8 +12,10 @@ use serde_html_form::de::empty_as_none;
 use super::Refusal;
 use super::client::FromClient;
 use crate::app::App;
+use crate::auth::Principal;
 use crate::auth::oauth::Scopes;
 use crate::auth::oauth::grants::{self, ACCESS, Issuer, Refused, Tokens};
+use crate::domain::integrations;
 
 /// A parameter without a value counts as left out (RFC 6749, section 3.2).
 #[derive(Deserialize)]
@@ -46,7 +48,7 @@ pub(super) struct TokenAnswer {
 
 pub(super) async fn issue(
     State(app): State<Arc<App>>,
-    FromClient { client, form }: FromClient<TokenForm>,
+    FromClient { client, form, origin }: FromClient<TokenForm>,
 ) -> Result<Json<TokenAnswer>, Refusal> {
     let missing = |name: &str| Refusal::new("invalid_request", format!("{name} is missing"));
     let issuer = Issuer { signer: &app.signer, issuer: &app.public.auth, audience: &app.public.api };
@@ -73,6 +75,10 @@ pub(super) async fn issue(
         None => return Err(missing("grant_type")),
     };
     // A code or token that came a second time has ended its grant.
+    if let Err(Refused::Replay { why, acting: Some(acting) }) = &outcome {
+        let acting = Principal::clone(acting).from_origin(origin);
+        integrations::record_replay(&tx, &acting, now, StatusCode::BAD_REQUEST.as_u16(), why).await?;
+    }
     tx.commit().await?;
     match outcome {
         Ok(Tokens { access_token, refresh_token, scopes }) => Ok(Json(TokenAnswer {
@@ -82,7 +88,7 @@ pub(super) async fn issue(
             refresh_token: refresh_token.map(|token| token.expose().to_owned()),
             scope: scopes.to_string(),
         })),
-        Err(Refused::Grant(why)) => Err(Refusal::new("invalid_grant", why)),
+        Err(Refused::Grant(why) | Refused::Replay { why, .. }) => Err(Refusal::new("invalid_grant", why)),
         Err(Refused::Scope) => Err(Refusal::new("invalid_scope", "the refresh token is not good for this scope")),
     }
 }
@@ -106,11 +112,13 @@ impl TokenQuestion {
 
 pub(super) async fn revoke(
     State(app): State<Arc<App>>,
-    FromClient { client, form }: FromClient<TokenQuestion>,
+    FromClient { client, form, origin }: FromClient<TokenQuestion>,
 ) -> Result<StatusCode, Refusal> {
     let token = form.token()?;
     let tx = app.store.begin().await?;
-    grants::revoke(&tx, &app.signer, &client, &token).await?;
+    if let Some(acting) = grants::revoke(&tx, &app.signer, &client, &token).await? {
+        integrations::record_revocation(&tx, &acting.from_origin(origin), app.clock.now()).await?;
+    }
     tx.commit().await?;
     Ok(StatusCode::OK)
 }
@@ -143,7 +151,7 @@ pub(super) struct IntrospectionAnswer {
 
 pub(super) async fn introspect(
     State(app): State<Arc<App>>,
-    FromClient { client, form }: FromClient<TokenQuestion>,
+    FromClient { client, form, .. }: FromClient<TokenQuestion>,
 ) -> Result<Json<IntrospectionAnswer>, Refusal> {
     // RFC 7662, section 4: nobody may try tokens out.
     if client.is_public {

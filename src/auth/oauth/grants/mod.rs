@@ -65,10 +65,17 @@ pub struct Tokens {
 
 /// Why an application gets nothing. What was found out by then is to be committed all the same: a
 /// code or token that comes a second time has ended its grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Refused {
     /// The code or refresh token is not good, or not for this application.
     Grant(&'static str),
+    /// It came a second time, which has ended its grant.
+    Replay {
+        /// What that means.
+        why: &'static str,
+        /// The application as it acted for the user, if they are in the workspace still.
+        acting: Option<Box<Principal>>,
+    },
     /// It is not good for these scopes.
     Scope,
 }
@@ -130,8 +137,8 @@ pub async fn exchange(
         return Ok(Err(Refused::Grant("the code was given to another client")));
     }
     if found.is_used {
-        store::end(tx, found.grant).await?;
-        return Ok(Err(Refused::Grant("the code was used already; what came of it is revoked")));
+        let acting = end(tx, found.grant).await?.map(Box::new);
+        return Ok(Err(Refused::Replay { why: "the code was used already; what came of it is revoked", acting }));
     }
     if found.expires_at <= now {
         return Ok(Err(Refused::Grant("the code has expired")));
@@ -170,8 +177,8 @@ pub async fn refresh(
         return Ok(Err(Refused::Grant("the refresh token was given to another client")));
     }
     if found.is_used {
-        store::end(tx, found.grant).await?;
-        return Ok(Err(Refused::Grant("the refresh token was used already; everything that came of it is revoked")));
+        let why = "the refresh token was used already; everything that came of it is revoked";
+        return Ok(Err(Refused::Replay { why, acting: end(tx, found.grant).await?.map(Box::new) }));
     }
     if found.expires_at <= now {
         return Ok(Err(Refused::Grant("the refresh token has expired")));
@@ -243,12 +250,20 @@ pub async fn record_use(session: &Session, integration: IntegrationId, now: Time
     store::record_use(session, integration, now).await
 }
 
+/// Ends a grant; the application as it acted for the user, if they are in the workspace still.
+async fn end(tx: &Tx, grant: GrantId) -> Result<Option<Principal>> {
+    let acting = store::acting(tx, grant).await?;
+    store::end(tx, grant).await?;
+    Ok(acting)
+}
+
 /// Ends a token of this application (RFC 7009): an access token alone, a refresh token with everything
-/// that came of its consent. An unknown one is over already.
+/// that came of its consent, and then it answers how the application acted for the user. An unknown one is
+/// over already.
 ///
 /// # Errors
 /// [`Error::Forbidden`] when it was given to another application.
-pub async fn revoke(tx: &Tx, signer: &Signer, client: &Client, token: &str) -> Result<()> {
+pub async fn revoke(tx: &Tx, signer: &Signer, client: &Client, token: &str) -> Result<Option<Principal>> {
     let check = |owner: OauthClientId| {
         if owner == client.id {
             return Ok(());
@@ -268,11 +283,11 @@ pub async fn revoke(tx: &Tx, signer: &Signer, client: &Client, token: &str) -> R
         None => {
             if let Some(found) = store::lock_refresh(tx, &hash(token)).await? {
                 check(found.client)?;
-                store::end(tx, found.grant).await?;
+                return end(tx, found.grant).await;
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// What a token is worth (RFC 7662); `None` for one that is worth nothing, and for those of others.

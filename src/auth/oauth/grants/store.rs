@@ -166,6 +166,13 @@ pub(super) async fn end(tx: &Tx, grant: GrantId) -> Result<()> {
     Ok(())
 }
 
+/// The application of a grant, as it acts for its user; `None` when they are in the workspace no more.
+pub(super) async fn acting(tx: &Tx, grant: GrantId) -> Result<Option<Principal>> {
+    let select = format!("SELECT {ACTING} FROM oauth_grants g {OF_GRANT} WHERE g.id = $1");
+    let row = tx.query_opt(&select, &[&grant.uuid()]).await?;
+    row.map(|row| read_acting(&row, Limits::default())).transpose()
+}
+
 /// For whom a grant is; `None` when they may not sign in or are in the workspace no more.
 pub(super) async fn subject(session: &Session, grant: GrantId) -> Result<Option<Subject>> {
     let select = "SELECT i.workspace_id, u.id AS user_id, u.email
@@ -179,48 +186,47 @@ pub(super) async fn subject(session: &Session, grant: GrantId) -> Result<Option<
 
 pub(super) async fn find_valid(session: &Session, token_hash: &[u8], now: Timestamp) -> Result<Option<Accepted>> {
     let statement = session
-        .prepare_cached(
-            "SELECT i.id,
-                    i.workspace_id,
-                    c.name AS application,
-                    u.id AS user_id,
-                    u.email,
-                    u.display_name,
-                    u.is_administrator,
-                    m.role,
+        .prepare_cached(&format!(
+            "SELECT {ACTING},
                     a.scopes,
                     a.expires_at,
                     i.last_used_at IS NULL OR i.last_used_at < $2::timestamptz - interval '1 minute' AS use_is_stale
                FROM oauth_access_tokens a
-               JOIN oauth_grants g ON g.id = a.grant_id
-               JOIN integrations i ON i.id = g.integration_id
-               JOIN oauth_clients c ON c.id = i.client_id
-               JOIN users u ON u.id = i.user_id
-               JOIN memberships m ON m.workspace_id = i.workspace_id AND m.user_id = i.user_id
+               JOIN oauth_grants g ON g.id = a.grant_id {OF_GRANT}
               WHERE a.token_hash = $1 AND a.expires_at > $2 AND u.disabled_at IS NULL",
-        )
+        ))
         .await?;
     let row = session.query_opt(&statement, &[&token_hash, &now]).await?;
     row.map(|row| {
-        let role: &str = row.get("role");
-        let role =
-            Role::parse(role).ok_or_else(|| Error::internal(format!("a membership has the unknown role {role}")))?;
-        let user = User {
-            id: row.get::<_, Uuid>("user_id").into(),
-            email: row.get("email"),
-            display_name: row.get("display_name"),
-            is_administrator: row.get("is_administrator"),
-        };
-        let credential =
-            Credential::Integration { id: row.get::<_, Uuid>("id").into(), application: row.get("application"), user };
         // What it grants lasts no longer than itself.
         let limits =
             Limits { read_only: !read_scopes(&row)?.admin, projects: None, expires_at: Some(row.get("expires_at")) };
-        let workspace = row.get::<_, Uuid>("workspace_id").into();
-        let principal = Principal::new(workspace, credential, role, limits);
-        Ok(Accepted { principal, use_is_stale: row.get("use_is_stale") })
+        Ok(Accepted { principal: read_acting(&row, limits)?, use_is_stale: row.get("use_is_stale") })
     })
     .transpose()
+}
+
+/// Columns of an application that acts for a user.
+const ACTING: &str = "i.id, i.workspace_id, c.name AS application, u.id AS user_id, u.email, u.display_name,
+                      u.is_administrator, m.role";
+/// Where they come from.
+const OF_GRANT: &str = "JOIN integrations i ON i.id = g.integration_id
+                        JOIN oauth_clients c ON c.id = i.client_id
+                        JOIN users u ON u.id = i.user_id
+                        JOIN memberships m ON m.workspace_id = i.workspace_id AND m.user_id = i.user_id";
+
+fn read_acting(row: &Row, limits: Limits) -> Result<Principal> {
+    let role: &str = row.get("role");
+    let role = Role::parse(role).ok_or_else(|| Error::internal(format!("a membership has the unknown role {role}")))?;
+    let user = User {
+        id: row.get::<_, Uuid>("user_id").into(),
+        email: row.get("email"),
+        display_name: row.get("display_name"),
+        is_administrator: row.get("is_administrator"),
+    };
+    let credential =
+        Credential::Integration { id: row.get::<_, Uuid>("id").into(), application: row.get("application"), user };
+    Ok(Principal::new(row.get::<_, Uuid>("workspace_id").into(), credential, role, limits))
 }
 
 pub(super) async fn record_use(session: &Session, integration: IntegrationId, now: Timestamp) -> Result<()> {
