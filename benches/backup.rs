@@ -3,7 +3,8 @@
 //! and compression, cipher and number of processes of pgBackRest are the same on both sides.
 //!
 //! `HOWDAH_BENCH_SCALE` sets the scale of pgbench (15 MB each), `HOWDAH_BENCH_ROUNDS` how often each is
-//! done.
+//! done. `HOWDAH_BENCH_DIRECTORY` is where everything is: on XFS or Btrfs both Howdah, of a database that
+//! sleeps, and `cp -a` share the blocks of files with their copies.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench prints, or fails at once")]
 
@@ -150,6 +151,8 @@ fn main() {
         let howdah = Howdah::start(&[
             "--backup-every",
             "0",
+            "--idle-stop",
+            "10s",
             "--undelete",
             "0",
             "--rate-limit",
@@ -196,8 +199,12 @@ fn main() {
         }
         drop(running);
         let megabytes = size(&data);
+        let mut cloned_asleep = Times::new();
         for _ in 0..rounds {
+            first_row(&large.connection).await;
             large.clone(&mut cloned).await;
+            howdah.asleep().await;
+            large.clone(&mut cloned_asleep).await;
             let begun = Instant::now();
             done(Command::new("cp").arg("-a").arg(&data).arg(&copy));
             copied.add(begun.elapsed());
@@ -229,7 +236,8 @@ fn main() {
         made_by_hand.print("pgbackrest backup, by hand");
         restored.print("restore to a new database: POST to first row");
         restored_by_hand.print("pgbackrest restore + start + recovery, by hand");
-        cloned.print("clone: POST to first row");
+        cloned.print("clone of it awake: POST to first row");
+        cloned_asleep.print("clone of it asleep: POST to first row");
         copied.print("cp -a of the stopped data directory");
         restored_small.print("restore of a small database: POST to first row");
         dumped.print("CREATE DATABASE + pg_dump | pg_restore");
@@ -239,7 +247,8 @@ fn main() {
         let restores = restored_by_hand.p50() / restored.p50();
         judge("restore, speed of that by hand", restores, "", "at least 0.8", restores >= 0.8);
         println!("restore: {:.0} MB a second", megabytes / restored.p50() * 1e3);
-        println!("clone, speed of cp -a: {:.2}", copied.p50() / cloned.p50());
+        println!("clone of it awake, speed of cp -a: {:.2}", copied.p50() / cloned.p50());
+        println!("clone of it asleep, speed of cp -a: {:.2}", copied.p50() / cloned_asleep.p50());
         println!("small restore, speed of pg_dump | pg_restore: {:.2}", dumped.p50() / restored_small.p50());
     });
 }

@@ -48,7 +48,8 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new(owner: Option<(u32, u32)>) -> Self {
-        let path = PathBuf::from(format!("/tmp/howdah-bench-{}", random_hex::<6>()));
+        let parent = std::env::var("HOWDAH_BENCH_DIRECTORY").unwrap_or_else(|_| "/tmp".to_owned());
+        let path = PathBuf::from(format!("{parent}/howdah-bench-{}", random_hex::<6>()));
         std::fs::create_dir(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         if let Some((uid, gid)) = owner {

@@ -208,7 +208,7 @@ async fn what_is_sent_twice_is_made_once() {
 const REMOVALS: &[(&str, &str, &str)] = &[
     ("/connections/{connection}/delete", "", "SELECT count(*) FROM connections"),
     ("/databases/{database}/delete", "Orders", "SELECT count(*) FROM databases WHERE deleted_at IS NULL"),
-    ("/branches/{branch}/delete", "", "SELECT count(*) FROM branches"),
+    ("/branches/{branch}/delete", "", "SELECT count(*) FROM branches WHERE deleted_at IS NULL"),
     ("/projects/{project}/delete", "Shop", "SELECT count(*) FROM projects WHERE deleted_at IS NULL"),
     ("/integrations/tokens/{token}/revoke", "", "SELECT count(*) FROM service_tokens WHERE revoked_at IS NULL"),
 ];

@@ -44,8 +44,8 @@ pub struct Directory(PathBuf);
 impl Directory {
     /// A new one, where instances' users can reach it.
     pub fn new() -> Self {
-        let path = PathBuf::from(format!("/tmp/howdah-test-{}", howdah::base::secret::random_hex::<6>()));
-        Self(path)
+        let parent = std::env::var("HOWDAH_TEST_DIRECTORY").unwrap_or_else(|_| "/tmp".to_owned());
+        Self(PathBuf::from(format!("{parent}/howdah-test-{}", random_hex::<6>())))
     }
 
     pub fn path(&self) -> &Path {

@@ -12,7 +12,8 @@ use crate::engine::{PLATFORM_DATABASE, PLATFORM_ROLE, TENANT_DATABASE, TENANT_RO
 
 /// A data directory that the users of instances can reach.
 fn data_directory() -> TempDir {
-    let directory = tempfile::Builder::new().prefix("howdah-").tempdir_in("/tmp").unwrap();
+    let parent = std::env::var("HOWDAH_TEST_DIRECTORY").unwrap_or_else(|_| "/tmp".to_owned());
+    let directory = tempfile::Builder::new().prefix("howdah-").tempdir_in(parent).unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
     directory
 }
