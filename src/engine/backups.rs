@@ -42,8 +42,9 @@ use crate::base::secret::{Secret, random_text};
 ///   exists changes nothing and fails, unless a restore made it, whose facts are then told again.
 ///   A failed or interrupted one leaves nothing that counts, and can be repeated. Each can be read
 ///   by several at the same time.
-/// * `copy` does what `restore` does, out of an instance that sleeps and that nobody starts meanwhile. `None`:
-///   it does not sleep, or the files of the two cannot share their blocks, and nothing is left of the target.
+/// * `copy` does what `restore` does, out of an instance that sleeps: `asleep` keeps it from being started, and
+///   is dropped as soon as its files are copied, also when the future is dropped before. `None`: it does not
+///   sleep, or the files of the two cannot share their blocks, and nothing is left of the target.
 /// * `check` reads all tables and indexes of an instance that a restore has made for it, and that
 ///   nobody else uses: [`BackupError::Corrupt`] when they are not whole. It has a server of its own,
 ///   which archives nothing and has ended when it returns; nothing that a tenant wrote is run. The
@@ -83,7 +84,12 @@ pub trait Backups: Send + Sync + 'static {
         progress: ProgressSink,
     ) -> Result<RestoreFacts, BackupError>;
     /// See the contract above.
-    async fn copy(&self, target: InstanceId, source: InstanceId) -> Result<Option<RestoreFacts>, BackupError>;
+    async fn copy(
+        &self,
+        target: InstanceId,
+        source: InstanceId,
+        asleep: Box<dyn Send>,
+    ) -> Result<Option<RestoreFacts>, BackupError>;
     /// See the contract above.
     async fn check(&self, id: InstanceId, progress: ProgressSink) -> Result<CheckFacts, BackupError>;
     /// See the contract above.

@@ -99,7 +99,7 @@ impl Backups for OneInstance {
     ) -> Result<RestoreFacts, BackupError> {
         unreachable!()
     }
-    async fn copy(&self, _: InstanceId, _: InstanceId) -> Result<Option<RestoreFacts>, BackupError> {
+    async fn copy(&self, _: InstanceId, _: InstanceId, _: Box<dyn Send>) -> Result<Option<RestoreFacts>, BackupError> {
         unreachable!()
     }
     async fn check(&self, _: InstanceId, _: ProgressSink) -> Result<CheckFacts, BackupError> {

@@ -218,6 +218,10 @@ async fn copy_sleeping(ctx: &JobCtx, restore: &Restore) -> Result<bool, StepErro
     let Some(source) = source else { return Ok(false) };
     match ctx.instances.copy(restore.instance, source).await {
         Ok(copied) => Ok(copied.is_some()),
+        // Nor could anything else be done then.
+        Err(error @ (BackupError::Interrupted | BackupError::Engine(EngineError::NoSpace { .. }))) => {
+            Err(from_backup(error))
+        }
         Err(error) => {
             tracing::warn!(instance.id = %source, %error, "{source} cannot be copied; a backup of it is restored");
             Ok(false)

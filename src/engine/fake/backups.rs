@@ -234,7 +234,12 @@ impl Backups for FakeEngine {
         Ok(facts)
     }
 
-    async fn copy(&self, target: InstanceId, source: InstanceId) -> Result<Option<RestoreFacts>, BackupError> {
+    async fn copy(
+        &self,
+        target: InstanceId,
+        source: InstanceId,
+        _asleep: Box<dyn Send>,
+    ) -> Result<Option<RestoreFacts>, BackupError> {
         self.call(Verb::Copy, Some(target)).await?;
         let mut state = self.state();
         if let Some(there) = state.instances.get(&target) {

@@ -93,20 +93,21 @@ impl Instances {
         self.interruptible(target, self.engine.restore(target, source, label, to, progress)).await
     }
 
-    /// [`crate::engine::backups::Backups::copy`] of an instance that sleeps: who attaches to it waits until it
-    /// is copied. It is interrupted as a restore is.
+    /// [`crate::engine::backups::Backups::copy`] of an instance that sleeps: who attaches to it waits until its
+    /// files are copied. It is interrupted as a restore is.
     pub async fn copy(
         self: &Arc<Self>,
         target: InstanceId,
         source: InstanceId,
     ) -> Result<Option<RestoreFacts>, BackupError> {
         let origin = self.slot(source);
-        // A verb under way is there to start it, stop it or take it away.
-        let Ok(_asleep) = origin.gate.clone().try_lock_owned() else { return Ok(None) };
+        let asleep = origin.gate.clone().lock_owned().await;
         if lock(&origin.state).running.is_some() {
             return Ok(None);
         }
-        self.interruptible(target, self.engine.copy(target, source)).await
+        // While the gate is held the slot must not be forgotten.
+        let asleep = Box::new((asleep, origin));
+        self.interruptible(target, self.engine.copy(target, source, asleep)).await
     }
 
     /// [`crate::engine::backups::Backups::check`] of an instance that nobody attaches to. It is

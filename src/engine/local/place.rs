@@ -84,6 +84,11 @@ impl Place {
         self.root.join("archive.json")
     }
 
+    /// Exists while the instance's vault is made, where there was nothing before.
+    pub(super) fn vault_intent(&self) -> PathBuf {
+        self.root.join("vault-begun")
+    }
+
     /// How far that has come.
     pub(super) fn archive_progress(&self) -> PathBuf {
         self.root.join("archived.json")

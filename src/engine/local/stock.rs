@@ -68,19 +68,15 @@ fn fill(
         single.args(configuration::arguments(place, purpose, programs.major)).arg("postgres");
         run(single, &format!("ALTER ROLE howdah PASSWORD '{}';\n\n", Verifier::of(&secret).to_text()), DOING)?;
     }
-    forget_counts(place).map_err(failed(DOING))?;
+    // What PostgreSQL has counted so far is not what a tenant did.
+    match fs::remove_file(place.data().join("pg_stat/pgstat.stat")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(DOING)(error)),
+        _ => {}
+    }
     let manifest =
         Manifest { major: programs.major.0, uid, system_identifier, group_access: uid.is_some(), restored: None };
     place.write_manifest(&manifest).and_then(|()| sync_tree(&place.root)).map_err(failed(DOING))?;
     Ok(manifest)
-}
-
-/// What PostgreSQL has counted so far is not what was done in this instance.
-pub(super) fn forget_counts(place: &Place) -> io::Result<()> {
-    match fs::remove_file(place.data().join("pg_stat/pgstat.stat")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Gives a cleanly stopped instance an identifier of its own. Its log carries the one of what it

@@ -1,13 +1,11 @@
 //! Templates: one initialised data directory for each installed version, with the platform's
 //! and the tenant's database and roles in it, that every new instance is a copy of.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-use rustix::fs::OFlags;
 
 use super::place::{GROUP_ACCESS, make_directory, sync_directory, sync_tree};
 use super::process::command;
@@ -147,32 +145,13 @@ pub(super) fn give(path: &Path, uid: u32) -> io::Result<()> {
     std::os::unix::fs::lchown(path, Some(uid), Some(uid))
 }
 
-/// How the blocks of a file get into its copy.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Blocks {
-    /// The file system shares them, or nothing is copied.
-    Shared,
-    /// It shares them where it can.
-    SharedOrCopied,
-    Copied,
-}
-
-/// Copies a template's data directory, sharing blocks where the file system can; the copy belongs to `uid`.
-/// It holds directories and plain files only, and anything else is refused.
+/// Copies a data directory, sharing blocks where the file system can; the copy belongs to `uid`.
+/// A template holds directories and plain files only, and anything else is refused.
 pub(super) fn copy(from: &Path, to: &Path, uid: Option<u32>) -> io::Result<()> {
-    copy_directory(from, to, uid, &mut Blocks::SharedOrCopied).map(drop)
+    copy_directory(from, to, uid, &mut true)
 }
 
-/// The same of any data directory that nothing runs in, at once whatever its size; how many bytes it holds.
-///
-/// # Errors
-/// [`io::ErrorKind::Unsupported`] when the file system does not share blocks.
-pub(super) fn share(from: &Path, to: &Path, uid: Option<u32>) -> io::Result<u64> {
-    copy_directory(from, to, uid, &mut Blocks::Shared)
-}
-
-fn copy_directory(from: &Path, to: &Path, uid: Option<u32>, blocks: &mut Blocks) -> io::Result<u64> {
-    let mut bytes = 0;
+fn copy_directory(from: &Path, to: &Path, uid: Option<u32>, share: &mut bool) -> io::Result<()> {
     fs::create_dir(to)?;
     let mode = if uid.is_some() { GROUP_ACCESS } else { 0o700 };
     fs::set_permissions(to, fs::Permissions::from_mode(mode))?;
@@ -181,30 +160,26 @@ fn copy_directory(from: &Path, to: &Path, uid: Option<u32>, blocks: &mut Blocks)
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            bytes += copy_directory(&source, &target, uid, blocks)?;
+            copy_directory(&source, &target, uid, share)?;
         } else if kind.is_file() {
-            bytes += copy_file(&source, &target, uid, blocks)?;
+            copy_file(&source, &target, uid, share)?;
         } else {
-            return Err(io::Error::other("it holds something that is neither a file nor a directory"));
+            return Err(io::Error::other("a template holds something that is neither a file nor a directory"));
         }
     }
-    std::os::unix::fs::chown(to, uid, uid)?;
-    Ok(bytes)
+    std::os::unix::fs::chown(to, uid, uid)
 }
 
-fn copy_file(from: &Path, to: &Path, uid: Option<u32>, blocks: &mut Blocks) -> io::Result<u64> {
-    let mut source = fs::OpenOptions::new().read(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(from)?;
+fn copy_file(from: &Path, to: &Path, uid: Option<u32>, share: &mut bool) -> io::Result<()> {
+    let mut source = File::open(from)?;
     let mode = if uid.is_some() { GROUP_ACCESS & 0o666 } else { 0o600 };
     let mut target = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(to)?;
-    let bytes = source.metadata()?.size();
-    if bytes > 0 && (*blocks == Blocks::Copied || rustix::fs::ioctl_ficlone(&target, &source).is_err()) {
-        if *blocks == Blocks::Shared {
-            return Err(io::ErrorKind::Unsupported.into());
+    if source.metadata()?.size() > 0 {
+        *share = *share && rustix::fs::ioctl_ficlone(&target, &source).is_ok();
+        if !*share {
+            io::copy(&mut source, &mut target)?;
         }
-        *blocks = Blocks::Copied;
-        io::copy(&mut source, &mut target)?;
     }
     std::os::unix::fs::fchown(&target, uid, uid)?;
-    target.set_permissions(fs::Permissions::from_mode(mode))?;
-    Ok(bytes)
+    target.set_permissions(fs::Permissions::from_mode(mode))
 }

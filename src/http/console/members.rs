@@ -186,15 +186,15 @@ async fn remove_member(
     State(app): State<Arc<App>>,
     member: Member,
     Path((_, user)): Path<(String, String)>,
-    Once(Nothing {}, attempt): Once<Nothing>,
+    Form(Nothing {}): Form<Nothing>,
 ) -> Result<Response, Failure> {
     let removed = async {
         let tx = app.store.begin().await?;
         members::remove(&tx, &member.actor, app.clock.now(), read_user(&user)?).await?;
-        attempt.commit(&app, tx, done(&app, &member, "They are no longer a member.")).await
+        tx.commit().await
     };
     match removed.await {
-        Ok(answer) => Ok(answer),
+        Ok(()) => Ok(done(&app, &member, "They are no longer a member.")),
         Err(error) => Ok(again(page(&app, &member, Problem::of(error, &[])?).await?)),
     }
 }

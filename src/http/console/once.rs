@@ -1,6 +1,6 @@
-//! Forms that make something, take it away, or show a secret: sent twice, they do it once, and both get the same
-//! answer. A form is sent twice by a double click, by loading its answer again, and by browsers that
-//! repeat what they got no answer to.
+//! Forms that make something, delete what has an id of its own, or show a secret: sent twice, they do it
+//! once, and both get the same answer. A form is sent twice by a double click, by loading its answer again,
+//! and by browsers that repeat what they got no answer to.
 //!
 //! Each showing of a page has its own hidden `once`. The key of a request is the hash of all that was
 //! sent: with another name in its field, the same page makes another thing. What is kept is what an

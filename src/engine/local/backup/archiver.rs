@@ -20,7 +20,7 @@ use crate::base::id::InstanceId;
 use crate::base::secret::Secret;
 use crate::engine::EngineError;
 use crate::engine::backups::{ArchiveStatus, BackupError, Gap, Obstacle, Vault};
-use crate::engine::local::place::{Place, make_directory};
+use crate::engine::local::place::{Place, make_directory, sync_directory, write_private};
 use crate::engine::local::session::{Unanswered, ask_for_text};
 use crate::engine::local::template::{SEGMENT_BYTES, failed};
 use crate::engine::local::{LocalEngine, blocking, control_file};
@@ -166,13 +166,24 @@ impl LocalEngine {
             let created = command.with("PG1_PATH", control.clone()).run(&["--no-online", "stanza-create"]).await;
             created.map(drop).map_err(|failure| failure.while_doing(doing))
         };
-        match create().await {
-            Err(BackupError::Failed { .. }) if self.is_unfinished(vault, doing).await.unwrap_or(false) => {}
-            created => return created,
+        // What is there in part was damaged, unless it was begun here on nothing.
+        let is_ours = place.vault_intent().exists();
+        if !is_ours && self.is_empty(vault, doing).await? {
+            let place = place.clone();
+            let note = move || write_private(&place.vault_intent(), b"").and_then(|()| sync_directory(&place.root));
+            blocking(doing, move || note().map_err(failed(doing))).await?;
         }
-        tracing::warn!(instance.id = %vault.instance, "the vault of {} is half made; it is begun again", vault.instance);
-        self.empty_vault(vault, doing).await?;
-        create().await
+        match create().await {
+            Err(BackupError::Failed { .. }) if is_ours && self.is_unfinished(vault, doing).await.unwrap_or(false) => {
+                let id = vault.instance;
+                tracing::warn!(instance.id = %id, "the making of the vault of {id} was interrupted; it is begun again");
+                self.empty_vault(vault, doing).await?;
+                create().await?;
+            }
+            created => created?,
+        }
+        let _ = fs::remove_file(place.vault_intent());
+        Ok(())
     }
 
     /// Makes the vault of an instance that is archived anew, if nothing of it is in the repository. What was

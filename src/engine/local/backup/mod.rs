@@ -88,8 +88,13 @@ impl Backups for LocalEngine {
         self.restore_into(target, source, label, to, progress).await
     }
 
-    async fn copy(&self, target: InstanceId, source: InstanceId) -> Result<Option<RestoreFacts>, BackupError> {
-        self.copy_sleeping(target, source).await
+    async fn copy(
+        &self,
+        target: InstanceId,
+        source: InstanceId,
+        asleep: Box<dyn Send>,
+    ) -> Result<Option<RestoreFacts>, BackupError> {
+        self.copy_sleeping(target, source, asleep).await
     }
 
     async fn check(&self, id: InstanceId, progress: ProgressSink) -> Result<CheckFacts, BackupError> {

@@ -51,7 +51,7 @@ impl Record {
     }
 
     pub(super) fn remove(place: &Place) -> io::Result<()> {
-        for path in [place.archive_record(), place.archive_progress()] {
+        for path in [place.archive_record(), place.archive_progress(), place.vault_intent()] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}

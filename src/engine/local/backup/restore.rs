@@ -292,7 +292,7 @@ pub(super) fn disinherit(place: &Place) -> io::Result<()> {
 }
 
 /// Makes what came out of a vault the instance's user's, and does not trust that there are only files.
-fn hand_over(path: &Path, uid: Option<u32>) -> io::Result<()> {
+pub(super) fn hand_over(path: &Path, uid: Option<u32>) -> io::Result<()> {
     let facts = fs::symlink_metadata(path)?;
     if facts.is_dir() {
         for entry in fs::read_dir(path)? {

@@ -545,10 +545,14 @@ async fn a_vault_whose_making_was_interrupted_is_made() {
     let info = |directory: &std::path::Path, name: &str| {
         [directory.join(name), directory.join(format!("{name}.copy"))].to_vec()
     };
+    let place = sandbox.engine.place(id);
+    let begin = || fs::write(place.vault_intent(), "").unwrap();
     // Before it was written down that it is there: a first part of it, and a part of that.
     for is_partial in [false, true] {
         sandbox.engine.ensure_archiving(&vault).await.unwrap();
-        fs::remove_file(sandbox.engine.place(id).archive_record()).unwrap();
+        assert!(!place.vault_intent().exists());
+        fs::remove_file(place.archive_record()).unwrap();
+        begin();
         remove(&info(&backup, "backup.info"));
         if is_partial {
             remove(&info(&archive, "archive.info"));
@@ -564,6 +568,10 @@ async fn a_vault_whose_making_was_interrupted_is_made() {
     remove(&info(&backup, "backup.info"));
     note(&client, "kept").await;
     sandbox.engine.flush_archive(&vault).await.unwrap();
+    let damaged = sandbox.engine.back_up(&vault, BackupKind::Full, no_progress()).await;
+    assert!(damaged.is_err(), "it was whole before: nobody throws away what is left of it");
+    assert!(archive.join("archive.info").exists());
+    begin();
     let full = sandbox.engine.back_up(&vault, BackupKind::Full, no_progress()).await.unwrap();
     let target = InstanceId::from(uuid::Uuid::from_u128(2));
     sandbox.engine.restore(target, &vault, &full.label, RecoverTo::Latest, no_progress()).await.unwrap();

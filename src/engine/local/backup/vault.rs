@@ -274,9 +274,22 @@ impl LocalEngine {
     /// Whether the making of a vault was interrupted: some of what describes it is missing, and there is no
     /// backup in it. pgBackRest takes that for damage, and neither completes it nor makes another.
     pub(super) async fn is_unfinished(&self, vault: &Vault, doing: &'static str) -> Result<bool, BackupError> {
+        Ok(is_beginning(&self.list_vault(vault, doing).await?))
+    }
+
+    /// Whether no file of a vault is in the repository.
+    pub(super) async fn is_empty(&self, vault: &Vault, doing: &'static str) -> Result<bool, BackupError> {
+        Ok(self.list_vault(vault, doing).await?.values().all(|entry| entry.kind != "file"))
+    }
+
+    /// All files and directories of a vault, by their paths.
+    async fn list_vault(&self, vault: &Vault, doing: &'static str) -> Result<HashMap<String, Listed>, BackupError> {
         let said = PgBackRest::new(&self.machine, vault)?.run(&["--recurse", "--output=json", "repo-ls"]).await;
         let said = said.map_err(|failure| failure.while_doing(doing))?;
-        Ok(is_beginning(&serde_json::from_str(&said.text).unwrap_or_default()))
+        serde_json::from_str(&said.text).map_err(|error| BackupError::Failed {
+            doing,
+            reason: format!("pgBackRest lists something that is not known: {error}"),
+        })
     }
 
     /// Puts something into the repository and takes it out again, as a look whether that can be done.
@@ -358,9 +371,15 @@ impl LocalEngine {
         let said = PgBackRest::new(&self.machine, vault)?.run(&["--output=json", "info"]).await;
         let said = said.map_err(|failure| failure.while_doing(doing))?;
         let stanzas: Vec<Stanza> = serde_json::from_str(&said.text).unwrap_or_default();
+        let intent = self.place(vault.instance).vault_intent();
         match stanzas.first().map(|stanza| stanza.status.code) {
             Some(status::MISSING_PATH) => Ok(!self.has_directory(vault.instance, doing).await?),
-            Some(status::MISSING_DATA) => self.is_unfinished(vault, doing).await,
+            Some(status::MISSING_DATA) => Ok(intent.exists() && self.is_unfinished(vault, doing).await?),
+            Some(status::OK | status::NO_BACKUPS) => {
+                // It is whole, and what is missing from now on was lost.
+                let _ = fs::remove_file(intent);
+                Ok(false)
+            }
             _ => Ok(false),
         }
     }
