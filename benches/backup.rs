@@ -151,6 +151,9 @@ fn main() {
         let howdah = Howdah::start(&[
             "--backup-every",
             "0",
+            // A trial would restore beside what is measured, which nothing does by hand.
+            "--drill-every",
+            "0",
             "--idle-stop",
             "10s",
             "--undelete",
