@@ -548,16 +548,24 @@ async fn a_vault_whose_making_was_interrupted_is_made() {
     let place = sandbox.engine.place(id);
     let begin = || fs::write(place.vault_intent(), "").unwrap();
     // Before it was written down that it is there: a first part of it, and a part of that.
-    for is_partial in [false, true] {
+    for left in ["archive.info", "archive.info.pgbackrest.tmp", ""] {
         sandbox.engine.ensure_archiving(&vault).await.unwrap();
         assert!(!place.vault_intent().exists());
         fs::remove_file(place.archive_record()).unwrap();
         begin();
         remove(&info(&backup, "backup.info"));
-        if is_partial {
-            remove(&info(&archive, "archive.info"));
-            fs::write(archive.join("archive.info.pgbackrest.tmp"), "[back").unwrap();
+        match left {
+            "archive.info" => {}
+            "" => {
+                remove(&info(&archive, "archive.info"));
+                fs::remove_dir_all(backup.parent().unwrap()).unwrap();
+            }
+            partial => {
+                remove(&info(&archive, "archive.info"));
+                fs::write(archive.join(partial), "[back").unwrap();
+            }
         }
+        assert_eq!(sandbox.engine.backups(&vault).await.unwrap(), [], "{left}");
         sandbox.engine.ensure_archiving(&vault).await.unwrap();
         note(&client, "kept").await;
         sandbox.engine.flush_archive(&vault).await.unwrap();
@@ -576,7 +584,7 @@ async fn a_vault_whose_making_was_interrupted_is_made() {
     let target = InstanceId::from(uuid::Uuid::from_u128(2));
     sandbox.engine.restore(target, &vault, &full.label, RecoverTo::Latest, no_progress()).await.unwrap();
     let there = session(&sandbox, target).await;
-    assert_eq!(text(&there, "SELECT pg_catalog.count(*)::text FROM notes").await, "3");
+    assert_eq!(text(&there, "SELECT pg_catalog.count(*)::text FROM notes").await, "4");
 }
 
 #[tokio::test]

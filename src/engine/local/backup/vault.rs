@@ -161,8 +161,11 @@ impl LocalEngine {
         let Some(stanza) = stanzas.pop() else { return Err(BackupError::MissingVault(vault.instance)) };
         match stanza.status.code {
             status::OK | status::NO_BACKUPS => Ok(stanza),
-            // What it may not look into it takes for nothing.
-            status::MISSING_PATH if self.has_directory(vault.instance, doing).await? => {
+            // What it may not look into it takes for nothing, and so what was only begun.
+            status::MISSING_PATH
+                if !self.place(vault.instance).vault_intent().exists()
+                    && self.has_directory(vault.instance, doing).await? =>
+            {
                 Err(BackupError::Failed { doing, reason: "the vault's directory cannot be read".into() })
             }
             status::MISSING_PATH | status::MISSING_DATA => Err(BackupError::MissingVault(vault.instance)),
@@ -373,7 +376,7 @@ impl LocalEngine {
         let stanzas: Vec<Stanza> = serde_json::from_str(&said.text).unwrap_or_default();
         let intent = self.place(vault.instance).vault_intent();
         match stanzas.first().map(|stanza| stanza.status.code) {
-            Some(status::MISSING_PATH) => Ok(!self.has_directory(vault.instance, doing).await?),
+            Some(status::MISSING_PATH) => Ok(intent.exists() || !self.has_directory(vault.instance, doing).await?),
             Some(status::MISSING_DATA) => Ok(intent.exists() && self.is_unfinished(vault, doing).await?),
             Some(status::OK | status::NO_BACKUPS) => {
                 // It is whole, and what is missing from now on was lost.
