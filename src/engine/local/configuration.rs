@@ -32,6 +32,13 @@ pub(super) struct Access {
     pub(super) own_name: String,
 }
 
+impl Access {
+    /// To an instance that carries the password of its origin: nobody gets in with that, only Howdah by its name.
+    pub(super) fn without_password(&self) -> Self {
+        Self { separate_users: true, own_name: self.own_name.clone() }
+    }
+}
+
 /// Writes the files unless they are there and right.
 pub(super) fn write_files(place: &Place, purpose: Purpose, access: &Access, gid: Option<u32>) -> io::Result<()> {
     let mode = if gid.is_some() { 0o640 } else { 0o600 };

@@ -23,7 +23,7 @@ use super::restore::{disinherit, hand_over, milliseconds_since};
 use crate::base::id::InstanceId;
 use crate::engine::EngineError;
 use crate::engine::backups::{BackupError, RestoreFacts};
-use crate::engine::local::configuration::{Access, Purpose};
+use crate::engine::local::configuration::Purpose;
 use crate::engine::local::control_file;
 use crate::engine::local::place::{GROUP_ACCESS, Manifest, Place, make_directory, sync_tree};
 use crate::engine::local::process::{ensure_vacant, living_processes_of};
@@ -74,8 +74,7 @@ impl LocalEngine {
         };
         blocking(DOING, move || settle().map_err(failed(DOING))).await?;
 
-        // Nobody is to get in with its origin's password.
-        let access = Access { separate_users: true, own_name: self.machine.access.own_name.clone() };
+        let access = self.machine.access.without_password();
         let server = start::ensure(&self.machine, &place, &manifest, Purpose::Private, &access, None).await?;
         let server = Private(server);
         let facts = self.take_over(target, &place, bytes).await?;

@@ -25,7 +25,6 @@ use super::vault::Holdings;
 use crate::base::id::InstanceId;
 use crate::engine::EngineError;
 use crate::engine::backups::{BackupError, BackupFacts, Progress, ProgressSink, RecoverTo, Vault};
-use crate::engine::local::configuration::Access;
 use crate::engine::local::metadata::purpose_of;
 use crate::engine::local::place::{Manifest, Place};
 use crate::engine::local::process::{Says, Server, says};
@@ -340,8 +339,7 @@ async fn launch(
     manifest: &Manifest,
     to: RecoverTo,
 ) -> Result<Arc<Server>, EngineError> {
-    // Nobody else is in it, and where users are shared nobody knows its origin's password.
-    let access = Access { separate_users: true, own_name: engine.machine.access.own_name.clone() };
+    let access = engine.machine.access.without_password();
     start::launch(&engine.machine, place, manifest, purpose_of(target), access, settings(to)).await
 }
 

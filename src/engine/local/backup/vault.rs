@@ -288,11 +288,7 @@ impl LocalEngine {
     /// All files and directories of a vault, by their paths.
     async fn list_vault(&self, vault: &Vault, doing: &'static str) -> Result<HashMap<String, Listed>, BackupError> {
         let said = PgBackRest::new(&self.machine, vault)?.run(&["--recurse", "--output=json", "repo-ls"]).await;
-        let said = said.map_err(|failure| failure.while_doing(doing))?;
-        serde_json::from_str(&said.text).map_err(|error| BackupError::Failed {
-            doing,
-            reason: format!("pgBackRest lists something that is not known: {error}"),
-        })
+        read_listing(&said.map_err(|failure| failure.while_doing(doing))?.text, doing)
     }
 
     /// Puts something into the repository and takes it out again, as a look whether that can be done.
@@ -346,12 +342,7 @@ impl LocalEngine {
                 let command = command.with("IO_TIMEOUT", PATIENCE_AT_START);
                 let said = command.run(&["--output=json", "repo-ls"]).await;
                 let said = said.map_err(|failure| failure.while_doing(DOING))?;
-                let listed: HashMap<String, serde_json::Value> =
-                    serde_json::from_str(&said.text).map_err(|error| BackupError::Failed {
-                        doing: DOING,
-                        reason: format!("pgBackRest lists something that is not known: {error}"),
-                    })?;
-                listed.into_keys().collect()
+                read_listing(&said.text, DOING)?.into_keys().collect()
             }
         };
         let mut ids: Vec<InstanceId> = names.iter().filter_map(|name| InstanceId::parse(name)).collect();
@@ -407,6 +398,14 @@ pub(super) const REMOVAL: &str = "a removal of backups";
 
 fn alone(archive: &Archive) -> Result<tokio::sync::RwLockWriteGuard<'_, ()>, BackupError> {
     archive.vault.try_write().map_err(|_| BackupError::Busy("a backup or a restore"))
+}
+
+/// What `repo-ls` says, by paths.
+fn read_listing(text: &str, doing: &'static str) -> Result<HashMap<String, Listed>, BackupError> {
+    serde_json::from_str(text).map_err(|error| BackupError::Failed {
+        doing,
+        reason: format!("pgBackRest lists something that is not known: {error}"),
+    })
 }
 
 /// Whether files and directories, by their paths, are what an interrupted `stanza-create` leaves. WAL may have
