@@ -237,6 +237,18 @@ impl Howdah {
         .await;
     }
 
+    /// What the smallest instance takes on the disk, in bytes.
+    pub(crate) fn bytes_per_database(&self) -> u64 {
+        fn bytes(path: &Path) -> u64 {
+            // A server may remove a file of its own meanwhile.
+            let Ok(facts) = std::fs::symlink_metadata(path) else { return 0 };
+            let below = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| bytes(&entry.path()));
+            facts.blocks() * 512 + below.sum::<u64>()
+        }
+        let instances = std::fs::read_dir(self.directory.0.join("data/instances")).unwrap().flatten();
+        instances.map(|entry| bytes(&entry.path())).min().expect("there is an instance")
+    }
+
     fn instances(&self) -> Vec<Vec<String>> {
         let all = self.directory.servers().into_iter().map(|(_, arguments)| arguments);
         all.filter(|arguments| Path::new(&arguments[2]).starts_with(self.directory.0.join("data/instances"))).collect()

@@ -103,12 +103,12 @@ pub struct Counters {
     pub active: u64,
 }
 
-/// How full the stock is.
+/// How full the pool of prepared instances is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StockLevel {
     /// Prepared instances.
     pub ready: usize,
-    /// How many there should be.
+    /// How many there should be now: the operator's number, or more after a burst of creates.
     pub target: usize,
 }
 
@@ -186,7 +186,7 @@ pub trait Engine: Backups + Send + Sync + 'static {
     async fn has_exited(&self, id: InstanceId);
     /// Every instance that exists, running or not; not the stock.
     async fn instances(&self) -> Result<Vec<InstanceFacts>, EngineError>;
-    /// Prepares instances until the stock is at its target; returns how full it is then.
-    /// One at a time, so that a shutdown need not wait long: it returns early when there is more to do.
+    /// Prepares a batch of instances if the pool is below its target; returns how full it is then. The batch is
+    /// small, so that a shutdown need not wait long for it.
     async fn replenish_stock(&self) -> Result<StockLevel, EngineError>;
 }

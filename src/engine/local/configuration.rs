@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 
-use super::place::{Place, write_whole};
+use super::place::{Place, write_unsynced};
 use crate::engine::{BACKUP_ROLE, Endpoint, Major, PLATFORM_DATABASE};
 
 /// What a server is for.
@@ -39,7 +39,7 @@ impl Access {
     }
 }
 
-/// Writes the files unless they are there and right.
+/// Writes the files unless they are there and right. Each start does that, so a power failure may take them.
 pub(super) fn write_files(place: &Place, purpose: Purpose, access: &Access, gid: Option<u32>) -> io::Result<()> {
     let mode = if gid.is_some() { 0o640 } else { 0o600 };
     for (name, text) in [
@@ -51,7 +51,7 @@ pub(super) fn write_files(place: &Place, purpose: Purpose, access: &Access, gid:
         if fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
             continue;
         }
-        write_whole(&path, text.as_bytes(), mode, gid)?;
+        write_unsynced(&path, text.as_bytes(), mode, gid)?;
     }
     Ok(())
 }

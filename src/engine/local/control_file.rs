@@ -15,7 +15,6 @@ pub(super) fn is_shut_down(control: &[u8]) -> bool {
 }
 
 /// The system identifier in a control file.
-#[cfg(test)]
 pub(super) fn system_identifier(control: &[u8]) -> Option<u64> {
     Some(u64::from_ne_bytes(control.get(IDENTIFIER)?.try_into().ok()?))
 }

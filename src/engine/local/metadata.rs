@@ -143,7 +143,7 @@ impl MetadataInstance {
             if partial.root.exists() {
                 fs::remove_dir_all(&partial.root).map_err(failed("clear what an interrupted start left"))?;
             }
-            stock::make(&machine, &programs, &partial, Purpose::Metadata)?;
+            stock::make(&machine, &programs, std::slice::from_ref(&partial), Purpose::Metadata)?;
             stock::move_to(&partial, &target).map_err(failed("prepare the metadata instance"))
         })
         .await

@@ -35,6 +35,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
@@ -312,8 +313,11 @@ pub struct LocalEngine {
     machine: Arc<Machine>,
     /// What has been started or adopted. A server in it may have ended since.
     servers: Mutex<HashMap<InstanceId, Arc<Server>>>,
-    /// One prepared instance is made at a time.
+    /// One batch of prepared instances is made at a time.
     maker: tokio::sync::Mutex<()>,
+    /// How many creates wait for a prepared instance.
+    creates_waiting: AtomicUsize,
+    demand: stock::Demand,
     archives: Archives,
 }
 
@@ -330,6 +334,8 @@ impl LocalEngine {
             machine,
             servers: Mutex::default(),
             maker: tokio::sync::Mutex::default(),
+            creates_waiting: AtomicUsize::default(),
+            demand: stock::Demand::default(),
             archives: Archives::default(),
         });
         let opened = engine.clone();
@@ -389,15 +395,6 @@ impl LocalEngine {
             other => other.map_err(failed("read the instance's description")),
         }
     }
-
-    /// The prepared instances.
-    fn stocked(machine: &Machine) -> io::Result<Vec<(Place, Manifest)>> {
-        Ok(places(&machine.stock())?
-            .into_iter()
-            .filter(|place| place.root.extension().is_none())
-            .filter_map(|place| place.read_manifest().ok().map(|manifest| (place, manifest)))
-            .collect())
-    }
 }
 
 #[async_trait]
@@ -412,28 +409,14 @@ impl Engine for LocalEngine {
     }
 
     async fn ensure_created(&self, id: InstanceId, major: Major) -> Result<(), EngineError> {
-        const DOING: &str = "create the instance";
-        let (machine, place) = (self.machine.clone(), self.place(id));
-        blocking(DOING, move || {
-            if place.exists() {
-                return place::sync_directory(&machine.instances()).map_err(failed(DOING));
-            }
-            let programs = machine.finder.of(major).ok_or(EngineError::MajorMissing(major))?;
-            for (prepared, manifest) in Self::stocked(&machine).map_err(failed(DOING))? {
-                if manifest.major() != major {
-                    continue;
-                }
-                match stock::move_to(&prepared, &place.root) {
-                    // Somebody else took this one.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    moved => return moved.map_err(failed(DOING)),
-                }
-            }
-            let partial = Place::new(machine.stock().join(format!("{}.partial", random_hex::<8>())));
-            stock::make(&machine, &programs, &partial, Purpose::Tenant)?;
-            stock::move_to(&partial, &place.root).map_err(failed(DOING))
-        })
-        .await
+        let place = self.place(id);
+        if self.take_prepared(&place, major).await? {
+            return Ok(());
+        }
+        self.creates_waiting.fetch_add(1, Ordering::Relaxed);
+        let taken = self.take_or_prepare(&place, major).await;
+        self.creates_waiting.fetch_sub(1, Ordering::Relaxed);
+        taken
     }
 
     async fn ensure_started(&self, id: InstanceId) -> Result<Endpoint, EngineError> {
@@ -548,24 +531,64 @@ impl Engine for LocalEngine {
 
     async fn replenish_stock(&self) -> Result<StockLevel, EngineError> {
         let _one_at_a_time = self.maker.lock().await;
-        let machine = self.machine.clone();
-        blocking("prepare an instance", move || {
+        let (machine, demand) = (self.machine.clone(), self.demand.of_late(self.machine.config.clock.now()));
+        blocking(stock::DOING, move || {
             let programs = machine.newest()?;
-            let target = machine.config.stock_target;
-            let fitting = |machine: &Machine| -> io::Result<usize> {
-                let all = LocalEngine::stocked(machine)?;
-                Ok(all.iter().filter(|(_, manifest)| manifest.major() == programs.major).count())
-            };
-            let mut ready = fitting(&machine).map_err(failed("count the stock"))?;
+            let target = stock::target(&machine, demand)?;
+            let mut ready = stock::prepared(&machine, programs.major)?.count();
             if ready < target {
-                let name = random_hex::<8>();
-                let partial = Place::new(machine.stock().join(format!("{name}.partial")));
-                stock::make(&machine, &programs, &partial, Purpose::Tenant)?;
-                stock::move_to(&partial, &machine.stock().join(name)).map_err(failed("prepare an instance"))?;
-                ready = fitting(&machine).map_err(failed("count the stock"))?;
+                ready += stock::prepare(&machine, &programs, target - ready)?;
             }
             Ok(StockLevel { ready, target })
         })
         .await
+    }
+}
+
+impl LocalEngine {
+    /// Makes a prepared instance the one at `place`, unless there is one already. `false`: none is prepared.
+    async fn take_prepared(&self, place: &Place, major: Major) -> Result<bool, EngineError> {
+        const DOING: &str = "create the instance";
+        let (machine, place) = (self.machine.clone(), place.clone());
+        let taken = blocking(DOING, move || {
+            if place.exists() {
+                // An earlier attempt may have ended before its rename was durable.
+                return place::sync_directory(&machine.instances()).map_err(failed(DOING)).map(|()| true);
+            }
+            for prepared in stock::prepared(&machine, major)? {
+                match stock::move_to(&prepared, &place.root) {
+                    // Another create took this one.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    moved => return moved.map_err(failed(DOING)).map(|()| true),
+                }
+            }
+            Ok(false)
+        })
+        .await?;
+        if taken {
+            self.demand.note(self.machine.config.clock.now());
+        }
+        Ok(taken)
+    }
+
+    /// Prepares instances for all creates that wait by now, and takes one.
+    async fn take_or_prepare(&self, place: &Place, major: Major) -> Result<(), EngineError> {
+        loop {
+            let _one_at_a_time = self.maker.lock().await;
+            if self.take_prepared(place, major).await? {
+                return Ok(());
+            }
+            let (machine, waiting) = (self.machine.clone(), self.creates_waiting.load(Ordering::Relaxed));
+            blocking(stock::DOING, move || {
+                let programs = machine.finder.of(major).ok_or(EngineError::MajorMissing(major))?;
+                // The other creates that wait probably want the newest version.
+                let count = if machine.newest()?.major == major { waiting.max(1) } else { 1 };
+                stock::prepare(&machine, &programs, count)
+            })
+            .await?;
+            if self.take_prepared(place, major).await? {
+                return Ok(());
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What only this driver can show; what every driver has to do is in the conformance suite.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::collections::HashSet;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 use std::time::Duration;
 
@@ -41,6 +42,16 @@ impl LocalSandbox {
     pub(in crate::engine) async fn reopened(mut self) -> Self {
         self.engine = LocalEngine::open(self.engine.machine.config.clone()).await.unwrap();
         self
+    }
+
+    /// What an instance takes on the disk.
+    fn bytes(&self, id: InstanceId) -> u64 {
+        fn below(path: &Path) -> u64 {
+            let facts = fs::symlink_metadata(path).unwrap();
+            let entries = fs::read_dir(path).into_iter().flatten();
+            facts.blocks() * 512 + entries.map(|entry| below(&entry.unwrap().path())).sum::<u64>()
+        }
+        below(&self.engine.place(id).root)
     }
 
     pub(in crate::engine) async fn created(&self, number: u128) -> InstanceId {
@@ -459,6 +470,50 @@ async fn unfit_directories_are_refused_with_a_sentence() {
     assert!(elsewhere.check().unwrap_err().contains("/nonexistent"));
     elsewhere = LocalConfig { major: Some(Major(99)), ..LocalConfig::new("/tmp/howdah-data".into()) };
     assert!(elsewhere.check().unwrap_err().contains("PostgreSQL 99 is not installed"));
+}
+
+#[tokio::test]
+async fn creates_that_find_the_pool_empty_each_get_an_instance_that_starts() {
+    let sandbox = LocalSandbox::new().await;
+    let ids = futures_util::future::join_all((1..=6).map(|number| sandbox.created(number))).await;
+    let facts = sandbox.engine.instances().await.unwrap();
+    let identifiers: HashSet<u64> = facts.iter().map(|facts| facts.system_identifier).collect();
+    assert_eq!(identifiers.len(), ids.len());
+    let users: HashSet<Option<u32>> = ids.iter().map(|id| sandbox.engine.manifest(*id).unwrap().uid).collect();
+    assert_eq!(users.len(), if users::is_root() { ids.len() } else { 1 });
+    for id in [ids[0], ids[5]] {
+        let endpoint = sandbox.engine.ensure_started(id).await.unwrap();
+        tenant(&endpoint, TENANT_DATABASE).await.unwrap().simple_query("SELECT 1").await.unwrap();
+    }
+    let prepared = sandbox.engine.machine.stock();
+    let partial = places(&prepared).unwrap().into_iter().filter(|place| place.root.extension().is_some());
+    assert_eq!(partial.count(), 0);
+}
+
+#[tokio::test]
+async fn the_pool_grows_with_the_demand_of_the_last_minute() {
+    let clock = Clock::manual(jiff::Timestamp::UNIX_EPOCH);
+    let hand = clock.clone();
+    let sandbox = LocalSandbox::with(|config| {
+        config.stock_target = 1;
+        config.clock = clock;
+    })
+    .await;
+    assert_eq!(sandbox.engine.replenish_stock().await.unwrap(), StockLevel { ready: 1, target: 1 });
+    for number in 1..=3 {
+        sandbox.created(number).await;
+    }
+    assert_eq!(sandbox.engine.replenish_stock().await.unwrap(), StockLevel { ready: 3, target: 3 });
+    hand.advance(jiff::SignedDuration::from_mins(1));
+    assert_eq!(sandbox.engine.replenish_stock().await.unwrap(), StockLevel { ready: 3, target: 1 });
+}
+
+#[tokio::test]
+async fn an_instance_in_which_nothing_was_done_takes_at_most_27_megabytes() {
+    let sandbox = LocalSandbox::new().await;
+    let id = sandbox.created(1).await;
+    let bytes = sandbox.bytes(id);
+    assert!(bytes <= 27_000_000, "it takes {bytes} bytes");
 }
 
 #[tokio::test]
