@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
+use url::Url;
 
 use crate::jobs::retention::Schedule;
 
@@ -54,12 +55,12 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_GATEWAY", value_name = "ADDRESS", default_value = "127.0.0.1:7432")]
     pub gateway: SocketAddr,
 
-    /// The API's address as customers see it [default: http:// and the API's address]
-    #[arg(long, env = "HOWDAH_PUBLIC_URL", value_name = "URL")]
+    /// The URL of the API and the console, as clients see it [default: http:// and the address of --http]
+    #[arg(long, env = "HOWDAH_PUBLIC_URL", value_name = "URL", value_parser = http_url)]
     pub public_url: Option<String>,
 
-    /// The authorization server's address as customers see it, where it has another name than the API
-    #[arg(long, env = "HOWDAH_PUBLIC_AUTH_URL", value_name = "URL")]
+    /// The URL of the authorization server, as clients see it [default: that of the API]
+    #[arg(long, env = "HOWDAH_PUBLIC_AUTH_URL", value_name = "URL", value_parser = http_url)]
     pub public_auth_url: Option<String>,
 
     #[command(flatten)]
@@ -410,6 +411,16 @@ fn rotation(text: &str) -> Result<Duration, String> {
         return Err(format!("{text:?} is too short; the least is 24h, and 0 is never"));
     }
     Ok(time)
+}
+
+/// Without a slash at its end, with the host as browsers write it.
+fn http_url(text: &str) -> Result<String, String> {
+    let url = Url::parse(text).ok().filter(|url| {
+        let is_bare = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+        matches!(url.scheme(), "http" | "https") && url.has_host() && is_bare
+    });
+    let url = url.ok_or_else(|| format!("{text:?} is not a URL such as https://howdah.example.com"))?;
+    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 fn uid_range(text: &str) -> Result<RangeInclusive<u32>, String> {

@@ -1,6 +1,7 @@
 //! Start-up in order, and shutdown in the opposite one.
 
 mod backups;
+mod banner;
 mod directory;
 mod first_start;
 pub mod init;
@@ -19,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_postgres::config::{Host, SslMode};
 
+use self::banner::Banner;
 use self::directory::DataDirectory;
 pub use self::recover::recover;
 use crate::app::{App, JobCtx, PublicAddresses};
@@ -400,11 +402,18 @@ async fn start(
     }
     let set_up = set_up.map(|link| Secret::new(format!("{}/console/set-up/{}", app.public.api, link.expose())));
     let metrics = metrics_listener.map(|listener| serve_metrics(listener, app.clone())).transpose()?;
+    banner::warn_of_plain_http(http_address, &app.public.api);
+    let banner = Banner {
+        public: &app.public,
+        metrics: metrics.map(local_name),
+        directory,
+        is_first: first.is_first,
+        set_up: set_up.as_ref(),
+    };
+    let banner = banner.text();
     started.http = Some(serve_http(http_listener, app));
-
-    let addresses = Addresses { http: http_address, gateway: gateway_address, metrics };
-    print(&banner(&addresses, directory, first.is_first, set_up.as_ref()));
-    Ok(addresses)
+    print(&banner);
+    Ok(Addresses { http: http_address, gateway: gateway_address, metrics })
 }
 
 fn local(place: &Place) -> Result<LocalConfig, String> {
@@ -494,8 +503,7 @@ fn public(config: &Serve, http: SocketAddr, gateway: SocketAddr) -> PublicAddres
         None if gateway.ip().is_unspecified() => ("localhost".to_owned(), gateway.port()),
         None => (gateway.ip().to_string(), gateway.port()),
     };
-    let api = api.trim_end_matches('/').to_owned();
-    let auth = config.public_auth_url.as_ref().map_or_else(|| api.clone(), |url| url.trim_end_matches('/').to_owned());
+    let auth = config.public_auth_url.clone().unwrap_or_else(|| api.clone());
     PublicAddresses { api, auth, gateway_host, gateway_port }
 }
 
@@ -521,36 +529,6 @@ fn serve_http(listener: TcpListener, app: Arc<App>) -> Served {
         let _ = ended.send(());
     });
     served
-}
-
-fn banner(addresses: &Addresses, directory: &DataDirectory, is_first: bool, set_up: Option<&Secret>) -> String {
-    let http = local_name(addresses.http);
-    let mut text = format!(
-        "Howdah is ready.\n\n  API       http://{http}\n  Gateway   {}\n  Data      {}\n",
-        local_name(addresses.gateway),
-        directory.path().display()
-    );
-    if let Some(metrics) = addresses.metrics {
-        text.push_str(&format!("  Metrics   http://{}/metrics\n", local_name(metrics)));
-    }
-    if is_first {
-        let token = directory.path().join("initial-token");
-        text.push_str(&format!(
-            "  Token     in {token}\n  Key       in {key}: keep a copy on another machine;\n            \
-             without it no backup can be opened (docs/recovery.md)\n\nMake a database:\n\n  curl -X POST http://{http}/v1/projects \\\n       \
-             -H \"Authorization: Bearer $(cat {token})\" \\\n       \
-             -H 'Content-Type: application/json' \\\n       \
-             -d '{{\"name\":\"my_project\",\"region\":\"us-east-1\"}}'\n",
-            token = token.display(),
-            key = directory.master_key_file().display()
-        ));
-    }
-    if let Some(link) = set_up {
-        let link = link.expose();
-        text.push_str(&format!("\nNobody has an account yet. Make the first one, an administrator's:\n\n  {link}\n"));
-    }
-    text.push('\n');
-    text
 }
 
 #[cfg(test)]

@@ -27,6 +27,37 @@ async fn a_second_howdah_on_the_same_directory_is_refused() {
     assert_eq!(howdah.owner().get("/v1/projects").await.status, 200, "the first one goes on");
 }
 
+#[tokio::test]
+async fn the_banner_names_the_public_addresses_and_plain_http_is_warned_of() {
+    let public = ["--public-url", "http://howdah.lan:8080/", "--public-gateway", "db.howdah.lan:5432"];
+    let howdah = Howdah::start_with(&public).await;
+    let log =
+        eventually("the banner", async || Some(howdah.log()).filter(|log| log.contains("/console/set-up/"))).await;
+    for line in [
+        "  API       http://howdah.lan:8080\n",
+        "  Gateway   db.howdah.lan:5432\n",
+        "  curl -X POST http://howdah.lan:8080/v1/projects \\\n",
+        "  http://howdah.lan:8080/console/set-up/",
+    ] {
+        assert!(log.contains(line), "{line:?} in {log}");
+    }
+    let warned = |log: &str| log.contains("are served over plain HTTP");
+    assert!(warned(&log), "{log}");
+    for quiet in [&["--public-url", "https://howdah.example"][..], &[]] {
+        assert!(!warned(&Howdah::start_with(quiet).await.log()), "{quiet:?}");
+    }
+}
+
+#[test]
+fn a_public_url_that_is_none_is_refused() {
+    for wrong in ["howdah.lan:8080", "ftp://howdah.lan", "http://", "https://howdah.lan/?a=b"] {
+        let output = binary().args(["serve", "--public-url", wrong]).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(&format!("{wrong:?} is not a URL such as https://howdah.example.com")), "{text}");
+    }
+}
+
 #[test]
 fn a_busy_port_is_named_with_the_cure_and_nothing_is_made() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,0 +1,71 @@
+//! What a start prints: where Howdah is reached, and what to do first.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use url::Url;
+
+use super::directory::DataDirectory;
+use crate::app::PublicAddresses;
+use crate::base::network::is_this_machine;
+use crate::base::secret::Secret;
+
+/// Where this Howdah is, for who has started it.
+pub(super) struct Banner<'a> {
+    pub(super) public: &'a PublicAddresses,
+    pub(super) metrics: Option<String>,
+    pub(super) directory: &'a DataDirectory,
+    /// The data directory was made by this start.
+    pub(super) is_first: bool,
+    /// The link for the first account, while there is none.
+    pub(super) set_up: Option<&'a Secret>,
+}
+
+impl Banner<'_> {
+    /// The text. Every address is the public one: it is what works from elsewhere, too.
+    pub(super) fn text(&self) -> String {
+        let PublicAddresses { api, gateway_host, gateway_port, .. } = self.public;
+        let host = if gateway_host.contains(':') { format!("[{gateway_host}]") } else { gateway_host.clone() };
+        let mut text = format!(
+            "Howdah is ready.\n\n  API       {api}\n  Gateway   {host}:{gateway_port}\n  Data      {}\n",
+            self.directory.path().display()
+        );
+        if let Some(metrics) = &self.metrics {
+            let _ = writeln!(text, "  Metrics   http://{metrics}/metrics");
+        }
+        if self.is_first {
+            let _ = write!(
+                text,
+                "  Token     in {token}\n  Key       in {key}: keep a copy on another machine;\n            \
+                 without it no backup can be opened (docs/recovery.md)\n\nCreate a database:\n\n  \
+                 curl -X POST {api}/v1/projects \\\n       \
+                 -H \"Authorization: Bearer $(cat {token})\" \\\n       \
+                 -H 'Content-Type: application/json' \\\n       \
+                 -d '{{\"name\":\"my_project\",\"region\":\"us-east-1\"}}'\n",
+                token = self.directory.path().join("initial-token").display(),
+                key = self.directory.master_key_file().display()
+            );
+        }
+        if let Some(link) = self.set_up {
+            let link = link.expose();
+            let _ =
+                write!(text, "\nThere is no account yet. Create the first one, an administrator, at:\n\n  {link}\n");
+        }
+        text.push('\n');
+        text
+    }
+}
+
+/// Warns when tokens and passwords cross a network unencrypted.
+pub(super) fn warn_of_plain_http(listening: SocketAddr, public: &str) {
+    let public_is_here = Url::parse(public).is_ok_and(|url| url.host_str().is_some_and(is_this_machine));
+    let stays_here = listening.ip().is_loopback() && public_is_here;
+    if !stays_here && !public.starts_with("https://") {
+        tracing::warn!(
+            url = public,
+            listening = %listening,
+            "the API and the console are served over plain HTTP: anybody on the network can read tokens and passwords; \
+             docs/https.md says how to set up HTTPS"
+        );
+    }
+}
