@@ -4,18 +4,26 @@
 for (const button of document.querySelectorAll("button[data-copy]")) prepareCopy(button);
 
 function prepareCopy(button) {
-  if (!navigator.clipboard) return;
   button.hidden = false;
   const label = button.textContent;
   button.setAttribute("aria-live", "polite");
   button.addEventListener("click", async () => {
-    const text = document.getElementById(button.dataset.copy).textContent;
-    await navigator.clipboard.writeText(text).then(
-      () => (button.textContent = "Copied"),
-      () => (button.textContent = "Not copied"),
-    );
+    const copied = await copy(document.getElementById(button.dataset.copy));
+    button.textContent = copied ? "Copied" : "Press Ctrl+C";
     setTimeout(() => (button.textContent = label), 2000);
   });
+}
+
+// Browsers have `navigator.clipboard` over https and on this machine only. The older way copies what is
+// selected; when that fails too, the text stays selected for the keyboard.
+async function copy(source) {
+  try {
+    await navigator.clipboard.writeText(source.textContent);
+    return true;
+  } catch {
+    getSelection().selectAllChildren(source);
+    return document.execCommand("copy");
+  }
 }
 
 // A part of a page that is asked for again, every two seconds while the page is looked at:
@@ -29,7 +37,7 @@ function refresh(part) {
     if (!part.isConnected) return;
     if (document.hidden) return refresh(part);
     try {
-      const answer = await fetch(part.dataset.refresh, { headers: { accept: "text/html" } });
+      const answer = await fetch(part.dataset.refresh, { headers: { accept: "text/html", "x-howdah-part": "1" } });
       // Signed out meanwhile: the page says so.
       if (answer.redirected) return location.reload();
       if (!answer.ok) return refresh(part);

@@ -60,23 +60,21 @@ fn check(password: &str, words: &[&str]) -> Result<()> {
     let length = password.chars().count();
     if length < SHORTEST {
         return Err(Error::invalid(
-            format!("password: it has {length} characters, and {SHORTEST} are the least"),
-            "Use a few words that have nothing to do with each other.",
+            format!("password: too short: {length} of at least {SHORTEST} characters"),
+            "Several unrelated words work well.",
         ));
     }
     if password.len() > LONGEST {
-        return Err(Error::invalid("password: it is too long", format!("Use at most {LONGEST} bytes.")));
+        return Err(Error::invalid("password: too long", format!("Use at most {LONGEST} bytes.")));
     }
     let estimate = zxcvbn::zxcvbn(password, words);
     if estimate.score() < zxcvbn::Score::Three {
         let why = estimate.feedback().and_then(|feedback| feedback.warning());
         return Err(Error::invalid(
-            "password: it is too easily guessed",
+            "password: too easily guessed",
             why.map_or_else(
-                || "Use a few words that have nothing to do with each other.".to_owned(),
-                |why| {
-                    format!("{} Use a few words that have nothing to do with each other.", sentence(&why.to_string()))
-                },
+                || "Several unrelated words work well.".to_owned(),
+                |why| format!("{} Several unrelated words work well.", sentence(&why.to_string())),
             ),
         ));
     }

@@ -191,7 +191,7 @@ async fn what_the_console_refuses_is_in_the_log_of_the_workspace() {
     let page = format!("{workspace}/projects/{}", id.trim_start_matches("proj_"));
 
     vera.get(&page).await;
-    vera.submit(&format!("{page}/delete"), &[("confirm", "p")]).await.assert_says(403, "You may not do this");
+    vera.submit(&format!("{page}/delete"), &[("confirm", "p")]).await.assert_says(403, "Not allowed");
     ada.get(&format!("{page}/settings")).await;
     ada.submit(&format!("{page}/settings"), &[("name", "")]).await.assert_says(422, "id=\"name-problem\"");
     ada.submit(&format!("{page}/delete"), &[("confirm", "q")]).await.assert_says(422, "not the name");
@@ -199,7 +199,7 @@ async fn what_the_console_refuses_is_in_the_log_of_the_workspace() {
     ada.submit(&format!("{page}/delete"), &[("confirm", "p")]).await.assert_says(422, "elete protection");
     ada.submit(&format!("{workspace}/projects/nothing/delete"), &[("confirm", "p")]).await.assert_says(404, "no such");
     // What is no change, or goes nowhere, is not in it.
-    vera.get(&format!("{page}/settings")).await.assert_says(403, "You may not do this");
+    vera.get(&format!("{page}/settings")).await.assert_says(403, "Not allowed");
     ada.submit(&format!("{workspace}/nothing"), &[]).await.assert_says(404, "no such");
     ada.get(&format!("{workspace}/audit?since=x")).await.assert_says(200, "since-problem");
 

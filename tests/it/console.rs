@@ -103,6 +103,66 @@ async fn nothing_is_changed_from_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_refused_form_names_the_addresses_and_the_option_that_cures_it() {
+    let howdah = Howdah::start_with(&["--public-url", "http://Howdah.LAN:80/"]).await;
+    Browser::administrator(&howdah).await;
+    let mut browser = Browser::new(&howdah);
+    let fields = [("email", "ada@example.com"), ("password", "wrong wrong wrong")];
+    let submit = async |browser: &mut Browser, headers: &[(&str, &str)]| {
+        browser.get("/console/sign-in").await;
+        let fields = browser.filled(&fields);
+        let request = browser.post("/console/sign-in", &fields);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        browser.send(request).await
+    };
+    let host = howdah.addresses["http"].as_str().unwrap();
+
+    // A proxy that rewrites `Host`, in front of another address than the public one.
+    let page = submit(&mut browser, &[("origin", "http://db.lan:8080")]).await;
+    page.assert_says(403, "Nothing was changed");
+    page.assert_says(403, &format!("sent from http://db.lan:8080, but the request arrived for {host}, and"));
+    page.assert_says(403, "the public URL of this server is http://howdah.lan.");
+    page.assert_says(403, "--public-url http://db.lan:8080");
+    page.assert_says(403, "proxy_set_header Host $http_host");
+    submit(&mut browser, &[("origin", "null")]).await.assert_says(403, "did not say which site");
+    submit(&mut browser, &[("sec-fetch-site", "cross-site")]).await.assert_says(403, "from another site");
+
+    // The public address, as browsers write it, and that of the request are both good.
+    for origin in ["http://howdah.lan", &format!("http://{host}")] {
+        submit(&mut browser, &[("origin", origin)]).await.assert_says(422, "Wrong email address or password.");
+    }
+
+    // A browser that keeps no cookies.
+    browser.get("/console/sign-in").await;
+    browser.cookies.clear();
+    let page = browser.submit("/console/sign-in", &fields).await;
+    page.assert_says(403, "The browser sent no cookie of this console.");
+}
+
+#[tokio::test]
+async fn a_page_without_encryption_says_so_and_names_the_public_url() {
+    let warning = "This connection is not encrypted.";
+    let howdah = Howdah::start_with(&["--public-url", "https://howdah.example"]).await;
+    Browser::administrator(&howdah).await;
+    let mut browser = Browser::new(&howdah);
+    let page = browser.get("/console/sign-in").await;
+    page.assert_says(200, warning);
+    page.assert_says(200, "Open https://howdah.example/console.");
+    for header in [("sec-fetch-site", "none"), ("x-forwarded-proto", "https")] {
+        let request = browser.ask("/console/sign-in").header(header.0, header.1);
+        assert!(!browser.send(request).await.text.contains(warning), "{header:?}");
+    }
+    // Browsers do not keep the cookies that this server sets, since they are for https only.
+    browser.cookies.clear();
+    let fields = browser.filled(&[("email", "ada@example.com"), ("password", PASSWORD)]);
+    let request = browser.post("/console/sign-in", &fields).header("origin", "http://192.0.2.7:8080");
+    let page = browser.send(request.header("host", "192.0.2.7:8080")).await;
+    page.assert_says(403, "this page is at http://192.0.2.7:8080, and the public URL of this server is https://howdah");
+    page.assert_says(403, "Open https://howdah.example/console.");
+    page.assert_says(403, "--public-url http://192.0.2.7:8080");
+}
+
+#[tokio::test]
 async fn only_members_and_administrators_see_what_is_theirs() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
@@ -161,7 +221,7 @@ async fn only_members_and_administrators_see_what_is_theirs() {
         (format!("{workspace}/members/{user}/remove"), vec![]),
     ] {
         let page = viewer.submit(&path, &fields).await;
-        page.assert_says(403, "You may not do this");
+        page.assert_says(403, "Not allowed");
     }
     viewer.get("/console/people").await.assert_says(403, "Only administrators");
     viewer.get("/console/audit").await.assert_says(403, "Only administrators");
@@ -217,7 +277,8 @@ async fn every_answer_is_closed_to_others() {
         assert_eq!(header("cache-control"), "no-store");
         assert_eq!(header("x-content-type-options"), "nosniff");
         assert_eq!(header("x-frame-options"), "DENY");
-        assert!(["same-origin", "no-referrer"].contains(&header("referrer-policy")));
+        // Under `no-referrer` browsers send forms with `Origin: null`.
+        assert!(["same-origin", "strict-origin"].contains(&header("referrer-policy")));
         assert!(!page.headers.contains_key("access-control-allow-origin"));
         if page.status != 303 {
             assert_eq!(header("content-type"), "text/html; charset=utf-8");
@@ -226,7 +287,7 @@ async fn every_answer_is_closed_to_others() {
             }
         }
     }
-    assert_eq!(pages[4].headers["referrer-policy"], "no-referrer", "there is a secret in the address");
+    assert_eq!(pages[4].headers["referrer-policy"], "strict-origin", "there is a secret in the address");
 
     // What pages load is kept for good, under a name of its own.
     for (start, media_type) in [("href=\"", "text/css"), ("src=\"", "text/javascript")] {
@@ -290,6 +351,13 @@ async fn signing_in_begins_a_new_session_and_comes_back_here() {
     assert!(attacker.get("/console/account").await.location().starts_with("/console/sign-in"));
     browser.get("/console/sign-in").await.assert_says(200, "You have signed out.");
     assert!(!browser.get("/console/sign-in").await.text.contains("You have signed out."), "it is said once");
+    browser.sign_in("ada@example.com").await;
+    browser.get("/console/account").await;
+    browser.submit("/console/account/theme", &[("theme", "dark")]).await;
+    let part = browser.ask("/console/account").header("x-howdah-part", "1");
+    browser.send(part).await;
+    browser.get("/console/account").await.assert_says(200, "role=\"status\"");
+    browser.submit("/console/sign-out", &[]).await;
 
     // The list of browsers ends others.
     browser.sign_in("ada@example.com").await;
@@ -331,16 +399,16 @@ async fn attempts_to_sign_in_are_limited() {
     for count in 0..10 {
         let email = if count % 2 == 0 { "ada@example.com" } else { " ADA@example.com" };
         let page = attempt(email, "wrong wrong wrong").await;
-        page.assert_says(422, "The address or the password is not right.");
+        page.assert_says(422, "Wrong email address or password.");
     }
     let page = attempt("ada@example.com", PASSWORD).await;
     page.assert_says(429, "too many attempts");
     let seconds: u64 = page.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=30).contains(&seconds), "{seconds}");
     // An account that is not there is told apart by nothing.
-    unknown.assert_says(422, "The address or the password is not right.");
+    unknown.assert_says(422, "Wrong email address or password.");
     for _ in 0..9 {
-        attempt("nobody@example.com", "wrong wrong wrong").await.assert_says(422, "is not right");
+        attempt("nobody@example.com", "wrong wrong wrong").await.assert_says(422, "Wrong email address");
     }
     attempt("nobody@example.com", "wrong wrong wrong").await.assert_says(429, "too many attempts");
 }
@@ -350,15 +418,18 @@ async fn links_are_good_once() {
     let howdah = Howdah::start().await;
     let link = set_up_link(&howdah).await;
     let mut early = Browser::new(&howdah);
-    early.get("/console/sign-in").await.assert_says(200, "Nobody has an account yet");
-    early.get("/console/set-up/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").await.assert_says(404, "no longer good");
-    early.get(&link).await.assert_says(200, "Make the first account");
+    early.get("/console/sign-in").await.assert_says(200, "There is no account yet");
+    early
+        .get("/console/set-up/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+        .await
+        .assert_says(404, "expired or has already been used");
+    early.get(&link).await.assert_says(200, "Create the first account");
     let form =
         |password, again| [("name", "Ada"), ("email", "ada@example.com"), ("password", password), ("again", again)];
-    early.submit(&link, &form("password1234", "password1234")).await.assert_says(422, "too easily guessed");
-    early.submit(&link, &form("short", "short")).await.assert_says(422, "10 are the least");
+    early.submit(&link, &form("password1234", "password1234")).await.assert_says(422, "Too easily guessed");
+    early.submit(&link, &form("short", "short")).await.assert_says(422, "Too short: 5 of at least 10 characters.");
     let page = early.submit(&link, &form(PASSWORD, "something-else-9")).await;
-    page.assert_says(422, "not the password above");
+    page.assert_says(422, "The passwords don&#39;t match.");
     assert!(!page.text.contains(PASSWORD), "a password is not sent back");
 
     // Two at once: one account.
@@ -371,7 +442,7 @@ async fn links_are_good_once() {
     statuses.sort_unstable();
     assert_eq!(statuses, [303, 404]);
     let (mut owner, mut other) = if one.status == 303 { (early, late) } else { (late, early) };
-    other.get(&link).await.assert_says(404, "no longer good");
+    other.get(&link).await.assert_says(404, "expired or has already been used");
     let page = owner.get("/console/people").await;
     assert_eq!(page.text.matches("<tr>").count(), 2, "the head and one person: {}", page.text);
 
@@ -383,7 +454,7 @@ async fn links_are_good_once() {
     let forged = [("name", "Carol"), ("email", "boss@example.com"), ("password", PASSWORD), ("again", PASSWORD)];
     assert_eq!(carol.submit(&format!("{link}/account"), &forged).await.location(), workspace);
     carol.get("/console/account").await.assert_says(200, "carol@example.com");
-    other.get(&link).await.assert_says(404, "no longer good");
+    other.get(&link).await.assert_says(404, "expired or has already been used");
     owner.submit(&link, &[]).await.assert_says(404, "There is no such page");
     // One who has an account signs in for it, and comes back to it.
     let link = owner.invitation(&workspace, "dan@example.com", "viewer").await;
@@ -397,7 +468,7 @@ async fn links_are_good_once() {
     let page = owner.get(&format!("{workspace}/members")).await;
     let id = page.between("/members/invitations/", "/withdraw");
     owner.submit(&format!("{workspace}/members/invitations/{id}/withdraw"), &[]).await;
-    other.get(&link).await.assert_says(404, "no longer good");
+    other.get(&link).await.assert_says(404, "expired or has already been used");
 
     // A new password: by a link, once; who was signed in with the old one is not any more.
     let page = owner.get("/console/people").await;
@@ -408,9 +479,9 @@ async fn links_are_good_once() {
     other.get(&link).await.assert_says(200, "carol@example.com");
     let new = [("password", "another-fine-tusk-7"), ("again", "another-fine-tusk-7")];
     assert_eq!(other.submit(&link, &new).await.location(), "/console/sign-in");
-    other.get(&link).await.assert_says(404, "no longer good");
+    other.get(&link).await.assert_says(404, "expired or has already been used");
     assert!(carol.get("/console/account").await.location().starts_with("/console/sign-in"));
-    carol.sign_in("carol@example.com").await.assert_says(422, "is not right");
+    carol.sign_in("carol@example.com").await.assert_says(422, "Wrong email address");
     let signed_in = [("email", "carol@example.com"), ("password", "another-fine-tusk-7")];
     assert_eq!(carol.submit("/console/sign-in", &signed_in).await.location(), "/console");
 
@@ -421,7 +492,7 @@ async fn links_are_good_once() {
     owner.submit(&keep_out, &[("confirm", "carol@example.com")]).await.location();
     assert!(carol.get("/console/account").await.location().starts_with("/console/sign-in"));
     carol.get("/console/sign-in").await;
-    carol.submit("/console/sign-in", &signed_in).await.assert_says(422, "is not right");
+    carol.submit("/console/sign-in", &signed_in).await.assert_says(422, "Wrong email address");
     owner.submit(&format!("/console/people/{id}/enable"), &[]).await.location();
     assert_eq!(carol.submit("/console/sign-in", &signed_in).await.location(), "/console");
     let own = page_of_self(&mut owner).await;
@@ -459,7 +530,7 @@ async fn an_authenticator_is_asked_each_time() {
 
     let mut browser = Browser::new(&howdah);
     let page = browser.sign_in("ada@example.com").await;
-    page.assert_says(200, "One more step");
+    page.assert_says(200, "Two-factor authentication");
     assert!(!browser.cookies.contains_key("howdah_session"), "a password alone begins no session");
     let ticket = page.between("name=\"ticket\" value=\"", "\"");
     let mut other = Browser::new(&howdah);
@@ -469,7 +540,7 @@ async fn an_authenticator_is_asked_each_time() {
     assert_eq!(page.location(), "/console/sign-in", "the ticket is another browser's");
     assert!(!other.cookies.contains_key("howdah_session"));
     let page = browser.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", "000000")]).await;
-    page.assert_says(422, "not right");
+    page.assert_says(422, "Wrong or already used code.");
     let page = browser.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", &right), ("next", "//x")]).await;
     assert_eq!(page.location(), "/console");
     browser.get("/console/account").await.assert_says(200, "10 of your recovery codes");
@@ -477,7 +548,10 @@ async fn an_authenticator_is_asked_each_time() {
     // The same code is not good again, for who has watched it being typed.
     let page = other.sign_in("ada@example.com").await;
     let ticket = page.between("name=\"ticket\" value=\"", "\"");
-    other.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", &right)]).await.assert_says(422, "not right");
+    other
+        .submit("/console/sign-in/code", &[("ticket", &ticket), ("code", &right)])
+        .await
+        .assert_says(422, "Wrong or already used code.");
     let page = other.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", recovery[3])]).await;
     assert_eq!(page.location(), "/console");
     other.get("/console/account").await.assert_says(200, "9 of your recovery codes");
@@ -487,7 +561,7 @@ async fn an_authenticator_is_asked_each_time() {
     third
         .submit("/console/sign-in/code", &[("ticket", &ticket), ("code", recovery[3])])
         .await
-        .assert_says(422, "not right");
+        .assert_says(422, "Wrong or already used code.");
 
     // Taken away again with the password.
     other.submit("/console/account/authenticator/remove", &[("current", PASSWORD)]).await.location();
@@ -506,6 +580,15 @@ async fn cookies_are_bound_to_the_host_behind_https() {
     assert_eq!(browser.send(bare).await.location(), "/console");
     let page = browser.get("/console/account").await;
     assert!(page.location().starts_with('/'), "addresses are of whatever host the browser knows");
+}
+
+/// The name is one that only the browser resolves, so that the address is not this machine's for it.
+#[tokio::test]
+async fn a_browser_uses_the_console_over_plain_http() {
+    let howdah = Howdah::start().await;
+    let port = howdah.addresses["http"].as_str().unwrap().rsplit(':').next().unwrap();
+    let link = set_up_link(&howdah).await;
+    run("plain_http.js", &format!("http://howdah.lan:{port}"), &howdah.token(), &[("HOWDAH_SET_UP", &link)]).await;
 }
 
 #[tokio::test]

@@ -200,7 +200,7 @@ async fn each_page_is_for_who_may_see_it() {
     for template in ASK {
         let path = shop.at(template);
         assert_eq!(ada.get(&path).await.status, 200, "{path}");
-        vera.get(&path).await.assert_says(403, "You may not do this");
+        vera.get(&path).await.assert_says(403, "Not allowed");
         fred.get(&path).await.assert_says(404, "There is no such page");
         let status = if template.starts_with("/integrations") { 403 } else { 200 };
         assert_eq!(dora.get(&path).await.status, status, "{path}");
@@ -227,7 +227,7 @@ async fn each_page_is_for_who_may_see_it() {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let path = shop.at(template);
         vera.get(&mine).await;
-        vera.submit(&path, &fields).await.assert_says(403, "You may not do this");
+        vera.submit(&path, &fields).await.assert_says(403, "Not allowed");
         fred.get("/console/workspaces").await;
         fred.submit(&path, &fields).await.assert_says(404, "There is no such page");
         // The ids of one workspace mean nothing in another.
@@ -241,7 +241,7 @@ async fn each_page_is_for_who_may_see_it() {
     for template in ["/integrations/tokens/new", "/integrations/tokens/{token}/revoke"] {
         dora.get(&mine).await;
         let page = dora.submit(&shop.at(template), &[("name", "Forged"), ("expiresAt", "7"), ("reach", "all")]).await;
-        page.assert_says(403, "You may not do this");
+        page.assert_says(403, "Not allowed");
     }
     assert_eq!(shop.state().await, before);
     // Each of these attempts is in the audit log, under a name and with a reason.
@@ -717,7 +717,7 @@ async fn what_went_with_its_project_is_listed_and_comes_back() {
     // Who may not, and what is nothing.
     let page = vera.get(&format!("{workspace}/deleted")).await;
     assert!(page.text.contains("Shop") && !page.text.contains(&restore), "{}", page.text);
-    vera.get(&restore).await.assert_says(403, "You may not do this");
+    vera.get(&restore).await.assert_says(403, "Not allowed");
     vera.get(&workspace).await;
     vera.submit(&restore, &[("name", "Mine"), ("into", "new"), ("projectName", "Mine")])
         .await

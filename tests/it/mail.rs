@@ -275,8 +275,8 @@ async fn who_has_forgotten_a_password_is_mailed_a_link() {
     browser.get(&link).await.assert_says(200, "ada@example.com");
     let new = [("password", "another-fine-tusk-7"), ("again", "another-fine-tusk-7")];
     assert_eq!(browser.submit(&link, &new).await.location(), "/console/sign-in");
-    browser.get(&link).await.assert_says(404, "no longer good");
-    browser.get(&other).await.assert_says(404, "no longer good");
+    browser.get(&link).await.assert_says(404, "expired or has already been used");
+    browser.get(&other).await.assert_says(404, "expired or has already been used");
     assert!(ada.get("/console/account").await.location().starts_with("/console/sign-in"));
     let told = server.nth(2, "ada@example.com").await;
     assert!(told.head().contains("Subject: The password of your Howdah account was changed"), "{}", told.head());

@@ -218,7 +218,7 @@ async fn whoever_was_invited_signs_in_with_the_provider() {
     let callback = format!("{}/console/sign-in/provider/callback", howdah.url());
     eventually("the provider to be checked", async || howdah.log().contains(&callback).then_some(())).await;
     let early = provider.sign_in(&mut Browser::new(&howdah), person("ada", "ada@example.com")).await;
-    early.assert_says(422, "Nobody has an account yet.");
+    early.assert_says(422, "There is no account yet.");
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
 

@@ -81,7 +81,7 @@ async fn attempts_of_all_processes_count_together_and_over_a_restart() {
     for _ in 0..3 {
         assert_eq!(attempt(&howdah, ADA, PASSWORD, "").await.location(), "/console");
     }
-    attempt(&howdah, ADA, "wrong wrong wrong", "").await.assert_says(422, "is not right");
+    attempt(&howdah, ADA, "wrong wrong wrong", "").await.assert_says(422, "Wrong email address");
     attempt(&howdah, ADA, PASSWORD, "").await.assert_says(429, "too many attempts");
 
     // The same through pages, all at once, for an account that is not there.
@@ -130,7 +130,7 @@ async fn nobody_is_kept_out_where_they_have_signed_in_before() {
     }
     // The owner is not, where they have been before; nor is a wrong password more welcome there.
     for _ in 0..10 {
-        attempt(&howdah, ADA, "wrong wrong wrong", home).await.assert_says(422, "is not right");
+        attempt(&howdah, ADA, "wrong wrong wrong", home).await.assert_says(422, "Wrong email address");
     }
     attempt(&howdah, ADA, PASSWORD, home).await.assert_says(429, "too many attempts");
     pass(&store, 30).await;
@@ -197,7 +197,7 @@ async fn codes_are_tried_less_often_than_passwords() {
     let ticket = page.between("name=\"ticket\" value=\"", "\"");
     for _ in 0..10 {
         let form = [("ticket", ticket.as_str()), ("code", "000000")];
-        browser.submit("/console/sign-in/code", &form).await.assert_says(422, "not right");
+        browser.submit("/console/sign-in/code", &form).await.assert_says(422, "Wrong or already used code.");
     }
     let (now, next) = (code(0), code(1));
     let right = [("ticket", ticket.as_str()), ("code", now.as_str())];

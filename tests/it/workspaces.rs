@@ -55,8 +55,8 @@ async fn an_owner_alone_deletes_a_workspace_that_is_empty() {
     howdah.anonymous().delete(&path).await.assert_error(401, "authentication-failed");
     adam.get(&format!("{workspace}/settings")).await;
     let page = adam.submit(&format!("{workspace}/settings/delete"), &[("confirm", "Research")]).await;
-    page.assert_says(403, "You may not do this");
-    adam.get(&format!("{workspace}/settings/delete")).await.assert_says(403, "You may not do this");
+    page.assert_says(403, "Not allowed");
+    adam.get(&format!("{workspace}/settings/delete")).await.assert_says(403, "Not allowed");
     assert!(!adam.get(&format!("{workspace}/settings")).await.text.contains("settings/delete"));
 
     // When it may not be: with a project, with what can be restored.
@@ -117,7 +117,7 @@ async fn an_owner_alone_deletes_a_workspace_that_is_empty() {
         adam.get(&format!("{workspace}{path}")).await.assert_says(404, "There is no such page");
     }
     ada.submit(&delete, &[("confirm", "Research")]).await.assert_says(404, "There is no such page");
-    Browser::new(&howdah).get(&link).await.assert_says(404, "no longer good");
+    Browser::new(&howdah).get(&link).await.assert_says(404, "expired or has already been used");
     for table in ["service_tokens", "integrations", "memberships", "invitations", "oauth_grants", "oauth_access_tokens"]
     {
         let left = session.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap();

@@ -16,10 +16,10 @@ const installed = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/g
 const executablePath = process.env["CHROMIUM"] ?? installed.find((path) => existsSync(path));
 assert(executablePath, `no browser at ${installed.join(", ")}; script/bootstrap --test installs one`);
 
-/** Starts a browser that asks nobody for anything by itself. */
-export function launch(): Promise<Browser> {
+/** Starts a browser that asks nobody for anything by itself, with more arguments. */
+export function launch(...more: string[]): Promise<Browser> {
   const quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"];
-  return chromium.launch({ executablePath, args: [...quiet, "--disable-gpu", "--no-first-run"] });
+  return chromium.launch({ executablePath, args: [...quiet, "--disable-gpu", "--no-first-run", ...more] });
 }
 
 export type Opened = { page: Page; complaints: string[] };

@@ -42,7 +42,7 @@ await done("the console's pages about people", async () => {
 
 async function setUp(page: Page): Promise<void> {
   await page.goto(`${root}/console`);
-  await page.getByRole("heading", { name: "Nobody has an account yet" }).waitFor();
+  await page.getByRole("heading", { name: "There is no account yet" }).waitFor();
   await check(page, "nobody has an account");
   await page.goto(required("HOWDAH_SET_UP"));
   await check(page, "set-up");
@@ -54,7 +54,7 @@ async function setUp(page: Page): Promise<void> {
     await page.locator("main button[type=submit]").click();
   };
   await fill("password1234");
-  await page.getByText("too easily guessed").waitFor();
+  await page.getByText("Too easily guessed").waitFor();
   await check(page, "a weak password");
   await fill(PASSWORD);
   await page.getByRole("heading", { name: "No projects yet" }).waitFor();
@@ -110,7 +110,7 @@ async function signInWithCode(page: Page, recovery: string): Promise<void> {
   await page.locator("input[name=email]").fill("ada@example.com");
   await page.locator("input[name=password]").fill(PASSWORD);
   await page.getByRole("button", { name: "Sign in" }).click();
-  await page.getByRole("heading", { name: "One more step" }).waitFor();
+  await page.getByRole("heading", { name: "Two-factor authentication" }).waitFor();
   await check(page, "the second step");
   await page.locator("input[name=code]").fill(recovery);
   await page.locator("main button[type=submit]").first().click();

@@ -205,7 +205,7 @@ async function onlyLook(browser: Browser, pages: string[]): Promise<void> {
     const status = (await page.goto(address))?.status();
     if (status === 403) {
       refused += 1;
-      await page.getByRole("heading", { name: "You may not do this" }).waitFor();
+      await page.getByRole("heading", { name: "Not allowed" }).waitFor();
       continue;
     }
     assert.equal(status, 200, address);

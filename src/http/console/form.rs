@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq as _;
 
 use super::cookies::Cookie;
+use super::forgery;
 use super::present::Guest;
 use crate::app::App;
 use crate::auth::sessions;
@@ -44,10 +45,12 @@ pub(super) async fn read(request: Request, app: &Arc<App>) -> Result<Bytes, Fail
         let hint = "Send the form from its page.";
         return Err(Failure::new(Kind::UnsupportedMediaType, "This is not what a form sends.", hint));
     }
-    let expected = token(app, request.headers(), request.extensions().get());
+    let Some(expected) = token(app, request.headers(), None) else {
+        return Err(forgery::no_cookie(app, request.headers()));
+    };
     let bytes = body::read(request, app).await?;
     let proof: Proof = parse(&bytes)?;
-    if !expected.is_some_and(|expected| bool::from(expected.as_bytes().ct_eq(proof.csrf.as_bytes()))) {
+    if !bool::from(expected.as_bytes().ct_eq(proof.csrf.as_bytes())) {
         return Err(not_of_ours());
     }
     Ok(bytes)

@@ -82,6 +82,8 @@ pub(crate) struct Frame {
     pub(crate) once: String,
     /// What to say about the change before.
     pub(crate) notice: Option<String>,
+    /// What to say beside a password field when the connection is not encrypted.
+    pub(crate) warning: Option<String>,
     pub(crate) badge: Option<Badge>,
     pub(crate) place: Option<Place>,
     pub(crate) now: Timestamp,

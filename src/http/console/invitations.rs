@@ -49,7 +49,8 @@ impl InvitationPage {
     }
 }
 
-const GONE: &str = "It was used or taken back, or it is older than a week. Ask whoever invited you for another.";
+const GONE: &str =
+    "Invitations expire after a week and can be revoked. Ask the person who invited you for another one.";
 
 async fn show_invitation(
     State(app): State<Arc<App>>,
@@ -82,7 +83,7 @@ async fn accept_invitation(
     let tx = app.store.begin().await?;
     let workspace = members::accept(&tx, app.clock.now(), &token, &visitor.user, visitor.origin.clone()).await?;
     let address = format!("/console/workspaces/{}", workspace.bare());
-    Ok(attempt.commit(&app, tx, see_other(&app, &address, "You are a member of this workspace now.")).await?)
+    Ok(attempt.commit(&app, tx, see_other(&app, &address, "You're now a member of this workspace.")).await?)
 }
 
 /// An account for the address that was invited, and for no other. Whoever invites sees the link, so that
@@ -110,7 +111,7 @@ async fn create_account(
     };
     match made.await {
         Ok((workspace, cookie)) => {
-            let said = "Your account is made, and you are a member of this workspace.";
+            let said = "Account created. You're now a member of this workspace.";
             let answer = see_other(&app, &format!("/console/workspaces/{}", workspace.bare()), said);
             Ok(with_cookie(answer, cookie))
         }

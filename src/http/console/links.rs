@@ -75,7 +75,7 @@ impl NewPassword {
     /// Its hash, for this person. It takes a while: no transaction may be open.
     pub(super) async fn hash(&self, email: &str, name: Option<&str>) -> Result<String> {
         if self.password != self.again {
-            return Err(Error::invalid("again: it is not the password above", "Type the same twice."));
+            return Err(Error::invalid("again: the passwords don't match", "Enter the same password twice."));
         }
         users::hash_password(&Secret::new(self.password.as_str()), email, name).await
     }
@@ -91,9 +91,8 @@ pub(super) fn gone(frame: Frame, help: &'static str) -> Response {
     answer
 }
 
-const NO_SET_UP: &str = "It was used, or the server has printed another one since. Whoever runs the server finds the \
-     newest in its output.";
-const NO_RESET: &str = "It was used, it is too old, or a newer one was made. An administrator can make another.";
+const NO_SET_UP: &str = "A restart of the server replaces it: look for the newest link in the server's output or log.";
+const NO_RESET: &str = "A newer link replaces it. An administrator can create another one.";
 
 async fn show_set_up(
     State(app): State<Arc<App>>,
@@ -129,7 +128,7 @@ async fn set_up(
     };
     match made.await {
         Ok(cookie) => {
-            let said = "Your account is made. You are an administrator, and own the first workspace.";
+            let said = "Account created. You're an administrator and the owner of the first workspace.";
             Ok(with_cookie(see_other(&app, "/console", said), cookie))
         }
         Err(error) => {

@@ -18,6 +18,7 @@ mod connections;
 mod cookies;
 mod databases;
 mod deleted;
+mod forgery;
 mod forgotten;
 mod form;
 mod frame;

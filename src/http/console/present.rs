@@ -10,16 +10,17 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use tower_http::csrf::{CsrfLayer, ProtectionError};
+use tower_http::csrf::ProtectionError;
 
 use super::cookies::Cookie;
+use super::forgery;
 use super::form;
 use super::frame::{Frame, Section, Theme};
 use super::notice;
 use crate::app::App;
 use crate::base::id::FormId;
 use crate::base::secret::random_text;
-use crate::http::failure::{Failure, Kind, Said};
+use crate::http::failure::{Kind, Said};
 use crate::http::request_id;
 
 /// Nothing is loaded from elsewhere, no script stands in a page, no other site shows one in a frame.
@@ -35,6 +36,9 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (header::X_FRAME_OPTIONS, "DENY"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
+
+/// What the console's script sends when it fetches a part of a page.
+const PART: &str = "x-howdah-part";
 
 /// The mark of a browser in which nobody has signed in, which it gets with this answer.
 #[derive(Clone, Debug)]
@@ -54,18 +58,7 @@ struct ErrorPage {
 
 /// These routes as the console answers them; for others that show pages, too.
 pub(in crate::http) fn presented(routes: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
-    // What a proxy changes of Host is known: browsers see the public address.
-    let addresses = [&app.public.api, &app.public.auth];
-    let csrf = addresses
-        .into_iter()
-        .fold(CsrfLayer::new(), |csrf, address| csrf.clone().add_trusted_origin(origin_of(address)).unwrap_or(csrf));
-    routes.layer(csrf).layer(middleware::from_fn_with_state(app.clone(), present))
-}
-
-/// The origin of an address: what stands before its path.
-fn origin_of(address: &str) -> &str {
-    let host = address.find("://").map_or(0, |at| at + 3);
-    address[host..].find('/').map_or(address, |path| &address[..host + path])
+    routes.layer(forgery::layer(app)).layer(middleware::from_fn_with_state(app.clone(), present))
 }
 
 async fn present(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
@@ -76,13 +69,12 @@ async fn present(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     if let Some(guest) = guest.clone() {
         request.extensions_mut().insert(guest);
     }
-    // A script asks for a part of a page, which shows no notice.
-    let is_part = headers.get("sec-fetch-dest").is_some_and(|kind| kind == "empty");
+    // The console's script fetches a part of a page, which shows no notice.
+    let is_part = headers.contains_key(PART);
 
     let mut response = next.run(request).await;
-    if response.extensions().get::<ProtectionError>().is_some() {
-        let hint = "Nothing was changed. Open the page of this console and send the form from there.";
-        response = Failure::new(Kind::Forbidden, "The form was sent from another site.", hint).into_response();
+    if let Some(error) = response.extensions().get::<ProtectionError>() {
+        response = forgery::another_site(&app, &headers, error.kind()).into_response();
     }
     if let Some(said) = response.extensions_mut().remove::<Said>() {
         response = error_page(&app, &headers, guest.as_ref(), said, response);
@@ -112,6 +104,7 @@ pub(super) fn plain_frame(app: &App, headers: &HeaderMap, guest: Option<&Guest>)
         csrf: form::token(app, headers, guest).unwrap_or_default(),
         once: FormId::generate(now).bare(),
         notice: notice::read(app, headers),
+        warning: forgery::warning(app, headers),
         badge: None,
         place: None,
         now,
@@ -125,7 +118,7 @@ fn error_page(app: &App, headers: &HeaderMap, guest: Option<&Guest>, said: Said,
             "There is no such page",
             Some("It may have been deleted, or it belongs to a workspace that you are not a member of.".to_owned()),
         ),
-        Kind::Forbidden => ("You may not do this", said.hint),
+        Kind::Forbidden => ("Not allowed", said.hint),
         Kind::TooManyRequests => ("Too many requests", Some("Wait a moment, then load the page again.".to_owned())),
         Kind::Unavailable => ("Not right now", Some("Wait a moment, then load the page again.".to_owned())),
         Kind::Internal => (
@@ -156,15 +149,4 @@ fn error_page(app: &App, headers: &HeaderMap, guest: Option<&Guest>, said: Said,
     head.headers.remove(header::CONTENT_LENGTH);
     head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     Response::from_parts(head, Body::from(text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_origin_has_no_path() {
-        assert_eq!(origin_of("https://db.example.com"), "https://db.example.com");
-        assert_eq!(origin_of("https://db.example.com:8443/behind/a/proxy"), "https://db.example.com:8443");
-    }
 }

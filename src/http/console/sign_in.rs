@@ -139,10 +139,10 @@ async fn sign_in(
     drop(session);
     match proven {
         None => {
-            tracing::warn!("somebody could not sign in: the address or the password was not right");
-            let mut problem = Problem::with("", "The address or the password is not right.");
+            tracing::warn!("sign-in failed: wrong email address or password");
+            let mut problem = Problem::with("", "Wrong email address or password.");
             if !app.mail {
-                problem.hint = "An administrator can make a link that sets a new password.".into();
+                problem.hint = "An administrator can create a password reset link.".into();
             }
             Ok(page(given.email, problem))
         }
@@ -176,7 +176,7 @@ async fn check_code(
     let next = local(&given.next).to_owned();
     let now = app.clock.now();
     let Some(user) = ticket::read(&app.keyring, now, &given.ticket, &anybody.frame.csrf) else {
-        return Ok(see_other(&app, "/console/sign-in", "That took too long. Sign in again."));
+        return Ok(see_other(&app, "/console/sign-in", "The sign-in took too long. Sign in again."));
     };
     let frame = anybody.frame.clone();
     let page = |problem: Problem| again(CodePage { frame, ticket: given.ticket.clone(), next: next.clone(), problem });
@@ -189,7 +189,7 @@ async fn check_code(
     let account = users::get(&tx, user).await?;
     let is_right = users::check_second_factor(&tx, &app.keyring, now, user, &given.code).await?;
     if !is_right || account.disabled_at.is_some() {
-        return Ok(page(Problem::with("code", "This code is not right, or was used already.")));
+        return Ok(page(Problem::with("code", "Wrong or already used code.")));
     }
     attempts::give_back(&tx, &attempt).await?;
     let left = users::get(&tx, user).await?.recovery_codes;
@@ -291,9 +291,11 @@ pub(super) fn with_cookie(mut answer: Response, cookie: Option<HeaderValue>) -> 
     answer
 }
 
-/// The same answer, whose address is told to no page that one goes to from it: there is a secret in it.
+/// The same answer, for a page whose address holds a secret: browsers send at most the origin as `Referer`.
+/// Under `no-referrer` they would send the page's own forms with `Origin: null` (Fetch, "append a request
+/// Origin header"), which cannot be told from another site's over plain http.
 pub(super) fn private(mut answer: Response) -> Response {
-    answer.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    answer.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin"));
     answer
 }
 

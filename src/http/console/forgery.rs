@@ -1,0 +1,130 @@
+//! Refuses forms that a page of another site sends (cross-site request forgery). A proxy that rewrites
+//! `Host`, or an address that differs from `--public-url`, can look like another site: the refusal names
+//! the addresses and the option that cures it.
+
+use axum::http::{HeaderMap, header};
+use tower_http::csrf::{CsrfLayer, ProtectionErrorKind};
+use url::Url;
+
+use crate::app::App;
+use crate::http::failure::{Failure, Kind};
+
+/// The longest address of a request that a message repeats, in characters.
+const LONGEST: usize = 200;
+
+/// Compares `Sec-Fetch-Site`, or else `Origin` with `Host`. The public addresses always count as this
+/// site, so that a proxy may rewrite `Host`.
+pub(super) fn layer(app: &App) -> CsrfLayer {
+    let public = [&app.public.api, &app.public.auth].into_iter().filter_map(|address| origin(address));
+    public.fold(CsrfLayer::new(), |layer, origin| layer.clone().add_trusted_origin(origin).unwrap_or(layer))
+}
+
+/// The origin of an address as browsers send it: in lower case, without the scheme's own port.
+fn origin(address: &str) -> Option<String> {
+    Some(Url::parse(address).ok()?.origin().ascii_serialization())
+}
+
+/// The refusal of a form that, by its header fields, another site has sent.
+pub(super) fn another_site(app: &App, headers: &HeaderMap, kind: ProtectionErrorKind) -> Failure {
+    let from = text(headers, header::ORIGIN);
+    match (kind, from.as_deref()) {
+        (ProtectionErrorKind::CrossOriginRequest, _) => Failure::new(
+            Kind::Forbidden,
+            "The form was sent from another site.",
+            "Nothing was changed. Open the page of this console and send the form from there.",
+        ),
+        (_, None | Some("null")) => Failure::new(
+            Kind::Forbidden,
+            "The browser did not say which site the form was sent from.",
+            "Nothing was changed. Reload the page of the form and send it again. If a proxy or a browser extension \
+             removes the Origin or Referer header, turn that off for this site.",
+        ),
+        (_, Some(from)) => {
+            let host = text(headers, header::HOST).unwrap_or_default();
+            Failure::new(
+                Kind::Forbidden,
+                format!(
+                    "The form was sent from {from}, but the request arrived for {host}, and the public URL of this \
+                     server is {}.",
+                    app.public.api
+                ),
+                format!(
+                    "Nothing was changed. If {from} is the address of this console, its operator can start Howdah with \
+                     --public-url {from}, or have the proxy pass the Host header on (nginx: proxy_set_header Host \
+                     $http_host)."
+                ),
+            )
+        }
+    }
+}
+
+/// The refusal of a form whose browser has sent no cookie of the console.
+pub(super) fn no_cookie(app: &App, headers: &HeaderMap) -> Failure {
+    let public = &app.public.api;
+    if is_encrypted(headers) || !public.starts_with("https://") {
+        return Failure::new(
+            Kind::Forbidden,
+            "The browser sent no cookie of this console.",
+            "Nothing was changed. Allow cookies for this site, then open the page again and send the form from there.",
+        );
+    }
+    let here = text(headers, header::ORIGIN).filter(|origin| origin != "null");
+    let here = here.or_else(|| Some(format!("http://{}", text(headers, header::HOST)?))).unwrap_or_default();
+    Failure::new(
+        Kind::Forbidden,
+        format!(
+            "The browser sent no cookie: this page is at {here}, and the public URL of this server is {public}, so its \
+             cookies work over https only."
+        ),
+        format!(
+            "Nothing was changed. Open {public}/console. If {here} is the address to use, the operator can start Howdah \
+             with --public-url {here}."
+        ),
+    )
+}
+
+/// What pages with a password field say when the connection is not encrypted.
+pub(super) fn warning(app: &App, headers: &HeaderMap) -> Option<String> {
+    if is_encrypted(headers) {
+        return None;
+    }
+    let public = &app.public.api;
+    Some(match public.starts_with("https://") {
+        true => {
+            format!("You cannot sign in here: the cookies of this server work over https only. Open {public}/console.")
+        }
+        false => "Anybody on the network between this browser and the server can read your password. The operator of \
+                  this server can set up HTTPS: see docs/https.md of Howdah."
+            .to_owned(),
+    })
+}
+
+/// Browsers send `Sec-Fetch-Site` to trustworthy origins only: https, and this machine (W3C Fetch
+/// Metadata, section 2). A proxy in front may say so for older browsers.
+fn is_encrypted(headers: &HeaderMap) -> bool {
+    headers.contains_key("sec-fetch-site")
+        || headers.get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.chars().take(LONGEST).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_written_as_browsers_send_it() {
+        for (address, expected) in [
+            ("https://db.example.com", "https://db.example.com"),
+            ("https://DB.Example.com:443/behind/a/proxy", "https://db.example.com"),
+            ("http://howdah.lan:80", "http://howdah.lan"),
+            ("http://howdah.lan:8080/", "http://howdah.lan:8080"),
+            ("https://m\u{fc}ller.example", "https://xn--mller-kva.example"),
+            ("http://[FD00::1]:8080", "http://[fd00::1]:8080"),
+        ] {
+            assert_eq!(origin(address).as_deref(), Some(expected));
+        }
+    }
+}
