@@ -362,6 +362,10 @@ pub enum BackupError {
     /// started again.
     #[error("the instance did not end cleanly; it has to be started once")]
     Unclean,
+    /// The instance's files include something that PostgreSQL does not create, such as links. Trying again does
+    /// not help until it is removed.
+    #[error("the instance cannot be backed up: {0}")]
+    Foreign(String),
     /// The instance was stopped or destroyed meanwhile.
     #[error("the instance was stopped meanwhile")]
     Interrupted,

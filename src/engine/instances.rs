@@ -518,6 +518,26 @@ impl Instances {
         self.end(id, &slot, EndReason::Gone).await
     }
 
+    /// Ends every attachment ([`EndReason::Gone`]), then [`Engine::ensure_ended`]. The instance is measured as
+    /// it stops.
+    pub async fn ensure_ended(self: &Arc<Self>, id: InstanceId) -> Result<(), EngineError> {
+        if let Err(error) = self.ensure_stopped(id).await {
+            tracing::warn!(instance.id = %id, %error, "cannot stop {id}; ending all processes of its user");
+        }
+        let slot = self.slot(id);
+        let reopen = self.close(&slot, EndReason::Gone).await;
+        let this = self.clone();
+        self.to_the_end("end the instance's processes", async move {
+            let ended = this.engine.ensure_ended(id).await;
+            if ended.is_ok() {
+                drop(lock(&slot.state).running.take());
+            }
+            drop(reopen);
+            ended
+        })
+        .await
+    }
+
     /// Ends every attachment ([`EndReason::Gone`]), then [`Engine::ensure_destroyed`].
     pub async fn ensure_destroyed(self: &Arc<Self>, id: InstanceId) -> Result<(), EngineError> {
         let slot = self.slot(id);

@@ -157,6 +157,8 @@ pub enum EngineError {
 ///   instance is left as it is. Starting one that was never created is [`EngineError::Missing`].
 /// * After `ensure_stopped` no server process of the instance is left; its sessions were ended
 ///   (fast shutdown), committed data is safe. Stopping a stopped or a missing instance is fine.
+/// * After `ensure_ended` no process of the instance's own user is left either, whoever started it and whatever
+///   the instance's files say; where instances share a user it is `ensure_stopped`. A delete begins with it.
 /// * After `ensure_destroyed` nothing of it is left: no process, no file. Creating it again
 ///   afterwards gives a new, empty one.
 /// * `is_busy` tells whether a tenant's transaction or statement is open in it now; false when
@@ -176,6 +178,10 @@ pub trait Engine: Backups + Send + Sync + 'static {
     async fn ensure_started(&self, id: InstanceId) -> Result<Endpoint, EngineError>;
     /// See the contract above.
     async fn ensure_stopped(&self, id: InstanceId) -> Result<(), EngineError>;
+    /// See the contract above.
+    async fn ensure_ended(&self, id: InstanceId) -> Result<(), EngineError> {
+        self.ensure_stopped(id).await
+    }
     /// See the contract above.
     async fn ensure_destroyed(&self, id: InstanceId) -> Result<(), EngineError>;
     /// See the contract above.

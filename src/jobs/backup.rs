@@ -129,16 +129,30 @@ pub(super) async fn back_up_whole(
     database: DatabaseId,
     instance: InstanceId,
 ) -> Result<(), StepError> {
+    try_to_back_up_whole(ctx, job, database, instance).await?.map_err(from_backup)
+}
+
+/// The same, for a workflow that goes on without a backup where none can be made.
+pub(super) async fn try_to_back_up_whole(
+    ctx: &JobCtx,
+    job: &Job,
+    database: DatabaseId,
+    instance: InstanceId,
+) -> Result<Result<(), BackupError>, StepError> {
     let store = &ctx.app.store;
     let tx = store.begin().await?;
     backups::ensure_vault(&tx, ctx.app.clock.now(), &ctx.app.keyring, database, instance).await?;
     tx.commit().await?;
     let (vault, known) = open_vault(ctx, instance).await?;
     let backed_up = reporting(ctx, job, |progress| ctx.instances.back_up(&vault, BackupKind::Full, progress));
-    let facts = backed_up.await.map_err(from_backup)?;
+    let facts = match backed_up.await {
+        Ok(facts) => facts,
+        Err(error) => return Ok(Err(error)),
+    };
     let tx = store.begin().await?;
     backups::add(&tx, &known, ctx.app.clock.now(), &held(&facts)).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    Ok(Ok(()))
 }
 
 /// Removes what retention no longer wants from a vault.
@@ -270,6 +284,9 @@ pub(super) fn from_backup(error: BackupError) -> StepError {
         BackupError::Corrupt(_) => StepError::Fail(reason(NOT_WHOLE)),
         BackupError::CheckMissing(_) => StepError::Wait(reason(NO_CHECK)),
         BackupError::Gap(_) => StepError::Fail(reason(GAP)),
+        BackupError::Foreign(ref why) => {
+            StepError::Fail(Reason::new(error.to_string(), format!("the database cannot be backed up: {why}")))
+        }
         BackupError::BeforeBackup => StepError::Fail(reason(BEFORE)),
         BackupError::Interrupted => StepError::Retry(reason(INTERRUPTED)),
         BackupError::Unclean => StepError::Retry(reason(UNCLEAN)),

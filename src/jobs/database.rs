@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::NoTls;
 
-use super::backup::{back_up_whole, engine_vault, from_backup, look_at_archive};
+use super::backup::{engine_vault, from_backup, look_at_archive, try_to_back_up_whole};
 use super::{restore, unknown};
 use crate::app::JobCtx;
 use crate::base::error::{Result, describe};
@@ -145,7 +145,10 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
                         leave_end(ctx, plan, instance, "nothing could be archived while it would have been kept")
                             .await?;
                     } else {
-                        keep_backup(ctx, job, plan, instance).await?;
+                        match keep_backup(ctx, job, plan, instance).await {
+                            Err(StepError::Fail(reason)) => leave_end(ctx, plan, instance, &reason.to_string()).await?,
+                            kept => kept?,
+                        }
                     }
                 }
             }
@@ -189,7 +192,8 @@ pub(super) async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan, instance: 
     let error = match bring_to_vault(ctx, job, plan, instance).await {
         // Otherwise the vault would be closed as what it was while archiving was stuck.
         Ok(()) => return look_at_archive(ctx, instance).await,
-        Err(error) => error,
+        Err(Unkept::Never(reason)) => return Err(StepError::Fail(reason)),
+        Err(Unkept::Now(error)) => error,
     };
     if job.is_overdue()
         && let Err(fault @ (EngineError::Failed { .. } | EngineError::Missing(_))) =
@@ -206,7 +210,21 @@ pub(super) async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan, instance: 
     })
 }
 
-async fn bring_to_vault(ctx: &JobCtx, job: &Job, plan: &Plan, instance: InstanceId) -> Result<(), StepError> {
+/// Why the end of an instance is not in its vault.
+enum Unkept {
+    /// Trying again may help.
+    Now(StepError),
+    /// Its files cannot be backed up.
+    Never(Reason),
+}
+
+impl<Cause: Into<StepError>> From<Cause> for Unkept {
+    fn from(cause: Cause) -> Self {
+        Self::Now(cause.into())
+    }
+}
+
+async fn bring_to_vault(ctx: &JobCtx, job: &Job, plan: &Plan, instance: InstanceId) -> Result<(), Unkept> {
     let used = stop_and_measure(ctx, plan.id, instance).await?;
     let session = ctx.app.store.session().await?;
     let known = backups::vault(&session, &ctx.app.keyring, instance).await?;
@@ -222,7 +240,13 @@ async fn bring_to_vault(ctx: &JobCtx, job: &Job, plan: &Plan, instance: Instance
             return Ok(());
         }
     }
-    back_up_whole(ctx, job, plan.id, instance).await
+    match try_to_back_up_whole(ctx, job, plan.id, instance).await? {
+        Err(error @ BackupError::Foreign(_)) => {
+            let (StepError::Retry(reason) | StepError::Wait(reason) | StepError::Fail(reason)) = from_backup(error);
+            Err(Unkept::Never(reason))
+        }
+        backed_up => Ok(backed_up.map_err(from_backup)?),
+    }
 }
 
 /// Whether recovery comes from a backup in the vault to what was archived last: no WAL was given up after
@@ -251,7 +275,7 @@ async fn stop_and_measure(ctx: &JobCtx, database: DatabaseId, instance: Instance
     let begun = ctx.app.clock.now();
     let facts = ctx.instances.list().await.map_err(from_engine)?;
     let runs = facts.iter().any(|facts| facts.id == instance && facts.running);
-    ctx.instances.ensure_stopped(instance).await.map_err(from_engine)?;
+    ctx.instances.ensure_ended(instance).await.map_err(from_engine)?;
     for _ in 0..MEASUREMENT_LOOKS {
         let (used, measured_at) = usage::activity(&ctx.app.store.session().await?, database).await?;
         if used || !runs || measured_at.is_some_and(|at| at >= begun) {

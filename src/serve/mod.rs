@@ -298,6 +298,7 @@ async fn start(
     let keyring = Keyring::new(&master_key);
     let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
     started.engine = Some(engine.clone());
+    tasks.spawn(engine.clone().keep_trash_empty(tasks.clone()));
     backups::check(&engine, &config.backup_s3).await?;
     let (store_config, own) = match external {
         Some(config) => (config, None),

@@ -26,6 +26,7 @@ mod document;
 mod forms;
 mod gateway;
 mod harness;
+mod hostile_files;
 mod idempotency;
 mod integrations;
 mod limits;

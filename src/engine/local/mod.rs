@@ -27,6 +27,8 @@ mod stock;
 mod template;
 #[cfg(test)]
 pub(in crate::engine) mod tests;
+mod trash;
+mod tree;
 mod users;
 
 use std::collections::HashMap;
@@ -39,6 +41,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
 use self::backup::Archives;
 pub use backup::{BackupConfig, Repository, S3};
@@ -51,11 +54,11 @@ use self::process::Server;
 use self::programs::{Finder, Programs};
 use self::session::ask;
 use self::template::failed;
+use self::trash::Removals;
 use self::users::Users;
 use super::{Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
 use crate::base::clock::Clock;
 use crate::base::id::InstanceId;
-use crate::base::secret::random_hex;
 
 /// The longest path that a unix socket can have.
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -174,6 +177,9 @@ struct Machine {
     backup_user: Option<u32>,
     /// What the directory of backups is told by, once that is known.
     mark: OnceLock<String>,
+    removals: Removals,
+    /// Cancelled when Howdah stops: removals end early.
+    stop: CancellationToken,
 }
 
 impl Machine {
@@ -188,6 +194,8 @@ impl Machine {
                 access: Access { separate_users: users::is_root(), own_name: users::own_name().unwrap_or_default() },
                 backup_user: None,
                 mark: OnceLock::new(),
+                removals: Removals::default(),
+                stop: CancellationToken::new(),
                 config,
             };
             machine.note_users().map_err(failed("open the data directory"))?;
@@ -251,29 +259,6 @@ impl Machine {
             .filter_map(|place| Some((InstanceId::parse(place.root.file_name()?.to_str()?)?, place)))
             .collect())
     }
-
-    /// Removes what an earlier run did not finish. What cannot be removed is in nobody's way.
-    fn clear_leftovers(&self) -> io::Result<()> {
-        let unfinished = |place: &Place| !place.exists() || place.root.extension().is_some();
-        let stock = places(&self.stock())?.into_iter().filter(unfinished);
-        for place in stock.chain(places(&self.trash())?) {
-            if let Err(error) = self.discard(&place) {
-                tracing::warn!(%error, "cannot remove {}, which an earlier run left", place.root.display());
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes an instance that nobody can find any more, and only then lets go of its user.
-    fn discard(&self, place: &Place) -> io::Result<()> {
-        let uid = place.read_manifest().ok().and_then(|manifest| manifest.uid);
-        place.remove()?;
-        if let Some(uid) = uid.filter(|_| self.users.are_separate()) {
-            process::remove_shared_memory_of(uid);
-        }
-        self.users.give_back(uid);
-        Ok(())
-    }
 }
 
 /// The mode of directories that instances' users pass through, where they are others than Howdah's.
@@ -322,9 +307,9 @@ pub struct LocalEngine {
 }
 
 impl LocalEngine {
-    /// Opens the data directory: makes it if it is missing, removes what an earlier run left
-    /// half done, and finds the servers that it left running. The caller makes sure that nobody
-    /// else has it open.
+    /// Opens the data directory: makes it if it is missing, moves what an earlier run left
+    /// half done into the trash, and finds the servers that it left running. The caller makes sure
+    /// that nobody else has it open.
     ///
     /// # Errors
     /// When the directory cannot be used; see [`LocalConfig::check`].
@@ -340,7 +325,7 @@ impl LocalEngine {
         });
         let opened = engine.clone();
         blocking("open the data directory", move || {
-            opened.machine.clear_leftovers().map_err(failed("remove what an earlier run left"))?;
+            opened.machine.clear_leftovers().map_err(failed("clear what an earlier run left"))?;
             for (id, place) in opened.machine.all_places().map_err(failed("list the instances"))? {
                 if let Ok(manifest) = place.read_manifest()
                     && let Some(server) = Server::adopt(&place, manifest.uid)
@@ -355,7 +340,6 @@ impl LocalEngine {
             Ok(())
         })
         .await?;
-        engine.abandon_restores().await?;
         Ok(engine)
     }
 
@@ -395,6 +379,17 @@ impl LocalEngine {
             other => other.map_err(failed("read the instance's description")),
         }
     }
+
+    /// Ends the instance's server. False: there is no such instance.
+    async fn stop_server(&self, id: InstanceId) -> Result<bool, EngineError> {
+        let manifest = match self.manifest(id) {
+            Err(EngineError::Missing(_)) => return Ok(false),
+            other => other?,
+        };
+        start::stop(&self.place(id), &manifest, self.known(id)).await?;
+        self.forget(id);
+        Ok(true)
+    }
 }
 
 #[async_trait]
@@ -429,36 +424,34 @@ impl Engine for LocalEngine {
     }
 
     async fn ensure_stopped(&self, id: InstanceId) -> Result<(), EngineError> {
-        let manifest = match self.manifest(id) {
-            Err(EngineError::Missing(_)) => return Ok(()),
-            other => other?,
-        };
-        start::stop(&self.place(id), &manifest, self.known(id)).await?;
+        if self.stop_server(id).await? {
+            self.archive_after_stop(id).await;
+        }
+        Ok(())
+    }
+
+    async fn ensure_ended(&self, id: InstanceId) -> Result<(), EngineError> {
+        let uid = self.place(id).read_manifest().ok().and_then(|manifest| manifest.uid);
+        let stopped = self.stop_server(id).await;
+        match uid.filter(|_| self.machine.users.are_separate()) {
+            // A user of the instance's own has no other business than the instance.
+            Some(uid) => process::end_all_of(uid).await.map_err(failed("end the instance's processes"))?,
+            None => drop(stopped?),
+        }
         self.forget(id);
-        self.archive_after_stop(id).await;
         Ok(())
     }
 
     async fn ensure_destroyed(&self, id: InstanceId) -> Result<(), EngineError> {
         const DOING: &str = "remove the instance";
         let place = self.place(id);
-        if place.root.exists() {
-            let uid = place.read_manifest().ok().and_then(|manifest| manifest.uid);
-            let stopped = self.ensure_stopped(id).await;
-            match uid.filter(|_| self.machine.users.are_separate()) {
-                // Whatever a stop has to leave alone goes with its user.
-                Some(uid) => process::end_all_of(uid).await.map_err(failed(DOING))?,
-                None => stopped?,
-            }
-            self.forget(id);
-        }
+        self.ensure_ended(id).await?;
         self.abandon_restore(id).await?;
         self.archives.forget(id);
         let machine = self.machine.clone();
         blocking(DOING, move || {
             if place.root.exists() {
-                let trash = machine.trash().join(format!("{}.{}", id.bare(), random_hex::<4>()));
-                stock::move_to(&place, &trash).map_err(failed(DOING))?;
+                machine.throw_away(&place).map_err(failed(DOING))?;
             }
             // An earlier attempt may have come as far as here.
             for discarded in places(&machine.trash()).map_err(failed(DOING))? {

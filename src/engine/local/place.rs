@@ -3,13 +3,19 @@
 //! Only `data` and `socket` belong to the instance's user. Everything else is Howdah's, and what
 //! Howdah reads inside those two it reads as coming from a stranger.
 
+use std::ffi::{CStr, OsStr};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
+use super::tree::{self, DIRECTORY};
 use crate::base::secret::Secret;
 use crate::engine::backups::RestoreFacts;
 use crate::engine::{Endpoint, Major};
@@ -24,6 +30,9 @@ const LITTLE_UNWRITTEN: u64 = 64 << 20;
 
 /// The mode of what a backup, which runs in the instance's group, has to get into.
 pub(super) const GROUP_ACCESS: u32 = 0o750;
+
+/// The name of an instance's description.
+const MANIFEST: &CStr = c"instance.json";
 
 /// The directory of one instance, in the stock, in use or for the metadata.
 #[derive(Clone, Debug)]
@@ -107,7 +116,7 @@ impl Place {
     }
 
     fn manifest(&self) -> PathBuf {
-        self.root.join("instance.json")
+        self.root.join(OsStr::from_bytes(MANIFEST.to_bytes()))
     }
 
     pub(super) fn exists(&self) -> bool {
@@ -153,25 +162,16 @@ impl Place {
         Ok(())
     }
 
-    /// Removes all of it. The manifest goes last: as long as anything is left, so is what says
-    /// whose it is.
-    pub(super) fn remove(&self) -> io::Result<()> {
-        let entries = match fs::read_dir(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            if entry.path() == self.manifest() {
-                continue;
-            }
-            if entry.file_type()?.is_dir() {
-                fs::remove_dir_all(entry.path())?;
-            } else {
-                fs::remove_file(entry.path())?;
-            }
+    /// Removes all of it. The manifest goes last: as long as anything is left, so is what says whose it is.
+    /// Interrupted when `stop` is cancelled.
+    pub(super) fn remove(&self, stop: &CancellationToken) -> io::Result<()> {
+        match rustix::fs::open(&self.root, DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(()),
+            // A file, which was put there by hand.
+            Err(Errno::NOTDIR) => return fs::remove_file(&self.root),
+            opened => tree::empty(&opened?, Some(MANIFEST), stop)?,
         }
-        fs::remove_dir_all(&self.root)
+        tree::remove(&self.root, stop)
     }
 }
 
@@ -240,7 +240,7 @@ pub(super) fn sync_file_system(on_it: &Path) -> io::Result<()> {
 /// rest of the machine has written, which can be gigabytes.
 pub(super) fn sync_tree(root: &Path) -> io::Result<()> {
     let mut everything = Vec::new();
-    list_tree(root, &mut everything)?;
+    list_tree(root, 1, &mut everything)?;
     // All of it is on its way to the disk before any of it is waited for.
     for path in &everything {
         rustix::fs::fadvise(File::open(path)?, 0, None, rustix::fs::Advice::DontNeed)?;
@@ -258,12 +258,13 @@ pub(super) fn sync_tree(root: &Path) -> io::Result<()> {
 }
 
 /// The plain files and the directories from here on down.
-fn list_tree(root: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+fn list_tree(root: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    tree::check_depth(depth, tree::DEEPEST)?;
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            list_tree(&entry.path(), found)?;
+            list_tree(&entry.path(), depth + 1, found)?;
         } else if kind.is_file() {
             found.push(entry.path());
         }

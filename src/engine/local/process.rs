@@ -299,6 +299,11 @@ pub(super) fn says_ready(place: &Place) -> bool {
     says(place) != Says::Nothing
 }
 
+/// The files by which PostgreSQL knows that a server runs.
+pub(super) fn lock_files(place: &Place) -> [PathBuf; 2] {
+    [place.data().join("postmaster.pid"), place.socket().join(".s.PGSQL.5432.lock")]
+}
+
 /// Removes the lock files of a server that is gone when their pid is now somebody else's: the
 /// server would take that for its predecessor and refuse to start.
 pub(super) fn remove_stale_locks(place: &Place, uid: Option<u32>) -> io::Result<()> {
@@ -306,7 +311,7 @@ pub(super) fn remove_stale_locks(place: &Place, uid: Option<u32>) -> io::Result<
         return Ok(()); // nobody has it, or nobody that can be seen: the server decides by itself
     }
     ensure_vacant(place, uid)?;
-    for path in [place.data().join("postmaster.pid"), place.socket().join(".s.PGSQL.5432.lock")] {
+    for path in lock_files(place) {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -322,11 +327,18 @@ pub(super) fn ensure_vacant(place: &Place, uid: Option<u32>) -> io::Result<()> {
     if owner(holder).is_none() {
         return Ok(());
     }
+    // A user of the instance's own has no other business than the instance.
+    refuse_any(uid, |pid| (uid.is_some() && pid == holder) || was_started_on(pid, place))
+}
+
+/// Refuses while anything runs that may be a server of this place, when its lock file tells nothing.
+pub(super) fn ensure_unused(place: &Place, uid: Option<u32>) -> io::Result<()> {
+    refuse_any(uid, |pid| uid.is_some() || was_started_on(pid, place))
+}
+
+fn refuse_any(uid: Option<u32>, is_suspect: impl Fn(Pid) -> bool) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
-    let suspect = living_processes_of(uid.unwrap_or(own))
-        // A user of the instance's own has no other business than the instance.
-        .find(|(pid, _)| (uid.is_some() && *pid == holder) || was_started_on(*pid, place));
-    match suspect {
+    match living_processes_of(uid.unwrap_or(own)).find(|(pid, _)| is_suspect(*pid)) {
         None => Ok(()),
         Some((pid, _)) => Err(io::Error::other(format!(
             "the process {} seems to be a server of this instance that Howdah does not know; \

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,12 +107,25 @@ pub(super) async fn launch(
         let programs = machine.finder.of(major).ok_or(EngineError::MajorMissing(major))?;
         open_to_group(&place, &manifest)?;
         configuration::write_files(&place, purpose, &access, manifest.uid).map_err(failed(DOING))?;
+        remove_strange_locks(&machine, &place, &manifest).map_err(failed(DOING))?;
         process::remove_stale_locks(&place, manifest.uid).map_err(failed(DOING))?;
         let mut arguments = configuration::arguments(&place, purpose, major);
         arguments.extend(further.into_iter().flat_map(|setting| ["-c".into(), setting]));
         Ok(Arc::new(Server::spawn(&programs, &place, manifest.uid, &arguments).map_err(failed(DOING))?))
     })
     .await
+}
+
+/// Removes the lock files when one of them is not a plain file: PostgreSQL would wait for ever to read a pipe. A
+/// process of the instance's user has put it there, and as long as one runs it may be a server.
+fn remove_strange_locks(machine: &Machine, place: &Place, manifest: &Manifest) -> std::io::Result<()> {
+    let is_strange = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|facts| !facts.is_file());
+    let locks = process::lock_files(place);
+    if locks.iter().any(is_strange) {
+        process::ensure_unused(place, manifest.uid)?;
+        locks.iter().try_for_each(|path| machine.throw_away_file(path))?;
+    }
+    Ok(())
 }
 
 /// Lets the instance's group, which only a backup of it runs in, read an instance that was made

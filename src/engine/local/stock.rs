@@ -145,7 +145,7 @@ pub(super) fn make(
     if made.is_err() {
         for (place, uid) in all {
             // A user who still has files here is not given to anybody else.
-            if place.remove().is_ok() {
+            if place.remove(&machine.stop).is_ok() {
                 machine.users.give_back(uid);
             }
         }

@@ -7,10 +7,12 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::fs::{AtFlags, Gid, Uid};
+
 use super::place::{GROUP_ACCESS, make_directory, sync_directory, sync_tree};
 use super::process::command;
 use super::programs::Programs;
-use super::users;
+use super::{tree, users};
 use crate::engine::{EngineError, Major};
 
 /// How long a segment of WAL is, in every instance.
@@ -167,13 +169,12 @@ fn preparation(major: Major) -> String {
 }
 
 /// Gives a directory and everything in it to this user.
-pub(super) fn give(path: &Path, uid: u32) -> io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() {
-        for entry in fs::read_dir(path)? {
-            give(&entry?.path(), uid)?;
-        }
-    }
-    std::os::unix::fs::lchown(path, Some(uid), Some(uid))
+pub(super) fn give(directory: &Path, uid: u32) -> io::Result<()> {
+    let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)));
+    tree::visit(directory, tree::DEEPEST_IN_REPOSITORY, &mut |parent, name, _| {
+        Ok(rustix::fs::chownat(parent, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?)
+    })?;
+    std::os::unix::fs::lchown(directory, Some(uid), Some(uid))
 }
 
 /// Copies a data directory, sharing blocks where the file system can; the copy belongs to `uid`.

@@ -116,11 +116,10 @@ async fn servers_outlive_howdah_and_are_adopted() {
     for name in ["stock/0123.partial", "trash/gone"] {
         fs::create_dir(sandbox.directory.path().join(name)).unwrap();
     }
-    // And what cannot be removed, because it is no directory.
-    let odd = sandbox.directory.path().join("trash/odd");
-    fs::write(&odd, "").unwrap();
+    // And what is no directory.
+    fs::write(sandbox.directory.path().join("trash/odd"), "").unwrap();
     sandbox = sandbox.reopened().await;
-    fs::remove_file(odd).unwrap();
+    assert!(sandbox.engine.empty_trash().await.unwrap());
     for name in ["stock", "trash"] {
         assert_eq!(fs::read_dir(sandbox.directory.path().join(name)).unwrap().count(), 0);
     }
@@ -266,13 +265,63 @@ async fn lock_files_stay_while_somebody_may_be_behind_them() {
     }
 
     // It names one that has ended and that nobody has reaped.
-    let mut ended = process::command(Path::new("/bin/true"), uid).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    io::Read::read_to_end(&mut ended.stdout.take().unwrap(), &mut Vec::new()).unwrap();
+    let mut ended = process::command(Path::new("/bin/true"), uid).spawn().unwrap();
+    let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+    rustix::process::waitid(rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&ended)), options).unwrap();
     name_in_lock(ended.id());
     sandbox.engine.ensure_started(id).await.unwrap();
     ended.wait().unwrap();
     stranger.kill().unwrap();
     stranger.wait().unwrap();
+}
+
+/// Makes a chain of directories that belong to the instance's user, deeper than any path may be long.
+fn nest_directories(at: &Path, uid: Option<u32>) {
+    use rustix::fs::{Gid, Mode, Uid, fchown, mkdirat, open, openat};
+    let mut directory = open(at, tree::DIRECTORY, Mode::empty()).unwrap();
+    for _ in 0..10_000 {
+        mkdirat(&directory, c"d", Mode::RWXU).unwrap();
+        directory = openat(&directory, c"d", tree::DIRECTORY, Mode::empty()).unwrap();
+        fchown(&directory, uid.map(Uid::from_raw), uid.map(Gid::from_raw)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn files_of_a_tenant_hold_up_neither_a_start_nor_a_delete() {
+    let mut sandbox = LocalSandbox::new().await;
+    let (id, interrupted) = (sandbox.created(1).await, sandbox.created(2).await);
+    let place = sandbox.engine.place(id);
+    let uid = place.read_manifest().unwrap().uid;
+    sandbox.engine.ensure_started(id).await.unwrap();
+    let server = rustix::process::Pid::from_raw(server_pid(&sandbox, id).unwrap()).unwrap();
+    let server = rustix::process::pidfd_open(server, rustix::process::PidfdFlags::empty()).unwrap();
+
+    // A pipe in place of the lock file: the next Howdah does not find the server.
+    let lock = place.data().join("postmaster.pid");
+    fs::remove_file(&lock).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &lock, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let left = sandbox.engine.place(interrupted);
+    nest_directories(&left.data().join("base"), left.read_manifest().unwrap().uid);
+    fs::rename(&left.root, sandbox.engine.machine.restores().join(interrupted.bare())).unwrap();
+    sandbox = sandbox.reopened().await;
+    assert_eq!(server_pid(&sandbox, id), None);
+    let reason = sandbox.engine.ensure_started(id).await.unwrap_err().to_string();
+    assert!(reason.contains("seems to be a server of this instance"), "{reason}");
+    assert_eq!(fs::read_dir(sandbox.engine.machine.restores()).unwrap().count(), 0);
+    assert!(sandbox.engine.empty_trash().await.unwrap());
+    assert_eq!(fs::read_dir(sandbox.engine.machine.trash()).unwrap().count(), 0);
+
+    if uid.is_some() {
+        sandbox.engine.ensure_ended(id).await.unwrap();
+        assert!(process::has_ended(&server), "the server that the lock file hid runs on");
+        sandbox.engine.ensure_started(id).await.unwrap();
+    } else {
+        kill_server(&place.root);
+    }
+    nest_directories(&place.data().join("base"), uid);
+    sandbox.engine.ensure_destroyed(id).await.unwrap();
+    assert!(!place.root.exists());
+    assert_eq!(fs::read_dir(sandbox.engine.machine.trash()).unwrap().count(), 0);
 }
 
 #[tokio::test]

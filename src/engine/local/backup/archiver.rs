@@ -281,6 +281,7 @@ impl LocalEngine {
     /// From now on stops leave to [`LocalEngine::archive_last_words`] what is to be archived: each would
     /// wait for itself when the repository does not answer.
     pub fn expect_all_to_stop(&self) {
+        self.machine.stop.cancel();
         self.archives.all_stop.store(true, Ordering::Relaxed);
     }
 

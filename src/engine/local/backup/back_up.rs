@@ -1,10 +1,10 @@
 //! Making a backup of a running instance.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::FileType;
 use tokio::time::{Instant, sleep};
 
 use super::archiver::unanswered;
@@ -16,7 +16,7 @@ use crate::engine::backups::{BackupError, BackupFacts, BackupKind, BackupLabel, 
 use crate::engine::local::place::{Manifest, Place};
 use crate::engine::local::session::ask_for_text;
 use crate::engine::local::template::failed;
-use crate::engine::local::{LocalEngine, blocking};
+use crate::engine::local::{LocalEngine, blocking, tree};
 use crate::engine::{BACKUP_ROLE, Endpoint, PLATFORM_DATABASE};
 
 const DOING: &str = "back up the instance";
@@ -48,7 +48,11 @@ impl LocalEngine {
             return Err(BackupError::Failed { doing: DOING, reason: reason.into() });
         }
         let data = place.data();
-        let total = blocking(DOING, move || size_of_plain_files(&data).map_err(failed(DOING))).await?;
+        let total =
+            blocking(DOING, move || Ok(size_of_plain_files(&data))).await?.map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => BackupError::Foreign(error.to_string()),
+                _ => BackupError::Engine(failed(DOING)(error)),
+            })?;
         let password = Secret::new(random_text::<24>());
         admit(&place, &password).await?;
         let (copied, label) = self.copy(vault, &place, &manifest, kind, &password, total, progress).await?;
@@ -57,8 +61,7 @@ impl LocalEngine {
         let label = label.ok_or_else(|| BackupError::Damaged("pgBackRest did not say which backup it made".into()))?;
         if self.holds_links(vault, &label).await? {
             self.throw_away(vault, &label).await?;
-            let reason = "its data directory held links, which PostgreSQL did not make".into();
-            return Err(BackupError::Failed { doing: DOING, reason });
+            return Err(BackupError::Foreign(tree::foreign("a link").to_string()));
         }
         self.complete(vault, &label).await
     }
@@ -194,28 +197,19 @@ async fn dismiss(place: &Place) {
     }
 }
 
-/// The bytes in the plain files of a data directory. Links and other things that PostgreSQL does
-/// not make there are refused: pgBackRest would follow them.
+/// The bytes in the files of a data directory. Links, pipes and directories nested too deep are refused:
+/// PostgreSQL creates none, and pgBackRest would follow them.
 fn size_of_plain_files(directory: &Path) -> io::Result<u64> {
     let mut total = 0;
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        let facts = match fs::symlink_metadata(&path) {
-            // It comes and goes while the server runs.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            facts => facts?,
-        };
-        total += if facts.is_dir() {
-            match size_of_plain_files(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-                size => size?,
-            }
-        } else if facts.is_file() {
-            facts.len()
-        } else {
-            return Err(io::Error::other("its data directory holds a link, which PostgreSQL did not make"));
-        };
-    }
+    tree::visit(directory, tree::DEEPEST, &mut |_, _, facts| match FileType::from_raw_mode(facts.st_mode) {
+        FileType::Directory => Ok(()),
+        FileType::RegularFile => {
+            total += u64::try_from(facts.st_size).unwrap_or_default();
+            Ok(())
+        }
+        FileType::Symlink => Err(tree::foreign("a link")),
+        _ => Err(tree::foreign("something that is neither a file nor a directory")),
+    })?;
     Ok(total)
 }
 
@@ -228,16 +222,31 @@ pub(super) fn part_of(total: u64, percent: f64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
-    fn links_in_a_data_directory_are_refused() {
+    fn links_pipes_and_deep_directories_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("base")).unwrap();
         fs::write(directory.path().join("base/1"), "1234").unwrap();
         assert_eq!(size_of_plain_files(directory.path()).unwrap(), 4);
         std::os::unix::fs::symlink("/etc/passwd", directory.path().join("base/2")).unwrap();
-        assert!(size_of_plain_files(directory.path()).unwrap_err().to_string().contains("link"));
+        let reason = || size_of_plain_files(directory.path()).unwrap_err().to_string();
+        assert!(reason().contains("a link"), "{}", reason());
+        fs::remove_file(directory.path().join("base/2")).unwrap();
+
+        let pipe = directory.path().join("base/pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        assert!(reason().contains("neither a file nor a directory"), "{}", reason());
+        fs::remove_file(pipe).unwrap();
+
+        let nested = |levels: usize| directory.path().join("d/".repeat(levels));
+        fs::create_dir_all(nested(tree::DEEPEST - 1)).unwrap();
+        assert_eq!(size_of_plain_files(directory.path()).unwrap(), 4);
+        fs::create_dir(nested(tree::DEEPEST)).unwrap();
+        assert!(reason().contains("directories nested more than 32 levels deep"), "{}", reason());
     }
 
     #[test]

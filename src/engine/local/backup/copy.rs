@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::queue::{DIRECTORY, read_control_file};
+use super::queue::read_control_file;
 use super::restore::{disinherit, hand_over, milliseconds_since};
 use crate::base::id::InstanceId;
 use crate::engine::EngineError;
@@ -29,6 +29,7 @@ use crate::engine::local::place::{GROUP_ACCESS, Manifest, Place, make_directory,
 use crate::engine::local::process::{ensure_vacant, living_processes_of};
 use crate::engine::local::start::{self, Private};
 use crate::engine::local::template::failed;
+use crate::engine::local::tree::{self, DIRECTORY};
 use crate::engine::local::{LocalEngine, blocking};
 
 const DOING: &str = "copy the instance";
@@ -112,6 +113,7 @@ impl Sharing<'_> {
     /// Copies an open directory; `within` is its path in the data directory. How many bytes its files are.
     fn directory(&self, from: &OwnedFd, to: &Path, within: &Path) -> io::Result<u64> {
         let mut bytes = 0;
+        tree::check_depth(within.components().count() + 1, tree::DEEPEST)?;
         make_directory(to, if self.of.is_some() { GROUP_ACCESS } else { 0o700 })?;
         let is_copied = !LEFT_OUT.iter().any(|path| Path::new(path) == within);
         for entry in Dir::read_from(from)?.filter(|_| is_copied) {
@@ -176,10 +178,11 @@ mod tests {
     fn only_the_user_s_own_files_and_directories_are_copied() {
         let own = Some(rustix::process::geteuid().as_raw());
         assert_eq!(copied(own, |_| {}).unwrap(), 0);
-        let hostile: [fn(&Path); 4] = [
+        let hostile: [fn(&Path); 5] = [
             |from| symlink("/etc/passwd", from.join("base/1")).unwrap(),
             |from| symlink("/etc", from.join("base/5")).unwrap(),
             |from| symlink("/dev/zero", from.join("pg_wal/0")).unwrap(),
+            |from| fs::create_dir_all(from.join("d/".repeat(tree::DEEPEST))).unwrap(),
             |from| {
                 let status = std::process::Command::new("mkfifo").arg(from.join("base/pipe")).status();
                 assert!(status.unwrap().success());

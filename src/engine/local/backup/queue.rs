@@ -20,6 +20,7 @@ use rustix::fs::{Dir, Mode, OFlags};
 
 use super::segment::Segment;
 use crate::engine::local::place::Place;
+use crate::engine::local::tree::DIRECTORY;
 
 /// More marks than this are looked at another time.
 const LONGEST: usize = 100_000;
@@ -105,9 +106,6 @@ impl Queue {
         self.ready()?.iter().try_for_each(|name| self.done(name))
     }
 }
-
-pub(super) const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 fn mark(name: &str, state: &str) -> io::Result<CString> {
     Ok(CString::new(format!("{name}.{state}"))?)

@@ -11,6 +11,7 @@ use std::io;
 use std::path::Path;
 
 use jiff::SignedDuration;
+use rustix::fs::{AtFlags, FileType, Gid, Uid};
 use tokio::time::Instant;
 
 use super::archiver::unanswered;
@@ -27,7 +28,7 @@ use crate::engine::local::metadata::purpose_of;
 use crate::engine::local::place::{GROUP_ACCESS, Manifest, Place, make_directory};
 use crate::engine::local::session::{ask_for_text, renew_password};
 use crate::engine::local::template::failed;
-use crate::engine::local::{LocalEngine, blocking, places, process, start, stock};
+use crate::engine::local::{LocalEngine, blocking, process, start, stock, tree};
 use crate::engine::{BACKUP_ROLE, EngineError, Major};
 
 const DOING: &str = "restore the backup";
@@ -122,7 +123,7 @@ impl LocalEngine {
             match make() {
                 Ok(()) => Ok(manifest),
                 Err(error) => {
-                    if place.remove().is_ok() {
+                    if place.remove(&machine.stop).is_ok() {
                         machine.users.give_back(uid);
                     }
                     Err(failed(DOING)(error))
@@ -231,18 +232,6 @@ impl LocalEngine {
         self.abandon(&self.place_of_restore(target)).await
     }
 
-    /// Removes what interrupted restores have left.
-    pub(in crate::engine::local) async fn abandon_restores(&self) -> Result<(), EngineError> {
-        let machine = self.machine.clone();
-        let left = blocking(DOING, move || places(&machine.restores()).map_err(failed(DOING)));
-        for place in left.await? {
-            if let Err(error) = self.abandon(&place).await {
-                tracing::warn!(%error, "cannot remove {}, which an interrupted restore left", place.root.display());
-            }
-        }
-        Ok(())
-    }
-
     pub(super) async fn abandon(&self, place: &Place) -> Result<(), EngineError> {
         const DOING: &str = "remove what an interrupted restore left";
         if !place.root.exists() {
@@ -255,7 +244,8 @@ impl LocalEngine {
             }
         }
         let (machine, place) = (self.machine.clone(), place.clone());
-        blocking(DOING, move || machine.discard(&place).map_err(failed(DOING))).await
+        let discard = move || machine.throw_away(&place).and_then(|thrown| machine.discard(&thrown));
+        blocking(DOING, move || discard().map_err(failed(DOING))).await
     }
 }
 
@@ -291,17 +281,16 @@ pub(super) fn disinherit(place: &Place) -> io::Result<()> {
     fs::write(data.join("postgresql.auto.conf"), "")
 }
 
-/// Makes what came out of a vault the instance's user's, and does not trust that there are only files.
-pub(super) fn hand_over(path: &Path, uid: Option<u32>) -> io::Result<()> {
-    let facts = fs::symlink_metadata(path)?;
-    if facts.is_dir() {
-        for entry in fs::read_dir(path)? {
-            hand_over(&entry?.path(), uid)?;
+/// Gives restored files to the instance's user. A backup that holds anything but files and directories is refused.
+pub(super) fn hand_over(data: &Path, uid: Option<u32>) -> io::Result<()> {
+    let (owner, group) = (uid.map(Uid::from_raw), uid.map(Gid::from_raw));
+    tree::visit(data, tree::DEEPEST, &mut |parent, name, facts| match FileType::from_raw_mode(facts.st_mode) {
+        FileType::Directory | FileType::RegularFile => {
+            Ok(rustix::fs::chownat(parent, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?)
         }
-    } else if !facts.is_file() {
-        return Err(io::Error::other("the backup holds something that is neither a file nor a directory"));
-    }
-    std::os::unix::fs::lchown(path, uid, uid)
+        _ => Err(tree::foreign("something that is neither a file nor a directory")),
+    })?;
+    std::os::unix::fs::lchown(data, uid, uid)
 }
 
 #[cfg(test)]

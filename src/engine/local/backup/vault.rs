@@ -20,7 +20,7 @@ use crate::engine::backups::{BackupError, BackupFacts, BackupKind, BackupLabel, 
 use crate::engine::local::metadata::{generate_id, is_metadata};
 use crate::engine::local::place::make_directory;
 use crate::engine::local::template::{failed, give};
-use crate::engine::local::{LocalEngine, Machine, blocking, passable};
+use crate::engine::local::{LocalEngine, Machine, blocking, passable, tree};
 use crate::engine::{EngineError, Major};
 
 /// What pgBackRest says of a stanza.
@@ -259,7 +259,8 @@ impl LocalEngine {
         }
         let removed = blocking(DOING, move || {
             let own = machine.repository().directory_of(id);
-            own.into_iter().chain([machine.backup_work(id)]).try_for_each(remove_tree).map_err(failed(DOING))
+            let mut all = own.into_iter().chain([machine.backup_work(id)]);
+            all.try_for_each(|path| tree::remove(&path, &machine.stop)).map_err(failed(DOING))
         });
         Ok(removed.await?)
     }
@@ -307,8 +308,9 @@ impl LocalEngine {
                 .with("IO_TIMEOUT", PATIENCE_AT_START);
             command.run(arguments).await.map_err(|failure| failure.while_doing(DOING))?;
         }
-        let work = self.machine.backup_work(vault.instance);
-        Ok(blocking(DOING, move || remove_tree(work).map_err(failed(DOING))).await?)
+        let machine = self.machine.clone();
+        let remove = move || tree::remove(&machine.backup_work(vault.instance), &machine.stop).map_err(failed(DOING));
+        Ok(blocking(DOING, remove).await?)
     }
 
     /// The instances that have a vault in the repository, and the metadata instances that have one; each
@@ -423,13 +425,6 @@ fn is_beginning(listed: &HashMap<String, Listed>) -> bool {
     files.next().is_some()
         && names("backup").all(|name| name.starts_with("backup.info"))
         && !(is_described("archive") && is_described("backup"))
-}
-
-fn remove_tree(path: PathBuf) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 impl Machine {
