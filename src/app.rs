@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::auth::provider::Provider;
 use crate::auth::signing::Signer;
@@ -44,6 +44,9 @@ pub struct App {
     pub regions: Regions,
     /// The addresses that customers are given.
     pub public: PublicAddresses,
+    /// Certificates of the authority that issues the gateway's certificate, as PEM; `None` where the
+    /// operator has given a certificate.
+    pub authorities: Option<watch::Receiver<String>>,
     /// How long a deleted database can be restored; zero: not at all.
     pub undelete: SignedDuration,
     /// Proxies that are believed when they say where a request comes from.

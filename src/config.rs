@@ -75,11 +75,11 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_KEY_ROTATION", value_name = "TIME", default_value = "2160h", value_parser = rotation)]
     pub key_rotation: Duration,
 
-    /// The gateway's address in connection strings [default: the gateway's address]
+    /// The gateway's address in connection strings [default: the gateway's address]; some tools assume port 5432
     #[arg(long, env = "HOWDAH_PUBLIC_GATEWAY", value_name = "HOST:PORT", value_parser = host_and_port)]
     pub public_gateway: Option<(String, u16)>,
 
-    /// The gateway's certificate chain, PEM [default: a self-signed one, made at first start]
+    /// The gateway's certificate chain, PEM [default: one that Howdah's own authority issues]
     #[arg(long, env = "HOWDAH_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 

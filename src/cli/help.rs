@@ -17,6 +17,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "backups",
             "branches",
             "connections",
+            "ca",
             "tokens",
             "operations",
             "audit",

@@ -6,6 +6,7 @@
 mod audit;
 mod backups;
 mod branches;
+mod ca;
 mod connections;
 mod databases;
 mod deleted;
@@ -102,6 +103,7 @@ enum Command {
     Branches(branches::Branches),
     #[command(alias = "connection")]
     Connections(connections::Connections),
+    Ca(ca::Ca),
     #[command(aliases = ["token", "service-tokens"])]
     Tokens(service_tokens::Tokens),
     #[command(alias = "operation")]
@@ -179,6 +181,7 @@ pub fn main() -> ExitCode {
         Command::Databases(databases) => ask(&options, async |session| databases.run(session).await),
         Command::Backups(backups) => ask(&options, async |session| backups.run(session).await),
         Command::Branches(branches) => ask(&options, async |session| branches.run(session).await),
+        Command::Ca(ca) => run(options.json, async |output| ca.run(&options, output).await),
         Command::Connections(connections) => ask(&options, async |session| connections.run(session).await),
         Command::Tokens(tokens) => ask(&options, async |session| tokens.run(session).await),
         Command::Operations(operations) => ask(&options, async |session| operations.run(session).await),

@@ -64,8 +64,7 @@ impl Session {
 
     /// One for a login that is known.
     pub(super) fn with(login: Login, output: Output) -> Result<Self, Failure> {
-        let on_retry = if output.json() { |_: &client::Failure, _| {} } else { say_retry };
-        let client = Client::new(login.address, login.token, on_retry)?;
+        let client = Client::new(login.address, Some(login.token), on_retry(&output))?;
         Ok(Self { client, output, clock: Clock::system(), source: login.source })
     }
 
@@ -80,6 +79,11 @@ impl Session {
         let id = me["workspace"]["id"].as_str();
         id.map(str::to_owned).ok_or_else(|| Failure::Failed("the token reaches no workspace".into()))
     }
+}
+
+/// What a client of these commands does when it tries again: for people, it says so.
+pub(super) fn on_retry(output: &Output) -> fn(&client::Failure, Duration) {
+    if output.json() { |_, _| {} } else { say_retry }
 }
 
 /// Short waits are not worth a line.

@@ -33,7 +33,7 @@ pub struct Address(Url);
 pub struct Client {
     http: reqwest::Client,
     address: Address,
-    token: Secret,
+    token: Option<Secret>,
     /// Told of each try that failed and is made again, with the time until then.
     on_retry: fn(&Failure, Duration),
 }
@@ -48,6 +48,7 @@ pub struct Started {
 
 /// An answer that is no refusal.
 struct Answer {
+    /// Null when it has no body; a text when it is not JSON.
     body: Value,
     operation: Option<String>,
 }
@@ -114,11 +115,11 @@ impl std::fmt::Display for Address {
 }
 
 impl Client {
-    /// One that asks with this token.
+    /// One that asks with this token, or as nobody.
     ///
     /// # Errors
     /// [`Failure::Unreachable`] when this machine's certificate authorities cannot be read.
-    pub fn new(address: Address, token: Secret, on_retry: fn(&Failure, Duration)) -> Result<Self, Failure> {
+    pub fn new(address: Address, token: Option<Secret>, on_retry: fn(&Failure, Duration)) -> Result<Self, Failure> {
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("howdah/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
@@ -154,6 +155,17 @@ impl Client {
     /// [`Failure`], after what may pass by itself was tried again.
     pub async fn get_bare(&self, path: &[&str], query: &[(&str, String)]) -> Result<Value, Failure> {
         self.send(Method::GET, self.address.join(path, query), None).await.map(|answer| answer.body)
+    }
+
+    /// A file, as text.
+    ///
+    /// # Errors
+    /// [`Failure`], after what may pass by itself was tried again.
+    pub async fn get_file(&self, path: &[&str]) -> Result<String, Failure> {
+        match self.send(Method::GET, self.address.join(path, &[]), None).await?.body {
+            Value::String(text) => Ok(text),
+            _ => Err(Failure::foreign(&self.address, "an answer that is no file")),
+        }
     }
 
     /// The rows of a list, page after page.
@@ -243,7 +255,10 @@ impl Client {
         body: Option<&Value>,
         key: Option<&str>,
     ) -> Result<Answer, Failure> {
-        let mut request = self.http.request(method, url).bearer_auth(self.token.expose());
+        let mut request = self.http.request(method, url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key);
         }
@@ -254,7 +269,12 @@ impl Client {
         let response = request.send().await.map_err(lost)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.bytes().await.map_err(lost)?;
-        let body = if text.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&text) };
+        let is_file = headers.get("content-type").is_some_and(|kind| kind == "application/x-pem-file");
+        let body = match () {
+            () if text.is_empty() => Ok(Value::Null),
+            () if is_file => Ok(String::from_utf8_lossy(&text).into()),
+            () => serde_json::from_slice(&text),
+        };
         match body {
             Ok(body) if status.is_success() => {
                 let operation = headers.get("howdah-operation").and_then(|id| id.to_str().ok()).map(str::to_owned);

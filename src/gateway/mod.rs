@@ -5,6 +5,7 @@
 //! The protocol is that of PostgreSQL's documentation, chapter 55 (Frontend/Backend Protocol).
 
 mod admission;
+pub(crate) mod authority;
 mod backend;
 mod cancel;
 mod framing;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -43,8 +45,8 @@ use crate::engine::Instances;
 pub struct Config {
     /// Where it listens; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Certificate and key.
-    pub tls: Tls,
+    /// Certificate and key; new sessions are served with the newest one.
+    pub tls: watch::Receiver<Tls>,
     /// Makes the salts that unknown users are shown. Kept over restarts, so that they do not change.
     pub mock_secret: [u8; 32],
     /// How much of everything.
@@ -116,7 +118,7 @@ impl Default for Keepalive {
 
 /// What all sessions share.
 struct Shared {
-    tls: Tls,
+    tls: watch::Receiver<Tls>,
     mock_secret: [u8; 32],
     limits: Limits,
     lookup: Lookup,

@@ -9,13 +9,14 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::Shared;
 use super::admission::Arrival;
 use super::cancel::Target;
 use super::opening::{self, Open, Stop};
 use super::refusal::{Refusal, printable};
 use super::relay::{self, Relay, Side};
 use super::startup::{self, CancelKey, Packet, Startup};
-use super::{Shared, tls};
+use super::tls::{self, Tls};
 
 /// How long a client that said goodbye lets its last statement run.
 const LAST_STATEMENT_WAIT: Duration = Duration::from_secs(5);
@@ -31,7 +32,9 @@ pub(super) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketA
         Ok(First::Cancel(key)) => cancel(&shared, &key).await,
         Ok(First::Startup(startup)) => converse(&shared, tcp, startup, None, peer, arrival, deadline).await,
         Ok(First::Tls { direct }) => {
-            let Some(Ok(mut stream)) = shared.in_time(deadline, shared.tls.acceptor.accept(tcp)).await else {
+            // SCRAM binds to the certificate of this handshake, whichever the gateway has by then.
+            let Tls { acceptor, end_point } = shared.tls.borrow().clone();
+            let Some(Ok(mut stream)) = shared.in_time(deadline, acceptor.accept(tcp)).await else {
                 return tracing::debug!(%peer, "a TLS handshake failed");
             };
             if direct && stream.get_ref().1.alpn_protocol() != Some(tls::ALPN) {
@@ -42,7 +45,6 @@ pub(super) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketA
             let Some(Ok(Some(packet))) = shared.in_time(deadline, read).await else { return };
             match packet {
                 Ok(Packet::Startup(startup)) => {
-                    let end_point = shared.tls.end_point.clone();
                     converse(&shared, stream, startup, end_point.as_deref(), peer, arrival, deadline).await;
                 }
                 Ok(Packet::Cancel(key)) => {

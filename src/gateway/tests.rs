@@ -1,5 +1,7 @@
 //! The gateway as a whole, on TCP, in front of an instance that is a few lines on a unix socket.
 
+mod certificate;
+
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,8 +11,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_postgres::Socket;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::lookup::table::Table;
@@ -185,6 +189,7 @@ struct World {
     tasks: Tasks,
     starts: Arc<AtomicUsize>,
     cancelled: mpsc::UnboundedReceiver<Vec<u8>>,
+    certificate: watch::Sender<Tls>,
     _directory: tempfile::TempDir,
 }
 
@@ -202,18 +207,13 @@ impl World {
         let engine = OneInstance { directory: directory.path().to_owned(), starts: starts.clone() };
         let idle = engine::Limits { idle_stop: None, max_running: 10 };
         let instances = Instances::new(Arc::new(engine), idle, Clock::system(), tasks.clone());
-        let (certificate, key) = tls::self_signed(&["localhost".to_owned()]).unwrap();
-        let config = Config {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            tls: tls::server_config(&certificate, &key).unwrap(),
-            mock_secret: [1; 32],
-            limits,
-        };
+        let (certificate, tls) = watch::channel(certificate::of(&certificate::authority()));
+        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), tls, mock_secret: [1; 32], limits };
         let table = Table::new();
         let gateway = Gateway::with_lookup(config, Lookup::Table(table.clone()), instances, tasks.clone()).unwrap();
         let address = gateway.local_address();
         tasks.spawn(gateway.serve());
-        Self { address, table, tasks, starts, cancelled, _directory: directory }
+        Self { address, table, tasks, starts, cancelled, certificate, _directory: directory }
     }
 
     /// A credential of this name with the password `pencil`.
@@ -238,7 +238,14 @@ impl World {
     }
 
     async fn connect(&self, config: tokio_postgres::Config) -> Result<Session, tokio_postgres::Error> {
-        let (client, connection) = config.connect(any_certificate()).await?;
+        self.connect_by(config, any_certificate()).await
+    }
+
+    async fn connect_by<T>(&self, config: tokio_postgres::Config, tls: T) -> Result<Session, tokio_postgres::Error>
+    where
+        T: MakeTlsConnect<Socket, Stream: Send + 'static>,
+    {
+        let (client, connection) = config.connect(tls).await?;
         let (sender, ended) = tokio::sync::oneshot::channel();
         self.tasks.spawn(async move {
             let _ = sender.send(connection.await);

@@ -55,7 +55,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
 
 /// Everything that the HTTP address serves.
 fn router(app: Arc<App>) -> Router {
-    let (routes, mut document, actions) = api::routes(&app.regions);
+    let api::Routes { authenticated, open, mut document, actions } = api::routes(&app.regions);
     let refused = (app.clone(), Arc::new(actions.and(console::actions())));
     document.servers = Some(vec![Server::new(&app.public.api)]);
     api::document::name_authorization(&mut document, &app.public.auth);
@@ -76,11 +76,12 @@ fn router(app: Arc<App>) -> Router {
         ])
         .max_age(Duration::from_secs(3600));
     let rates = Arc::new(RateLimits::new(&app.rates));
-    let api = routes
+    let api = authenticated
         .route_layer(middleware::from_fn_with_state(app.clone(), retry::once))
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::identify))
         .route_layer(middleware::from_fn_with_state(app.clone(), caller::point_to_authorization))
         .route_layer(middleware::from_fn_with_state(refused.clone(), refusal::record))
+        .merge(open)
         .merge(docs::routes(&app, &document))
         .fallback(elsewhere);
     // Whoever watches over the process must not be kept away by those who share its address.
@@ -126,7 +127,7 @@ fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
 /// # Errors
 /// When it cannot be written as JSON.
 pub fn document() -> serde_json::Result<Value> {
-    api::document::to_json(&api::routes(&Regions::default()).1)
+    api::document::to_json(&api::routes(&Regions::default()).document)
 }
 
 async fn in_time(request: Request, next: Next) -> Response {

@@ -10,10 +10,15 @@ use crate::app::PublicAddresses;
 use crate::base::network::is_this_machine;
 use crate::base::secret::Secret;
 
+/// The port that clients take when they are given none.
+const USUAL_PORT: u16 = 5432;
+
 /// Where this Howdah is, for who has started it.
 pub(super) struct Banner<'a> {
     pub(super) public: &'a PublicAddresses,
     pub(super) metrics: Option<String>,
+    /// The gateway's certificate is issued by Howdah's own authority.
+    pub(super) has_authority: bool,
     pub(super) directory: &'a DataDirectory,
     /// The data directory was made by this start.
     pub(super) is_first: bool,
@@ -33,6 +38,7 @@ impl Banner<'_> {
         if let Some(metrics) = &self.metrics {
             let _ = writeln!(text, "  Metrics   http://{metrics}/metrics");
         }
+        text.push_str(&elsewhere(self.public, self.has_authority));
         if self.is_first {
             let _ = write!(
                 text,
@@ -56,6 +62,28 @@ impl Banner<'_> {
     }
 }
 
+/// What clients on other machines need to know.
+fn elsewhere(public: &PublicAddresses, has_authority: bool) -> String {
+    let PublicAddresses { api, gateway_host, gateway_port, .. } = public;
+    let mut lines = String::new();
+    if is_this_machine(gateway_host) {
+        return lines;
+    }
+    if has_authority {
+        let _ = writeln!(
+            lines,
+            "  CA        {api}/v1/ca.pem, for clients that verify certificates (docs/connecting.md); or use --tls-cert"
+        );
+    }
+    if *gateway_port != USUAL_PORT {
+        let _ = writeln!(
+            lines,
+            "  Port      {gateway_port}; tools that take a host without a port use {USUAL_PORT} (docs/connecting.md)"
+        );
+    }
+    lines
+}
+
 /// Warns when tokens and passwords cross a network unencrypted.
 pub(super) fn warn_of_plain_http(listening: SocketAddr, public: &str) {
     let public_is_here = Url::parse(public).is_ok_and(|url| url.host_str().is_some_and(is_this_machine));
@@ -67,5 +95,24 @@ pub(super) fn warn_of_plain_http(listening: SocketAddr, public: &str) {
             "the API and the console are served over plain HTTP: anybody on the network can read tokens and passwords; \
              docs/https.md says how to set up HTTPS"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_elsewhere_are_told_what_they_need() {
+        let lines = |host: &str, port, has_authority| {
+            let (api, auth) = ("http://howdah.example.com:8080".to_owned(), String::new());
+            elsewhere(&PublicAddresses { api, auth, gateway_host: host.into(), gateway_port: port }, has_authority)
+        };
+        assert_eq!(lines("127.0.0.1", 7432, true), "");
+        assert_eq!(lines("db.example.com", 5432, false), "");
+        let ca = lines("db.example.com", 5432, true);
+        assert!(ca.contains("http://howdah.example.com:8080/v1/ca.pem") && ca.contains("--tls-cert"), "{ca}");
+        let port = lines("db.example.com", 7432, false);
+        assert!(port.contains("7432") && port.contains("5432") && !port.contains("CA"), "{port}");
     }
 }

@@ -10,11 +10,10 @@ use crate::base::error::{Error, Result, describe};
 use crate::base::id::InstallationId;
 use crate::base::keyring::Keyring;
 use crate::base::name::TokenName;
-use crate::base::secret::{Secret, random_hex};
+use crate::base::secret::Secret;
 use crate::base::store::Store;
 use crate::domain::workspaces;
 use crate::engine::Instances;
-use crate::gateway::tls::{self, Tls};
 use crate::metadata;
 
 /// What a start works with.
@@ -106,25 +105,4 @@ pub(super) async fn issue_token(store: &Store, keyring: &Keyring, clock: &Clock)
     let issued = service_tokens::issue(&tx, &signer, now, workspace, &name, &Limits::default()).await?;
     tx.commit().await?;
     Ok(issued.value)
-}
-
-const CERTIFICATE: &str = "gateway certificate";
-
-/// The gateway's self-signed certificate, made at the first start and kept.
-pub(super) async fn certificate(store: &Store, keyring: &Keyring, clock: &Clock, names: &[String]) -> Result<Tls> {
-    let tx = store.begin().await?;
-    let select = "SELECT sealed, public FROM keys WHERE purpose = $1 ORDER BY created_at DESC LIMIT 1";
-    if let Some(row) = tx.query_opt(select, &[&CERTIFICATE]).await? {
-        let key = keyring.open(CERTIFICATE, row.get("sealed"))?;
-        let key = std::str::from_utf8(&key).map_err(Error::internal)?;
-        return tls::server_config(row.get("public"), key);
-    }
-    let (certificate, key) = tls::self_signed(names)?;
-    tx.execute(
-        "INSERT INTO keys (purpose, key_id, sealed, public, created_at) VALUES ($1, $2, $3, $4, $5)",
-        &[&CERTIFICATE, &random_hex::<8>(), &keyring.seal(CERTIFICATE, key.as_bytes())?, &certificate, &clock.now()],
-    )
-    .await?;
-    tx.commit().await?;
-    tls::server_config(&certificate, &key)
 }

@@ -2,6 +2,7 @@
 
 mod backups;
 mod banner;
+pub mod certificate;
 mod directory;
 mod first_start;
 pub mod init;
@@ -21,6 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_postgres::config::{Host, SslMode};
 
 use self::banner::Banner;
+use self::certificate::Certificate;
 use self::directory::DataDirectory;
 pub use self::recover::recover;
 use crate::app::{App, JobCtx, PublicAddresses};
@@ -84,7 +86,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
         None => None,
     };
     let listeners = Listeners { http, metrics };
-    let tls_files = tls_files(&config)?;
+    let tls_files = certificate::files(&config)?;
     let external = external_store(&config.place).await?;
     let directory = match directory {
         Some(directory) => directory,
@@ -333,9 +335,9 @@ async fn start(
     let http_address = http_listener.local_addr().map_err(|error| format!("the API's address is unknown: {error}"))?;
     let first = first_start::ensure(&store, directory, &keyring, &instances, &clock).await?;
     let set_up = first_start::set_up_link(&store, &clock).await.map_err(|error| describe(&error))?;
-    let tls = match tls_files {
-        Some((certificate, key)) => gateway::tls::server_config(&certificate, &key),
-        None => first_start::certificate(&store, &keyring, &clock, &certificate_names(config)).await,
+    let Certificate { tls, authorities, renewal } = match tls_files {
+        Some((certificate, key)) => Certificate::given(&certificate, &key),
+        None => Certificate::issued(&store, &keyring, certificate::names(config), clock.now()).await,
     }
     .map_err(|error| describe(&error))?;
     let gateway_config = gateway::Config {
@@ -362,6 +364,7 @@ async fn start(
         keyring,
         regions,
         public,
+        authorities,
         trusted_proxies: config.trusted_proxies.clone(),
         provider,
         client_registration: !config.no_client_registration,
@@ -397,6 +400,9 @@ async fn start(
     tasks.spawn(usage::measure(ctx.clone()));
     tasks.spawn(usage::record(ctx.clone(), measurements));
     tasks.spawn(jobs::keys::keep(ctx.clone(), config.key_rotation()));
+    if let Some(renewal) = renewal {
+        tasks.spawn(renewal.keep(app.clone()));
+    }
     tasks.spawn(reconcile::housekeeping(ctx.clone(), runner));
     if let Some(target) = &config.audit_stream {
         tasks.spawn(jobs::audit::stream(ctx, jobs::audit::Target::parse(target)));
@@ -404,9 +410,13 @@ async fn start(
     let set_up = set_up.map(|link| Secret::new(format!("{}/console/set-up/{}", app.public.api, link.expose())));
     let metrics = metrics_listener.map(|listener| serve_metrics(listener, app.clone())).transpose()?;
     banner::warn_of_plain_http(http_address, &app.public.api);
+    if app.authorities.is_some() {
+        certificate::warn_of_own(&app.public);
+    }
     let banner = Banner {
         public: &app.public,
         metrics: metrics.map(local_name),
+        has_authority: app.authorities.is_some(),
         directory,
         is_first: first.is_first,
         set_up: set_up.as_ref(),
@@ -472,28 +482,6 @@ fn busy(address: SocketAddr, flag: &str, error: &io::Error) -> String {
         ),
         _ => format!("cannot listen on {address}: {error}; choose another address with {flag}"),
     }
-}
-
-fn tls_files(config: &Serve) -> Result<Option<(String, String)>, String> {
-    let read = |path: &std::path::Path| {
-        std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
-    };
-    let (Some(certificate), Some(key)) = (&config.tls_cert, &config.tls_key) else { return Ok(None) };
-    let files = (read(certificate)?, read(key)?);
-    gateway::tls::server_config(&files.0, &files.1).map_err(|error| describe(&error))?;
-    Ok(Some(files))
-}
-
-/// What the self-signed certificate is made for.
-fn certificate_names(config: &Serve) -> Vec<String> {
-    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    let public = config.public_gateway.as_ref().map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
-    names.extend(public.filter(|name| !names.contains(name)));
-    let own = config.gateway.ip();
-    if !own.is_unspecified() && !own.is_loopback() {
-        names.push(own.to_string());
-    }
-    names
 }
 
 /// The addresses that customers are given.

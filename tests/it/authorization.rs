@@ -206,10 +206,22 @@ async fn every_operation_checks_who_is_calling() {
             item.as_object().unwrap().keys().map(move |method| (method.to_uppercase(), path.clone()))
         })
         .collect();
-    let tested = table.iter().map(|call| (call.method.to_string(), call.operation.to_owned())).collect();
+    // For everybody, with a token or without one.
+    let open = ["/v1/ca.pem"].map(|path| ("GET".to_owned(), path.to_owned()));
+    let checked = table.iter().map(|call| (call.method.to_string(), call.operation.to_owned()));
+    let tested = checked.chain(open.clone()).collect();
     assert_eq!(declared, tested, "every operation of openapi.json stands in this table, and no other");
 
     let expired = howdah.expired().await;
+    for (_, path) in &open {
+        let everybody =
+            [&anonymous, &revoked.person, &expired, &stranger, &narrow.person, &reader.person, &full.person];
+        for person in everybody {
+            let answer = person.get(path).await;
+            assert_eq!(answer.status, 200, "GET {path}: {}", answer.body);
+            assert!(!answer.body.to_string().contains("secret_"), "GET {path}: {}", answer.body);
+        }
+    }
     for (who, nobody) in [("anonymous", &anonymous), ("a revoked token", &revoked.person), ("an expired one", &expired)]
     {
         for Call { method, operation, path, body, .. } in &table {

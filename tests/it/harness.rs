@@ -240,6 +240,12 @@ impl Howdah {
         self.arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
     }
 
+    /// For the next launch: another value of an option that was given.
+    pub fn replace_argument(&mut self, flag: &str, value: &str) {
+        let at = self.arguments.iter().position(|argument| argument == flag).unwrap();
+        self.arguments[at + 1] = value.to_owned();
+    }
+
     /// Starts it (again) and waits until it is ready.
     pub async fn launch(&mut self) {
         // After kill -9 the file of the run before is still there.

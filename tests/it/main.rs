@@ -14,6 +14,7 @@ mod authorization;
 mod backups;
 mod branches;
 mod browser;
+mod certificate;
 mod cli;
 mod connections;
 

@@ -46,6 +46,7 @@ use howdah::mail::Mailer;
 use howdah::metadata;
 use howdah::queue::{Fault, Lane, Runner, State};
 use jiff::SignedDuration;
+use tokio::sync::watch;
 
 use crate::harness::{Directory, eventually};
 use crate::mail::MailServer;
@@ -79,11 +80,12 @@ impl World {
         let store = Store::open(config, 8, &tasks).unwrap();
         let limits = engine::Limits { idle_stop: None, max_running };
         let instances = Instances::new(engine.clone(), limits, clock.clone(), tasks.clone());
-        let (certificate, key) = tls::self_signed(&["localhost".to_owned()]).unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let tls = tls::server_config(&made.cert.pem(), &made.signing_key.serialize_pem()).unwrap();
         let gateway = Gateway::bind(
             gateway::Config {
                 listen: "127.0.0.1:0".parse().unwrap(),
-                tls: tls::server_config(&certificate, &key).unwrap(),
+                tls: watch::channel(tls).1,
                 mock_secret: [0; 32],
                 limits: gateway::Limits::default(),
             },
@@ -114,6 +116,7 @@ impl World {
             regions: Regions::default(),
             public,
             trusted_proxies: Vec::new(),
+            authorities: None,
             provider: None,
             client_registration: true,
             mail: true,

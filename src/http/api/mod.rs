@@ -3,6 +3,7 @@
 mod audit;
 mod backups;
 mod branches;
+mod ca;
 mod connections;
 mod databases;
 pub(super) mod document;
@@ -36,12 +37,24 @@ use crate::base::page::{Page, PageRequest};
 use crate::domain::regions::Regions;
 use crate::http::refusal::Actions;
 
-/// Every operation of the API, the document about them, and what they are called in the audit log.
-pub(super) fn routes(regions: &Regions) -> (Router<Arc<App>>, utoipa::openapi::OpenApi, Actions) {
-    let (router, mut document) = operations().split_for_parts();
+/// The routes of the API, the document about them, and what they are called in the audit log.
+pub(super) struct Routes {
+    /// Those that need a token.
+    pub(super) authenticated: Router<Arc<App>>,
+    /// Those that anybody may call.
+    pub(super) open: Router<Arc<App>>,
+    pub(super) document: utoipa::openapi::OpenApi,
+    pub(super) actions: Actions,
+}
+
+/// Every operation of the API.
+pub(super) fn routes(regions: &Regions) -> Routes {
+    let (authenticated, mut document) = operations().split_for_parts();
+    let (open, about_open) = OpenApiRouter::new().routes(routes!(ca::get_ca)).split_for_parts();
+    document.merge(about_open);
     let actions = actions(&document);
     document::complete(&mut document, regions);
-    (router, document, actions)
+    Routes { authenticated, open, document, actions }
 }
 
 /// The handlers' names, which are verb and noun.
