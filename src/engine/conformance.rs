@@ -572,6 +572,27 @@ async fn an_instance_that_does_not_answer_keeps_no_other_awake() {
 }
 
 #[tokio::test]
+async fn an_instance_that_does_not_answer_keeps_no_other_from_making_room() {
+    let (engine, world) = fake_world();
+    let instances = world.instances(2);
+    let (first, second, third) = (world.created().await, world.created().await, world.created().await);
+    drop(instances.attach(first).await.unwrap());
+    world.pass(10);
+    drop(instances.attach(second).await.unwrap());
+    world.pass(10);
+    let gate = engine.hold_up(Verb::IsBusy);
+    let (attached, ()) = tokio::join!(instances.attach(third), async {
+        while engine.count(Verb::IsBusy) < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        gate.open();
+    });
+    attached.unwrap();
+    assert!(engine.is_running(first), "the instance that did not answer runs on");
+    assert!(!engine.is_running(second));
+}
+
+#[tokio::test]
 async fn what_was_measured_and_is_quiet_is_not_measured_again() {
     let (engine, world) = fake_world();
     let instances = world.instances(5);

@@ -31,8 +31,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const OUTDATED_QUIET: Duration = Duration::from_secs(2);
 /// How long a session that has not sent anything yet is not taken for an idle one.
 const SETTLING: Duration = Duration::from_secs(2);
-/// How long an attach at the cap waits for a stop that is under way.
+/// How long an attach at the cap waits for room.
 const ROOM_PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits for one instance to answer and to stop before it turns to the next one.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// How many instances are adopted or stopped at a time.
 const VERBS_AT_ONCE: usize = 16;
 
@@ -93,6 +95,8 @@ struct State {
     failure: Option<Failure>,
     /// Ends the restore that is under way.
     interrupt: Option<CancellationToken>,
+    /// Its server did not answer when it was asked last: others are stopped first to make room.
+    silent: bool,
 }
 
 struct Running {
@@ -356,8 +360,10 @@ impl Instances {
                 if let Some(seat) = self.seats.take(self.limits.max_running) {
                     return Some(seat);
                 }
-                if self.stop_one().await {
-                    continue;
+                match timeout(STOP_PATIENCE, self.stop_one()).await {
+                    // A stop that has begun goes on, and the next attempt chooses another instance.
+                    Ok(true) | Err(_) => continue,
+                    Ok(false) => {}
                 }
                 if !self.all_slots().iter().any(|(_, slot)| lock(&slot.state).closing) {
                     // Between the two questions the last stop may have ended.
@@ -380,10 +386,11 @@ impl Instances {
             .into_iter()
             .filter_map(|(id, slot)| {
                 let last = slot.quiet_since(now)?;
-                Some((last, id, slot))
+                let silent = lock(&slot.state).silent;
+                Some(((silent, last), id, slot))
             })
             .collect();
-        candidates.sort_by_key(|(last, ..)| *last);
+        candidates.sort_by_key(|(order, ..)| *order);
         for (_, id, slot) in candidates {
             match self.stop_if_quiet(id, &slot, Duration::ZERO).await {
                 Ok(true) => return true,
@@ -410,9 +417,16 @@ impl Instances {
         let Some(last) = slot.quiet_since(self.now()).filter(|last| fits(*last, self.now())) else {
             return Ok(false);
         };
-        lock(&slot.state).closing = true;
+        {
+            let mut state = lock(&slot.state);
+            state.closing = true;
+            // Until it has answered: whoever waits for that may give up.
+            state.silent = true;
+        }
         let reopen = Reopen(slot.clone(), Some(gate));
-        if self.engine.is_busy(id).await? {
+        let busy = self.engine.is_busy(id).await?;
+        lock(&slot.state).silent = false;
+        if busy {
             return Ok(false);
         }
         // Nothing was sent while the server was asked, and from here on nothing can be: a session

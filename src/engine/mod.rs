@@ -6,6 +6,7 @@
 //! Nothing here knows of projects, connections or the API.
 
 pub mod backups;
+pub mod bounded;
 pub mod conformance;
 pub mod fake;
 pub mod instances;

@@ -11,8 +11,9 @@ use tokio::net::UnixStream;
 use super::startup::CancelKey;
 use crate::engine::Endpoint;
 
-/// The longest message that an instance may send before it is ready.
-const MAX_MESSAGE: usize = 64 * 1024;
+/// The most bytes that an instance may send before it is ready. PostgreSQL sends less than 1,000, and a
+/// notice for each setting of the client's that it does not take.
+const MOST_BYTES: usize = 64 * 1024;
 
 /// What became of it.
 pub(crate) enum Opened {
@@ -45,8 +46,10 @@ pub(crate) async fn open(endpoint: &Endpoint, startup: &[u8]) -> io::Result<Open
     stream.write_all(startup).await?;
     let mut key = None;
     let mut greeting = Vec::new();
+    let mut left = MOST_BYTES;
     loop {
-        let (kind, message) = read_message(&mut stream).await?;
+        let (kind, message) = read_message(&mut stream, left).await?;
+        left -= message.len();
         let body = &message[5..];
         match kind {
             b'R' if body == [0, 0, 0, 0] => {}
@@ -56,7 +59,7 @@ pub(crate) async fn open(endpoint: &Endpoint, startup: &[u8]) -> io::Result<Open
                     key = Some(CancelKey { process: u32::from_be_bytes(*process), key: secret.to_vec() });
                 }
             }
-            b'S' | b'N' if greeting.len() < MAX_MESSAGE => greeting.extend(message),
+            b'S' | b'N' => greeting.extend(message),
             b'Z' if body.len() == 1 => return Ok(Opened::Ready(Backend { stream, key, greeting, status: body[0] })),
             b'E' => {
                 return Ok(match sqlstate(body) {
@@ -69,14 +72,17 @@ pub(crate) async fn open(endpoint: &Endpoint, startup: &[u8]) -> io::Result<Open
     }
 }
 
-/// One whole message, of the type that is also its first byte.
-async fn read_message(stream: &mut UnixStream) -> io::Result<(u8, Vec<u8>)> {
+/// One whole message of `most` bytes at most, of the type that is also its first byte.
+async fn read_message(stream: &mut UnixStream, most: usize) -> io::Result<(u8, Vec<u8>)> {
     let mut header = [0; 5];
     stream.read_exact(&mut header).await?;
     let [kind, length @ ..] = header;
     let length = u32::from_be_bytes(length) as usize;
-    if !(4..=MAX_MESSAGE).contains(&length) {
+    if length < 4 {
         return Err(io::Error::other("the instance sent a message of an impossible length"));
+    }
+    if length >= most {
+        return Err(io::Error::other(format!("the instance sent more than {MOST_BYTES} bytes before it was ready")));
     }
     let mut message = header.to_vec();
     message.resize(length + 1, 0);
@@ -92,6 +98,34 @@ fn sqlstate(body: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What becomes of a session with a server that sends `text` again and again.
+    async fn greeted_with(text: &[u8]) -> io::Result<Opened> {
+        let directory = tempfile::tempdir().unwrap();
+        let endpoint = Endpoint { directory: directory.path().to_owned() };
+        let listener = tokio::net::UnixListener::bind(endpoint.socket()).unwrap();
+        let sending = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while stream.write_all(text).await.is_ok() {}
+        };
+        let startup = [0, 0, 0, 8, 0, 3, 0, 0];
+        let (opened, ()) = tokio::join!(open(&endpoint, &startup), sending);
+        opened
+    }
+
+    #[tokio::test]
+    async fn a_greeting_without_end_is_cut_off() {
+        for text in [
+            &b"R\0\0\0\x08\0\0\0\0"[..],
+            b"K\0\0\0\x0c\0\0\0\x01\0\0\0\x02",
+            b"S\0\0\0\x08a\0b\0",
+            b"S\x7f\xff\xff\xffa",
+        ] {
+            let Err(error) = greeted_with(text).await else { panic!("{text:?} is no greeting") };
+            assert!(error.to_string().contains("more than 65536 bytes"), "{error}");
+        }
+        assert!(greeted_with(b"R\0\0\0\x03").await.is_err());
+    }
 
     #[test]
     fn the_code_of_an_error_is_found() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio_postgres::NoTls;
 
 use super::backup::{engine_vault, from_backup, look_at_archive, try_to_back_up_whole};
@@ -13,6 +14,7 @@ use crate::domain::connections::credential::issue_probe;
 use crate::domain::databases::{self, Plan, Status};
 use crate::domain::{backups, restores, usage};
 use crate::engine::backups::{BackupError, Vault};
+use crate::engine::bounded::Bounded;
 use crate::engine::{EngineError, Major, TENANT_DATABASE};
 use crate::queue::{Job, Reason, StepError};
 
@@ -21,6 +23,8 @@ const MEASUREMENT_LOOKS: u32 = 20;
 const MEASUREMENT_LOOK: Duration = Duration::from_millis(100);
 /// One probe's limit: a start after a crash may take this long.
 const PROBE_LIMIT: Duration = Duration::from_secs(45);
+/// The most bytes that an instance may send in a probe.
+const MOST_OF_PROBE: usize = 64 << 10;
 
 /// What the owner of a database reads; the operator reads the engine's own words, which may name
 /// what is no business of a tenant's.
@@ -336,28 +340,24 @@ pub(super) async fn prove(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
     let probe = issue_probe(&ctx.app.store.session().await?, plan.id).await?;
     let gateway = reachable(ctx.gateway);
     let mut config = tokio_postgres::Config::new();
-    config
-        .host(gateway.ip().to_string())
-        .port(gateway.port())
-        .user(&probe.user)
-        .password(probe.password.expose())
-        .dbname(TENANT_DATABASE)
-        .application_name("howdah probe");
+    config.user(&probe.user).password(probe.password.expose()).dbname(TENANT_DATABASE).application_name("howdah probe");
     let asked = async {
-        let (client, connection) = config.connect(NoTls).await?;
+        let stream = TcpStream::connect(gateway).await?;
+        stream.set_nodelay(true)?;
+        let (client, connection) = config.connect_raw(Bounded::new(stream, MOST_OF_PROBE), NoTls).await?;
         let answer = async {
             let rows = client.simple_query("SELECT 1").await;
             drop(client);
             rows
         };
         let (rows, ended) = tokio::join!(answer, connection);
-        rows?;
-        ended
+        ended.and(rows)?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     };
     match tokio::time::timeout(PROBE_LIMIT, asked).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
-            let cause = format!("the database does not answer through the gateway yet: {}", describe(&error));
+            let cause = format!("the database does not answer through the gateway yet: {}", describe(&*error));
             Err(StepError::Retry(Reason::new(cause, NO_ANSWER)))
         }
         Err(_) => {

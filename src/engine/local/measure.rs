@@ -10,8 +10,8 @@ use crate::engine::{Counters, EngineError, Measured};
 
 const DOING: &str = "measure the instance";
 
-/// One row for each database, of the thousand oldest: what is kept of a measurement has a limit,
-/// whatever a tenant makes. Opening a session is a transaction of its own to PostgreSQL. The
+/// One row for each database, of the [`MOST_ROWS`](super::session::MOST_ROWS) oldest: what is kept of a
+/// measurement has a limit, however many databases a tenant creates. Opening a session is a transaction of its own to PostgreSQL. The
 /// statistics of the whole server say when a crash has begun all of them anew.
 const QUESTION: &str = "SELECT datid,
         (extract(epoch FROM greatest(stats_reset, pg_stat_get_bgwriter_stat_reset_time())) * 1000000)::bigint,

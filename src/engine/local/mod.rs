@@ -29,6 +29,7 @@ mod template;
 pub(in crate::engine) mod tests;
 mod trash;
 mod tree;
+mod untrusted;
 mod users;
 
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! Where the files of one instance stand, and what is written down about it.
 //!
-//! Only `data` and `socket` belong to the instance's user. Everything else is Howdah's, and what
-//! Howdah reads inside those two it reads as coming from a stranger.
+//! Only `data` and `socket` belong to the instance's user. Everything else is Howdah's. `untrusted`
+//! reads and writes inside those two.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{self, DirBuilder, File, OpenOptions};

@@ -29,6 +29,8 @@ use super::programs::{FileIdentity, Programs};
 const FAST: Duration = Duration::from_secs(20);
 /// How long it may take to give up at once.
 const IMMEDIATE: Duration = Duration::from_secs(8);
+/// How much is read of a file of `/proc`: the arguments of a server, or about a thousand children.
+const MOST_OF_PROC: u64 = 8 << 10;
 /// Above this size a log is put aside.
 const LOG_LIMIT: u64 = 1 << 20;
 
@@ -215,7 +217,8 @@ impl Server {
     /// Processor time that the server's processes have used, in clock ticks: it grows while a
     /// crash recovery makes progress.
     pub(super) fn processor_time(&self) -> u64 {
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap_or_default();
+        let children = read_proc(&format!("{0}/task/{0}/children", self.pid())).unwrap_or_default();
+        let children = String::from_utf8_lossy(&children);
         children.split_whitespace().chain([self.pid().to_string().as_str()]).filter_map(processor_time).sum()
     }
 }
@@ -255,20 +258,8 @@ pub(super) fn bound_log(place: &Place) {
     }
 }
 
-/// Reads a small file that the instance's user may have replaced by anything.
-fn read_strange(path: &Path) -> Option<String> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut text = String::new();
-    file.take(4096).read_to_string(&mut text).ok()?;
-    Some(text)
-}
-
 fn read_pid(place: &Place) -> Option<Pid> {
-    let text = read_strange(&place.data().join("postmaster.pid"))?;
+    let text = place.read_lock_file().ok()?;
     let number: i32 = text.lines().next()?.trim().parse().ok()?;
     Pid::from_raw(number).filter(|_| number > 1)
 }
@@ -286,7 +277,7 @@ pub(super) enum Says {
 
 /// What the server of this place says in its lock file.
 pub(super) fn says(place: &Place) -> Says {
-    let text = read_strange(&place.data().join("postmaster.pid")).unwrap_or_default();
+    let text = place.read_lock_file().unwrap_or_default();
     match text.lines().nth(7).map(str::trim) {
         Some("ready") => Says::Ready,
         Some("standby") => Says::Standby,
@@ -375,10 +366,18 @@ fn is_server_of(pid: Pid, place: &Place, uid: Option<u32>, record: Option<&Recor
 /// Whether the process was started as the server of this place. Its children were too, but
 /// retitle themselves.
 fn was_started_on(pid: Pid, place: &Place) -> bool {
-    fs::read(proc_directory(pid).join("cmdline")).is_ok_and(|line| {
+    read_proc(&format!("{}/cmdline", pid.as_raw_nonzero())).is_ok_and(|line| {
         let mut arguments = line.split(|byte| *byte == 0).map(OsStr::from_bytes);
         arguments.nth(1) == Some(OsStr::new("-D")) && arguments.next() == Some(place.data().as_os_str())
     })
+}
+
+/// Reads the beginning of a file of `/proc` about a process, who decides how long it is: a command line can
+/// be made to take in all of a process's memory (`PR_SET_MM_MAP`), and children can be many.
+fn read_proc(name: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(format!("/proc/{name}"))?.take(MOST_OF_PROC).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn proc_directory(pid: Pid) -> PathBuf {
@@ -408,8 +407,8 @@ pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
 
 /// The fields of `/proc/<pid>/stat` after the program's name, which may hold anything.
 fn stat_fields(pid: &str) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+    let text = read_proc(&format!("{pid}/stat")).ok()?;
+    Some(String::from_utf8_lossy(&text).rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }
 
 fn start_ticks(pid: Pid) -> Option<u64> {

@@ -237,12 +237,10 @@ fn set_identifier_of_new(place: &Place, identifier: u64) -> io::Result<bool> {
 }
 
 fn set_identifier(place: &Place, identifier: u64) -> io::Result<()> {
-    let path = place.data().join("global/pg_control");
-    let mut control = fs::read(&path)?;
-    control_file::set_system_identifier(&mut control, identifier)
-        .ok_or_else(|| io::Error::other("the template's control file is damaged"))?;
-    // Written over in place: owner and mode stay.
-    fs::write(&path, control)
+    place.change_control_file(|control| {
+        control_file::set_system_identifier(control, identifier)
+            .ok_or_else(|| io::Error::other("the control file is damaged"))
+    })
 }
 
 #[cfg(test)]

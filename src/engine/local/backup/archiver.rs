@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout};
 
 use super::program::{Failure, PgBackRest};
-use super::queue::{Queue, Taken, read_control_file};
+use super::queue::{Queue, Taken};
 use super::record::Record;
 use super::segment::Segment;
 use crate::base::id::InstanceId;
@@ -28,6 +28,10 @@ use crate::engine::local::{LocalEngine, blocking, control_file};
 const DOING: &str = "archive what was written";
 /// How many instances are archived at a time.
 const INSTANCES_AT_ONCE: usize = 4;
+/// Looking into one queue takes one part of the time in this many at most, however many files are in it.
+const SHARE_OF_LOOKS: u32 = 100;
+/// A look that takes no longer needs no rest.
+const SHORT_LOOK: Duration = Duration::from_millis(10);
 /// How long one file may take on its way.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a stop waits until everything is archived: that of one instance, and that of all together.
@@ -61,6 +65,8 @@ pub(super) struct Archive {
     /// Backups and restores share it; who removes something from the vault has it alone.
     pub(super) vault: tokio::sync::RwLock<()>,
     trouble: Mutex<Option<Trouble>>,
+    /// Not before then is its queue looked into by itself.
+    next_look: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone)]
@@ -113,6 +119,16 @@ impl Archive {
 
     fn has_to_wait(&self) -> bool {
         lock(&self.trouble).as_ref().is_some_and(|trouble| trouble.next_try > Instant::now())
+    }
+
+    fn rests(&self) -> bool {
+        lock(&self.next_look).is_some_and(|next| next > Instant::now())
+    }
+
+    fn rest_after(&self, look: Duration) {
+        if look > SHORT_LOOK {
+            *lock(&self.next_look) = Some(Instant::now() + look * SHARE_OF_LOOKS);
+        }
     }
 
     fn note_success(&self, id: InstanceId) {
@@ -230,7 +246,7 @@ impl LocalEngine {
                 machine.make_for_backup_user(&directory)?;
                 machine.make_for_backup_user(&directory.join("global"))?;
                 let file = directory.join("global/pg_control");
-                fs::write(&file, read_control_file(&place)?)?;
+                fs::write(&file, place.read_control_file()?)?;
                 std::os::unix::fs::chown(&file, machine.backup_user, machine.backup_user)?;
                 Ok(directory)
             };
@@ -254,10 +270,14 @@ impl LocalEngine {
             .into_iter()
             .map(|id| (id, true))
             .chain(asleep.into_iter().map(|id| (id, false)))
+            .filter(|(id, _)| !self.archives.of(*id).rests())
             .map(|(id, runs)| (id, self.place(id), runs))
             .collect();
-        let (waiting, empty) = blocking(DOING, move || Ok(sort_queues(places))).await?;
+        let Queues { waiting, empty, looks } = blocking(DOING, move || Ok(sort_queues(places))).await?;
         lock(&self.archives.lookout).retain(|id| !empty.contains(id));
+        for (id, look) in looks {
+            self.archives.of(id).rest_after(look);
+        }
         stream::iter(waiting)
             .for_each_concurrent(INSTANCES_AT_ONCE, |id| async move {
                 let archive = self.archives.of(id);
@@ -295,7 +315,7 @@ impl LocalEngine {
         let _ = timeout(ALL_LAST_WORDS, self.archive_everything()).await;
         let left: Vec<InstanceId> = lock(&self.archives.lookout).iter().copied().collect();
         let places = left.into_iter().map(|id| (id, self.place(id), false)).collect();
-        let (mut waiting, _) = blocking(DOING, move || Ok(sort_queues(places))).await?;
+        let Queues { mut waiting, .. } = blocking(DOING, move || Ok(sort_queues(places))).await?;
         waiting.sort_unstable();
         Ok(waiting)
     }
@@ -421,9 +441,7 @@ impl LocalEngine {
     /// PostgreSQL removes nothing that waits; so somebody in the instance did.
     async fn note_missing(&self, place: &Place, name: &str, record: &mut Record) -> Result<(), BackupError> {
         if Segment::parse(name).is_some() {
-            let at = self.machine.config.clock.now();
-            let archived_until = record.reached.archived_until;
-            record.gaps.push(Gap { first_segment: name.to_owned(), last_segment: name.to_owned(), at, archived_until });
+            record.note_loss(name, self.machine.config.clock.now());
         }
         let (place, name, record) = (place.clone(), name.to_owned(), record.clone());
         let noted = blocking(DOING, move || {
@@ -474,16 +492,27 @@ impl LocalEngine {
     /// Whether the server that ran last ended with everything written.
     async fn is_cleanly_stopped(&self, place: &Place) -> bool {
         let place = place.clone();
-        let looked = blocking(DOING, move || read_control_file(&place).map_err(failed(DOING))).await;
+        let looked = blocking(DOING, move || place.read_control_file().map_err(failed(DOING))).await;
         looked.is_ok_and(|control| control_file::is_shut_down(&control))
     }
 }
 
-/// Which queues something waits in, and which of those that sleep are empty. What instances write
-/// that are not archived is let go.
-fn sort_queues(places: Vec<(InstanceId, Place, bool)>) -> (Vec<InstanceId>, HashSet<InstanceId>) {
-    let (mut waiting, mut empty) = (Vec::new(), HashSet::new());
+/// What a look into some queues found.
+#[derive(Default)]
+struct Queues {
+    /// Something waits in these.
+    waiting: Vec<InstanceId>,
+    /// These are empty, and their instances asleep.
+    empty: HashSet<InstanceId>,
+    /// How long it took to look into each.
+    looks: Vec<(InstanceId, Duration)>,
+}
+
+/// Looks into queues. What instances write that are not archived is let go.
+fn sort_queues(places: Vec<(InstanceId, Place, bool)>) -> Queues {
+    let Queues { mut waiting, mut empty, mut looks } = Queues::default();
     for (id, place, runs) in places {
+        let begun = Instant::now();
         let look = || -> io::Result<bool> {
             let queue = Queue::open(&place)?;
             if Record::read(&place)?.is_none() {
@@ -498,8 +527,9 @@ fn sort_queues(places: Vec<(InstanceId, Place, bool)>) -> (Vec<InstanceId>, Hash
             Err(error) if error.kind() == io::ErrorKind::NotFound => drop(empty.insert(id)),
             Err(error) => tracing::debug!(instance.id = %id, %error, "cannot look into the queue of {id}"),
         }
+        looks.push((id, begun.elapsed()));
     }
-    (waiting, empty)
+    Queues { waiting, empty, looks }
 }
 
 /// What waits, after what has become too much was given up. `None`: the instance is not archived.
@@ -509,7 +539,7 @@ fn look(place: &Place, id: InstanceId, limit: u64, now: Timestamp) -> io::Result
         queue.discard()?;
         return Ok(None);
     };
-    let ready = queue.ready()?;
+    let ready = forget_missing(&queue, queue.ready()?, place, &mut record, now)?;
     let segments: Vec<&String> = ready.iter().filter(|name| Segment::parse(name).is_some()).collect();
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(Some((record, ready))) };
     if segments.len() as u64 * SEGMENT_BYTES <= limit {
@@ -527,6 +557,30 @@ fn look(place: &Place, id: InstanceId, limit: u64, now: Timestamp) -> io::Result
     record.write(place)?;
     ready.iter().try_for_each(|name| queue.done(name))?;
     Ok(Some((record, Vec::new())))
+}
+
+/// Removes the marks whose files are missing, and notes a gap for each row of them. PostgreSQL removes nothing
+/// that is marked: so somebody in the instance removed the file, or made the mark.
+fn forget_missing(
+    queue: &Queue,
+    ready: Vec<String>,
+    place: &Place,
+    record: &mut Record,
+    at: Timestamp,
+) -> io::Result<Vec<String>> {
+    let (mut present, mut missing) = (Vec::new(), Vec::new());
+    for name in ready {
+        if queue.has(&name)? { present.push(name) } else { missing.push(name) }
+    }
+    if missing.is_empty() {
+        return Ok(present);
+    }
+    for name in missing.iter().filter(|name| Segment::parse(name).is_some()) {
+        record.note_loss(name, at);
+    }
+    record.write(place)?;
+    missing.iter().try_for_each(|name| queue.drop_mark(name))?;
+    Ok(present)
 }
 
 pub(super) fn unanswered(doing: &'static str, error: Unanswered) -> BackupError {
@@ -550,4 +604,32 @@ impl super::super::Machine {
 /// None of these locks is held across an await or while anything can panic half-way.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_without_files_are_removed_at_once_and_leave_one_gap() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new(directory.path().to_owned());
+        let wal = place.data().join("pg_wal");
+        fs::create_dir_all(wal.join("archive_status")).unwrap();
+        Record::default().write(&place).unwrap();
+        let name = |number: u64| format!("0000000100000000{number:08X}");
+        for number in 1..=1500 {
+            fs::write(wal.join("archive_status").join(name(number) + ".ready"), "").unwrap();
+        }
+        fs::write(wal.join(name(1)), "wal").unwrap();
+        fs::write(wal.join(name(1500)), "wal").unwrap();
+        let id = InstanceId::from(uuid::Uuid::from_u128(1));
+        let (record, ready) = look(&place, id, u64::MAX, Timestamp::UNIX_EPOCH).unwrap().unwrap();
+        assert_eq!(ready, [name(1), name(1500)]);
+        let gaps: Vec<_> =
+            record.gaps.iter().map(|gap| (gap.first_segment.clone(), gap.last_segment.clone())).collect();
+        assert_eq!(gaps, [(name(2), name(1499))]);
+        assert_eq!(Record::read(&place).unwrap().unwrap().gaps, record.gaps);
+        assert_eq!(fs::read_dir(wal.join("archive_status")).unwrap().count(), 2);
+    }
 }

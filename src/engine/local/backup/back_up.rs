@@ -22,6 +22,8 @@ use crate::engine::{BACKUP_ROLE, Endpoint, PLATFORM_DATABASE};
 const DOING: &str = "back up the instance";
 /// How often to archive while a backup goes on.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// How long one statement of pgBackRest's may take, in seconds. The longest waits for a checkpoint.
+const SQL_TIMEOUT: &str = "600";
 /// How long the WAL that a backup needs may take into the vault after it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -91,6 +93,7 @@ impl LocalEngine {
             // It would insist on an archive command; what it needs is seen to below.
             .with("ARCHIVE_CHECK", "n")
             .with("IO_TIMEOUT", LONG_IO_TIMEOUT)
+            .with("DB_TIMEOUT", SQL_TIMEOUT)
             .with("START_FAST", "y")
             .with("EXPIRE_AUTO", "n")
             .with("REPO1_BUNDLE", "y")

@@ -11,6 +11,7 @@ use std::process::Command;
 use landlock::{
     ABI, Access as _, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError,
 };
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::process::Child;
 
 /// What every program needs: itself, libraries, and what they read to resolve names and to trust
@@ -19,6 +20,10 @@ const SYSTEM: [&str; 8] =
     ["/usr", "/bin", "/lib", "/lib64", "/etc", "/run/systemd/resolve", "/dev/urandom", "/dev/random"];
 /// What may be written to without harm.
 const NOTHING: &str = "/dev/null";
+
+/// How much address space a program may take, in bytes. pgBackRest keeps the list of all files of a backup in
+/// memory: about 1 KiB for each.
+const MOST_MEMORY: u64 = 4 << 30;
 
 /// Starts a program on a thread that has given up gaining privileges, and all files but these:
 /// the child inherits that, and nothing else of this process is touched. It is killed when its
@@ -30,10 +35,22 @@ pub(super) fn spawn(command: Command, readable: &[PathBuf], writable: &[PathBuf]
             let _entered = runtime.enter();
             rustix::thread::set_no_new_privs(true)?;
             restrict(command.get_program().as_ref(), readable, writable).map_err(io::Error::other)?;
-            tokio::process::Command::from(command).kill_on_drop(true).spawn()
+            let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+            bound_memory(&child);
+            Ok(child)
         })?;
         spawning.join().map_err(|_| io::Error::other("the spawning thread panicked"))?
     })
+}
+
+/// A server that is not what it should be could send the program an answer without end. Best effort: where
+/// Howdah is root in a container without `CAP_SYS_RESOURCE`, it may not set limits for another user's process.
+fn bound_memory(child: &Child) {
+    let limit = Rlimit { current: Some(MOST_MEMORY), maximum: Some(MOST_MEMORY) };
+    let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    if let Some(Err(cause)) = pid.map(|pid| prlimit(Some(pid), Resource::As, limit)) {
+        tracing::debug!(%cause, "could not limit the memory of a program");
+    }
 }
 
 fn restrict(program: &Path, readable: &[PathBuf], writable: &[PathBuf]) -> Result<(), RulesetError> {

@@ -18,7 +18,6 @@ use rustix::io::Errno;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::queue::read_control_file;
 use super::restore::{disinherit, hand_over, milliseconds_since};
 use crate::base::id::InstanceId;
 use crate::engine::EngineError;
@@ -91,7 +90,7 @@ impl LocalEngine {
 /// sleep, or the file system does not share blocks.
 fn fill(origin: &Place, sleeper: &Manifest, place: &Place, stop: &CancellationToken) -> io::Result<Option<u64>> {
     let lives = sleeper.uid.is_some_and(|uid| living_processes_of(uid).next().is_some());
-    if lives || ensure_vacant(origin, sleeper.uid).is_err() || !control_file::is_shut_down(&read_control_file(origin)?)
+    if lives || ensure_vacant(origin, sleeper.uid).is_err() || !control_file::is_shut_down(&origin.read_control_file()?)
     {
         return Ok(None);
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::Child;
 
 use super::confine;
@@ -18,6 +18,12 @@ use crate::engine::local::{Machine, blocking};
 
 /// How much of its words is passed on.
 const LONGEST_REASON: usize = 500;
+/// How much of a complaint is kept to be shortened.
+const LONGEST_COMPLAINT: usize = 64 << 10;
+/// The most bytes of output that are kept: a listing of all files of a large vault has some megabytes.
+const LONGEST_OUTPUT: usize = 64 << 20;
+/// How long it waits for an instance's server to accept a session, in seconds.
+const CONNECT_TIMEOUT: &str = "30";
 /// How what it says of an answer begins that waiting does not change: 400 to 499.
 const ANSWERED_NO: &str = "HTTP request failed with 4";
 /// How long it may wait for storage, in seconds. When that is gone, `info` does so four times and
@@ -152,10 +158,22 @@ impl PgBackRest {
         let mut text = String::new();
         let mut complaint = String::new();
         if let Some(output) = child.stdout.take() {
-            let mut lines = BufReader::new(output).split(b'\n');
+            let mut output = BufReader::new(output);
+            let mut line = Vec::new();
             let mut complaining = false;
-            while let Some(line) = lines.next_segment().await.map_err(Failure::of)? {
-                let line = String::from_utf8_lossy(&line);
+            loop {
+                line.clear();
+                // One more byte than there is room for, to see that there is not.
+                let room = (LONGEST_OUTPUT - text.len() + 1) as u64;
+                if (&mut output).take(room).read_until(b'\n', &mut line).await.map_err(Failure::of)? == 0 {
+                    break;
+                }
+                if line.len() as u64 == room {
+                    return Err(Failure::of(io::Error::other(format!(
+                        "pgBackRest wrote more than {LONGEST_OUTPUT} bytes of output"
+                    ))));
+                }
+                let line = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line));
                 match after_prefix(&line) {
                     Some(logged) => {
                         complaining = logged.starts_with("ERROR:");
@@ -165,6 +183,7 @@ impl PgBackRest {
                         watch(logged);
                     }
                     // What it adds to a complaint is indented.
+                    None if complaining && line.starts_with("   ") && complaint.len() > LONGEST_COMPLAINT => {}
                     None if complaining && line.starts_with("   ") => {
                         complaint.push_str("; ");
                         complaint.push_str(line.trim());
@@ -189,7 +208,7 @@ impl PgBackRest {
             command.env(format!("PGBACKREST_{name}"), value);
         }
         if let Some(password) = &self.password {
-            command.env("PGPASSWORD", password);
+            command.env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT);
         }
         command.arg("--no-config").args(arguments).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());

@@ -9,28 +9,31 @@
 //! The directory belongs to the instance's user, so everything here is done by handles that follow
 //! no links, and what is read is copied before anybody is asked to look into it.
 
+use std::collections::BinaryHeap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::{Dir, Mode, OFlags};
+use rustix::fs::Dir;
 
 use super::segment::Segment;
 use crate::engine::local::place::Place;
-use crate::engine::local::tree::DIRECTORY;
+use crate::engine::local::untrusted::Untrusted;
 
-/// More marks than this are looked at another time.
+/// The most marks that are returned, the first in order. PostgreSQL's own come before false ones for later
+/// segments, and false ones for earlier segments are removed when their files are missing.
 const LONGEST: usize = 100_000;
+/// The most entries of the directory, whatever their names.
+const MOST_ENTRIES: usize = 1_000_000;
 /// No file of WAL is larger, in bytes.
 const LARGEST: u64 = 64 << 20;
 
 /// The queue of one instance.
 pub(super) struct Queue {
-    wal: OwnedFd,
-    marks: OwnedFd,
+    wal: Untrusted,
+    marks: Untrusted,
 }
 
 /// A file of WAL, copied to where the backup user reads it.
@@ -42,22 +45,41 @@ pub(super) struct Taken {
 
 impl Queue {
     pub(super) fn open(place: &Place) -> io::Result<Self> {
-        let data = rustix::fs::open(place.data(), DIRECTORY, Mode::empty())?;
-        let wal = rustix::fs::openat(&data, "pg_wal", DIRECTORY, Mode::empty())?;
-        let marks = rustix::fs::openat(&wal, "archive_status", DIRECTORY, Mode::empty())?;
+        let wal = Untrusted::open(&place.data())?.directory("pg_wal")?;
+        let marks = wal.directory("archive_status")?;
         Ok(Self { wal, marks })
     }
 
     /// What waits, in the order in which it is to be archived: histories of timelines first.
     pub(super) fn ready(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&self.marks)?.take(LONGEST) {
+        self.first_ready(LONGEST)
+    }
+
+    fn first_ready(&self, most: usize) -> io::Result<Vec<String>> {
+        let mut first = BinaryHeap::new();
+        for (index, entry) in Dir::read_from(&self.marks)?.enumerate() {
+            if index == MOST_ENTRIES {
+                let reason = format!("pg_wal/archive_status holds more than {MOST_ENTRIES} files");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            }
             let entry = entry?;
             let name = entry.file_name().to_str().ok().and_then(|name| name.strip_suffix(".ready"));
-            names.extend(name.filter(|name| is_wal(name)).map(str::to_owned));
+            if let Some(name) = name.filter(|name| is_wal(name)) {
+                first.push((!name.ends_with(".history"), name.to_owned()));
+                if first.len() > most {
+                    first.pop();
+                }
+            }
         }
-        names.sort_by_key(|name| (!name.ends_with(".history"), name.clone()));
-        Ok(names)
+        Ok(first.into_sorted_vec().into_iter().map(|(_, name)| name).collect())
+    }
+
+    /// Whether the file of a mark is there.
+    pub(super) fn has(&self, name: &str) -> io::Result<bool> {
+        match rustix::fs::statat(&self.wal, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+            Err(rustix::io::Errno::NOENT) => Ok(false),
+            found => Ok(found.map(|_| true)?),
+        }
     }
 
     pub(super) fn is_empty(&self) -> io::Result<bool> {
@@ -66,13 +88,11 @@ impl Queue {
 
     /// Copies a file of WAL into this directory, for this user to read. `None`: it is gone.
     pub(super) fn take(&self, name: &str, into: &Path, reader: Option<u32>) -> io::Result<Option<Taken>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(&self.wal, name, flags, Mode::empty()) {
-            Err(rustix::io::Errno::NOENT) => return Ok(None),
-            opened => File::from(opened?),
+        let file = match self.wal.file(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
         };
-        let facts = file.metadata()?;
-        if !facts.is_file() || facts.len() > LARGEST {
+        if file.metadata()?.len() > LARGEST {
             return Err(io::Error::other(format!("{name} in pg_wal is not a file of WAL")));
         }
         let path = into.join(name);
@@ -124,17 +144,6 @@ fn is_wal(name: &str) -> bool {
     }
 }
 
-/// Reads a small file of the data directory that its user may have replaced by anything.
-pub(super) fn read_control_file(place: &Place) -> io::Result<Vec<u8>> {
-    let data = rustix::fs::open(place.data(), DIRECTORY, Mode::empty())?;
-    let global = rustix::fs::openat(&data, "global", DIRECTORY, Mode::empty())?;
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::openat(&global, "pg_control", flags, Mode::empty())?);
-    let mut bytes = Vec::new();
-    file.take(64 << 10).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -184,6 +193,22 @@ mod tests {
         queue.drop_mark(sorted[3]).unwrap();
         queue.discard().unwrap();
         assert!(queue.is_empty().unwrap());
+    }
+
+    #[test]
+    fn false_marks_do_not_hide_those_of_the_first_segments() {
+        let (_directory, place) = instance();
+        let marks = place.data().join("pg_wal/archive_status");
+        for number in (0..200).rev() {
+            fs::write(marks.join(format!("0000000100000001{number:08X}.ready")), "").unwrap();
+            fs::write(marks.join(format!("false-{number}.ready")), "").unwrap();
+        }
+        fs::write(marks.join("000000010000000000000007.ready"), "").unwrap();
+        let queue = Queue::open(&place).unwrap();
+        let expected = ["000000010000000000000007", "000000010000000100000000", "000000010000000100000001"];
+        assert_eq!(queue.first_ready(3).unwrap(), expected);
+        assert_eq!(queue.ready().unwrap().len(), 201);
+        assert!(!queue.has(expected[0]).unwrap());
     }
 
     #[test]

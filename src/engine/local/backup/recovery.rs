@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use crate::engine::local::place::{Manifest, Place};
 use crate::engine::local::process::{Says, Server, says};
 use crate::engine::local::session::{ask, ask_for_text};
 use crate::engine::local::template::{SEGMENT_BYTES, failed};
+use crate::engine::local::untrusted::Untrusted;
 use crate::engine::local::{LocalEngine, blocking, start};
 
 const DOING: &str = "recover the restored instance";
@@ -91,7 +92,7 @@ impl<'a> Recovery<'a> {
             (scratch.join("control/global/pg_control"), place.clone(), engine.machine.backup_user);
         blocking(DOING, move || {
             let copy = || -> io::Result<()> {
-                fs::copy(from.data().join("global/pg_control"), &control)?;
+                fs::write(&control, from.read_control_file()?)?;
                 std::os::unix::fs::chown(&control, reader, reader)
             };
             copy().map_err(failed(DOING))
@@ -186,7 +187,7 @@ impl<'a> Recovery<'a> {
                 fs::remove_file(&fetched)?;
                 let same = hexadecimal(&Sha1::digest(&bytes)) == checksum;
                 if same {
-                    put_whole(&place.data().join("pg_wal").join(&name), &bytes, uid)?;
+                    Untrusted::open(&place.data())?.directory("pg_wal")?.replace(&name, &bytes, uid)?;
                 }
                 Ok(same)
             };
@@ -289,7 +290,7 @@ impl<'a> Recovery<'a> {
         let (place, uid, server) = (self.place.clone(), self.manifest.uid, self.server.clone());
         let told = blocking(DOING, move || {
             let tell = || -> io::Result<()> {
-                put_whole(&place.data().join("promote"), b"", uid)?;
+                Untrusted::open(&place.data())?.replace("promote", b"", uid)?;
                 match server.promote() {
                     // It has ended, which is told with its reason.
                     Err(_) if !server.is_alive() => Ok(()),
@@ -395,14 +396,6 @@ fn read_checksums(listed: &str) -> HashMap<String, String> {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Makes a file of the instance's that is seen whole or not at all.
-fn put_whole(path: &Path, bytes: &[u8], uid: Option<u32>) -> io::Result<()> {
-    let partial = path.with_extension("partial");
-    fs::write(&partial, bytes)?;
-    std::os::unix::fs::chown(&partial, uid, uid)?;
-    fs::rename(&partial, path)
 }
 
 #[cfg(test)]

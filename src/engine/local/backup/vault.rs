@@ -23,6 +23,9 @@ use crate::engine::local::template::{failed, give};
 use crate::engine::local::{LocalEngine, Machine, blocking, passable, tree};
 use crate::engine::{EngineError, Major};
 
+/// How many of the files that a verification finds invalid are named.
+const MOST_FINDINGS: usize = 20;
+
 /// What pgBackRest says of a stanza.
 mod status {
     pub(super) const MISSING_PATH: i64 = 1;
@@ -229,7 +232,8 @@ impl LocalEngine {
         let command = command.with("LOG_LEVEL_CONSOLE", "info");
         let said = command
             .run_and_watch(&["--output=text", "--verbose", "verify"], |line| {
-                if let Some(found) = line.strip_prefix("INFO: ").filter(|text| text.starts_with("invalid ")) {
+                let found = line.strip_prefix("INFO: ").filter(|text| text.starts_with("invalid "));
+                if let Some(found) = found.filter(|_| invalid.len() < MOST_FINDINGS) {
                     invalid.push(found.to_owned());
                 }
             })
