@@ -73,6 +73,12 @@ impl App {
         self.mail.then(|| Outbox::new(&self.keyring, &self.public.api))
     }
 
+    /// Whether clients need Howdah's CA certificate to verify the gateway: strings say `sslmode=require`, and
+    /// Howdah's own authority issues the gateway's certificate.
+    pub fn needs_ca(&self) -> bool {
+        self.authorities.is_some() && !is_this_machine(&self.public.gateway_host)
+    }
+
     /// Waits a short while for the workflow that a create has started, so that the answer can
     /// say `ready`. Whether it has ended by then or not, the answer says what is true.
     ///

@@ -17,8 +17,8 @@ const USUAL_PORT: u16 = 5432;
 pub(super) struct Banner<'a> {
     pub(super) public: &'a PublicAddresses,
     pub(super) metrics: Option<String>,
-    /// The gateway's certificate is issued by Howdah's own authority.
-    pub(super) has_authority: bool,
+    /// Clients need Howdah's CA certificate to verify the gateway.
+    pub(super) needs_ca: bool,
     pub(super) directory: &'a DataDirectory,
     /// The data directory was made by this start.
     pub(super) is_first: bool,
@@ -38,7 +38,7 @@ impl Banner<'_> {
         if let Some(metrics) = &self.metrics {
             let _ = writeln!(text, "  Metrics   http://{metrics}/metrics");
         }
-        text.push_str(&elsewhere(self.public, self.has_authority));
+        text.push_str(&elsewhere(self.public, self.needs_ca));
         if self.is_first {
             let _ = write!(
                 text,
@@ -63,13 +63,13 @@ impl Banner<'_> {
 }
 
 /// What clients on other machines need to know.
-fn elsewhere(public: &PublicAddresses, has_authority: bool) -> String {
+fn elsewhere(public: &PublicAddresses, needs_ca: bool) -> String {
     let PublicAddresses { api, gateway_host, gateway_port, .. } = public;
     let mut lines = String::new();
     if is_this_machine(gateway_host) {
         return lines;
     }
-    if has_authority {
+    if needs_ca {
         let _ = writeln!(
             lines,
             "  CA        {api}/v1/ca.pem, for clients that verify certificates (docs/connecting.md); or use --tls-cert"
@@ -104,9 +104,9 @@ mod tests {
 
     #[test]
     fn clients_elsewhere_are_told_what_they_need() {
-        let lines = |host: &str, port, has_authority| {
+        let lines = |host: &str, port, needs_ca| {
             let (api, auth) = ("http://howdah.example.com:8080".to_owned(), String::new());
-            elsewhere(&PublicAddresses { api, auth, gateway_host: host.into(), gateway_port: port }, has_authority)
+            elsewhere(&PublicAddresses { api, auth, gateway_host: host.into(), gateway_port: port }, needs_ca)
         };
         assert_eq!(lines("127.0.0.1", 7432, true), "");
         assert_eq!(lines("db.example.com", 5432, false), "");

@@ -10,16 +10,16 @@
 //! The certificate itself is in memory only. Each start issues one for the names of now, and a running
 //! Howdah issues the next one when a third of its life is left.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
+use super::tls_files::{Files, Given};
 use crate::app::{App, PublicAddresses};
 use crate::base::error::{Error, Result, describe};
 use crate::base::keyring::Keyring;
-use crate::base::network::is_this_machine;
 use crate::base::secret::random_hex;
 use crate::base::store::{Store, Tx};
 use crate::config::Serve;
@@ -34,6 +34,8 @@ const SELF_SIGNED: &str = "gateway certificate";
 const SUCCESSION: SignedDuration = SignedDuration::from_hours(24 * 730);
 /// How often to check whether something has to be renewed.
 const ROUND: Duration = Duration::from_secs(3600);
+/// How often to check whether the operator's files have changed.
+const ROUND_OF_FILES: Duration = Duration::from_secs(60);
 
 /// What the gateway serves with, and what clients verify it by.
 pub struct Certificate {
@@ -41,23 +43,32 @@ pub struct Certificate {
     pub tls: watch::Receiver<Tls>,
     /// The authorities' certificates as PEM; `None` where the operator has given a certificate.
     pub authorities: Option<watch::Receiver<String>>,
-    /// Issues the next ones.
-    pub renewal: Option<Renewal>,
+    /// Replaces them in time.
+    pub renewal: Renewal,
 }
 
-/// Replaces the gateway's certificate before it ends, and publishes the authorities that clients need.
-pub struct Renewal {
+/// Replaces the gateway's certificate while Howdah runs.
+#[derive(Clone)]
+pub enum Renewal {
+    /// Howdah's authority issues it.
+    Issued(Arc<Issued>),
+    /// The operator gives it.
+    Given(Arc<Given>),
+}
+
+/// A certificate that Howdah's authority issues, and the authorities that clients need.
+pub struct Issued {
     names: Vec<String>,
-    valid: Validity,
+    valid: Mutex<Validity>,
     tls: watch::Sender<Tls>,
     authorities: watch::Sender<String>,
 }
 
 impl Certificate {
-    /// The one that the operator has given, as PEM.
-    pub(super) fn given(certificate: &str, key: &str) -> Result<Self> {
-        let tls = watch::channel(tls::server_config(certificate, key)?).1;
-        Ok(Self { tls, authorities: None, renewal: None })
+    /// The one that the operator has given.
+    pub(super) fn given(files: Files) -> Result<Self> {
+        let (given, tls) = Given::new(files)?;
+        Ok(Self { tls, authorities: None, renewal: Renewal::Given(Arc::new(given)) })
     }
 
     /// One for these names, which the installation's authority issues.
@@ -66,27 +77,40 @@ impl Certificate {
         let (tls, valid) = authorities.issue(&names, now)?;
         let (tls, new_sessions) = watch::channel(tls);
         let (published, clients) = watch::channel(authorities.pem(now));
-        let renewal = Renewal { names, valid, tls, authorities: published };
-        Ok(Self { tls: new_sessions, authorities: Some(clients), renewal: Some(renewal) })
+        let issued = Issued { names, valid: Mutex::new(valid), tls, authorities: published };
+        Ok(Self { tls: new_sessions, authorities: Some(clients), renewal: Renewal::Issued(Arc::new(issued)) })
     }
 }
 
 impl Renewal {
     /// Renews what is due until the tasks stop.
-    pub(super) async fn keep(mut self, app: Arc<App>) {
+    pub(super) async fn keep(self, app: Arc<App>) {
+        let round = match &self {
+            Self::Issued(_) => ROUND,
+            Self::Given(_) => ROUND_OF_FILES,
+        };
         loop {
             tokio::select! {
-                () = tokio::time::sleep(ROUND) => {}
+                () = tokio::time::sleep(round) => {}
                 () = app.tasks.stopping() => return,
             }
-            if let Err(error) = self.look(&app.store, &app.keyring, app.clock.now()).await {
-                tracing::warn!(error = %describe(&error), "cannot renew the gateway's certificate; trying again later");
+            let looked = match &self {
+                Self::Issued(issued) => issued.look(&app.store, &app.keyring, app.clock.now()).await,
+                Self::Given(given) => given.look(),
+            };
+            if let Err(error) = looked {
+                tracing::warn!(
+                    error = %describe(&error),
+                    "cannot renew the gateway's certificate; the gateway keeps the one it has, and Howdah tries again"
+                );
             }
         }
     }
+}
 
+impl Issued {
     /// Renews what is due at this time.
-    pub async fn look(&mut self, store: &Store, keyring: &Keyring, now: Timestamp) -> Result<()> {
+    pub async fn look(&self, store: &Store, keyring: &Keyring, now: Timestamp) -> Result<()> {
         let authorities = Authorities::load(store, keyring, now).await?;
         let published = authorities.pem(now);
         self.authorities.send_if_modified(|before| {
@@ -94,12 +118,13 @@ impl Renewal {
             *before = published;
             changes
         });
-        let life = self.valid.until.duration_since(self.valid.from);
-        let is_fresh = self.valid.contains(now) && self.valid.until.duration_since(now) > life / 3;
+        let valid = *self.valid.lock().unwrap_or_else(PoisonError::into_inner);
+        let life = valid.until.duration_since(valid.from);
+        let is_fresh = valid.contains(now) && valid.until.duration_since(now) > life / 3;
         if !is_fresh {
             let (tls, valid) = authorities.issue(&self.names, now)?;
             self.tls.send_replace(tls);
-            self.valid = valid;
+            *self.valid.lock().unwrap_or_else(PoisonError::into_inner) = valid;
         }
         Ok(())
     }
@@ -193,20 +218,6 @@ async fn make(tx: &Tx, keyring: &Keyring, now: Timestamp) -> Result<Authority> {
     Ok(authority)
 }
 
-/// The certificate and key that the operator has given, as PEM.
-///
-/// # Errors
-/// A sentence when they cannot be read or used.
-pub(super) fn files(config: &Serve) -> std::result::Result<Option<(String, String)>, String> {
-    let read = |path: &std::path::Path| {
-        std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
-    };
-    let (Some(certificate), Some(key)) = (&config.tls_cert, &config.tls_key) else { return Ok(None) };
-    let files = (read(certificate)?, read(key)?);
-    tls::server_config(&files.0, &files.1).map_err(|error| describe(&error))?;
-    Ok(Some(files))
-}
-
 /// The names that a certificate of Howdah's own is for. The first is the one that clients are given.
 pub(super) fn names(config: &Serve) -> Vec<String> {
     let public = config.public_gateway.as_ref().map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
@@ -220,9 +231,6 @@ pub(super) fn names(config: &Serve) -> Vec<String> {
 
 /// Warns when clients elsewhere will meet a certificate that they do not trust by themselves.
 pub(super) fn warn_of_own(public: &PublicAddresses) {
-    if is_this_machine(&public.gateway_host) {
-        return;
-    }
     tracing::warn!(
         gateway = public.gateway_host,
         "the gateway's certificate is issued by Howdah's own authority: clients that verify it, such as all that use \

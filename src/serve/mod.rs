@@ -10,6 +10,7 @@ mod logs;
 mod mail;
 mod provider;
 mod recover;
+mod tls_files;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +26,7 @@ use self::banner::Banner;
 use self::certificate::Certificate;
 use self::directory::DataDirectory;
 pub use self::recover::recover;
+use self::tls_files::Files;
 use crate::app::{App, JobCtx, PublicAddresses};
 use crate::auth::provider::Provider;
 use crate::base::clock::Clock;
@@ -86,7 +88,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
         None => None,
     };
     let listeners = Listeners { http, metrics };
-    let tls_files = certificate::files(&config)?;
+    let tls_files = Files::read(&config)?;
     let external = external_store(&config.place).await?;
     let directory = match directory {
         Some(directory) => directory,
@@ -290,7 +292,7 @@ async fn start(
     regions: Regions,
     provider: Option<Provider>,
     mailer: Option<Mailer>,
-    tls_files: Option<(String, String)>,
+    tls_files: Option<Files>,
     listeners: Listeners,
     started: &mut Started,
 ) -> Result<Addresses, String> {
@@ -336,7 +338,7 @@ async fn start(
     let first = first_start::ensure(&store, directory, &keyring, &instances, &clock).await?;
     let set_up = first_start::set_up_link(&store, &clock).await.map_err(|error| describe(&error))?;
     let Certificate { tls, authorities, renewal } = match tls_files {
-        Some((certificate, key)) => Certificate::given(&certificate, &key),
+        Some(files) => Certificate::given(files),
         None => Certificate::issued(&store, &keyring, certificate::names(config), clock.now()).await,
     }
     .map_err(|error| describe(&error))?;
@@ -400,9 +402,7 @@ async fn start(
     tasks.spawn(usage::measure(ctx.clone()));
     tasks.spawn(usage::record(ctx.clone(), measurements));
     tasks.spawn(jobs::keys::keep(ctx.clone(), config.key_rotation()));
-    if let Some(renewal) = renewal {
-        tasks.spawn(renewal.keep(app.clone()));
-    }
+    tasks.spawn(renewal.keep(app.clone()));
     tasks.spawn(reconcile::housekeeping(ctx.clone(), runner));
     if let Some(target) = &config.audit_stream {
         tasks.spawn(jobs::audit::stream(ctx, jobs::audit::Target::parse(target)));
@@ -410,13 +410,13 @@ async fn start(
     let set_up = set_up.map(|link| Secret::new(format!("{}/console/set-up/{}", app.public.api, link.expose())));
     let metrics = metrics_listener.map(|listener| serve_metrics(listener, app.clone())).transpose()?;
     banner::warn_of_plain_http(http_address, &app.public.api);
-    if app.authorities.is_some() {
+    if app.needs_ca() {
         certificate::warn_of_own(&app.public);
     }
     let banner = Banner {
         public: &app.public,
         metrics: metrics.map(local_name),
-        has_authority: app.authorities.is_some(),
+        needs_ca: app.needs_ca(),
         directory,
         is_first: first.is_first,
         set_up: set_up.as_ref(),

@@ -8,7 +8,7 @@ use howdah::base::store::Store;
 use howdah::base::tasks::Tasks;
 use howdah::engine::local::{LocalConfig, MetadataInstance};
 use howdah::metadata;
-use howdah::serve::certificate::Certificate;
+use howdah::serve::certificate::{Certificate, Renewal};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 
@@ -224,7 +224,8 @@ async fn certificates_and_authorities_are_renewed_in_time() {
 
     let issued = Certificate::issued(&store, &keyring, names.clone(), day(0)).await.unwrap();
     let Certificate { mut tls, authorities, renewal } = issued;
-    let (mut authorities, mut renewal) = (authorities.unwrap(), renewal.unwrap());
+    let mut authorities = authorities.unwrap();
+    let Renewal::Issued(renewal) = renewal else { panic!("it is issued") };
     let first = authorities.borrow_and_update().clone();
     // 397 days, of which a third is left on day 264, since it is valid from the day before.
     for (number, is_renewed) in [(1, false), (263, false), (264, true), (265, false), (2900, true)] {
