@@ -240,6 +240,9 @@ pub(super) fn show_secret(session: &Session, database: &str, connection: &Value)
     match connection["endpoints"]["direct"]["connectionString"].as_str() {
         Some(secret) => {
             session.output.secret("Its connection string, which is not shown again:", secret);
+            session
+                .output
+                .note("In SQL you are the role tenant. The password changes with `howdah connections rotate` only.");
         }
         None => session.output.note(&format!(
             "The answer with its connection string was lost on the way, and is not shown again. \

@@ -50,6 +50,12 @@ async fn check(howdah: &Howdah, sslmode: &str) -> (Page, tempfile::TempDir) {
     let new = [("name", "Shop"), ("region", "us-east-1"), ("database", "on")];
     let page = ada.submit(&format!("{workspace}/projects"), &new).await;
     assert!(secret(&page).ends_with(&format!("?sslmode={sslmode}")));
+    let database = ada.get(&page.between("class=\"button primary\" href=\"", "\"")).await;
+    for page in [&page, &database] {
+        assert!(page.text.contains("In SQL you are the role <code>tenant</code>"), "{}", page.text);
+        let offered = page.text.contains("<a href=\"/v1/ca.pem\" download=\"howdah-ca.pem\">");
+        assert_eq!(offered, sslmode == "require", "{}", page.text);
+    }
 
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let directory = tempfile::tempdir().unwrap();
@@ -95,4 +101,8 @@ async fn what_is_copied_from_the_page_works_with_a_certificate_that_nobody_knows
     std::fs::write(directory.path().join("strict.mjs"), strict).unwrap();
     let (ended_well, text) = run(directory.path(), "node strict.mjs", "").await;
     assert!(!ended_well && text.contains("unable to verify the first certificate"), "{text}");
+    let ca = howdah.anonymous().get("/v1/ca.pem").await.body;
+    std::fs::write(directory.path().join("howdah-ca.pem"), ca.as_str().unwrap()).unwrap();
+    let (ended_well, text) = run(directory.path(), "NODE_EXTRA_CA_CERTS=howdah-ca.pem node strict.mjs", "").await;
+    assert!(ended_well && text.starts_with("{ now: 2"), "{text}");
 }

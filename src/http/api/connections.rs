@@ -356,6 +356,9 @@ pub(super) async fn list_connections(
 ///
 /// A new user name and password for the database, good at once. The answer holds the connection
 /// string, which is not shown again.
+///
+/// In SQL every connection is the role `tenant`; the user name is for signing in only. The password changes
+/// when the connection is rotated, not by `ALTER ROLE`.
 #[utoipa::path(post, path = "/v1/databases/{databaseId}/connections", tag = "Databases Connections",
     params(("databaseId" = String, Path, description = "The database's id.")),
     request_body = CreateConnection, responses(
@@ -419,6 +422,9 @@ pub(super) async fn list_all_connections(
 ///
 /// A new user name and password for the database, good at once. The answer holds the connection
 /// string, which is not shown again.
+///
+/// In SQL every connection is the role `tenant`; the user name is for signing in only. The password changes
+/// when the connection is rotated, not by `ALTER ROLE`.
 #[utoipa::path(post, path = "/v1/connections", tag = "Connections", request_body = CreateConnectionOf, responses(
     (status = 201, description = "The connection, with its secret.", body = Data<NewConnectionWire>),
     (status = 400, description = "The body is not JSON.", body = ErrorBody),

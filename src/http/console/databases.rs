@@ -154,6 +154,7 @@ struct Show {
     month: String,
     measured_at: Option<Timestamp>,
     connections: Vec<ConnectionRow>,
+    has_ca: bool,
     name: String,
     problem: Problem,
     chart: Chart,
@@ -186,6 +187,7 @@ impl Show {
             connection: connection.clone(),
         });
         Ok(Self {
+            has_ca: app.needs_ca(),
             region: app.regions.describe(&database.region).name,
             branch: branch.git_name,
             source,

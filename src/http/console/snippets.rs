@@ -26,6 +26,8 @@ pub(super) struct Revealed {
     pub(super) user: String,
     pub(super) password: String,
     pub(super) sslmode: &'static str,
+    /// Clients can verify the gateway by Howdah's own CA certificate, and some have to.
+    pub(super) has_ca: bool,
     /// Texts with it, and for use with it.
     pub(super) snippets: Vec<Snippet>,
 }
@@ -40,29 +42,30 @@ impl Revealed {
             user: credential.user.clone(),
             password: credential.password.expose().to_owned(),
             sslmode: app.public.sslmode(),
-            snippets: snippets(&string, app.public.sslmode()),
+            has_ca: app.needs_ca(),
+            snippets: snippets(&string, app.needs_ca()),
             string,
         }
     }
 }
 
-/// What node-postgres is given, and what is behind Prisma's adapter: they look at the certificate under
-/// `require` too, which a self-signed one does not survive, unless they are told to read it as libpq does
-/// (PostgreSQL, section 32.18.1). No other program knows the parameter, so that it is not in the string.
-fn node_string(sslmode: &str) -> &'static str {
-    match sslmode {
-        "require" => {
+/// The connection string for node-postgres and for Prisma's adapter on it. They verify the certificate under
+/// `require`, too, unless they are told to read it as libpq does (PostgreSQL, section 32.18.1). No other
+/// program knows that parameter, so the string itself does not have it.
+fn node_string(has_ca: bool) -> &'static str {
+    match has_ca {
+        true => {
             "\
-// sslmode=require as psql reads it: encrypted, whoever has made the certificate. Node would look at that,
-// too: where it trusts the server's, write connectionString = process.env.DATABASE_URL.
+// Encrypted, and the certificate is not verified, as psql reads sslmode=require. To verify it, start Node with
+// NODE_EXTRA_CA_CERTS=howdah-ca.pem and write connectionString = process.env.DATABASE_URL.
 const connectionString = `${process.env.DATABASE_URL}&uselibpqcompat=true`;"
         }
-        _ => "const connectionString = process.env.DATABASE_URL;",
+        false => "const connectionString = process.env.DATABASE_URL;",
     }
 }
 
-fn snippets(string: &str, sslmode: &str) -> Vec<Snippet> {
-    let node_string = node_string(sslmode);
+fn snippets(string: &str, has_ca: bool) -> Vec<Snippet> {
+    let node_string = node_string(has_ca);
     // Letters, digits and what stands between the parts of an address: nothing that a shell or a
     // file of settings would read otherwise inside of quotes.
     vec![
@@ -182,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_string_stands_in_what_is_not_checked_in_and_nowhere_else() {
-        let with: Vec<&str> = snippets("postgres://u:p@h:1/postgres", "require")
+        let with: Vec<&str> = snippets("postgres://u:p@h:1/postgres", true)
             .iter()
             .filter(|snippet| snippet.text.contains("postgres://u:p@h"))
             .map(|snippet| snippet.name)
