@@ -195,6 +195,7 @@ async fn a_lost_machine_comes_back_on_an_empty_one_and_so_does_the_next() {
     assert!(howdah.log().contains("keys/master.key: keep a copy on another machine"));
     let token = howdah.token();
     let owner = howdah.owner();
+    let ca = owner.get("/v1/ca.pem").await.body;
     let (first, second) = (Noted::new(&howdah, &owner, "first").await, Noted::new(&howdah, &owner, "second").await);
     first.note(&howdah, "one");
     metadata_is_backed_up(&howdah).await;
@@ -243,6 +244,7 @@ async fn a_lost_machine_comes_back_on_an_empty_one_and_so_does_the_next() {
         noted.is_back(&owner).await;
     }
     assert_eq!((first.notes(&howdah), second.notes(&howdah)), ("one two".into(), "three".into()));
+    assert_eq!(owner.get("/v1/ca.pem").await.body, ca, "clients go on to trust the gateway");
     assert_eq!(other.person.on(&howdah).get("/v1/projects").await.data(200).as_array().unwrap().len(), 3);
     assert_eq!(ended(&owner, "recover_database", &unlucky.id).await["state"], "failed");
     let failed = owner.get(&format!("/v1/databases/{}", unlucky.id)).await.data(200).clone();
