@@ -79,17 +79,30 @@ struct Backup {
     status: String,
     failure_reason: Option<String>,
     verified_at: Option<Timestamp>,
+    verification_failure: Option<String>,
+    /// Missing from servers that do not tell.
+    #[serde(default)]
+    is_damaged: bool,
 }
 
 impl Backup {
     fn status(&self) -> Cell {
-        let tone = match self.status.as_str() {
-            "completed" => Tone::Good,
-            "failed" => Tone::Bad,
-            _ => Tone::Pending,
+        let (status, tone, reason) = match self.status.as_str() {
+            "completed" if self.is_damaged => ("damaged", Tone::Bad, &self.verification_failure),
+            "completed" => ("completed", Tone::Good, &None),
+            "failed" => ("failed", Tone::Bad, &self.failure_reason),
+            other => (other, Tone::Pending, &None),
         };
-        let reason = self.failure_reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        Cell::new(format!("{}{reason}", self.status)).with(tone)
+        let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        Cell::new(format!("{status}{reason}")).with(tone)
+    }
+
+    fn verified(&self, now: Timestamp) -> Cell {
+        match self.verified_at {
+            _ if self.verification_failure.is_some() => Cell::new("FAILED").with(Tone::Bad),
+            Some(time) => Cell::age(time, now),
+            None => Cell::new("not yet").with(Tone::Faint),
+        }
     }
 
     fn size(&self) -> Option<String> {
@@ -112,7 +125,7 @@ impl Listed for Backup {
             Cell::maybe(self.size()),
             self.status(),
             Cell::age(self.created_at, now),
-            self.verified_at.map_or_else(|| Cell::new("no").with(Tone::Faint), |time| Cell::age(time, now)),
+            self.verified(now),
         ]
     }
 }
@@ -127,17 +140,24 @@ struct Window {
 }
 
 impl Window {
-    /// In a sentence, for under a table. Moments with their thousandths: they are copied into `--to-time`.
-    fn sentence(&self) -> String {
+    /// In a sentence, for under a table that shows so many damaged backups. Moments with their thousandths:
+    /// they are copied into `--to-time`.
+    fn sentence(&self, damaged: usize) -> String {
         let kept = match self.backup_retention_days {
-            1 => "for a day".to_owned(),
-            days => format!("for {days} days"),
+            1 => "a day".to_owned(),
+            days => format!("{days} days"),
         };
         match (self.earliest_restorable_time, self.latest_restorable_time) {
             (Some(earliest), Some(latest)) => {
-                format!("Any moment from {earliest:.3} to {latest:.3} can be restored; it stays so {kept}.")
+                format!("Restore window: {earliest:.3} to {latest:.3}. Retention: {kept}.")
             }
-            _ => format!("Nothing can be restored yet; what will be stays so {kept}."),
+            _ if damaged > 0 => "Nothing can be restored: every backup is damaged. Check the storage that backups are \
+                                 kept on, then run `howdah backups create DATABASE --type full`."
+                .to_owned(),
+            _ => format!(
+                "Nothing can be restored yet: there is no complete backup. The first one is created automatically soon \
+                 after the database is used, or by `howdah backups create DATABASE`. Retention: {kept}."
+            ),
         }
     }
 }
@@ -169,10 +189,18 @@ pub(super) async fn find_backup(session: &Session, database: &str, text: &str) -
         return Ok(text.to_owned());
     }
     let answer = ask(session, database, MOST).await?;
-    let mut backups = answer["data"].as_array().into_iter().flatten();
-    let newest = backups.find(|backup| backup["status"] == "completed").and_then(|backup| backup["id"].as_str());
-    newest.map(str::to_owned).ok_or_else(|| {
-        Failure::NotFound(format!("the database {database} has no completed backup; `howdah backups create` makes one"))
+    let completed: Vec<Backup> = answer["data"].as_array().into_iter().flatten().map(read).collect::<Result<_, _>>()?;
+    let completed: Vec<Backup> = completed.into_iter().filter(|backup| backup.status == "completed").collect();
+    let has_damaged = completed.iter().any(|backup| backup.is_damaged);
+    let newest = completed.into_iter().find(|backup| !backup.is_damaged);
+    newest.map(|backup| backup.id).ok_or_else(|| {
+        Failure::NotFound(match has_damaged {
+            true => format!(
+                "every backup of the database {database} is damaged; `howdah backups create` creates another one, and \
+                 the id of a damaged one tries to restore that"
+            ),
+            false => format!("the database {database} has no completed backup; `howdah backups create` creates one"),
+        })
     })
 }
 
@@ -185,7 +213,15 @@ impl Backups {
                 let answer = ask(session, &id, limit).await?;
                 let backups = answer["data"].as_array().map(Vec::as_slice).unwrap_or_default();
                 output.list::<Backup>(backups, session.now())?;
-                output.say(&read::<Window>(&answer["meta"])?.sentence());
+                let damaged = backups.iter().filter(|backup| backup["isDamaged"] == true).count();
+                let window: Window = read(&answer["meta"])?;
+                output.say(&window.sentence(damaged));
+                if damaged > 0 && window.earliest_restorable_time.is_some() {
+                    output.note(&match damaged {
+                        1 => "One of these backups is damaged: restore from another one.".to_owned(),
+                        some => format!("{some} of these backups are damaged: restore from another one."),
+                    });
+                }
                 if answer["pagination"]["hasMore"] == true {
                     output.note(&format!("There are older backups than these {}.", backups.len()));
                 }

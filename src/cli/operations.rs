@@ -162,13 +162,21 @@ impl Wait {
 }
 
 impl Operation {
-    fn state(&self) -> Cell {
-        let tone = match self.state.as_str() {
+    fn tone(&self) -> Tone {
+        match self.state.as_str() {
             "succeeded" => Tone::Good,
             "failed" | "cancelled" => Tone::Bad,
             _ => Tone::Pending,
-        };
-        Cell::new(&self.state).with(tone)
+        }
+    }
+
+    fn state(&self) -> Cell {
+        Cell::new(&self.state).with(self.tone())
+    }
+
+    /// For a list, which has no line for the reason.
+    fn state_and_reason(&self) -> Cell {
+        Cell::new(format!("{}{}", self.state, self.because())).with(self.tone())
     }
 
     fn has_ended(&self) -> bool {
@@ -210,7 +218,7 @@ impl Listed for Operation {
         vec![
             Cell::id(&self.id),
             Cell::new(self.kind()),
-            self.state(),
+            self.state_and_reason(),
             Cell::maybe(self.database.as_ref().map(|database| database.name.as_str())),
             Cell::age(self.created_at, now),
         ]

@@ -210,7 +210,7 @@ fn vaults(howdah: &Howdah) -> usize {
     names.filter(|name| name != "howdah-backups").count()
 }
 
-fn directory_of(howdah: &Howdah) -> PathBuf {
+pub fn directory_of(howdah: &Howdah) -> PathBuf {
     howdah.directory().path().join("backups")
 }
 

@@ -14,17 +14,17 @@ use serde_json::{Value, json};
 use crate::harness::{Howdah, ask, binary, psql};
 
 /// Somebody with a home of their own who uses the client.
-struct Client {
+pub(crate) struct Client {
     home: tempfile::TempDir,
     environment: Vec<(&'static str, String)>,
 }
 
 /// What a command did.
 #[derive(Debug)]
-struct Done {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Client {
@@ -33,7 +33,7 @@ impl Client {
         Self { home: tempfile::tempdir().unwrap(), environment }
     }
 
-    fn of(howdah: &Howdah) -> Self {
+    pub(crate) fn of(howdah: &Howdah) -> Self {
         Self::new(&[("HOWDAH_URL", &howdah.url()), ("HOWDAH_TOKEN", &howdah.token())])
     }
 
@@ -48,7 +48,7 @@ impl Client {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Done {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Done {
         Done::from(self.command(arguments).output().unwrap())
     }
 
@@ -68,14 +68,14 @@ impl Client {
     }
 
     /// What a command that works prints for people.
-    fn text(&self, arguments: &[&str]) -> String {
+    pub(crate) fn text(&self, arguments: &[&str]) -> String {
         let done = self.run(arguments);
         assert_eq!(done.code, 0, "{arguments:?}: {done:?}");
         done.stdout
     }
 
     /// What a command that fails with this exit code says.
-    fn failure(&self, code: i32, arguments: &[&str]) -> String {
+    pub(crate) fn failure(&self, code: i32, arguments: &[&str]) -> String {
         let done = self.run(arguments);
         assert_eq!((done.code, done.stdout.as_str()), (code, ""), "{arguments:?}: {done:?}");
         done.stderr
@@ -544,7 +544,7 @@ async fn backups_are_made_listed_and_brought_back_every_way() {
     assert!(lines[0].starts_with("ID") && lines[1].contains("incremental") && lines[2].contains(text(&first["id"])));
     assert!(lines[2].contains("full") && lines[2].contains("MiB") && lines[2].contains("completed"), "{table}");
     let window = client.json(&["backups", "window", "shop"]);
-    assert!(lines[3].starts_with(&format!("Any moment from {}", text(&window["earliestRestorableTime"]))), "{table}");
+    assert!(lines[3].starts_with(&format!("Restore window: {}", text(&window["earliestRestorableTime"]))), "{table}");
     client.json(&["workspaces", "update", "--backup-retention", "30", "--name", "Archive"]);
     assert!(client.text(&["backups", "list", "shop"]).contains("30 days"));
     let shown = client.text(&["projects", "update", "shop", "--backup-retention", "2"]);

@@ -199,10 +199,12 @@ async fn each_page_is_for_who_may_see_it() {
     }
     for template in ASK {
         let path = shop.at(template);
-        assert_eq!(ada.get(&path).await.status, 200, "{path}");
+        // What has ended cannot be cancelled.
+        let allowed = if template.ends_with("/cancel") { 409 } else { 200 };
+        assert_eq!(ada.get(&path).await.status, allowed, "{path}");
         vera.get(&path).await.assert_says(403, "Not allowed");
         fred.get(&path).await.assert_says(404, "There is no such page");
-        let status = if template.starts_with("/integrations") { 403 } else { 200 };
+        let status = if template.starts_with("/integrations") { 403 } else { allowed };
         assert_eq!(dora.get(&path).await.status, status, "{path}");
     }
 
@@ -622,8 +624,9 @@ async fn a_database_is_brought_back_from_its_pages() {
     assert_eq!(page.location(), format!("{database}/backups"));
     settled().await;
     let page = ada.get(&format!("{database}/backups")).await;
-    page.assert_says(200, "complete");
-    assert!(page.text.contains("Every moment from"), "{}", page.text);
+    page.assert_says(200, "Completed");
+    page.assert_says(200, "Any point in time from");
+    assert!(!page.text.contains("Times between them"), "it was never restored: {}", page.text);
     let backup = page.between("/restore?backup=", "\"");
     let page = ada.get(&format!("{database}/restore?backup={backup}")).await;
     page.assert_says(200, &format!("value=\"{backup}\" selected"));
@@ -655,12 +658,15 @@ async fn a_database_is_brought_back_from_its_pages() {
     settled().await;
     assert_eq!(ask(&string, "SELECT count(*) FROM orders"), "10");
     let page = ada.get(&database).await;
-    page.assert_says(200, "Restore the database in place");
+    page.assert_says(200, "Restore database in place");
     let all = owner.get(&format!("/v1/operations?databaseId=db_{id}")).await.data(200).clone();
+    // The times between what was replaced and the first backup after it are missing.
+    let page = ada.get(&format!("{database}/backups")).await;
+    page.assert_says(200, "Times between them can't be restored.");
     let restored = all.as_array().unwrap().iter().find(|one| one["kind"] == "restore_database").unwrap();
     let operation = bare(restored["id"].as_str().unwrap());
     let page = ada.get(&format!("{workspace}/operations/{operation}")).await;
-    page.assert_says(200, "End the sessions and let the restored one take over");
+    page.assert_says(200, "End sessions and switch to the restored instance");
 
     // A deleted one comes back under a name that is free.
     let copy_page = format!("{workspace}/databases/{copy}");
@@ -721,7 +727,7 @@ async fn what_went_with_its_project_is_listed_and_comes_back() {
     vera.get(&workspace).await;
     vera.submit(&restore, &[("name", "Mine"), ("into", "new"), ("projectName", "Mine")])
         .await
-        .assert_says(403, "not do");
+        .assert_says(403, "Not allowed");
     let refused = format!("/v1/workspaces/{}/audit-log?outcome=refused&actorName=vera", owner.workspace_id().await);
     assert_eq!(owner.get(&refused).await.data(200)[0]["action"], "create_database");
     ada.get(&format!("{elsewhere}/deleted")).await.assert_says(200, "Nothing to restore");
@@ -789,12 +795,12 @@ async fn a_database_that_failed_says_what_can_be_restored() {
     fail(&other).await;
     let page = format!("{workspace}/databases/{}/restore", bare(&other));
     let shown = ada.get(&page).await;
-    shown.assert_says(200, "Nothing of it can be restored");
+    shown.assert_says(200, "Nothing can be restored");
     assert!(!shown.text.contains("name=\"into\""), "{}", shown.text);
     let now = [("what", "now"), ("into", "new"), ("name", "Copy")];
     ada.submit(&page, &now).await.assert_says(422, "is failure");
     let moment = [("what", "moment"), ("targetTime", "2030-01-01T00:00"), ("into", "new"), ("name", "Copy")];
-    ada.submit(&page, &moment).await.assert_says(422, "Nothing of it can be restored");
+    ada.submit(&page, &moment).await.assert_says(422, "Nothing can be restored");
     let copy = json!({"projectId": made["id"], "name": "Copy", "source": {"type": "database", "databaseId": other}});
     owner.post("/v1/databases", copy).await.assert_error(409, "client-error");
     // Another one's backup is a way to bring it back.
@@ -829,6 +835,57 @@ async fn a_database_that_failed_says_what_can_be_restored() {
 #[tokio::test]
 async fn the_settings_of_a_project_say_what_they_inherit() {
     let howdah = Howdah::start().await;
+#[tokio::test]
+async fn cancelling_says_what_is_left_undone_and_lists_say_why_an_operation_waits() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let shop = Shop::open(&howdah, &mut ada).await;
+    let (store, tasks) = howdah.store();
+    let session = store.session().await.unwrap();
+    let id = howdah::base::id::WorkflowId::parse(&shop.fill("{operation}")).unwrap();
+    let become_one = async |kind: &str, step: &str| {
+        let update = "UPDATE workflows
+                         SET kind = $2, step = $3, state = 'waiting', attempts = 1, explanation = 'the disk is full',
+                             run_after = now() + interval '1 day', ended_at = NULL
+                       WHERE id = $1";
+        assert_eq!(session.execute(update, &[&id.uuid(), &kind, &step]).await.unwrap(), 1);
+    };
+    let page = shop.at("/operations/{operation}/cancel");
+    let backup = "This backup is not created.";
+    for (kind, step, words) in [
+        ("provision_database", "create_instance", "The database is not created."),
+        ("copy_database", "create_instance", "The database that it is restored from does not change."),
+        ("back_up_database", "copy_files", backup),
+        ("restore_database", "restore_instance", "The database keeps its current data."),
+        ("restore_database", "take_over", "The database keeps its current data."),
+    ] {
+        become_one(kind, step).await;
+        let shown = ada.get(&page).await;
+        shown.assert_says(200, words);
+        assert_eq!(shown.text.contains(backup), kind == "back_up_database", "{kind}: {}", shown.text);
+    }
+    for (kind, step) in [
+        ("restore_database", "prove_ready"),
+        ("recover_database", "restore_instance"),
+        ("verify_backup", "check"),
+        ("delete_database", "forget"),
+    ] {
+        become_one(kind, step).await;
+        let shown = ada.get(&page).await;
+        shown.assert_says(409, "cancelled");
+        assert!(!shown.text.contains("<form method=\"post\" action=\"/console/workspaces"), "{kind}: {}", shown.text);
+    }
+    // A list says why, and not which step.
+    let list = ada.get(&shop.at("/operations")).await;
+    list.assert_says(200, "<span class=\"beside\">the disk is full</span>");
+    let update = "UPDATE workflows SET kind = 'provision_database', state = 'failed', ended_at = now() WHERE id = $1";
+    session.execute(update, &[&id.uuid()]).await.unwrap();
+    let list = ada.get(&shop.at("/operations?state=failed")).await;
+    list.assert_says(200, "<span class=\"beside\">the disk is full</span>");
+    assert!(!list.text.contains("Clean up"), "{}", list.text);
+    tasks.stop();
+}
+
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
     let owner = howdah.owner();

@@ -21,6 +21,7 @@ mod connections;
 mod console;
 mod console_resources;
 mod crash;
+mod damaged_backups;
 mod databases;
 mod docs;
 mod document;

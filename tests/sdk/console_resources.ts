@@ -101,7 +101,7 @@ async function backUpAndRestore(page: Page, string: string, database: string): P
   await page.goto(`${database}/backups`);
   await page.getByRole("button", { name: "Back up now" }).click();
   // The list says so by itself when it is done.
-  await page.locator("td .status.good", { hasText: "complete" }).waitFor({ timeout: 60_000 });
+  await page.locator("td .status.good", { hasText: "Completed" }).waitFor({ timeout: 60_000 });
   await page.goto(`${database}/restore`);
   const moment = page.getByLabel("Date and time, in UTC");
   const last = await moment.inputValue();

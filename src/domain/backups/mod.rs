@@ -7,6 +7,8 @@
 mod store;
 mod window;
 
+use std::collections::HashMap;
+
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use uuid::Uuid;
 
@@ -198,6 +200,15 @@ pub struct Archiving {
     pub reason: Option<String>,
 }
 
+/// How many completed backups a database has, by whether they restore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Those that are not known to be damaged.
+    pub sound: i64,
+    /// Those that do not restore, or build on one that does not.
+    pub damaged: i64,
+}
+
 /// A database that is due for a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -223,6 +234,16 @@ pub async fn list(
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
     Ok((found, more))
+}
+
+/// How many backups of a database restore, as far as is known, and how many do not.
+pub async fn health(session: &Session, database: DatabaseId) -> Result<Health> {
+    Ok(store::health(session, &[database]).await?.remove(&database).unwrap_or_default())
+}
+
+/// The same of each of these databases that has completed backups.
+pub async fn health_of_all(session: &Session, databases: &[DatabaseId]) -> Result<HashMap<DatabaseId, Health>> {
+    store::health(session, databases).await
 }
 
 /// The moments that a database can be restored to.

@@ -1,10 +1,12 @@
 //! The SQL of backups and of the vaults that they are in.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{ArchiveState, Archiving, Backup, Due, Era, Held, Kind, Loss, SealedVault, State, Trial, Vault};
+use super::{ArchiveState, Archiving, Backup, Due, Era, Health, Held, Kind, Loss, SealedVault, State, Trial, Vault};
 use crate::base::error::{Error, Result};
 use crate::base::id::{BackupId, DatabaseId, InstanceId, ProjectId};
 use crate::base::store::{Session, Tx};
@@ -41,6 +43,25 @@ pub(super) async fn list(session: &Session, database: DatabaseId, limit: i64) ->
 pub(super) async fn get(session: &Session, database: DatabaseId, id: BackupId) -> Result<Option<Backup>> {
     let statement = session.prepare_cached(&format!("{SELECT} WHERE b.database_id = $1 AND b.id = $2")).await?;
     session.query_opt(&statement, &[&database.uuid(), &id.uuid()]).await?.as_ref().map(read).transpose()
+}
+
+pub(super) async fn health(session: &Session, databases: &[DatabaseId]) -> Result<HashMap<DatabaseId, Health>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT b.database_id, count(*) AS completed, count(d.id) AS damaged
+               FROM backups b
+               LEFT JOIN damaged_backups d ON d.id = b.id
+              WHERE b.database_id = ANY ($1) AND b.state = 'completed'
+              GROUP BY b.database_id",
+        )
+        .await?;
+    let ids: Vec<Uuid> = databases.iter().map(|id| id.uuid()).collect();
+    let rows = session.query(&statement, &[&ids]).await?;
+    let read = |row: &Row| {
+        let (completed, damaged): (i64, i64) = (row.get("completed"), row.get("damaged"));
+        (row.get::<_, Uuid>("database_id").into(), Health { sound: completed - damaged, damaged })
+    };
+    Ok(rows.iter().map(read).collect())
 }
 
 pub(super) async fn running(session: &Session, database: DatabaseId) -> Result<Option<Backup>> {

@@ -356,8 +356,12 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: DatabaseId) 
 pub struct Summary {
     /// How many there are.
     pub databases: i64,
-    /// How many of them are not ready.
-    pub not_ready: i64,
+    /// How many of them have failed.
+    pub failed: i64,
+    /// How many of them are being created or restored.
+    pub under_way: i64,
+    /// How many of them have a damaged backup.
+    pub damaged: i64,
 }
 
 /// How the databases of projects stand that the caller was given; those without databases are missing.

@@ -182,16 +182,29 @@ pub(super) async fn list(
 pub(super) async fn summarize(session: &Session, projects: &[Project]) -> Result<HashMap<ProjectId, Summary>> {
     let statement = session
         .prepare_cached(
-            "SELECT project_id, count(*) AS databases, count(*) FILTER (WHERE status <> 'ready') AS not_ready
-               FROM databases
-              WHERE project_id = ANY ($1) AND deleted_at IS NULL
-              GROUP BY project_id",
+            "SELECT d.project_id,
+                    count(*) AS databases,
+                    count(*) FILTER (WHERE d.status = 'failure') AS failed,
+                    count(*) FILTER (WHERE d.status NOT IN ('ready', 'failure')) AS under_way,
+                    count(*) FILTER (WHERE EXISTS (SELECT
+                                                     FROM backups b
+                                                    WHERE b.database_id = d.id
+                                                      AND b.state = 'completed'
+                                                      AND b.damaged_at IS NOT NULL)) AS damaged
+               FROM databases d
+              WHERE d.project_id = ANY ($1) AND d.deleted_at IS NULL
+              GROUP BY d.project_id",
         )
         .await?;
     let ids: Vec<Uuid> = projects.iter().map(|project| project.id.uuid()).collect();
     let rows = session.query(&statement, &[&ids]).await?;
     let read = |row: &Row| {
-        let summary = Summary { databases: row.get("databases"), not_ready: row.get("not_ready") };
+        let summary = Summary {
+            databases: row.get("databases"),
+            failed: row.get("failed"),
+            under_way: row.get("under_way"),
+            damaged: row.get("damaged"),
+        };
         (row.get::<_, Uuid>("project_id").into(), summary)
     };
     Ok(rows.iter().map(read).collect())

@@ -24,9 +24,11 @@ const BACKUP_CALLED_OFF: &str = "it was cancelled";
 
 /// What a cancelled operation leaves undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Undone {
-    /// The making of a database.
+pub enum Undone {
+    /// The creation of a database.
     Database,
+    /// The creation of a database from a backup or another database.
+    Copy,
     /// A backup.
     Backup,
     /// A restore in place.
@@ -38,7 +40,7 @@ impl Undone {
     fn of(kind: &str) -> Option<Self> {
         let kinds = [
             (databases::PROVISION, Self::Database),
-            (databases::COPY, Self::Database),
+            (databases::COPY, Self::Copy),
             (backups::BACK_UP, Self::Backup),
             (restores::RESTORE, Self::Restore),
         ];
@@ -77,29 +79,54 @@ pub struct Operation {
     pub next_attempt_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// The database that it restores from, unless that was deleted.
+    pub source: Option<DatabaseId>,
+    /// The backup that it restores is damaged.
+    pub source_is_damaged: bool,
     /// Whether it is the last one of a database that is still there.
     is_current: bool,
 }
 
 impl Operation {
-    /// Whether it can be called off now: it has not ended, and what it does may be left undone. A
-    /// restore in place may be as long as the restored instance has not taken over.
+    /// Whether it can be cancelled now.
     pub fn can_cancel(&self) -> bool {
-        let may_be_left = match Undone::of(&self.kind) {
-            Some(Undone::Database | Undone::Backup) => true,
-            Some(Undone::Restore) => [restores::RESTORE.first_step, restores::TAKE_OVER].contains(&self.step.as_str()),
-            None => false,
-        };
-        may_be_left && !self.state.has_ended()
+        self.cancellation().is_ok()
     }
 
-    /// Whether it can be tried again: it failed or was cancelled, and nothing came after it.
+    /// What cancelling it now leaves undone. A restore in place can be cancelled until the restored instance
+    /// has taken over.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it has ended, or runs to its end whatever happens.
+    pub fn cancellation(&self) -> Result<Undone> {
+        let undone = Undone::of(&self.kind).filter(|undone| match undone {
+            Undone::Database | Undone::Copy | Undone::Backup => true,
+            Undone::Restore => [restores::RESTORE.first_step, restores::TAKE_OVER].contains(&self.step.as_str()),
+        });
+        undone.filter(|_| !self.state.has_ended()).ok_or_else(|| cannot_cancel(self))
+    }
+
+    /// Whether it can be retried: it failed or was cancelled, nothing came after it, and it does not restore
+    /// a damaged backup, which would fail again.
     pub fn can_retry(&self) -> bool {
-        let ended_badly = match self.state {
+        self.ended_badly() && self.is_current && self.creates_database() && !self.source_is_damaged
+    }
+
+    /// Whether it failed, or was cancelled, as the last operation of its database, and cannot be retried
+    /// since the backup that it restores is damaged.
+    pub fn needs_another_backup(&self) -> bool {
+        self.ended_badly() && self.is_current && self.creates_database() && self.source_is_damaged
+    }
+
+    fn ended_badly(&self) -> bool {
+        match self.state {
             State::Failed | State::Cancelled => true,
             State::Waiting | State::Running | State::Succeeded | State::Superseded => false,
-        };
-        ended_badly && self.is_current && Undone::of(&self.kind) == Some(Undone::Database)
+        }
+    }
+
+    fn creates_database(&self) -> bool {
+        matches!(Undone::of(&self.kind), Some(Undone::Database | Undone::Copy))
     }
 }
 
@@ -180,20 +207,19 @@ pub async fn list_of_database(
 /// through whatever happens, or is a restore that has taken over or was called off before.
 pub async fn cancel(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) -> Result<Operation> {
     let before = lock(tx, actor, id).await?;
-    let undone = Undone::of(&before.kind).filter(|_| before.can_cancel());
+    let undone = before.cancellation()?;
     let called_off = match undone {
-        Some(Undone::Database) => queue::cancel(tx, id, CALLED_OFF).await?,
-        Some(Undone::Backup) => queue::cancel(tx, id, BACKUP_CALLED_OFF).await?,
-        Some(Undone::Restore) => restores::call_off(tx, before.database, id).await?,
-        None => false,
+        Undone::Database | Undone::Copy => queue::cancel(tx, id, CALLED_OFF).await?,
+        Undone::Backup => queue::cancel(tx, id, BACKUP_CALLED_OFF).await?,
+        Undone::Restore => restores::call_off(tx, before.database, id).await?,
     };
     if !called_off {
         return Err(cannot_cancel(&before));
     }
     match undone {
-        Some(Undone::Database) => databases::mark_failed(tx, before.database, CALLED_OFF).await?,
-        Some(Undone::Backup) => backups::mark_failed(tx, before.database, BACKUP_CALLED_OFF).await?,
-        Some(Undone::Restore) | None => {}
+        Undone::Database | Undone::Copy => databases::mark_failed(tx, before.database, CALLED_OFF).await?,
+        Undone::Backup => backups::mark_failed(tx, before.database, BACKUP_CALLED_OFF).await?,
+        Undone::Restore => {}
     }
     changed(tx, actor, now, "cancel_operation", &before).await
 }
@@ -211,7 +237,7 @@ fn cannot_cancel(operation: &Operation) -> Error {
             format!("the operation {id} is a {kind} at the step {step} and can no longer be cancelled"),
             "Wait for its end: either the restored database has taken over, or it is being put back already.",
         ),
-        Some(Undone::Database | Undone::Backup) | None => Error::conflict(
+        Some(Undone::Database | Undone::Copy | Undone::Backup) | None => Error::conflict(
             format!("the operation {id} is a {kind} and cannot be cancelled"),
             "Wait for its end: it goes through whatever happens.",
         ),
@@ -222,9 +248,19 @@ fn cannot_cancel(operation: &Operation) -> Error {
 ///
 /// # Errors
 /// [`Error::NotFound`] when it is none of the caller's; [`Error::Conflict`] when it is in another
-/// state, or not the last one of its database.
+/// state, not the last one of its database, or restores a damaged backup.
 pub async fn retry(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) -> Result<Operation> {
     let before = lock(tx, actor, id).await?;
+    if before.needs_another_backup() {
+        let backups = match before.source {
+            Some(source) => format!("GET /v1/databases/{source}/backups lists the others"),
+            None => "the database that it was of was deleted".to_owned(),
+        };
+        return Err(Error::conflict(
+            format!("the operation {id} cannot be retried: the backup that it restores is damaged"),
+            format!("Restore from another backup: {backups}. Delete this database if you do not need it."),
+        ));
+    }
     let restarted =
         before.can_retry() && databases::mark_provisioning(tx, before.database).await? && queue::retry(tx, id).await?;
     if !restarted {

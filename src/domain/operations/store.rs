@@ -28,9 +28,12 @@ const SELECT: &str = "SELECT o.id,
         w.ended_at,
         EXISTS (SELECT
                   FROM databases d
-                 WHERE d.id = o.database_id AND d.operation_id = o.id AND d.deleted_at IS NULL) AS is_current
+                 WHERE d.id = o.database_id AND d.operation_id = o.id AND d.deleted_at IS NULL) AS is_current,
+        (SELECT s.id FROM databases s WHERE s.id = r.source_database_id AND s.deleted_at IS NULL) AS source_id,
+        EXISTS (SELECT FROM damaged_backups b WHERE b.id = r.backup_id) AS source_is_damaged
    FROM operations o
    JOIN workflows w ON w.id = o.id
+   LEFT JOIN restores r ON r.database_id = o.database_id
   WHERE o.workspace_id = $1 AND ($2::uuid[] IS NULL OR o.project_id = ANY ($2))";
 
 pub(super) async fn insert(tx: &Tx, id: WorkflowId, database: DatabaseId) -> Result<()> {
@@ -122,6 +125,8 @@ fn read(row: &Row) -> Result<Operation> {
         updated_at: row.get("updated_at"),
         next_attempt_at: row.get("next_attempt_at"),
         ended_at: row.get("ended_at"),
+        source: row.get::<_, Option<Uuid>>("source_id").map(Into::into),
+        source_is_damaged: row.get("source_is_damaged"),
         is_current: row.get("is_current"),
     })
 }

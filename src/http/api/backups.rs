@@ -117,6 +117,9 @@ pub(super) struct BackupWire {
     /// there was none.
     #[schema(example = json!(null))]
     verification_failure: Option<String>,
+    /// Whether the backup does not restore, or builds on one that does not. `verificationFailure` says why.
+    #[schema(example = false)]
+    is_damaged: bool,
 }
 
 /// What holds for all backups of a database.
@@ -343,6 +346,7 @@ fn wire(backup: Backup) -> BackupWire {
         restore_bytes_per_second: backup.restore_bytes_per_second,
         verified_relations: backup.verified_relations,
         verification_failure: backup.verification_failure,
+        is_damaged: backup.damaged,
     }
 }
 

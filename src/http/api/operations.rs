@@ -102,7 +102,7 @@ pub(super) struct OperationWire {
     ended_at: Option<String>,
     /// Whether it can be cancelled now.
     can_cancel: bool,
-    /// Whether it can be retried now.
+    /// Whether it can be retried now. It cannot while the backup that it restores is damaged.
     can_retry: bool,
 }
 

@@ -21,7 +21,8 @@ use super::{Attempt, Frame, Html, Member, Once, Problem, Section, again, see_oth
 use crate::app::App;
 use crate::base::error::{Error, Result};
 use crate::base::id::BackupId;
-use crate::domain::backups::{self, Backup, Kind, State as BackupState};
+use crate::base::name::LONGEST as LONGEST_NAME;
+use crate::domain::backups::{self, Backup, Health, Kind, State as BackupState};
 use crate::domain::branches::Placement;
 use crate::domain::databases::{Database, Status};
 use crate::domain::restores::{self, Source};
@@ -31,6 +32,8 @@ use crate::http::query::Query;
 
 /// How many backups a page shows.
 const SHOWN: u32 = 100;
+/// The state of a backup that does not restore.
+const DAMAGED: (&str, &str) = ("bad", "Damaged: does not restore");
 /// What `datetime-local` sends and takes (HTML, section 2.3.5.5), to the second.
 const MOMENT: &str = "%Y-%m-%dT%H:%M:%S";
 
@@ -44,15 +47,21 @@ pub(super) fn routes() -> Router<Arc<App>> {
 struct Restorable {
     earliest: Timestamp,
     latest: Timestamp,
+    /// The windows between which nothing can be restored, where there are several: begins and ends.
+    parts: Vec<(String, String)>,
 }
 
 impl Restorable {
     fn of(window: &backups::Window) -> Option<Self> {
-        let (earliest, latest) = (window.earliest()?, window.latest()?);
         let second = |mode| TimestampRound::new().smallest(Unit::Second).mode(mode);
+        let begin = |from: Timestamp| from.round(second(RoundMode::Ceil)).unwrap_or(from);
+        let end = |until: Timestamp| until.round(second(RoundMode::Floor)).unwrap_or(until);
+        let parts: Vec<_> =
+            window.spans().iter().map(|span| (exactly(begin(span.from)), exactly(end(span.until)))).collect();
         Some(Self {
-            earliest: earliest.round(second(RoundMode::Ceil)).unwrap_or(earliest),
-            latest: latest.round(second(RoundMode::Floor)).unwrap_or(latest),
+            earliest: begin(window.earliest()?),
+            latest: end(window.latest()?),
+            parts: if parts.len() > 1 { parts } else { Vec::new() },
         })
     }
 
@@ -82,7 +91,11 @@ struct Row {
     backup: Backup,
     kind: &'static str,
     state: (&'static str, &'static str),
+    /// Why it could not be made, or does not restore.
+    reason: Option<String>,
     size: String,
+    /// Why it could not be verified, although it is not known to be damaged.
+    unverified: Option<String>,
     restore: Option<String>,
 }
 
@@ -96,16 +109,20 @@ fn kind(kind: Kind) -> &'static str {
 
 impl Row {
     fn of(base: &str, backup: Backup, may_change: bool) -> Self {
-        let is_complete = backup.state == BackupState::Completed;
+        let restores = backup.state == BackupState::Completed && !backup.damaged;
+        let (state, reason) = match backup.state {
+            BackupState::Running => (("busy", "Running"), None),
+            BackupState::Completed if backup.damaged => (DAMAGED, backup.verification_failure.clone()),
+            BackupState::Completed => (("good", "Completed"), None),
+            BackupState::Failed => (("bad", "Failed"), backup.failure_reason.clone()),
+        };
         Self {
             kind: kind(backup.kind),
-            state: match backup.state {
-                BackupState::Running => ("busy", "being made"),
-                BackupState::Completed => ("good", "complete"),
-                BackupState::Failed => ("bad", "failed"),
-            },
+            state,
+            reason,
             size: backup.size.map(|size| bytes(size.unsigned_abs())).unwrap_or_default(),
-            restore: (is_complete && may_change).then(|| format!("{base}/restore?backup={}", backup.id.bare())),
+            unverified: backup.verification_failure.clone().filter(|_| !backup.damaged),
+            restore: (restores && may_change).then(|| format!("{base}/restore?backup={}", backup.id.bare())),
             backup,
         }
     }
@@ -118,6 +135,7 @@ struct List {
     head: Head,
     standing: Standing,
     days: i32,
+    health: Health,
     window: Option<Restorable>,
     rows: Vec<Row>,
     has_more: bool,
@@ -131,6 +149,7 @@ impl List {
         let (frame, actor) = (member.frame(Section::Projects), &member.actor);
         let session = app.store.session().await?;
         let (found, has_more) = backups::list(&session, actor, database.id, SHOWN).await?;
+        let health = backups::health(&session, database.id).await?;
         let window = backups::window(&session, database.id, app.clock.now()).await?;
         let days = backups::retention_days(&session, database.project).await?;
         let standing = Standing::of(&session, &frame, actor, &database).await?;
@@ -146,6 +165,7 @@ impl List {
             head,
             standing,
             days,
+            health,
             has_more,
             can_back_up,
         })
@@ -197,6 +217,7 @@ struct Ask {
     head: Head,
     window: Option<Restorable>,
     choices: Vec<Choice>,
+    health: Health,
     form: RestoreForm,
     is_ready: bool,
     /// Why there is nothing to restore, and what helps.
@@ -204,15 +225,17 @@ struct Ask {
     problem: Problem,
 }
 
-/// Why nothing of a database without backups can be restored as it stands; one that is ready can be copied.
-fn nothing_to_restore(status: Status) -> Option<&'static str> {
+/// Why nothing of a database without a sound backup can be restored as it stands; one that is ready can be
+/// copied.
+fn nothing_to_restore(status: Status, health: Health) -> Option<&'static str> {
     match status {
         Status::Ready => None,
-        Status::Provisioning => Some("It is still being made, and there is nothing in it yet. Wait until it is ready."),
-        Status::Recovering => Some("It is being restored just now. Wait until that has ended."),
+        Status::Provisioning => Some("The database is being created and has no data yet. Wait until it is ready."),
+        Status::Recovering => Some("The database is being restored. Wait until that has ended."),
+        Status::Failure if health.damaged > 0 => Some("All backups of this database are damaged."),
         Status::Failure => Some(
-            "It could not be made, so there is no backup of it. Retry the operation that failed, or delete the \
-             database and make another one.",
+            "The database could not be created, so there is no backup of it. Retry the operation that failed, or \
+             delete the database and create another one.",
         ),
     }
 }
@@ -247,15 +270,17 @@ impl Ask {
         member.actor.may_change()?;
         let session = app.store.session().await?;
         let (found, _) = backups::list(&session, &member.actor, database.id, SHOWN).await?;
+        let health = backups::health(&session, database.id).await?;
         let window = backups::window(&session, database.id, app.clock.now()).await?;
-        let complete = found.into_iter().filter_map(|backup| {
+        let complete = found.into_iter().filter(|backup| !backup.damaged).filter_map(|backup| {
             let at = backup.completed_at?;
             Some(Choice { id: backup.id.bare(), label: format!("{} ({})", exactly(at), kind(backup.kind)) })
         });
         let (window, choices) = (Restorable::of(&window), complete.collect::<Vec<_>>());
         let has_none = window.is_none() && choices.is_empty();
         Ok(Self {
-            nothing: nothing_to_restore(database.status).filter(|_| has_none),
+            nothing: nothing_to_restore(database.status, health).filter(|_| has_none),
+            health,
             window,
             choices,
             is_ready: database.status == Status::Ready,
@@ -279,7 +304,7 @@ async fn ask(
     Query(query): Query<AskQuery>,
 ) -> Result<Response, Failure> {
     let database = database_pages::find(&app, &member, &database).await?;
-    let name = format!("{} restored", database.name);
+    let name = name_of_restored(&database.name, app.clock.now());
     let form = RestoreForm { what: "backup".into(), into: "new".into(), name, ..RestoreForm::default() };
     let page = Ask::of(&app, &member, database, form).await?;
     let form = match query.backup {
@@ -288,6 +313,14 @@ async fn ask(
         None => RestoreForm { what: "now".into(), ..page.form },
     };
     Ok(Html(Ask { form, ..page }).into_response())
+}
+
+/// The database's name with the minute, without blanks: it is typed at a terminal, too.
+fn name_of_restored(name: &str, now: Timestamp) -> String {
+    let minute = now.strftime("%Y-%m-%d-%H%M").to_string();
+    let words: Vec<&str> = name.split_whitespace().collect();
+    let kept: String = words.join("-").chars().take(LONGEST_NAME - minute.len() - 1).collect();
+    format!("{kept}-{minute}")
 }
 
 /// What the form names. `None` for a moment: the newest that there is.
@@ -402,6 +435,15 @@ mod tests {
         for text in ["", "yesterday", "2030-13-01T00:00", "31.1.2030"] {
             assert!(moment("at", text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_restored_database_has_a_name_without_blanks_that_fits() {
+        let now = "2030-01-31T16:48:59Z".parse().unwrap();
+        assert_eq!(name_of_restored("storefront", now), "storefront-2030-01-31-1648");
+        assert_eq!(name_of_restored("Web  shop", now), "Web-shop-2030-01-31-1648");
+        let long = name_of_restored(&"\u{e4}".repeat(LONGEST_NAME), now);
+        assert!(crate::base::name::DatabaseName::parse(&long).is_ok() && long.ends_with("-2030-01-31-1648"), "{long}");
     }
 
     #[test]

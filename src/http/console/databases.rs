@@ -21,6 +21,7 @@ use crate::base::id::{BranchId, DatabaseId};
 use crate::base::name::DatabaseName;
 use crate::base::page::PageRequest;
 use crate::base::store::Session;
+use crate::domain::backups::{self, Health};
 use crate::domain::branches::{self, Branch, Placement};
 use crate::domain::connections::Connection;
 use crate::domain::databases::{self, Database, DatabaseChange, Status};
@@ -146,6 +147,7 @@ struct ConnectionRow {
 struct Show {
     frame: Frame,
     head: Head,
+    health: Health,
     standing: Standing,
     region: String,
     branch: String,
@@ -168,6 +170,7 @@ impl Show {
         let (frame, actor, now) = (member.frame(Section::Projects), &member.actor, app.clock.now());
         let session = app.store.session().await?;
         let standing = Standing::of(&session, &frame, actor, &database).await?;
+        let health = backups::health(&session, database.id).await?;
         let branch = branches::get(&session, actor, database.branch).await?;
         let month = usage::get(&session, actor, database.id, &Period::parse(None, None, now)?).await?;
         let hours = usage::history(&session, actor, database.id, &Period::until(span.end(now), span.length())).await?;
@@ -206,6 +209,7 @@ impl Show {
                 project_pages::query_string(&[("database", &database.id.bare())])
             ),
             head: Head::of(&frame, database, "overview"),
+            health,
             standing,
             frame,
         })

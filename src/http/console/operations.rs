@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::base::error::{Error, Result};
 use crate::base::id::{DatabaseId, ProjectId, WorkflowId};
 use crate::base::page::PageRequest;
-use crate::domain::operations::{self, Operation, State as OperationState};
+use crate::domain::operations::{self, Operation, State as OperationState, Undone};
 use crate::http::Failure;
 use crate::http::path::Path;
 use crate::http::query::Query;
@@ -57,22 +57,24 @@ pub(super) struct Row {
     pub(super) title: String,
     pub(super) state: (&'static str, &'static str),
     pub(super) steps: Vec<Step>,
-    /// The step that it is at, unless it has ended well.
-    pub(super) step: Option<String>,
+    /// Why it does not get further, or else the step that it is at; nothing once it has succeeded.
+    pub(super) detail: Option<String>,
     pub(super) progress: Option<Progress>,
     pub(super) can_cancel: bool,
     pub(super) can_retry: bool,
+    /// What helps when its backup is damaged: addresses, and what the links say.
+    pub(super) ways_around: Vec<(String, &'static str)>,
 }
 
 fn state(operation: &Operation) -> (&'static str, &'static str) {
     match operation.state {
-        OperationState::Waiting if operation.attempts > 0 => ("busy", "tries again soon"),
-        OperationState::Waiting => ("busy", "about to start"),
-        OperationState::Running => ("busy", "under way"),
-        OperationState::Succeeded => ("good", "done"),
-        OperationState::Failed => ("bad", "failed"),
-        OperationState::Superseded => ("idle", "overtaken by a delete"),
-        OperationState::Cancelled => ("idle", "cancelled"),
+        OperationState::Waiting if operation.attempts > 0 => ("busy", "Retrying soon"),
+        OperationState::Waiting => ("busy", "Starting"),
+        OperationState::Running => ("busy", "Running"),
+        OperationState::Succeeded => ("good", "Done"),
+        OperationState::Failed => ("bad", "Failed"),
+        OperationState::Superseded => ("idle", "Stopped by a delete"),
+        OperationState::Cancelled => ("idle", "Cancelled"),
     }
 }
 
@@ -90,12 +92,14 @@ impl Row {
         let at = shown.and_then(|steps| steps.iter().position(|(name, _)| *name == operation.step));
         let ended = operation.state.has_ended();
         let succeeded = operation.state == OperationState::Succeeded;
+        let failed = operation.state == OperationState::Failed;
         let mark = |place: usize| match at {
             _ if succeeded => ("done", "done"),
             Some(at) if place < at => ("done", "done"),
-            Some(at) if place == at && ended => ("ended", "ended here"),
-            Some(at) if place == at => ("now", "now"),
-            _ => ("later", "to come"),
+            Some(at) if place == at && ended => ("ended", if failed { "failed" } else { "stopped" }),
+            Some(at) if place == at => ("now", "running"),
+            _ if ended => ("later", "not run"),
+            _ => ("later", "pending"),
         };
         let steps = shown.unwrap_or_default();
         let words = |name: &str| {
@@ -106,9 +110,11 @@ impl Row {
             percent: u8::try_from(done.clamp(0, total).saturating_mul(100) / total).unwrap_or(100),
             text: format!("{} of {}", bytes(done.unsigned_abs()), bytes(total.unsigned_abs())),
         });
+        let database_address = database_pages::address(frame, operation.database);
         Self {
             address: frame.to(&format!("operations/{}", operation.id.bare())),
-            database_address: database_pages::address(frame, operation.database),
+            ways_around: ways_around(frame, &operation, &database_address),
+            database_address,
             title: kind.map_or_else(|| in_words(&operation.kind), |kind| kind.title.to_owned()),
             state: state(&operation),
             steps: steps
@@ -119,13 +125,22 @@ impl Row {
                     Step { text: (*text).to_owned(), kind, word }
                 })
                 .collect(),
-            step: (!succeeded).then(|| words(&operation.step)),
+            detail: (!succeeded).then(|| operation.reason.clone().unwrap_or_else(|| words(&operation.step))),
             progress,
             can_cancel: frame.may_change() && operation.can_cancel(),
             can_retry: frame.may_change() && operation.can_retry(),
             operation,
         }
     }
+}
+
+fn ways_around(frame: &Frame, operation: &Operation, database: &str) -> Vec<(String, &'static str)> {
+    if !frame.may_change() || !operation.needs_another_backup() {
+        return Vec::new();
+    }
+    let restore = operation.source.map(|source| format!("{}/restore", database_pages::address(frame, source)));
+    let restore = restore.map(|address| (address, "Restore from another backup…"));
+    restore.into_iter().chain([(format!("{database}/settings"), "Delete this database…")]).collect()
 }
 
 #[derive(Template)]
@@ -240,23 +255,27 @@ async fn show_status(
     Ok(Html(Part { row, is_part: true, frame }).into_response())
 }
 
-fn cancellation(member: &Member, operation: Operation) -> Confirm {
+fn cancellation(member: &Member, operation: Operation) -> Result<Confirm> {
     let frame = member.frame(Section::Projects);
-    let row = Row::of(&frame, operation);
-    let effect = if row.operation.kind == crate::domain::databases::PROVISION.name {
-        "The database stands at failed then. You can try again, or delete it."
-    } else {
-        "The backup is not made. You can start another one."
+    let effects: &[&str] = match operation.cancellation()? {
+        Undone::Database => &["The database is not created. You can try again, or delete it."],
+        Undone::Copy => &[
+            "The new database is not created. You can try again, or delete it.",
+            "The database that it is restored from does not change.",
+        ],
+        Undone::Backup => &["This backup is not created. Existing backups are kept."],
+        Undone::Restore => &["The database keeps its current data. What was restored so far is removed."],
     };
-    Confirm {
-        title: format!("Cancel “{}” of {}?", row.title, row.operation.database_name),
-        effects: vec![effect.to_owned()],
+    let row = Row::of(&frame, operation);
+    Ok(Confirm {
+        title: format!("Cancel “{}” of “{}”?", row.title, row.operation.database_name),
+        effects: effects.iter().map(|effect| (*effect).to_owned()).collect(),
         label: "Cancel the operation",
         action: format!("{}/cancel", row.address),
         back: row.address,
         problem: Problem::none(),
         frame,
-    }
+    })
 }
 
 async fn ask_to_cancel(
@@ -266,7 +285,7 @@ async fn ask_to_cancel(
 ) -> Result<Response, Failure> {
     let operation = find(&app, &member, &operation).await?;
     member.actor.may_change()?;
-    Ok(cancellation(&member, operation).ask())
+    Ok(cancellation(&member, operation)?.ask())
 }
 
 async fn cancel(
@@ -276,18 +295,11 @@ async fn cancel(
     Form(Nothing {}): Form<Nothing>,
 ) -> Result<Response, Failure> {
     let operation = find(&app, &member, &operation).await?;
-    let called_off = async {
-        let tx = app.store.begin().await?;
-        operations::cancel(&tx, &member.actor, app.clock.now(), operation.id).await?;
-        tx.commit().await
-    };
-    match called_off.await {
-        Ok(()) => {
-            let address = member.frame(Section::Projects).to(&format!("operations/{}", operation.id.bare()));
-            Ok(see_other(&app, &address, "The operation was cancelled."))
-        }
-        Err(error) => cancellation(&member, operation).ask_again(error),
-    }
+    let tx = app.store.begin().await?;
+    operations::cancel(&tx, &member.actor, app.clock.now(), operation.id).await?;
+    tx.commit().await?;
+    let address = member.frame(Section::Projects).to(&format!("operations/{}", operation.id.bare()));
+    Ok(see_other(&app, &address, "The operation was cancelled."))
 }
 
 async fn retry(
@@ -301,7 +313,7 @@ async fn retry(
     let tx = app.store.begin().await?;
     operations::retry(&tx, &member.actor, app.clock.now(), operation.id).await?;
     let address = database_pages::address(&member.frame(Section::Projects), operation.database);
-    let answer = attempt.commit(&app, tx, see_other(&app, &address, "It is being tried again.")).await?;
+    let answer = attempt.commit(&app, tx, see_other(&app, &address, "The operation is being retried.")).await?;
     app.settle(&mut announcements, operation.id).await?;
     Ok(answer)
 }

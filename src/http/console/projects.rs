@@ -60,7 +60,7 @@ struct Row {
     project: Project,
     region: String,
     databases: String,
-    state: Option<(&'static str, String)>,
+    states: Vec<(&'static str, String)>,
 }
 
 #[derive(Template)]
@@ -104,7 +104,7 @@ async fn list(
         Row {
             address: address(&frame, project.id),
             databases: count(summary.databases.unsigned_abs()),
-            state: summarized(summary),
+            states: summarized(summary),
             region: region_of(&app, &project),
             project,
         }
@@ -136,11 +136,16 @@ fn region_of(app: &App, project: &Project) -> String {
     project.default_region.as_deref().map(|id| app.regions.describe(id).name).unwrap_or_default()
 }
 
-fn summarized(summary: Summary) -> Option<(&'static str, String)> {
-    match (summary.databases, summary.not_ready) {
-        (0, _) => None,
-        (_, 0) => Some(("good", "ready".to_owned())),
-        (_, some) => Some(("busy", format!("{some} not ready"))),
+/// What there is to say of a project's databases: what needs somebody first. Nothing when it has none.
+fn summarized(summary: Summary) -> Vec<(&'static str, String)> {
+    let Summary { databases, failed, under_way, damaged } = summary;
+    let counts =
+        [(failed, "bad", "failed"), (damaged, "bad", "with damaged backups"), (under_way, "busy", "not ready")];
+    let counts = counts.into_iter().filter(|(number, ..)| *number > 0);
+    let states: Vec<_> = counts.map(|(number, kind, what)| (kind, format!("{number} {what}"))).collect();
+    match states.is_empty() && databases > 0 {
+        true => vec![("good", "ready".to_owned())],
+        false => states,
     }
 }
 
@@ -230,6 +235,7 @@ struct DatabaseRow {
     branch: String,
     region: String,
     state: (&'static str, &'static str),
+    has_damaged_backups: bool,
 }
 
 struct BranchRow {
@@ -277,6 +283,8 @@ async fn show(
     let session = app.store.session().await?;
     let project = projects::get(&session, actor, parse(&project)?).await?;
     let found = databases::list(&session, actor, project.id, page).await?;
+    let ids: Vec<DatabaseId> = found.items.iter().map(|database| database.id).collect();
+    let health = backups::health_of_all(&session, &ids).await?;
     let deleted = databases::list_deleted(&session, actor, project.id).await?;
     let all = PageRequest { after: None, limit: BRANCHES };
     let branches = branches::list(&session, actor, project.id, &branches::Filter::All, all).await?.items;
@@ -295,6 +303,7 @@ async fn show(
         region: app.regions.describe(&database.region).name,
         state: state(database.status),
         database,
+        has_damaged_backups: health.get(&database.id).is_some_and(|health| health.damaged > 0),
     });
     let rows = rows.collect();
     Ok(Html(Show {
