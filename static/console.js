@@ -26,6 +26,16 @@ async function copy(source) {
   }
 }
 
+// A secret stands on the answer to a form, and going back there would mean to send the form again. Once a
+// link leads away, a page that says so is in its place.
+if (document.querySelector(".secret")) {
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[href^='/']");
+    const staysOpen = event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey;
+    if (link && !staysOpen) history.replaceState(null, "", "/console/shown");
+  });
+}
+
 // A part of a page that is asked for again, every two seconds while the page is looked at:
 //   <div aria-live="polite"><div data-refresh="/console/…/status">…</div></div>
 // The answer is that part anew; one without `data-refresh` is the last. When the answer has

@@ -70,11 +70,12 @@ names! {
 fn check(field: &str, what: &str, text: &str, min: usize, max: usize) -> Result<()> {
     let hint = format!("Give a name of {min} to {max} characters.");
     let length = text.chars().count();
+    let characters = if length == 1 { "1 character".to_owned() } else { format!("{length} characters") };
     if length < min || text.trim().is_empty() {
-        return Err(Error::invalid(format!("{field}: {what} is too short ({length} characters)"), hint));
+        return Err(Error::invalid(format!("{field}: {what} is too short ({characters})"), hint));
     }
     if length > max {
-        return Err(Error::invalid(format!("{field}: {what} is too long ({length} characters)"), hint));
+        return Err(Error::invalid(format!("{field}: {what} is too long ({characters})"), hint));
     }
     if text.chars().any(char::is_control) {
         return Err(Error::invalid(format!("{field}: {what} has a control character"), hint));
@@ -175,6 +176,9 @@ mod tests {
     fn names_have_limits() {
         assert!(ProjectName::parse("").is_err());
         assert!(ProjectName::parse("   ").is_err());
+        let message = |text: &str| TokenName::parse(text).unwrap_err().to_string();
+        assert_eq!(message(" "), "name: the token's name is too short (1 character)");
+        assert_eq!(message(""), "name: the token's name is too short (0 characters)");
         assert!(ProjectName::parse("a\nb").is_err());
         assert!(ProjectName::parse(&"x".repeat(256)).is_ok());
         assert!(ProjectName::parse(&"x".repeat(257)).is_err());

@@ -154,6 +154,25 @@ async fn the_log_has_filters_and_pages_and_limits() {
 }
 
 #[tokio::test]
+async fn an_action_has_one_name_by_whichever_route_it_was_asked_for() {
+    let howdah = Howdah::start().await;
+    let owner = howdah.owner();
+    let made = owner.create_project("p").await;
+    let id = |value: &Value| value["id"].as_str().unwrap().to_owned();
+    let (project, database) = (id(&made), id(&made["database"]));
+    for (route, new, action) in [
+        ("/v1/databases".to_owned(), json!({"projectId": project, "name": ""}), "create_database"),
+        (format!("/v1/projects/{project}/databases"), json!({"name": ""}), "create_database"),
+        ("/v1/connections".to_owned(), json!({"databaseId": database, "name": ""}), "create_connection"),
+        (format!("/v1/databases/{database}/connections"), json!({"name": ""}), "create_connection"),
+    ] {
+        owner.post(&route, new).await.assert_error(422, "validation-error");
+        let refused = log(&owner, "?outcome=refused").await;
+        assert_eq!(refused[0]["action"], action, "{route}");
+    }
+}
+
+#[tokio::test]
 async fn the_log_is_streamed_to_a_file_whatever_was_recorded_before() {
     let mut howdah = Howdah::start().await;
     howdah.owner().post("/v1/projects", json!({"name": "before", "createDatabase": false})).await.data(201);

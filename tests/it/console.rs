@@ -223,6 +223,7 @@ async fn only_members_and_administrators_see_what_is_theirs() {
         let page = viewer.submit(&path, &fields).await;
         page.assert_says(403, "Not allowed");
     }
+    ada.get("/console/audit").await.assert_says(200, "<h1>Audit log</h1>");
     viewer.get("/console/people").await.assert_says(403, "Only administrators");
     viewer.get("/console/audit").await.assert_says(403, "Only administrators");
     for change in ["reset", "enable", "administrator", "disable"] {

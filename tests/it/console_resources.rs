@@ -569,6 +569,9 @@ async fn what_does_not_fit_is_said_beside_its_field() {
     page.assert_says(422, "limit of 2 projects");
     let page = ada.get(&shop.at("/projects")).await;
     page.assert_says(200, "2 of 2 projects");
+    // Numbers look the same on both pages.
+    page.assert_says(200, "of 1,000 databases");
+    ada.get(&shop.at("/settings")).await.assert_says(200, "of 1,000");
 }
 
 #[tokio::test]
@@ -657,12 +660,12 @@ async fn a_database_is_brought_back_from_its_pages() {
     assert!(part.text.contains("data-refresh") || part.text.contains("data-reload"), "{}", part.text);
     settled().await;
     assert_eq!(ask(&string, "SELECT count(*) FROM orders"), "10");
-    let page = ada.get(&database).await;
-    page.assert_says(200, "Restore database in place");
-    let all = owner.get(&format!("/v1/operations?databaseId=db_{id}")).await.data(200).clone();
     // The times between what was replaced and the first backup after it are missing.
     let page = ada.get(&format!("{database}/backups")).await;
     page.assert_says(200, "Times between them can't be restored.");
+    let page = ada.get(&database).await;
+    page.assert_says(200, "Restore database in place");
+    let all = owner.get(&format!("/v1/operations?databaseId=db_{id}")).await.data(200).clone();
     let restored = all.as_array().unwrap().iter().find(|one| one["kind"] == "restore_database").unwrap();
     let operation = bare(restored["id"].as_str().unwrap());
     let page = ada.get(&format!("{workspace}/operations/{operation}")).await;
@@ -833,9 +836,6 @@ async fn a_database_that_failed_says_what_can_be_restored() {
 }
 
 #[tokio::test]
-async fn the_settings_of_a_project_say_what_they_inherit() {
-    let howdah = Howdah::start().await;
-#[tokio::test]
 async fn cancelling_says_what_is_left_undone_and_lists_say_why_an_operation_waits() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
@@ -886,6 +886,9 @@ async fn cancelling_says_what_is_left_undone_and_lists_say_why_an_operation_wait
     tasks.stop();
 }
 
+#[tokio::test]
+async fn the_settings_of_a_project_say_what_they_inherit() {
+    let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
     let owner = howdah.owner();
@@ -931,6 +934,19 @@ async fn branches_are_made_used_and_deleted() {
     assert_eq!(page.location(), shop.at("/databases/{database}/settings"));
     ada.get(&shop.at("/databases/{database}")).await.assert_says(200, "feature/search");
     ada.submit(&shop.at("/branches/{branch}/delete"), &[]).await.assert_says(422, "has databases (1)");
+    // Only an empty branch that is not the default one has the link.
+    let delete = |page: &Page, branch: &str| page.text.contains(&format!("/branches/{branch}/delete\""));
+    let occupied = shop.fill("{branch}");
+    let main = shop.owner.get(&shop.fill("/v1/projects/proj_{project}/branches")).await.data(200).clone();
+    let main = main.as_array().unwrap().iter().find(|branch| branch["gitName"] == "fix").unwrap()["id"].clone();
+    let empty = bare(main.as_str().unwrap());
+    ada.submit(&format!("{}/default", shop.at("/branches/{branch}")), &[]).await.location();
+    let page = ada.get(&project).await;
+    assert!(delete(&page, &empty) && !delete(&page, &occupied), "{}", page.text);
+    ada.submit(&shop.at(&format!("/branches/{empty}/default")), &[]).await.location();
+    let page = ada.get(&project).await;
+    assert!(!delete(&page, &empty) && !delete(&page, &occupied), "it has a database: {}", page.text);
+    ada.get(&shop.at("/branches/{branch}/delete")).await.assert_says(409, "has databases (1)");
 }
 
 #[tokio::test]

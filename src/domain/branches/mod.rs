@@ -3,6 +3,8 @@
 
 mod store;
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 
 use crate::auth::Principal;
@@ -203,6 +205,17 @@ pub async fn update(
 /// [`Error::Conflict`] when it has databases.
 pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: BranchId) -> Result<()> {
     let branch = lock(tx, actor, id).await?;
+    check_deletable(tx, &branch).await?;
+    store::mark_deleted(tx, id, now).await?;
+    audit::record(tx, actor, now, branch.change("delete_branch", Some(&branch), None)).await
+}
+
+/// Whether a branch can be deleted now.
+///
+/// # Errors
+/// [`Error::Invalid`] for the default branch and for that of production; [`Error::Conflict`] when it has
+/// databases.
+pub async fn check_deletable(session: &Session, branch: &Branch) -> Result<()> {
     if branch.is_default {
         return Err(Error::invalid(
             "the default branch of a project cannot be deleted",
@@ -212,15 +225,21 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: BranchId) ->
     if branch.role == Role::Production {
         return Err(Error::invalid("the production branch of a project cannot be deleted", "Delete the project."));
     }
-    let databases = store::count_databases(tx, id).await?;
-    if databases > 0 {
-        return Err(Error::conflict(
+    match store::count_databases(session, &[branch.id]).await?.get(&branch.id) {
+        None => Ok(()),
+        Some(databases) => Err(Error::conflict(
             format!("the branch {:?} has databases ({databases})", branch.git_name),
             "Delete its databases or move them to another branch first.",
-        ));
+        )),
     }
-    store::mark_deleted(tx, id, now).await?;
-    audit::record(tx, actor, now, branch.change("delete_branch", Some(&branch), None)).await
+}
+
+/// Those of these branches that can be deleted now.
+pub async fn deletable(session: &Session, branches: &[Branch]) -> Result<HashSet<BranchId>> {
+    let may_be = branches.iter().filter(|branch| !branch.is_default && branch.role == Role::Preview);
+    let ids: Vec<BranchId> = may_be.map(|branch| branch.id).collect();
+    let occupied = store::count_databases(session, &ids).await?;
+    Ok(ids.into_iter().filter(|id| !occupied.contains_key(id)).collect())
 }
 
 /// The branch that a database of a project is to stand on. The caller has checked whose project

@@ -1,5 +1,7 @@
 //! The SQL of branches.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -116,10 +118,19 @@ pub(super) async fn list(
     session.query(&statement, &values).await?.iter().map(read).collect()
 }
 
-pub(super) async fn count_databases(tx: &Tx, id: BranchId) -> Result<i64> {
-    let statement =
-        tx.prepare_cached("SELECT count(*) FROM databases WHERE branch_id = $1 AND deleted_at IS NULL").await?;
-    Ok(tx.query_one(&statement, &[&id.uuid()]).await?.get(0))
+/// How many live databases these branches have; those without any are missing.
+pub(super) async fn count_databases(session: &Session, ids: &[BranchId]) -> Result<HashMap<BranchId, i64>> {
+    let statement = session
+        .prepare_cached(
+            "SELECT branch_id, count(*) AS databases
+               FROM databases
+              WHERE branch_id = ANY ($1) AND deleted_at IS NULL
+              GROUP BY branch_id",
+        )
+        .await?;
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+    let rows = session.query(&statement, &[&ids]).await?;
+    Ok(rows.iter().map(|row| (row.get::<_, Uuid>("branch_id").into(), row.get("databases"))).collect())
 }
 
 pub(super) async fn mark_deleted(tx: &Tx, id: BranchId, now: Timestamp) -> Result<()> {

@@ -57,14 +57,16 @@ pub(super) fn routes(regions: &Regions) -> Routes {
     Routes { authenticated, open, document, actions }
 }
 
-/// The handlers' names, which are verb and noun.
+/// The handlers' names, which are verb and noun. A second route to the same action has a handler whose name
+/// ends in `_of`.
 fn actions(document: &utoipa::openapi::OpenApi) -> Actions {
     let mut actions = HashMap::new();
     for (path, item) in &document.paths.paths {
         let changes = [(Method::POST, &item.post), (Method::PATCH, &item.patch), (Method::DELETE, &item.delete)];
         for (method, operation) in changes {
             if let Some(name) = operation.as_ref().and_then(|operation| operation.operation_id.clone()) {
-                actions.insert((method, path.clone()), name);
+                let action = name.strip_suffix("_of").map_or(name.clone(), str::to_owned);
+                actions.insert((method, path.clone()), action);
             }
         }
     }

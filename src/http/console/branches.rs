@@ -112,11 +112,11 @@ async fn make_default(
 fn deletion(member: &Member, branch: &Branch) -> Confirm {
     let frame = member.frame(Section::Projects);
     Confirm {
-        title: format!("Delete the branch {}?", branch.git_name),
-        effects: vec![
-            format!("It is removed from the project {}.", branch.project_name),
-            "That works while no database stands on it, so no data is lost.".to_owned(),
-        ],
+        title: format!("Delete the branch “{}”?", branch.git_name),
+        effects: vec![format!(
+            "The branch is removed from the project “{}”. It has no databases, so no data is lost.",
+            branch.project_name
+        )],
         label: "Delete branch",
         action: frame.to(&format!("branches/{}/delete", branch.id.bare())),
         back: project_pages::address(&frame, branch.project),
@@ -132,6 +132,7 @@ async fn ask_to_delete(
 ) -> Result<Response, Failure> {
     let branch = find(&app, &member, &branch).await?;
     member.actor.may_change()?;
+    branches::check_deletable(&app.store.session().await?, &branch).await?;
     Ok(deletion(&member, &branch).ask())
 }
 

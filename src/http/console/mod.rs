@@ -34,6 +34,7 @@ mod present;
 mod projects;
 mod provider;
 mod service_tokens;
+mod shown;
 mod sign_in;
 mod snippets;
 mod visitor;
@@ -68,6 +69,7 @@ pub(in crate::http) fn routes() -> Router<Arc<App>> {
         .merge(sign_in::routes())
         .merge(provider::routes())
         .merge(links::routes())
+        .merge(shown::routes())
         .merge(forgotten::routes())
         .merge(invitations::routes())
         .merge(account::routes())

@@ -288,6 +288,7 @@ async fn show(
     let deleted = databases::list_deleted(&session, actor, project.id).await?;
     let all = PageRequest { after: None, limit: BRANCHES };
     let branches = branches::list(&session, actor, project.id, &branches::Filter::All, all).await?.items;
+    let deletable = branches::deletable(&session, &branches).await?;
     let filter = crate::domain::operations::Filter { project: Some(project.id), ..Default::default() };
     let recent = PageRequest { after: None, limit: operations::RECENT };
     let recent = crate::domain::operations::list(&session, actor, &filter, recent).await?;
@@ -302,8 +303,8 @@ async fn show(
         branch: name_of(&database),
         region: app.regions.describe(&database.region).name,
         state: state(database.status),
-        database,
         has_damaged_backups: health.get(&database.id).is_some_and(|health| health.damaged > 0),
+        database,
     });
     let rows = rows.collect();
     Ok(Html(Show {
@@ -317,7 +318,7 @@ async fn show(
             .map(|branch| BranchRow {
                 base: frame.to(&format!("branches/{}", branch.id.bare())),
                 role: branch.role.as_str(),
-                may_delete: !branch.is_default && branch.role == branches::Role::Preview,
+                may_delete: deletable.contains(&branch.id),
                 branch,
             })
             .collect(),

@@ -9,6 +9,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
 
+use super::chart::count;
 use super::confirm::Typed;
 use super::projects::days_of;
 use super::{Form, Frame, Html, Member, Once, Problem, Section, Visitor, again, go_to, see_other};
@@ -237,7 +238,7 @@ async fn delete_workspace(
 /// A limit in words.
 fn shown(quota: &Quota) -> String {
     match quota.limit {
-        Some(limit) => format!("{} of {limit}", quota.used),
-        None => format!("{}, no limit", quota.used),
+        Some(limit) => format!("{} of {}", count(quota.used.into()), count(limit.into())),
+        None => format!("{}, no limit", count(quota.used.into())),
     }
 }
