@@ -141,16 +141,13 @@ impl Chart {
         let busiest = steps.iter().max_by_key(|step| step.operations).filter(|step| step.operations > 0);
         let about_operations = match busiest {
             None => "None in this time.".to_owned(),
-            Some(step) => format!(
-                "{} in all; most of them, {}, from {} on.",
-                count(total),
-                count(step.operations),
-                exact(step.start)
-            ),
+            Some(step) => {
+                format!("{} total, peak {} from {} on.", count(total), count(step.operations), exact(step.start))
+            }
         };
         let sizes = || steps.iter().filter_map(|step| step.size);
         let about_size = match (sizes().next(), sizes().next_back()) {
-            (Some(first), Some(last)) => format!("{} at first, {} at last.", bytes(first), bytes(last)),
+            (Some(first), Some(last)) => format!("From {} to {}.", bytes(first), bytes(last)),
             _ => "Not measured yet.".to_owned(),
         };
         let operations =
@@ -162,7 +159,7 @@ impl Chart {
         Self {
             is_empty: hours.is_empty(),
             pictures: vec![
-                Picture::of("operations", "Operations", about_operations, &steps, operations, nice_count, count),
+                Picture::of("operations", "Transactions", about_operations, &steps, operations, nice_count, count),
                 Picture::of("size", "Size", about_size, &steps, size, nice_bytes, bytes),
             ],
             moments: [
@@ -315,7 +312,7 @@ mod tests {
             ]
         );
         let chart = Chart::of(&hours, Span::Week, now);
-        assert_eq!(chart.pictures[0].description, "12 in all; most of them, 7, from 17 May 2030, 06:00 UTC on.");
+        assert_eq!(chart.pictures[0].description, "12 total, peak 7 from 17 May 2030, 06:00 UTC on.");
         assert_eq!(chart.pictures[0].bars.len(), 2, "no bar where nothing happened");
         assert_eq!(chart.pictures[1].bars.len(), 28);
         assert_eq!(chart.lines[0].operations, "5", "the newest line first");

@@ -53,9 +53,9 @@ pub(super) fn address(frame: &Frame, id: DatabaseId) -> String {
 /// How a database stands: the kind of its dot, and in a word.
 pub(super) fn state(status: Status) -> (&'static str, &'static str) {
     match status {
-        Status::Provisioning => ("busy", "being made"),
+        Status::Provisioning => ("busy", "creating"),
         Status::Ready => ("good", "ready"),
-        Status::Recovering => ("busy", "being restored"),
+        Status::Recovering => ("busy", "restoring"),
         Status::Failure => ("bad", "failed"),
     }
 }
