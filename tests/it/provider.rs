@@ -293,7 +293,7 @@ async fn whoever_has_an_account_keeps_it_and_its_authenticator() {
     ada.submit("/console/account/authenticator/confirm", &[("code", &code())]).await.assert_says(200, "ecovery");
     let mut elsewhere = Browser::new(&howdah);
     let page = provider.sign_in(&mut elsewhere, person("ada-1", "ada@example.com")).await;
-    page.assert_says(200, "Type the six digits");
+    page.assert_says(200, "Enter the six-digit code");
     assert!(!is_signed_in(&mut elsewhere).await);
 
     // Whoever is kept out does not come in by another door.

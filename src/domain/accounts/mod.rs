@@ -106,8 +106,8 @@ async fn account_of(
     }
     if !users::exist(tx).await? {
         return Err(Error::rejected(
-            "nobody has an account yet",
-            "The first one is made with the link that this server prints when it starts.",
+            "there is no account yet",
+            "Create the first one with the link that this server prints when it starts.",
         ));
     }
     if !is_open && !members::is_invited(tx, now, email).await? {
