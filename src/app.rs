@@ -15,6 +15,7 @@ use crate::auth::provider::Provider;
 use crate::auth::signing::Signer;
 use crate::base::clock::Clock;
 use crate::base::error::Result;
+use crate::base::health::Health;
 use crate::base::id::WorkflowId;
 use crate::base::keyring::Keyring;
 use crate::base::network::{Network, is_this_machine};
@@ -63,6 +64,8 @@ pub struct App {
     pub quotas: Quotas,
     /// The metadata that is Howdah's to keep could not be backed up when that was last tried.
     pub metadata_at_risk: AtomicBool,
+    /// Whether the private metadata instance runs.
+    pub health: Arc<Health>,
     /// Background work that shutdown waits for.
     pub tasks: Tasks,
 }

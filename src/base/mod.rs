@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod error;
+pub mod health;
 pub mod id;
 pub mod keyring;
 pub mod name;

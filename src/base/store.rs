@@ -95,7 +95,8 @@ impl Store {
             .map_err(super::error::Error::internal)?;
         let (sender, _) = broadcast::channel(1024);
         let announcements = Arc::new(sender);
-        tasks.spawn(listen(config, announcements.clone(), tasks.clone()));
+        let (announced, until) = (announcements.clone(), tasks.clone());
+        tasks.supervise("metadata announcements", move || listen(config.clone(), announced.clone(), until.clone()));
         Ok(Self { pool, announcements })
     }
 
@@ -220,9 +221,8 @@ pub fn connector() -> MakeRustlsConnect {
     MakeRustlsConnect::new(CONFIG.clone())
 }
 
-/// Keeps one connection that listens; after a loss it comes back and says that it was away.
+/// Keeps one connection that listens, and says each time it is opened that announcements were missed before.
 async fn listen(config: Config, announcements: Arc<broadcast::Sender<Announcement>>, tasks: Tasks) {
-    let mut first = true;
     while !tasks.is_stopping() {
         let session = async {
             let (client, mut connection) = config.connect(connector()).await?;
@@ -236,10 +236,7 @@ async fn listen(config: Config, announcements: Arc<broadcast::Sender<Announcemen
                     done = &mut listening, if !ready => {
                         done?;
                         ready = true;
-                        if !first {
-                            let _ = announcements.send(Announcement::Missed);
-                        }
-                        first = false;
+                        let _ = announcements.send(Announcement::Missed);
                     }
                     message = messages.next() => match message {
                         Some(Ok(AsyncMessage::Notification(note))) => {

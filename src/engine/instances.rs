@@ -226,32 +226,27 @@ impl Instances {
             return Ok(attachment);
         }
         let seen = lock(&slot.state).starts;
-        loop {
-            let gate = slot.gate.clone().lock_owned().await;
-            if let Some(attachment) = self.hold(&slot, probe)? {
-                return Ok(attachment);
-            }
+        let gate = slot.gate.clone().lock_owned().await;
+        if let Some(attachment) = self.hold(&slot, probe)? {
+            return Ok(attachment);
+        }
+        {
+            let state = lock(&slot.state);
+            if state.starts > seen
+                && let Some(failure) = &state.failure
             {
-                let state = lock(&slot.state);
-                if state.starts > seen
-                    && let Some(failure) = &state.failure
-                {
-                    return Err(failure.to_error());
-                }
-            }
-            // A task of its own: a start that others wait for does not end with the one who
-            // asked for it first.
-            let (answer, answered) = oneshot::channel();
-            let (this, starting) = (self.clone(), slot.clone());
-            self.tasks.spawn(async move {
-                let started = this.start(id, &starting, gate, probe).await;
-                let _ = answer.send(started);
-            });
-            match answered.await {
-                Ok(started) => return started,
-                Err(_) => continue, // the task was lost with the runtime, or panicked: look again
+                return Err(failure.to_error());
             }
         }
+        // The start runs in a task of its own, because others may wait for it after this caller has given up.
+        let (answer, answered) = oneshot::channel();
+        let (this, starting) = (self.clone(), slot.clone());
+        self.tasks.spawn(async move {
+            let started = this.start(id, &starting, gate, probe).await;
+            let _ = answer.send(started);
+        });
+        // A start that panics is not repeated here: it would panic again, without a pause.
+        answered.await.unwrap_or_else(|_| Err(interrupted("start the instance")))
     }
 
     /// Holds on to a running instance: what every attach but the first comes down to.
@@ -478,7 +473,7 @@ impl Instances {
         self.tasks.spawn(async move {
             let _ = answer.send(verb.await);
         });
-        answered.await.unwrap_or_else(|_| Err(EngineError::Failed { doing, reason: "it was interrupted".into() }))
+        answered.await.unwrap_or_else(|_| Err(interrupted(doing)))
     }
 
     fn slot(&self, id: InstanceId) -> Arc<Slot> {
@@ -824,6 +819,11 @@ impl Failure {
             Self::Failed(doing, reason) => EngineError::Failed { doing, reason: reason.clone() },
         }
     }
+}
+
+/// The error of a verb whose task panicked.
+fn interrupted(doing: &'static str) -> EngineError {
+    EngineError::Failed { doing, reason: "it was interrupted".into() }
 }
 
 /// None of these locks is held across an await or while anything can panic half-way.

@@ -22,7 +22,7 @@ mod tests;
 pub mod tls;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,7 +171,7 @@ impl Gateway {
             instances,
             admission: Admission::default(),
             cancels: Cancels::default(),
-            stop: CancellationToken::new(),
+            stop: tasks.stop_token(),
         });
         Ok(Self { listener, local_address, shared, tasks })
     }
@@ -183,14 +183,14 @@ impl Gateway {
 
     /// Serves until the tasks stop. Sessions are tasks of their own: each is told why it ends, and
     /// [`Tasks::finished`] waits for them.
-    pub async fn serve(self) {
+    pub async fn serve(&self) {
         let Self { listener, shared, tasks, .. } = self;
         let mut following = std::pin::pin!(shared.admission.clone().follow(shared.lookup.clone()));
         let mut follows = true;
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((tcp, peer)) => receive(&shared, &tasks, tcp, peer),
+                    Ok((tcp, peer)) => receive(shared, tasks, tcp, peer),
                     Err(cause) => {
                         // Mostly too many open files: it passes when sessions end.
                         tracing::warn!(%cause, "could not accept a connection");
@@ -201,7 +201,8 @@ impl Gateway {
                 () = tasks.stopping() => break,
             }
         }
-        shared.stop.cancel();
+        // From now on clients are refused at once instead of waiting in the queue of the port.
+        let _ = SockRef::from(listener).shutdown(Shutdown::Both);
     }
 }
 

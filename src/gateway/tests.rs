@@ -212,7 +212,7 @@ impl World {
         let table = Table::new();
         let gateway = Gateway::with_lookup(config, Lookup::Table(table.clone()), instances, tasks.clone()).unwrap();
         let address = gateway.local_address();
-        tasks.spawn(gateway.serve());
+        tasks.spawn(async move { gateway.serve().await });
         Self { address, table, tasks, starts, cancelled, certificate, _directory: directory }
     }
 

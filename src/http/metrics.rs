@@ -25,7 +25,7 @@ use crate::domain::metrics::{self, Snapshot};
 const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves the numbers until the tasks stop.
-pub async fn serve(listener: TcpListener, app: Arc<App>) {
+pub async fn serve(listener: &TcpListener, app: Arc<App>) {
     let tasks = app.tasks.clone();
     let router = Router::new().route("/metrics", get(show)).fallback(failure::unknown_route).with_state(app);
     server::serve(listener, router, &tasks).await;

@@ -38,6 +38,8 @@ use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use utoipa::openapi::Server;
 
 use crate::app::App;
+use crate::base::error::Error;
+use crate::base::health::Outage;
 use crate::domain::regions::Regions;
 pub use failure::Failure;
 use failure::Kind;
@@ -47,8 +49,11 @@ use rate::RateLimits;
 /// that hangs.
 const LONGEST: Duration = Duration::from_secs(30);
 
+/// How long `/readyz` waits for the metadata store.
+const READINESS: Duration = Duration::from_millis(1500);
+
 /// Serves HTTP until the tasks stop, and then the requests that are under way.
-pub async fn serve(listener: TcpListener, app: Arc<App>) {
+pub async fn serve(listener: &TcpListener, app: Arc<App>) {
     let tasks = app.tasks.clone();
     server::serve(listener, router(app), &tasks).await;
 }
@@ -85,7 +90,7 @@ fn router(app: Arc<App>) -> Router {
         .merge(docs::routes(&app, &document))
         .fallback(elsewhere);
     // Whoever watches over the process must not be kept away by those who share its address.
-    let health = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readiness));
+    let health = Router::new().route("/healthz", get(health)).route("/readyz", get(readiness));
     let pages = console::routes().merge(oauth::pages());
     let pages = guarded(pages.route_layer(middleware::from_fn_with_state(refused, refusal::record)))
         .layer(middleware::from_fn_with_state(rates.clone(), rate::limit));
@@ -152,22 +157,34 @@ async fn for_browsers(State(cors): State<Arc<CorsLayer>>, request: Request, next
     response
 }
 
+/// 200 unless only a new process, or the operator, can help: the private metadata instance cannot be restarted.
+async fn health(State(app): State<Arc<App>>) -> Response {
+    match app.health.outage().filter(Outage::is_unhealthy) {
+        Some(outage) => not_ready(&outage.to_string()),
+        None => "ok\n".into_response(),
+    }
+}
+
 /// 200 while requests can be served: the metadata store answers and no shutdown is under way.
-async fn readiness(State(app): State<Arc<App>>) -> impl IntoResponse {
+async fn readiness(State(app): State<Arc<App>>) -> Response {
     if app.tasks.is_stopping() {
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "shutting down\n");
+        return not_ready("shutting down");
     }
-    let answers = async { app.store.session().await?.simple_query("SELECT 1").await.map_err(Into::into) };
-    let answers: crate::base::error::Result<_> = answers.await;
-    match answers {
-        Ok(_) if app.metadata_at_risk.load(Ordering::Relaxed) => {
-            (StatusCode::OK, [(header::RETRY_AFTER, "0")], "ready; the metadata cannot be backed up: see the log\n")
-        }
-        Ok(_) => (StatusCode::OK, [(header::RETRY_AFTER, "0")], "ready\n"),
-        Err(_) => {
-            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "the metadata store does not answer\n")
-        }
+    if let Some(outage) = app.health.outage() {
+        return not_ready(&outage.to_string());
     }
+    let asking = async { app.store.session().await?.simple_query("SELECT 1").await.map_err(Error::from) };
+    match tokio::time::timeout(READINESS, asking).await {
+        Ok(Ok(_)) if app.metadata_at_risk.load(Ordering::Relaxed) => {
+            "ready; the metadata cannot be backed up: see the log\n".into_response()
+        }
+        Ok(Ok(_)) => "ready\n".into_response(),
+        Ok(Err(_)) | Err(_) => not_ready("the metadata store does not answer"),
+    }
+}
+
+fn not_ready(reason: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], format!("{reason}\n")).into_response()
 }
 
 #[cfg(test)]

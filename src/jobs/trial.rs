@@ -159,13 +159,10 @@ fn bytes_per_second(facts: &RestoreFacts) -> i64 {
     i64::try_from(speed).unwrap_or(i64::MAX)
 }
 
-/// Starts the trials that are due, one at a time. `every`: how long after its last trial a database is
-/// due again; zero: there are none.
+/// Starts the restore verifications that are due, one at a time. `every`: how long after its last one a database
+/// is due again.
 pub async fn hold(ctx: Arc<JobCtx>, every: SignedDuration) {
     let tasks = ctx.app.tasks.clone();
-    if every.is_zero() {
-        return;
-    }
     while !tasks.is_stopping() {
         if let Err(error) = start_due(&ctx, every).await {
             tracing::warn!(error = %describe(&error), "cannot start the trial of a backup; trying again");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::JobCtx;
@@ -32,7 +33,8 @@ pub async fn measure(ctx: Arc<JobCtx>) {
 }
 
 /// Records measurements until there are no more of them, after the last instance has been stopped.
-pub async fn record(ctx: Arc<JobCtx>, mut measurements: UnboundedReceiver<Measurement>) {
+pub async fn record(ctx: Arc<JobCtx>, measurements: Arc<Mutex<UnboundedReceiver<Measurement>>>) {
+    let mut measurements = measurements.lock().await;
     let tasks = ctx.app.tasks.clone();
     let mut batch = Vec::new();
     while measurements.recv_many(&mut batch, AT_ONCE).await > 0 {

@@ -8,6 +8,7 @@ mod first_start;
 pub mod init;
 mod logs;
 mod mail;
+mod metadata;
 mod provider;
 mod recover;
 mod tls_files;
@@ -31,6 +32,7 @@ use crate::app::{App, JobCtx, PublicAddresses};
 use crate::auth::provider::Provider;
 use crate::base::clock::Clock;
 use crate::base::error::describe;
+use crate::base::health::Health;
 use crate::base::id::InstanceId;
 use crate::base::keyring::Keyring;
 use crate::base::network::is_this_machine;
@@ -44,10 +46,10 @@ use crate::domain::regions::Regions;
 use crate::engine::local::{LocalConfig, LocalEngine, MetadataInstance};
 use crate::engine::{EngineError, Instances, Limits};
 use crate::gateway::{self, Gateway};
+use crate::http;
 use crate::jobs::{self, Workflows, reconcile, retention, trial, usage};
 use crate::mail::Mailer;
 use crate::queue::{Lane, Runner};
-use crate::{http, metadata};
 
 /// Workflows that run at a time. A provision mostly waits for the disk and for a server to start.
 const WORKERS: usize = 8;
@@ -150,9 +152,10 @@ impl Signals {
 struct Started {
     tasks: Tasks,
     engine: Option<Arc<LocalEngine>>,
-    private: Option<MetadataInstance>,
+    private: Option<Arc<MetadataInstance>>,
     instances: Option<Arc<Instances>>,
-    http: Option<Served>,
+    /// HTTP requests: shutdown waits for them, but not for as long as for other work.
+    http: Option<Tasks>,
 }
 
 impl Started {
@@ -165,7 +168,7 @@ impl Started {
             instances.shutdown().await;
         }
         if let Some(http) = self.http.take()
-            && tokio::time::timeout(HTTP_GRACE, http).await.is_err()
+            && tokio::time::timeout(HTTP_GRACE, http.finished()).await.is_err()
         {
             tracing::warn!("some HTTP requests did not end in time");
         }
@@ -176,7 +179,7 @@ impl Started {
             private.ensure_stopped().await.map_err(|error| error.to_string())?;
         }
         if let Some(engine) = &self.engine {
-            warn_of_waiting(engine.archive_last_words().await, self.private.as_ref()).await;
+            warn_of_waiting(engine.archive_last_words().await, self.private.as_deref()).await;
         }
         Ok(())
     }
@@ -220,7 +223,7 @@ pub async fn migrate(place: Place) -> Result<(), String> {
                 (config, Some(directory))
             }
         };
-        metadata::migrate(&config).await.map_err(|error| describe(&error))
+        crate::metadata::migrate(&config).await.map_err(|error| describe(&error))
     };
     let applied = done.await;
     if let Some(private) = private {
@@ -243,7 +246,7 @@ pub async fn issue_token(place: Place) -> Result<(), String> {
         None => {
             let mut config = tokio_postgres::Config::new();
             config.host_path(path.join("metadata/socket")).user("howdah").dbname("howdah");
-            metadata::check(&config).await.map_err(|error| {
+            crate::metadata::check(&config).await.map_err(|error| {
                 let shown = path.display();
                 format!("the Howdah of {shown} does not run: {}; start it with `howdah serve`", describe(&error))
             })?;
@@ -281,8 +284,6 @@ impl std::fmt::Display for Addresses {
     }
 }
 
-type Served = tokio::sync::oneshot::Receiver<()>;
-
 #[expect(clippy::too_many_arguments, reason = "start-up hands over each thing that it has made once")]
 async fn start(
     config: &Serve,
@@ -298,6 +299,7 @@ async fn start(
 ) -> Result<Addresses, String> {
     let tasks = &started.tasks;
     let clock = Clock::system();
+    let health = Arc::new(Health::default());
     let master_key = directory.master_key()?;
     let keyring = Keyring::new(&master_key);
     let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
@@ -307,14 +309,18 @@ async fn start(
     let (store_config, own) = match external {
         Some(config) => (config, None),
         None => {
-            let instance = started.private.insert(engine.metadata());
-            let started = async { Ok((instance.ensure_started().await?, instance.id().await?)) };
-            let started: Result<_, EngineError> = started.await;
-            let (config, id) = started.map_err(|error| format!("cannot start the metadata instance: {error}"))?;
+            let instance = started.private.insert(Arc::new(engine.metadata())).clone();
+            let first = async { Ok((instance.ensure_started().await?, instance.id().await?)) };
+            let first: Result<_, EngineError> = first.await;
+            let (config, id) = first.map_err(|error| format!("cannot start the metadata instance: {error}"))?;
+            let (kept, reported, until) = (instance, health.clone(), tasks.clone());
+            tasks.supervise("metadata instance", move || {
+                metadata::keep_running(kept.clone(), reported.clone(), until.clone())
+            });
             (config, Some((engine.clone(), id)))
         }
     };
-    metadata::migrate(&store_config)
+    crate::metadata::migrate(&store_config)
         .await
         .map_err(|error| format!("cannot use the metadata store: {}", describe(&error)))?;
     let store = Store::open(store_config, METADATA_CONNECTIONS, tasks).map_err(|error| describe(&error))?;
@@ -375,37 +381,51 @@ async fn start(
         quotas: config.quotas(),
         undelete: config.undelete(),
         metadata_at_risk: AtomicBool::default(),
+        health,
         tasks: tasks.clone(),
     });
     let ctx = Arc::new(JobCtx { app: app.clone(), instances: instances.clone(), mailer, gateway: gateway_address });
     let runner = Runner::new(store, Arc::new(Workflows(ctx.clone())), tasks.clone());
-    tasks.spawn(gateway.serve());
     tasks.spawn(provider::check(app.clone()));
-    let lanes = [
-        (Lane::AllBut(jobs::APART), WORKERS),
-        (Lane::Only(jobs::LONG), LONG_WORKERS),
-        (Lane::Only(jobs::MAIL), MAIL_WORKERS),
-    ];
-    for (lane, workers) in lanes {
-        let runner = runner.clone();
-        tasks.spawn(async move { runner.serve(lane, workers).await });
-    }
-    tasks.spawn(reconcile::stock(ctx.clone()));
-    tasks.spawn(reconcile::idle_stop(ctx.clone()));
-    tasks.spawn(retention::archive(ctx.clone()));
-    tasks.spawn(retention::retain(ctx.clone(), config.schedule()));
-    tasks.spawn(trial::hold(ctx.clone(), config.drill_every()));
-    if let Some((engine, id)) = own {
-        tasks.spawn(jobs::metadata::back_up(ctx.clone(), engine, id, config.schedule()));
-    }
     tasks.spawn(mail::look(ctx.clone()));
-    tasks.spawn(usage::measure(ctx.clone()));
-    tasks.spawn(usage::record(ctx.clone(), measurements));
-    tasks.spawn(jobs::keys::keep(ctx.clone(), config.key_rotation()));
-    tasks.spawn(renewal.keep(app.clone()));
-    tasks.spawn(reconcile::housekeeping(ctx.clone(), runner));
-    if let Some(target) = &config.audit_stream {
-        tasks.spawn(jobs::audit::stream(ctx, jobs::audit::Target::parse(target)));
+    let gateway = Arc::new(gateway);
+    tasks.supervise("gateway", move || {
+        let gateway = gateway.clone();
+        async move { gateway.serve().await }
+    });
+    let lanes = [
+        ("workflows", Lane::AllBut(jobs::APART), WORKERS),
+        ("long workflows", Lane::Only(jobs::LONG), LONG_WORKERS),
+        ("mail workflows", Lane::Only(jobs::MAIL), MAIL_WORKERS),
+    ];
+    for (name, lane, workers) in lanes {
+        let runner = runner.clone();
+        tasks.supervise(name, move || {
+            let runner = runner.clone();
+            async move { runner.serve(lane, workers).await }
+        });
+    }
+    let (schedule, drill_every, key_rotation) = (config.schedule(), config.drill_every(), config.key_rotation());
+    supervise(tasks, &ctx, "stock", reconcile::stock);
+    supervise(tasks, &ctx, "idle stop", reconcile::idle_stop);
+    supervise(tasks, &ctx, "archiving", retention::archive);
+    supervise(tasks, &ctx, "retention", move |ctx| retention::retain(ctx, schedule));
+    if !drill_every.is_zero() {
+        supervise(tasks, &ctx, "restore verification", move |ctx| trial::hold(ctx, drill_every));
+    }
+    if let Some((engine, id)) = own {
+        supervise(tasks, &ctx, "metadata backups", move |ctx| {
+            jobs::metadata::back_up(ctx, engine.clone(), id, schedule)
+        });
+    }
+    supervise(tasks, &ctx, "usage measurement", usage::measure);
+    let measurements = Arc::new(tokio::sync::Mutex::new(measurements));
+    supervise(tasks, &ctx, "usage records", move |ctx| usage::record(ctx, measurements.clone()));
+    supervise(tasks, &ctx, "signing keys", move |ctx| jobs::keys::keep(ctx, key_rotation));
+    supervise(tasks, &ctx, "certificate renewal", move |ctx| renewal.clone().keep(ctx.app.clone()));
+    supervise(tasks, &ctx, "housekeeping", move |ctx| reconcile::housekeeping(ctx, runner.clone()));
+    if let Some(target) = config.audit_stream.as_deref().map(jobs::audit::Target::parse) {
+        supervise(tasks, &ctx, "audit stream", move |ctx| jobs::audit::stream(ctx, target.clone()));
     }
     let set_up = set_up.map(|link| Secret::new(format!("{}/console/set-up/{}", app.public.api, link.expose())));
     let metrics = metrics_listener.map(|listener| serve_metrics(listener, app.clone())).transpose()?;
@@ -438,7 +458,7 @@ fn local(place: &Place) -> Result<LocalConfig, String> {
 async fn external_store(place: &Place) -> Result<Option<tokio_postgres::Config>, String> {
     let Some(url) = &place.metadata_url else { return Ok(None) };
     let config = parse_url(url)?;
-    match metadata::check(&config).await {
+    match crate::metadata::check(&config).await {
         Ok(()) => Ok(Some(config)),
         Err(error) => Err(format!(
             "cannot connect to the metadata store: {}; check --metadata-url{}",
@@ -501,23 +521,37 @@ fn local_name(address: SocketAddr) -> String {
     if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }
 
+/// Keeps a job running for as long as Howdah runs.
+fn supervise<Job>(
+    tasks: &Tasks,
+    ctx: &Arc<JobCtx>,
+    name: &'static str,
+    mut job: impl FnMut(Arc<JobCtx>) -> Job + Send + 'static,
+) where
+    Job: Future<Output = ()> + Send + 'static,
+{
+    let ctx = ctx.clone();
+    tasks.supervise(name, move || job(ctx.clone()));
+}
+
 fn serve_metrics(listener: TcpListener, app: Arc<App>) -> Result<SocketAddr, String> {
     let address = listener.local_addr().map_err(|error| format!("the address of the metrics is unknown: {error}"))?;
-    app.tasks.clone().spawn(http::metrics::serve(listener, app));
+    let listener = Arc::new(listener);
+    app.tasks.clone().supervise("metrics listener", move || {
+        let (listener, app) = (listener.clone(), app.clone());
+        async move { http::metrics::serve(&listener, app).await }
+    });
     Ok(address)
 }
 
-fn serve_http(listener: TcpListener, app: Arc<App>) -> Served {
-    let (ended, served) = tokio::sync::oneshot::channel();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "shutdown waits for it, but not for ever: a client may keep its connection"
-    )]
-    tokio::spawn(async move {
-        http::serve(listener, app).await;
-        let _ = ended.send(());
+fn serve_http(listener: TcpListener, app: Arc<App>) -> Tasks {
+    let requests = app.tasks.separate();
+    let listener = Arc::new(listener);
+    requests.supervise("HTTP listener", move || {
+        let (listener, app) = (listener.clone(), app.clone());
+        async move { http::serve(&listener, app).await }
     });
-    served
+    requests
 }
 
 #[cfg(test)]

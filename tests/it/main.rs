@@ -35,6 +35,7 @@ mod limits;
 mod mail;
 mod main_job;
 mod members;
+mod metadata;
 mod metrics;
 mod migrations;
 mod oauth;

@@ -95,7 +95,7 @@ impl World {
         )
         .unwrap();
         let address = gateway.local_address();
-        tasks.spawn(gateway.serve());
+        tasks.spawn(async move { gateway.serve().await });
         let now = clock.now();
         let tx = store.begin().await.unwrap();
         let signer = Signer::load_or_create(&tx, &Keyring::new(&[0; 32]), now).await.unwrap();
@@ -124,6 +124,7 @@ impl World {
             quotas: Quotas::default(),
             undelete,
             metadata_at_risk: std::sync::atomic::AtomicBool::default(),
+            health: Arc::default(),
             tasks: tasks.clone(),
         });
         Self {
@@ -1457,7 +1458,7 @@ async fn what_runs_is_measured_and_recorded_until_the_last_stop() {
     // The first one is the question that proved it.
     world.engine.work(instance, 11);
     let measurements = world.ctx.instances.measurements();
-    world.tasks.spawn(howdah::jobs::usage::record(world.ctx.clone(), measurements));
+    world.tasks.spawn(howdah::jobs::usage::record(world.ctx.clone(), Arc::new(tokio::sync::Mutex::new(measurements))));
     world.tasks.spawn(howdah::jobs::usage::measure(world.ctx.clone()));
     eventually("the timer's measurement", async || (used().await.operations == 10).then_some(())).await;
     let measured = used().await;

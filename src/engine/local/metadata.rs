@@ -19,7 +19,7 @@ use super::place::{Place, sync_directory, write_private};
 use super::template::failed;
 use super::{LocalConfig, LocalEngine, blocking, start, stock};
 use crate::base::id::InstanceId;
-use crate::engine::{Endpoint, EngineError, Major, PLATFORM_DATABASE, PLATFORM_ROLE};
+use crate::engine::{Endpoint, Engine as _, EngineError, Major, PLATFORM_DATABASE, PLATFORM_ROLE};
 
 const DOING: &str = "read the metadata instance";
 /// Where the version of a UUID stands in it.
@@ -106,6 +106,13 @@ impl MetadataInstance {
         self.engine.forget(id);
         self.engine.archive_after_stop(id).await;
         Ok(())
+    }
+
+    /// Returns when its server has ended, at once when none is known to run.
+    pub async fn exited(&self) {
+        if let Ok(id) = self.id().await {
+            self.engine.has_exited(id).await;
+        }
     }
 
     /// The id that its vault goes by, given to it at its first start.

@@ -427,14 +427,33 @@ fn boot() -> String {
 
 /// Kills whatever still runs as an instance's own user, and waits until it is gone.
 pub(super) async fn end_all_of(uid: u32) -> io::Result<()> {
+    end_all(|| living_processes_of(uid).collect()).await
+}
+
+/// Kills the processes of this place that outlived its server, and waits until they are gone. The server can't
+/// start while one is attached to its shared memory, and a session that is busy with a statement notices the end
+/// of its server only after that statement. The caller makes sure that no server runs.
+pub(super) async fn end_orphans(place: &Place, uid: Option<u32>) -> io::Result<()> {
+    if let Some(uid) = uid {
+        return end_all_of(uid).await;
+    }
+    let data = place.data();
+    let own = rustix::process::geteuid().as_raw();
+    let is_orphan = |pid: &Pid| {
+        let link = |name| fs::read_link(proc_directory(*pid).join(name)).unwrap_or_default();
+        link("cwd") == data && link("exe").file_name().is_some_and(|name| name.as_bytes().starts_with(b"postgres"))
+    };
+    end_all(|| living_processes_of(own).filter(|(pid, _)| is_orphan(pid)).collect()).await
+}
+
+async fn end_all(find: impl Fn() -> Vec<(Pid, OwnedFd)>) -> io::Result<()> {
     for _ in 0..500 {
-        let mut found = false;
-        for (_, pidfd) in living_processes_of(uid) {
-            found = true;
-            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-        }
-        if !found {
+        let found = find();
+        if found.is_empty() {
             return Ok(());
+        }
+        for (_, pidfd) in found {
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

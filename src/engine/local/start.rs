@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_millis(2);
 /// How often to try again while processes of a killed predecessor are still ending.
 const PREDECESSOR_ATTEMPTS: usize = 50;
+/// After so many attempts those processes are killed.
+const PREDECESSOR_PATIENCE: usize = 10;
 /// How much of a server's own words is passed on.
 const LONGEST_REASON: usize = 500;
 
@@ -47,6 +49,10 @@ pub(super) async fn ensure(
             Ok(()) => return Ok(server),
             Err(NotStarted::PredecessorEnds) if attempt < PREDECESSOR_ATTEMPTS => {
                 attempt += 1;
+                if attempt == PREDECESSOR_PATIENCE {
+                    tracing::warn!("killing processes in {} that outlived their server", place.root.display());
+                    process::end_orphans(place, manifest.uid).await.map_err(failed(DOING))?;
+                }
                 sleep(Duration::from_millis(100)).await;
             }
             Err(NotStarted::PredecessorEnds) => {
@@ -80,7 +86,10 @@ impl Drop for Private {
 pub(super) async fn stop(place: &Place, manifest: &Manifest, known: Option<Arc<Server>>) -> Result<(), EngineError> {
     match find(place, manifest, known) {
         Some(server) => server.stop().await,
-        None => process::ensure_vacant(place, manifest.uid),
+        None => match process::ensure_vacant(place, manifest.uid) {
+            Ok(()) => process::end_orphans(place, manifest.uid).await,
+            Err(error) => Err(error),
+        },
     }
     .map_err(failed("stop the instance"))?;
     let _ = fs::remove_file(place.server_record());

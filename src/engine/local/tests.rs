@@ -462,6 +462,45 @@ async fn what_security_rests_on_cannot_be_overridden_from_inside() {
 }
 
 #[tokio::test]
+async fn killed_server_starts_again_though_a_session_of_it_goes_on() {
+    let sandbox = LocalSandbox::new().await;
+    let id = sandbox.created(1).await;
+    let endpoint = sandbox.engine.ensure_started(id).await.unwrap();
+    let client = tenant(&endpoint, TENANT_DATABASE).await.unwrap();
+    client.batch_execute("CREATE TABLE kept AS SELECT 1 AS n").await.unwrap();
+    let busy = tenant(&endpoint, TENANT_DATABASE).await.unwrap();
+    // The loop notices a cancel, but not that its server has ended.
+    let looping = busy.batch_execute("DO $$ BEGIN LOOP END LOOP; END $$");
+    assert!(tokio::time::timeout(Duration::from_secs(1), looping).await.is_err());
+
+    let pid = rustix::process::Pid::from_raw(server_pid(&sandbox, id).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    sandbox.engine.has_exited(id).await;
+    let endpoint = sandbox.engine.ensure_started(id).await.unwrap();
+    let client = tenant(&endpoint, TENANT_DATABASE).await.unwrap();
+    assert_eq!(client.query_one("SELECT n FROM kept", &[]).await.unwrap().get::<_, i32>(0), 1);
+}
+
+#[tokio::test]
+async fn stop_ends_what_outlived_a_killed_server() {
+    let sandbox = LocalSandbox::new().await;
+    let id = sandbox.created(1).await;
+    let endpoint = sandbox.engine.ensure_started(id).await.unwrap();
+    let busy = tenant(&endpoint, TENANT_DATABASE).await.unwrap();
+    let session: i32 = busy.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let looping = busy.batch_execute("DO $$ BEGIN LOOP END LOOP; END $$");
+    assert!(tokio::time::timeout(Duration::from_secs(1), looping).await.is_err());
+
+    let pid = rustix::process::Pid::from_raw(server_pid(&sandbox, id).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    sandbox.engine.has_exited(id).await;
+    sandbox.engine.ensure_stopped(id).await.unwrap();
+    // A process that has ended and was not reaped has no command line.
+    let alive = fs::read(format!("/proc/{session}/cmdline")).is_ok_and(|line| !line.is_empty());
+    assert!(!alive, "the session {session} of a stopped instance goes on");
+}
+
+#[tokio::test]
 async fn a_start_that_fails_says_why() {
     let sandbox = LocalSandbox::new().await;
     let id = sandbox.created(1).await;
