@@ -98,6 +98,12 @@ impl Error {
         Self::Invalid { message: message.into(), hint: hint.into() }
     }
 
+    /// The metadata store does not answer, or not in time.
+    pub fn store_unavailable(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let message = "the metadata store does not answer; try again in a moment".into();
+        Self::Unavailable { message, cause: Some(cause.into()) }
+    }
+
     /// Something that is not there, or not for this caller.
     pub fn not_found(kind: &'static str, id: impl ToString) -> Self {
         Self::NotFound { kind, id: id.to_string() }
@@ -124,20 +130,14 @@ impl From<tokio_postgres::Error> for Error {
                 message: "another change of the same thing got in the way, and nothing was changed".into(),
                 cause: Some(Box::new(cause)),
             },
-            _ => Self::Unavailable {
-                message: "the metadata store does not answer; try again in a moment".into(),
-                cause: Some(Box::new(cause)),
-            },
+            _ => Self::store_unavailable(cause),
         }
     }
 }
 
 impl From<deadpool_postgres::PoolError> for Error {
     fn from(cause: deadpool_postgres::PoolError) -> Self {
-        Self::Unavailable {
-            message: "the metadata store does not answer; try again in a moment".into(),
-            cause: Some(Box::new(cause)),
-        }
+        Self::store_unavailable(cause)
     }
 }
 

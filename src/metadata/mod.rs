@@ -1,17 +1,22 @@
 //! The metadata store's schema, and what must be true of the store before it is used.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tokio_postgres::Config;
 
 use crate::base::error::{Error, Result, describe};
 use crate::base::id::{InstallationId, InstanceId};
 use crate::base::keyring::Keyring;
-use crate::base::store::{Tx, connector};
+use crate::base::store::{QueryError, Tx, connector};
 use crate::engine::backups::Vault;
 
 mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
+/// How long a session on the metadata store may take to open.
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Any number: the key of the advisory lock under which migrations run.
 const MIGRATION_LOCK: i64 = 0x686f_7764_6168;
 
@@ -22,7 +27,8 @@ const MIGRATION_LOCK: i64 = 0x686f_7764_6168;
 /// [`Error::Unavailable`] when the store does not answer; [`Error::Internal`] when a migration
 /// fails or the store was made by a newer Howdah.
 pub async fn migrate(config: &Config) -> Result<Vec<String>> {
-    let (mut client, connection) = config.connect(connector()).await?;
+    let opening = timeout(CONNECT_LIMIT, config.connect(connector()));
+    let (mut client, connection) = opening.await.map_err(|_| QueryError::Silent)??;
     let work = async {
         client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await?;
         // Without this, every start would say that tables exist already.
@@ -49,12 +55,15 @@ pub fn vault(keyring: &Keyring, instance: InstanceId) -> Vault {
 ///
 /// # Errors
 /// What the driver or the server says.
-pub async fn check(config: &Config) -> std::result::Result<(), tokio_postgres::Error> {
-    let (client, connection) = config.connect(connector()).await?;
-    tokio::select! {
-        answer = client.batch_execute("SELECT 1") => answer,
-        Err(error) = connection => Err(error),
-    }
+pub async fn check(config: &Config) -> std::result::Result<(), QueryError> {
+    let asking = async {
+        let (client, connection) = config.connect(connector()).await?;
+        tokio::select! {
+            answer = client.batch_execute("SELECT 1") => answer,
+            Err(error) = connection => Err(error),
+        }
+    };
+    Ok(timeout(CONNECT_LIMIT, asking).await.map_err(|_| QueryError::Silent)??)
 }
 
 /// Which installation the store belongs to, if it has been used.

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::{Job, Lane, Reason, State, StepError, store};
 use crate::base::error::{Result, describe};
 use crate::base::id::WorkflowId;
-use crate::base::store::{Announcement, Channel, Store, Tx};
+use crate::base::store::{Announcement, Channel, Store, Tx, in_background};
 use crate::base::tasks::Tasks;
 
 /// A third of the lease, so that one that fails does not lose it.
@@ -94,7 +94,7 @@ impl Runner {
                 Ok(Some(job)) => {
                     let runner = self.clone();
                     self.tasks.spawn(async move {
-                        runner.work(job).await;
+                        in_background(runner.work(job)).await;
                         drop(slot);
                     });
                     continue;

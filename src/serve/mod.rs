@@ -38,7 +38,7 @@ use crate::base::keyring::Keyring;
 use crate::base::network::is_this_machine;
 use crate::base::scram;
 use crate::base::secret::Secret;
-use crate::base::store::Store;
+use crate::base::store::{Store, in_background};
 use crate::base::tasks::Tasks;
 use crate::cli::print;
 use crate::config::{Place, Serve};
@@ -63,8 +63,6 @@ const METADATA_CONNECTIONS: usize = 32;
 const HTTP_GRACE: Duration = Duration::from_secs(3);
 /// How long work in the background may take to end at shutdown, before the metadata store goes away under it.
 const WORK_GRACE: Duration = Duration::from_secs(8);
-/// How long a session on the metadata store may take to open.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long everything together may take to stop. A server has 20 seconds for its checkpoint.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
 
@@ -402,7 +400,7 @@ async fn start(
         let runner = runner.clone();
         tasks.supervise(name, move || {
             let runner = runner.clone();
-            async move { runner.serve(lane, workers).await }
+            async move { in_background(runner.serve(lane, workers)).await }
         });
     }
     let (schedule, drill_every, key_rotation) = (config.schedule(), config.drill_every(), config.key_rotation());
@@ -485,7 +483,7 @@ fn parse_url(url: &str) -> Result<tokio_postgres::Config, String> {
         config.ssl_mode(if stays_here { SslMode::Disable } else { SslMode::Require });
     }
     if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_LIMIT);
+        config.connect_timeout(crate::metadata::CONNECT_LIMIT);
     }
     Ok(config)
 }
@@ -531,7 +529,7 @@ fn supervise<Job>(
     Job: Future<Output = ()> + Send + 'static,
 {
     let ctx = ctx.clone();
-    tasks.supervise(name, move || job(ctx.clone()));
+    tasks.supervise(name, move || in_background(job(ctx.clone())));
 }
 
 fn serve_metrics(listener: TcpListener, app: Arc<App>) -> Result<SocketAddr, String> {

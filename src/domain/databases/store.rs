@@ -12,7 +12,7 @@ use crate::base::error::{Error, Result};
 use crate::base::id::{BranchId, ConnectionId, DatabaseId, InstanceId, ProjectId};
 use crate::base::name::{BranchName, DatabaseName, LogicalId};
 use crate::base::page::PageRequest;
-use crate::base::store::{Conditions, Session, Tx};
+use crate::base::store::{Conditions, QueryError, Session, Tx};
 use crate::domain::projects::Project;
 use crate::domain::restores::SourceType;
 
@@ -106,7 +106,7 @@ pub(super) async fn update(
 }
 
 /// What a broken rule means to the caller.
-fn clash(error: tokio_postgres::Error, logical_id: Option<&str>) -> Error {
+fn clash(error: QueryError, logical_id: Option<&str>) -> Error {
     match error.as_db_error().and_then(|error| error.constraint()) {
         Some("databases_project_id_default_key") => {
             Error::rejected("Default database already exists.", "Leave out isDefault to add another database.")

@@ -1,78 +1,33 @@
 //! The metadata store: a pool, transactions, and what it announces.
+//!
+//! Nobody waits for the store without end. A request gives up on an answer after a few seconds, work in the background
+//! after a minute ([`in_background`]); while the store is silent, requests fail at once.
+
+mod announcements;
+mod pulse;
+mod session;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod};
-use futures_util::{FutureExt as _, StreamExt as _};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use tokio::sync::broadcast;
+use tokio_postgres::Config;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+pub use self::announcements::{Announcement, Channel};
+use self::pulse::Pulse;
+pub use self::pulse::in_background;
+use self::session::Source;
+pub use self::session::{QueryError, Session};
 use super::error::Result;
 use super::tasks::Tasks;
-
-/// A connection of the pool, for single statements.
-pub type Session = Object;
-
-/// What the store announces (PostgreSQL's NOTIFY). A payload is a bare id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Channel {
-    /// A workflow was started or has to be looked at again.
-    WorkflowStarted,
-    /// A workflow ended, well or not.
-    WorkflowEnded,
-    /// A database's status changed.
-    DatabaseChanged,
-    /// A connection's credential is no longer valid.
-    ConnectionEnded,
-    /// A request with an idempotency key was answered, or given up.
-    AnswerStored,
-    /// Something was written to the audit log.
-    AuditRecorded,
-    /// There is another key that signs tokens.
-    KeyMade,
-}
-
-impl Channel {
-    const ALL: [Self; 7] = [
-        Self::WorkflowStarted,
-        Self::WorkflowEnded,
-        Self::DatabaseChanged,
-        Self::ConnectionEnded,
-        Self::AnswerStored,
-        Self::AuditRecorded,
-        Self::KeyMade,
-    ];
-
-    /// Its name in PostgreSQL.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::WorkflowStarted => "howdah_workflow_started",
-            Self::WorkflowEnded => "howdah_workflow_ended",
-            Self::DatabaseChanged => "howdah_database_changed",
-            Self::ConnectionEnded => "howdah_connection_ended",
-            Self::AnswerStored => "howdah_answer_stored",
-            Self::AuditRecorded => "howdah_audit_recorded",
-            Self::KeyMade => "howdah_key_made",
-        }
-    }
-}
-
-/// One announcement.
-#[derive(Clone, Debug)]
-pub enum Announcement {
-    /// Something happened to the thing with this bare id.
-    Of(Channel, String),
-    /// The listener was away for a while: look at everything again.
-    Missed,
-}
 
 /// The metadata store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    pool: Pool,
+    source: Arc<Source>,
     announcements: Arc<broadcast::Sender<Announcement>>,
 }
 
@@ -86,29 +41,26 @@ impl Store {
             connector(),
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
-        let pool = Pool::builder(manager)
-            .max_size(connections)
-            .runtime(deadpool_postgres::Runtime::Tokio1)
-            .wait_timeout(Some(Duration::from_secs(5)))
-            .create_timeout(Some(Duration::from_secs(5)))
-            .build()
-            .map_err(super::error::Error::internal)?;
+        let pool = Pool::builder(manager).max_size(connections).build().map_err(super::error::Error::internal)?;
         let (sender, _) = broadcast::channel(1024);
         let announcements = Arc::new(sender);
-        let (announced, until) = (announcements.clone(), tasks.clone());
-        tasks.supervise("metadata announcements", move || listen(config.clone(), announced.clone(), until.clone()));
-        Ok(Self { pool, announcements })
+        let source = Arc::new(Source { pool, pulse: Pulse::new(), tasks: tasks.clone() });
+        let (announced, asked) = (announcements.clone(), source.clone());
+        tasks.supervise("metadata announcements", move || {
+            announcements::listen(config.clone(), announced.clone(), asked.clone())
+        });
+        Ok(Self { source, announcements })
     }
 
     /// A pooled connection for statements that need no transaction.
     pub async fn session(&self) -> Result<Session> {
-        Ok(self.pool.get().await?)
+        Session::open(&self.source).await
     }
 
     /// Begins a transaction. It rolls back unless [`Tx::commit`] is called.
     pub async fn begin(&self) -> Result<Tx> {
         // A Tx already: one that is given up while it begins is rolled back too.
-        let tx = Tx { session: Some(self.pool.get().await?) };
+        let tx = Tx { session: Some(self.session().await?) };
         tx.batch_execute("BEGIN").await?;
         Ok(tx)
     }
@@ -156,9 +108,7 @@ impl std::ops::Deref for Tx {
 impl Drop for Tx {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
-            // The first poll sends it, and a connection carries out its requests in the order in
-            // which they are sent: whoever gets it out of the pool next comes after the rollback.
-            let _ = session.batch_execute("ROLLBACK").now_or_never();
+            session.send_rollback();
         }
     }
 }
@@ -219,48 +169,4 @@ pub fn connector() -> MakeRustlsConnect {
         rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
     });
     MakeRustlsConnect::new(CONFIG.clone())
-}
-
-/// Keeps one connection that listens, and says each time it is opened that announcements were missed before.
-async fn listen(config: Config, announcements: Arc<broadcast::Sender<Announcement>>, tasks: Tasks) {
-    while !tasks.is_stopping() {
-        let session = async {
-            let (client, mut connection) = config.connect(connector()).await?;
-            let mut messages = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
-            let channels: String = Channel::ALL.iter().map(|channel| format!("LISTEN {};", channel.name())).collect();
-            let listening = client.batch_execute(&channels);
-            tokio::pin!(listening);
-            let mut ready = false;
-            loop {
-                tokio::select! {
-                    done = &mut listening, if !ready => {
-                        done?;
-                        ready = true;
-                        let _ = announcements.send(Announcement::Missed);
-                    }
-                    message = messages.next() => match message {
-                        Some(Ok(AsyncMessage::Notification(note))) => {
-                            let channel = Channel::ALL.into_iter().find(|channel| channel.name() == note.channel());
-                            if let Some(channel) = channel {
-                                let _ = announcements.send(Announcement::Of(channel, note.payload().to_owned()));
-                            }
-                        }
-                        Some(Ok(_)) => {}
-                        Some(Err(error)) => return Err(error),
-                        None => return Ok(()),
-                    },
-                }
-            }
-        };
-        tokio::select! {
-            ended = session => if let Err(error) = ended {
-                tracing::warn!(error = %super::error::describe(&error), "lost the listener on the metadata store");
-            },
-            () = tasks.stopping() => return,
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(200)) => {}
-            () = tasks.stopping() => return,
-        }
-    }
 }
