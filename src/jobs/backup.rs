@@ -106,7 +106,7 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
                 }
             };
             let tx = store.begin().await?;
-            backups::mark_completed(&tx, backup.id, ctx.app.clock.now(), &held(&facts)).await?;
+            backups::mark_completed(&tx, &backup, ctx.app.clock.now(), &held(&facts)).await?;
             job.advance(&tx, BackUpStep::Record.name()).await?;
             Ok(tx.commit().await?)
         }

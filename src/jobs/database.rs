@@ -303,6 +303,7 @@ async fn forget(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
         }
     }
     let tx = store.begin().await?;
+    databases::hold_to_forget(&tx, plan).await?;
     for vault in &vaults {
         if restorable {
             backups::close_vault(&tx, vault.instance, now).await?;

@@ -139,10 +139,11 @@ async fn run(ctx: &JobCtx, job: &Job, plan: &Plan, restore: &Restore, step: Rest
                 ctx.instances.ensure_destroyed(old).await.map_err(from_engine)?;
             }
             let tx = store.begin().await?;
+            databases::hold(&tx, plan.id).await?;
             restores::finish(&tx, plan.id).await?;
-            job.succeed(&tx).await?;
             // A new era begins, and what is restorable of it begins with its first backup.
             databases::back_up_now(&tx, ctx.app.clock.now(), &ctx.app.keyring, plan.id).await?;
+            job.succeed(&tx).await?;
             Ok(tx.commit().await?)
         }
         RestoreStep::PutBack => {

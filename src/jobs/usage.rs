@@ -8,6 +8,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::JobCtx;
 use crate::base::error::{Error, Result, describe};
+use crate::base::id::InstanceId;
 use crate::domain::usage::{self, Counters, Sample};
 use crate::engine::Measurement;
 
@@ -60,6 +61,8 @@ pub async fn record(ctx: Arc<JobCtx>, measurements: Arc<Mutex<UnboundedReceiver<
 
 async fn record_all(ctx: &JobCtx, batch: &[Measurement]) -> Result<()> {
     let tx = ctx.app.store.begin().await?;
+    let instances: Vec<InstanceId> = batch.iter().map(|measurement| measurement.instance).collect();
+    usage::hold(&tx, &instances).await?;
     for measurement in batch {
         usage::record(&tx, &sample(measurement)).await?;
     }

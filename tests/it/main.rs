@@ -32,6 +32,7 @@ mod hostile_files;
 mod idempotency;
 mod integrations;
 mod limits;
+mod locks;
 mod mail;
 mod main_job;
 mod members;

@@ -418,12 +418,14 @@ pub async fn mark_damaged(tx: &Tx, id: BackupId, reason: &Reason, now: Timestamp
 
 /// Adds a backup that is in the vault to the list, unless it is there.
 pub async fn add(tx: &Tx, vault: &Vault, now: Timestamp, held: &Held) -> Result<()> {
+    store::hold(tx, vault.database).await?;
     store::insert_held(tx, BackupId::generate(now), vault, &known_by(now, held)).await
 }
 
 /// The backup is in the vault under this label, as was seen just now.
-pub async fn mark_completed(tx: &Tx, id: BackupId, now: Timestamp, held: &Held) -> Result<()> {
-    store::mark_completed(tx, id, &known_by(now, held)).await
+pub async fn mark_completed(tx: &Tx, backup: &Backup, now: Timestamp, held: &Held) -> Result<()> {
+    store::hold(tx, backup.database).await?;
+    store::mark_completed(tx, backup.id, &known_by(now, held)).await
 }
 
 /// What is in the vault now was complete by now, in milliseconds, which is what people are told.
@@ -435,11 +437,13 @@ fn known_by(now: Timestamp, held: &Held) -> Held {
 
 /// The backup that was being made of a database could not be.
 pub async fn mark_failed(tx: &Tx, database: DatabaseId, reason: &str) -> Result<()> {
+    store::hold(tx, database).await?;
     store::mark_failed(tx, database, reason).await
 }
 
 /// Makes the list what the vault holds: forgets what is gone, and adds what is missing.
 pub async fn sync(tx: &Tx, vault: &Vault, now: Timestamp, held: &[Held]) -> Result<()> {
+    store::hold(tx, vault.database).await?;
     let labels: Vec<&str> = held.iter().map(|held| held.label.as_str()).collect();
     store::remove_missing(tx, vault.instance, &labels).await?;
     for held in held {
@@ -567,6 +571,7 @@ pub async fn record_trial_failure(tx: &Tx, backup: BackupId, reason: &Reason, da
 /// Ends a trial whose instance is gone: the backup says how it went, if it is still there. When it is damaged
 /// what it builds on is tried next: the damage may be there.
 pub async fn finish_trial(tx: &Tx, now: Timestamp, trial: &Trial) -> Result<()> {
+    store::hold(tx, trial.database).await?;
     store::remove_trial(tx, trial.backup).await?;
     match &trial.failure {
         Some(reason) if trial.damaged => {

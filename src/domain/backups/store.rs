@@ -10,6 +10,7 @@ use super::{ArchiveState, Archiving, Backup, Due, Era, Health, Held, Kind, Loss,
 use crate::base::error::{Error, Result};
 use crate::base::id::{BackupId, DatabaseId, InstanceId, ProjectId};
 use crate::base::store::{Session, Tx};
+use crate::domain::databases;
 use crate::queue::Reason;
 
 const SELECT: &str = "SELECT b.id,
@@ -152,6 +153,15 @@ pub(super) async fn lock_instance(tx: &Tx, database: DatabaseId) -> Result<Optio
         .await?;
     let row = tx.query_opt(&statement, &[&database.uuid()]).await?;
     Ok(row.and_then(|row| row.get::<_, Option<Uuid>>("instance_id")).map(Into::into))
+}
+
+/// Locks a database and its vaults, in this order, before backups of it are changed.
+pub(super) async fn hold(tx: &Tx, database: DatabaseId) -> Result<()> {
+    databases::hold(tx, database).await?;
+    let statement =
+        tx.prepare_cached("SELECT FROM vaults WHERE database_id = $1 ORDER BY instance_id FOR NO KEY UPDATE").await?;
+    tx.execute(&statement, &[&database.uuid()]).await?;
+    Ok(())
 }
 
 pub(super) async fn is_running(session: &Session, database: DatabaseId) -> Result<bool> {

@@ -438,8 +438,9 @@ pub async fn back_up_now(tx: &Tx, now: Timestamp, keyring: &Keyring, id: Databas
 
 /// The probe through the gateway has succeeded.
 pub async fn mark_ready(tx: &Tx, id: DatabaseId) -> Result<()> {
-    connections::credential::end_probes(tx, id).await?;
+    // The database first, as where it is deleted or its making is cancelled: two orders would be a deadlock.
     store::mark_ready(tx, id).await?;
+    connections::credential::end_probes(tx, id).await?;
     tx.announce(Channel::DatabaseChanged, &id.bare()).await
 }
 
@@ -452,17 +453,33 @@ pub async fn mark_provisioning(tx: &Tx, id: DatabaseId) -> Result<bool> {
 
 /// Its workflow has given up. The reason is a sentence for its owner.
 pub async fn mark_failed(tx: &Tx, id: DatabaseId, reason: &str) -> Result<()> {
-    connections::credential::end_probes(tx, id).await?;
     store::mark_failed(tx, id, reason).await?;
+    connections::credential::end_probes(tx, id).await?;
     tx.announce(Channel::DatabaseChanged, &id.bare()).await
+}
+
+/// Locks a database, deleted or not, until the transaction ends. A step that writes to several tables begins with it;
+/// `ARCHITECTURE.md` has the order of locks.
+pub async fn hold(tx: &Tx, id: DatabaseId) -> Result<()> {
+    store::hold(tx, id).await
+}
+
+/// Locks a deleted database and its project before anything of it is removed.
+pub async fn hold_to_forget(tx: &Tx, plan: &Plan) -> Result<()> {
+    projects::hold(tx, plan.project).await?;
+    hold(tx, plan.id).await
+}
+
+/// Locks all databases of a project, deleted or not, whose project is locked already.
+pub async fn hold_all(tx: &Tx, project: ProjectId) -> Result<()> {
+    store::hold_all(tx, project).await
 }
 
 /// The instance of a deleted database is gone. The row stays until `forget_at`, while the database can
 /// be restored from what is kept of it; without that it goes, and its project's row if that waits
 /// for it.
 pub async fn forget(tx: &Tx, plan: &Plan, forget_at: Option<Timestamp>) -> Result<()> {
-    // The project first, as when it moves to another workspace: two orders would be a deadlock.
-    projects::hold(tx, plan.project).await?;
+    hold_to_forget(tx, plan).await?;
     match forget_at {
         Some(moment) => store::keep_until(tx, plan.id, moment).await,
         None => {

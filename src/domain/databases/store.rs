@@ -213,11 +213,24 @@ pub(super) async fn summarize(session: &Session, projects: &[Project]) -> Result
 pub(super) async fn live_in_project(tx: &Tx, project: ProjectId) -> Result<Vec<(DatabaseId, Status)>> {
     let statement = tx
         .prepare_cached(
-            "SELECT id, status FROM databases WHERE project_id = $1 AND deleted_at IS NULL ORDER BY id FOR UPDATE",
+            "SELECT id, status FROM databases WHERE project_id = $1 AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE",
         )
         .await?;
     let rows = tx.query(&statement, &[&project.uuid()]).await?;
     rows.iter().map(|row| Ok((row.get::<_, Uuid>("id").into(), Status::parse(row.get("status"))?))).collect()
+}
+
+pub(super) async fn hold(tx: &Tx, id: DatabaseId) -> Result<()> {
+    let statement = tx.prepare_cached("SELECT FROM databases WHERE id = $1 FOR NO KEY UPDATE").await?;
+    tx.execute(&statement, &[&id.uuid()]).await?;
+    Ok(())
+}
+
+/// They are about to get another workspace, which is part of a key.
+pub(super) async fn hold_all(tx: &Tx, project: ProjectId) -> Result<()> {
+    let statement = tx.prepare_cached("SELECT FROM databases WHERE project_id = $1 ORDER BY id FOR UPDATE").await?;
+    tx.execute(&statement, &[&project.uuid()]).await?;
+    Ok(())
 }
 
 pub(super) async fn mark_deleted(tx: &Tx, id: DatabaseId, now: Timestamp) -> Result<bool> {

@@ -92,13 +92,6 @@ pub(super) async fn list(
     session.query(&statement, &values).await?.iter().map(read).collect()
 }
 
-/// Nothing happens when the database is gone.
-pub(super) async fn lock_database(tx: &Tx, database: DatabaseId) -> Result<()> {
-    let statement = tx.prepare_cached("SELECT FROM databases WHERE id = $1 FOR NO KEY UPDATE").await?;
-    tx.query(&statement, &[&database.uuid()]).await?;
-    Ok(())
-}
-
 pub(super) async fn follow_project(tx: &Tx, project: ProjectId) -> Result<()> {
     let statement = tx
         .prepare_cached(

@@ -180,6 +180,8 @@ pub async fn transfer(
             "Nothing is left to do, unless recipientAccessToken was meant to be a token of another workspace.",
         ));
     }
+    hold(tx, id).await?;
+    databases::hold_all(tx, id).await?;
     if !store::set_workspace(tx, &project, recipient.workspace()).await? {
         return Err(Error::not_found("project", id));
     }

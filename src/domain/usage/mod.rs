@@ -174,6 +174,11 @@ pub async fn history(session: &Session, actor: &Principal, database: DatabaseId,
     store::history(session, database, hour(period.start)?, period.end).await
 }
 
+/// Keeps the databases that live in these instances as they are until the transaction ends, which records several.
+pub async fn hold(tx: &Tx, instances: &[InstanceId]) -> Result<()> {
+    store::hold(tx, instances).await
+}
+
 /// Adds what was done since the measurement before. That of an instance which belongs to no ready
 /// database says nothing: what was done in it comes with the next one.
 pub async fn record(tx: &Tx, sample: &Sample) -> Result<()> {

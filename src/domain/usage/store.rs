@@ -76,6 +76,15 @@ pub(super) async fn history(
     Ok(rows.iter().map(read).collect())
 }
 
+/// In the order of their ids, as everywhere.
+pub(super) async fn hold(tx: &Tx, instances: &[InstanceId]) -> Result<()> {
+    let statement =
+        tx.prepare_cached("SELECT FROM databases WHERE instance_id = ANY ($1) ORDER BY id FOR KEY SHARE").await?;
+    let instances: Vec<Uuid> = instances.iter().map(|id| id.uuid()).collect();
+    tx.execute(&statement, &[&instances]).await?;
+    Ok(())
+}
+
 /// The ready database that lives in an instance. Its row stays until the transaction ends.
 pub(super) async fn find_ready(tx: &Tx, instance: InstanceId) -> Result<Option<DatabaseId>> {
     let statement = tx
