@@ -25,6 +25,8 @@ fn supervise() -> std::io::Result<ExitCode> {
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut quit = signal(SignalKind::quit())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let mut child_ended = signal(SignalKind::child())?;
         let child = Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).spawn()?;
         let own = Pid::from_child(&child);
@@ -33,6 +35,8 @@ fn supervise() -> std::io::Result<ExitCode> {
                 // Ctrl-C on a terminal reaches the child by itself; a second one does no harm.
                 _ = interrupt.recv() => { let _ = kill_process(own, Signal::INT); }
                 _ = terminate.recv() => { let _ = kill_process(own, Signal::TERM); }
+                _ = quit.recv() => { let _ = kill_process(own, Signal::QUIT); }
+                _ = hangup.recv() => { let _ = kill_process(own, Signal::HUP); }
                 _ = child_ended.recv() => {
                     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
                         if pid == own {

@@ -11,6 +11,7 @@ mod mail;
 mod metadata;
 mod provider;
 mod recover;
+mod signals;
 mod tls_files;
 
 use std::io;
@@ -20,13 +21,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_postgres::config::{Host, SslMode};
 
 use self::banner::Banner;
 use self::certificate::Certificate;
 use self::directory::DataDirectory;
 pub use self::recover::recover;
+use self::signals::Signals;
 use self::tls_files::Files;
 use crate::app::{App, JobCtx, PublicAddresses};
 use crate::auth::provider::Provider;
@@ -124,25 +125,6 @@ pub async fn run(config: Serve) -> Result<(), String> {
         Err(reason) => tracing::warn!("{reason}: servers that still run are left to the next start, which adopts them"),
     }
     outcome
-}
-
-/// Ctrl-C and SIGTERM.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 /// What has been started so far, and has to be stopped, however far the start got.

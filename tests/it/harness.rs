@@ -286,10 +286,20 @@ impl Howdah {
         &self.directory
     }
 
+    /// The process.
+    pub fn pid(&self) -> i32 {
+        self.child.as_ref().unwrap().id().cast_signed()
+    }
+
     /// Stops it as Ctrl-C does, and waits.
     pub async fn stop(&mut self) -> std::process::ExitStatus {
+        self.stop_by(Signal::INT).await
+    }
+
+    /// Stops it by a signal, and waits.
+    pub async fn stop_by(&mut self, signal: Signal) -> std::process::ExitStatus {
         let mut child = self.child.take().unwrap();
-        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        kill_process(Pid::from_child(&child), signal).unwrap();
         eventually("Howdah to stop", async || child.try_wait().unwrap()).await
     }
 

@@ -42,6 +42,7 @@ mod migrations;
 mod oauth;
 mod openapi;
 mod operations;
+mod process;
 mod projects;
 mod provider;
 mod recover;
