@@ -22,13 +22,15 @@ use crate::app::App;
 use crate::base::error::{Error, Result};
 use crate::domain::metrics::{self, Snapshot};
 
+/// Few ask for numbers.
+const CONNECTIONS: usize = 16;
 const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves the numbers until the tasks stop.
 pub async fn serve(listener: &TcpListener, app: Arc<App>) {
     let tasks = app.tasks.clone();
     let router = Router::new().route("/metrics", get(show)).fallback(failure::unknown_route).with_state(app);
-    server::serve(listener, router, &tasks).await;
+    server::serve(listener, router, CONNECTIONS, &tasks).await;
 }
 
 async fn show(State(app): State<Arc<App>>) -> Result<Response, Failure> {

@@ -52,10 +52,10 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// How long `/readyz` waits for the metadata store.
 const READINESS: Duration = Duration::from_millis(1500);
 
-/// Serves HTTP until the tasks stop, and then the requests that are under way.
-pub async fn serve(listener: &TcpListener, app: Arc<App>) {
+/// Serves HTTP on at most so many connections until the tasks stop, and then the requests that are under way.
+pub async fn serve(listener: &TcpListener, app: Arc<App>, connections: usize) {
     let tasks = app.tasks.clone();
-    server::serve(listener, router(app), &tasks).await;
+    server::serve(listener, router(app), connections, &tasks).await;
 }
 
 /// Everything that the HTTP address serves.

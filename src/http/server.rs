@@ -35,8 +35,8 @@ const MOST_FIELDS: usize = 128;
 const LIMITS: Limits = Limits { connections: 1024, head: Duration::from_secs(30), unread: Duration::from_secs(30) };
 
 /// Serves until the tasks stop, and then the requests that are under way.
-pub(super) async fn serve(listener: &TcpListener, router: Router, tasks: &Tasks) {
-    serve_within(&LIMITS, listener, router, tasks).await;
+pub(super) async fn serve(listener: &TcpListener, router: Router, connections: usize, tasks: &Tasks) {
+    serve_within(&Limits { connections, ..LIMITS }, listener, router, tasks).await;
 }
 
 async fn serve_within(limits: &Limits, listener: &TcpListener, router: Router, tasks: &Tasks) {

@@ -9,6 +9,7 @@ pub mod init;
 mod logs;
 mod mail;
 mod metadata;
+mod open_files;
 mod provider;
 mod recover;
 mod signals;
@@ -26,6 +27,7 @@ use tokio_postgres::config::{Host, SslMode};
 use self::banner::Banner;
 use self::certificate::Certificate;
 use self::directory::DataDirectory;
+use self::open_files::Shares;
 pub use self::recover::recover;
 use self::signals::Signals;
 use self::tls_files::Files;
@@ -44,7 +46,7 @@ use crate::base::tasks::Tasks;
 use crate::cli::print;
 use crate::config::{Place, Serve};
 use crate::domain::regions::Regions;
-use crate::engine::local::{LocalConfig, LocalEngine, MetadataInstance};
+use crate::engine::local::{LocalConfig, LocalEngine, MetadataInstance, prepare_this_process};
 use crate::engine::{EngineError, Instances, Limits};
 use crate::gateway::{self, Gateway};
 use crate::http;
@@ -71,6 +73,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(45);
 pub async fn run(config: Serve) -> Result<(), String> {
     logs::start();
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let shares = open_files::share(prepare_this_process(), &config);
 
     // What can be found out without making anything comes first.
     let local = local(&config.place)?;
@@ -98,7 +101,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
 
     let mut started = Started::default();
     let served = tokio::select! {
-        served = start(&config, local, &directory, external, regions, provider, mailer, tls_files, listeners, &mut started) => served,
+        served = start(&config, shares, local, &directory, external, regions, provider, mailer, tls_files, listeners, &mut started) => served,
         () = signals.next() => Err("stopped while starting".to_owned()),
     };
     let outcome = match served.and_then(|addresses| {
@@ -267,6 +270,7 @@ impl std::fmt::Display for Addresses {
 #[expect(clippy::too_many_arguments, reason = "start-up hands over each thing that it has made once")]
 async fn start(
     config: &Serve,
+    shares: Shares,
     local: LocalConfig,
     directory: &DataDirectory,
     external: Option<tokio_postgres::Config>,
@@ -305,10 +309,8 @@ async fn start(
         .map_err(|error| format!("cannot use the metadata store: {}", describe(&error)))?;
     let store = Store::open(store_config, METADATA_CONNECTIONS, tasks).map_err(|error| describe(&error))?;
 
-    let limits = Limits {
-        idle_stop: Some(config.idle_stop).filter(|limit| !limit.is_zero()),
-        max_running: config.max_running(),
-    };
+    let limits =
+        Limits { idle_stop: Some(config.idle_stop).filter(|limit| !limit.is_zero()), max_running: shares.running };
     let instances = Instances::new(engine, limits, clock.clone(), tasks.clone());
     let measurements = instances.measurements();
     started.instances = Some(instances.clone());
@@ -333,8 +335,9 @@ async fn start(
         tls,
         mock_secret: scram::hmac(master_key.as_slice(), b"salts of unknown users"),
         limits: gateway::Limits {
-            sessions: config.sessions,
+            sessions: shares.sessions,
             sessions_per_database: config.sessions_per_database,
+            unauthenticated: shares.unauthenticated,
             session_idle: Some(config.session_idle).filter(|limit| !limit.is_zero()),
             ..gateway::Limits::default()
         },
@@ -422,7 +425,7 @@ async fn start(
         set_up: set_up.as_ref(),
     };
     let banner = banner.text();
-    started.http = Some(serve_http(http_listener, app));
+    started.http = Some(serve_http(http_listener, app, shares.http));
     print(&banner);
     Ok(Addresses { http: http_address, gateway: gateway_address, metrics })
 }
@@ -524,12 +527,12 @@ fn serve_metrics(listener: TcpListener, app: Arc<App>) -> Result<SocketAddr, Str
     Ok(address)
 }
 
-fn serve_http(listener: TcpListener, app: Arc<App>) -> Tasks {
+fn serve_http(listener: TcpListener, app: Arc<App>, connections: usize) -> Tasks {
     let requests = app.tasks.separate();
     let listener = Arc::new(listener);
     requests.supervise("HTTP listener", move || {
         let (listener, app) = (listener.clone(), app.clone());
-        async move { http::serve(&listener, app).await }
+        async move { http::serve(&listener, app, connections).await }
     });
     requests
 }

@@ -35,6 +35,8 @@ pub struct Howdah {
     environment: Vec<(String, String)>,
     /// What may be logged as an error.
     expected: Vec<&'static str>,
+    /// The limits on open files that it is started with, soft and hard, as `prlimit` takes them.
+    open_files: Option<&'static str>,
     pub addresses: Value,
 }
 
@@ -199,12 +201,28 @@ impl Howdah {
 
     /// The same, with these variables in its environment.
     pub async fn start_on_in(directory: PathBuf, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
+        Self::start_limited(directory, environment, arguments, None).await
+    }
+
+    /// Starts one that may have few files open: `prlimit` takes `soft:hard`.
+    pub async fn start_with_open_files(limits: &'static str) -> Self {
+        let path = Directory::new().path().to_owned();
+        Self::start_limited(path, &[], &["--sessions-per-database", "50"], Some(limits)).await
+    }
+
+    async fn start_limited(
+        directory: PathBuf,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+        open_files: Option<&'static str>,
+    ) -> Self {
         let mut howdah = Self {
             child: None,
             directory: Directory(directory),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             expected: Vec::new(),
+            open_files,
             addresses: Value::Null,
         };
         howdah.launch().await;
@@ -258,6 +276,13 @@ impl Howdah {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let out = log.try_clone().unwrap();
         let mut command = Self::command(self.directory.path(), &self.arguments);
+        if let Some(limits) = self.open_files {
+            // It becomes the program that it is given.
+            let mut limited = Command::new("prlimit");
+            limited.arg(format!("--nofile={limits}")).arg(command.get_program()).args(command.get_args());
+            limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+            command = limited;
+        }
         let mut child = command.envs(self.environment.iter().cloned()).stdout(out).stderr(log).spawn().unwrap();
         let log = self.log_path();
         self.addresses = eventually("Howdah to be ready", async || {

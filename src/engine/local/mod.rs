@@ -14,6 +14,7 @@
 //! things or things that the next start removes.
 
 mod backup;
+mod children;
 mod configuration;
 mod control_file;
 mod measure;
@@ -46,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::backup::Archives;
 pub use backup::{BackupConfig, Repository, S3};
+pub use children::{OpenFiles, prepare_this_process};
 pub use metadata::MetadataInstance;
 pub use programs::OLDEST;
 

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
+use super::children::{self, Role};
 use super::place::{self, Place};
 use super::programs::{FileIdentity, Programs};
 
@@ -105,13 +106,21 @@ pub(super) type Spawned = io::Result<Server>;
 
 impl Server {
     /// Starts a server. Call it inside the runtime, off its threads.
-    pub(super) fn spawn(programs: &Programs, place: &Place, uid: Option<u32>, arguments: &[OsString]) -> Spawned {
+    pub(super) fn spawn(
+        programs: &Programs,
+        place: &Place,
+        uid: Option<u32>,
+        role: Role,
+        arguments: &[OsString],
+    ) -> Spawned {
         let log = open_log(place)?;
         let log_start = log.metadata()?.len();
         let mut command = command(&programs.path("postgres"), uid);
         command.args(arguments).current_dir(&place.root).process_group(0).stdout(log.try_clone()?).stderr(log);
+        command.envs(role.environment().iter().copied());
         let mut child = spawn_without_new_privileges(command)?;
         let pid = Pid::from_child(&child);
+        children::adjust(pid, role);
         let note = || -> io::Result<AsyncFd<OwnedFd>> {
             let pidfd = watch(pidfd_open(pid, PidfdFlags::empty())?)?;
             Record::of(pid, programs)?.write(place)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
+use super::children::Role;
 use super::configuration::{self, Access, Purpose};
 use super::place::{self, GROUP_ACCESS, Manifest, Place};
 use super::process::{self, Server};
@@ -120,7 +121,11 @@ pub(super) async fn launch(
         process::remove_stale_locks(&place, manifest.uid).map_err(failed(DOING))?;
         let mut arguments = configuration::arguments(&place, purpose, major);
         arguments.extend(further.into_iter().flat_map(|setting| ["-c".into(), setting]));
-        Ok(Arc::new(Server::spawn(&programs, &place, manifest.uid, &arguments).map_err(failed(DOING))?))
+        let role = match purpose {
+            Purpose::Tenant | Purpose::Private => Role::Tenant,
+            Purpose::Metadata => Role::Metadata,
+        };
+        Ok(Arc::new(Server::spawn(&programs, &place, manifest.uid, role, &arguments).map_err(failed(DOING))?))
     })
     .await
 }

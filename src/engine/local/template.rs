@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::fs::{AtFlags, Gid, Uid};
+use rustix::process::Pid;
 
+use super::children::{self, Role};
 use super::place::{GROUP_ACCESS, make_directory, sync_directory, sync_tree};
 use super::process::command;
 use super::programs::Programs;
@@ -30,6 +32,7 @@ pub(super) fn failed(doing: &'static str) -> impl Fn(io::Error) -> EngineError {
 pub(super) fn run(mut command: Command, input: &str, doing: &'static str) -> Result<(), EngineError> {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed(doing))?;
+    children::adjust(Pid::from_child(&child), Role::Program);
     if let Some(mut stdin) = child.stdin.take() {
         // A program that ends early says why on its standard error.
         let _ = stdin.write_all(input.as_bytes());

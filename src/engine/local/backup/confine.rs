@@ -14,6 +14,8 @@ use landlock::{
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::process::Child;
 
+use crate::engine::local::children::{self, Role};
+
 /// What every program needs: itself, libraries, and what they read to resolve names and to trust
 /// certificates.
 const SYSTEM: [&str; 8] =
@@ -30,25 +32,28 @@ const MOST_MEMORY: u64 = 4 << 30;
 /// handle is dropped.
 pub(super) fn spawn(command: Command, readable: &[PathBuf], writable: &[PathBuf]) -> io::Result<Child> {
     let runtime = tokio::runtime::Handle::current();
-    std::thread::scope(|scope| {
+    let child = std::thread::scope(|scope| {
         let spawning = std::thread::Builder::new().name("spawn".into()).spawn_scoped(scope, || {
             let _entered = runtime.enter();
             rustix::thread::set_no_new_privs(true)?;
             restrict(command.get_program().as_ref(), readable, writable).map_err(io::Error::other)?;
-            let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
-            bound_memory(&child);
-            Ok(child)
+            tokio::process::Command::from(command).kill_on_drop(true).spawn()
         })?;
         spawning.join().map_err(|_| io::Error::other("the spawning thread panicked"))?
-    })
+    })?;
+    // On this thread, since that one can't write to /proc.
+    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+        children::adjust(pid, Role::Program);
+        bound_memory(pid);
+    }
+    Ok(child)
 }
 
 /// A server that is not what it should be could send the program an answer without end. Best effort: where
 /// Howdah is root in a container without `CAP_SYS_RESOURCE`, it may not set limits for another user's process.
-fn bound_memory(child: &Child) {
+fn bound_memory(pid: Pid) {
     let limit = Rlimit { current: Some(MOST_MEMORY), maximum: Some(MOST_MEMORY) };
-    let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-    if let Some(Err(cause)) = pid.map(|pid| prlimit(Some(pid), Resource::As, limit)) {
+    if let Err(cause) = prlimit(Some(pid), Resource::As, limit) {
         tracing::debug!(%cause, "could not limit the memory of a program");
     }
 }
