@@ -67,7 +67,7 @@ fn main() {
         first_row(&howdah.create().await).await;
         let recipe = howdah.recipe();
         howdah.restock().await;
-        let burst = series(&howdah, count, Duration::ZERO).await;
+        let back_to_back = series(&howdah, count, Duration::ZERO).await;
         howdah.restock().await;
         let paced = series(&howdah, count, pace).await;
         drop(howdah);
@@ -107,8 +107,8 @@ fn main() {
 
         print_machine();
         Times::print_head();
-        burst.whole.print("create, back to back: POST to first row");
-        burst.post.print("  of that the POST");
+        back_to_back.whole.print("create, back to back: POST to first row");
+        back_to_back.post.print("  of that the POST");
         let name = format!("create, {} ms apart: POST to first row", pace.as_millis());
         paced.whole.print(&name);
         paced.post.print("  of that the POST");
@@ -118,7 +118,7 @@ fn main() {
         concurrent.print(&format!("create, {clients} clients: POST to first row"));
         createdb_concurrent.print(&format!("CREATE DATABASE, {clients} clients, + first row"));
         println!();
-        for (name, series) in [("back to back", &burst), ("paced", &paced)] {
+        for (name, series) in [("back to back", &back_to_back), ("paced", &paced)] {
             let (p50, p99) = (series.whole.p50(), series.whole.percentile(99));
             let faster = synced.p50() / p50;
             println!("{name}: {} of {count} creates found the stock empty", series.unprepared);
