@@ -1,8 +1,11 @@
 //! `Idempotency-Key`: what is asked for twice is done once.
 
 use futures_util::future::join_all;
+use howdah::base::keyring::Keyring;
+use howdah::domain::idempotency::{self, Begun, IdempotencyKey};
 use reqwest::Method;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::harness::{Howdah, answer, ask, connection_string, eventually};
 
@@ -139,11 +142,6 @@ async fn kill_9_leaves_no_change_without_its_answer() {
         let _ = given_up.await;
         howdah.kill();
         howdah.launch().await;
-        // A claim whose owner died is free after a minute, which the test does not wait for.
-        let (store, tasks) = howdah.store();
-        let session = store.session().await.unwrap();
-        session.execute("UPDATE idempotency_keys SET claimed_until = now() - interval '1 s'", &[]).await.unwrap();
-        tasks.stop();
         let owner = howdah.owner();
         owner.send_with_key(Method::POST, "/v1/projects", &key, &new).await.data(201);
         let projects = owner.get("/v1/projects").await.data(200).clone();
@@ -151,4 +149,70 @@ async fn kill_9_leaves_no_change_without_its_answer() {
         assert_eq!(named, 1, "round {round}");
     }
     howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn request_cut_off_by_kill_9_is_carried_out_by_its_first_repetition() {
+    let mut howdah = Howdah::start().await;
+    let (store, tasks) = howdah.store();
+    // The request has its claim and waits for this lock when Howdah is killed.
+    let lock = store.begin().await.unwrap();
+    lock.batch_execute("LOCK TABLE projects IN EXCLUSIVE MODE").await.unwrap();
+    let owner = howdah.owner();
+    let new = json!({"name": "cut off"});
+    let cut_off = owner.request(Method::POST, "/v1/projects").header("idempotency-key", "k").json(&new).send();
+    let waiting = eventually("the request to wait for the lock", async || {
+        let sql = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'projects'::regclass";
+        let count: i64 = store.session().await.unwrap().query_one(sql, &[]).await.unwrap().get(0);
+        (count > 0).then_some(())
+    });
+    tokio::select! {
+        answer = cut_off => panic!("the request does not wait: {answer:?}"),
+        () = waiting => {}
+    }
+    howdah.kill();
+    lock.commit().await.unwrap();
+    tasks.stop();
+
+    howdah.launch().await;
+    let owner = howdah.owner();
+    let first = owner.send_with_key(Method::POST, "/v1/projects", "k", &new).await;
+    first.data(201);
+    let second = owner.send_with_key(Method::POST, "/v1/projects", "k", &new).await;
+    assert_eq!(second.body, first.body);
+    assert_eq!(second.headers["idempotent-replayed"], "true");
+    assert_eq!(owner.get("/v1/projects").await.data(200).as_array().unwrap().len(), 1);
+    howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn claim_changes_hands_only_when_its_process_is_gone() {
+    let howdah = Howdah::start().await;
+    let keyring = Keyring::new(&[7; 32]);
+    let [cut_off, unsettled] = ["cut-off", "unsettled"].map(|key| IdempotencyKey::parse(key.as_bytes()).unwrap());
+    let begin = async |store: &howdah::base::store::Store, key: &IdempotencyKey| {
+        let session = store.session().await.unwrap();
+        idempotency::begin(&session, &keyring, Uuid::nil(), key, b"hash").await.unwrap()
+    };
+    // Two processes on one metadata store.
+    let ((one, one_tasks), (other, other_tasks)) = (howdah.store(), howdah.store());
+    let Begun::Fresh(lost) = begin(&one, &cut_off).await else { panic!("a new key is free") };
+    let Begun::Fresh(claim) = begin(&one, &unsettled).await else { panic!("a new key is free") };
+    let tx = one.begin().await.unwrap();
+    idempotency::keep(&tx, &keyring, &claim, b"so far", false).await.unwrap();
+    tx.commit().await.unwrap();
+    for store in [&one, &other] {
+        assert!(matches!(begin(store, &cut_off).await, Begun::UnderWay(_, None)));
+        assert!(matches!(begin(store, &unsettled).await, Begun::UnderWay(_, Some(_))));
+    }
+
+    one_tasks.stop();
+    drop(one);
+    eventually("the claim to be free", async || matches!(begin(&other, &cut_off).await, Begun::Fresh(_)).then_some(()))
+        .await;
+    assert!(matches!(begin(&other, &unsettled).await, Begun::Answered(answer) if answer == b"so far"));
+    let tx = other.begin().await.unwrap();
+    assert!(idempotency::keep(&tx, &keyring, &lost, b"late", true).await.is_err(), "the claim was lost");
+    drop(tx);
+    other_tasks.stop();
 }

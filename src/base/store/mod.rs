@@ -22,6 +22,7 @@ pub use self::pulse::in_background;
 use self::session::Source;
 pub use self::session::{QueryError, Session};
 use super::error::Result;
+use super::secret::random_hex;
 use super::tasks::Tasks;
 
 /// The metadata store. Cheap to clone.
@@ -33,9 +34,11 @@ pub struct Store {
 
 impl Store {
     /// Opens a pool of at most `connections` on the metadata store and listens for announcements
-    /// until `tasks` stop.
+    /// until `tasks` stop. All its sessions have one application name, which no other store has: the others see by
+    /// it whether this one is still there.
     pub fn open(config: Config, connections: usize, tasks: &Tasks) -> Result<Self> {
-        let config = noticing_loss(config);
+        let mut config = noticing_loss(config);
+        config.application_name(format!("howdah-{}", random_hex::<8>()));
         let manager = Manager::from_config(
             config.clone(),
             connector(),

@@ -43,7 +43,8 @@ impl IdempotencyKey {
     }
 }
 
-/// The right to answer a request; lost when it is not used within a minute.
+/// The right to answer a request; lost when it is not used within a minute, and at once when the process that has it
+/// ends.
 #[derive(Clone, Debug)]
 pub struct Claim {
     /// The key's row.

@@ -13,8 +13,12 @@ pub(super) struct Found {
     pub(super) settled: bool,
 }
 
+/// The process that has the claim `k` is gone: none of its sessions is left (`Store::open` names them).
+const HOLDER_IS_GONE: &str = "k.holder IS NOT NULL
+                              AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.application_name = k.holder)";
+
 /// The row's id when the claim is granted: the key is new, or its 24 hours are over, or whoever had
-/// the claim died before the change was made.
+/// the claim died or lost it before the change was made.
 pub(super) async fn claim(
     session: &Session,
     principal: Uuid,
@@ -23,21 +27,25 @@ pub(super) async fn claim(
     fence: Uuid,
 ) -> Result<Option<Uuid>> {
     let statement = session
-        .prepare_cached(
+        .prepare_cached(&format!(
             "INSERT INTO idempotency_keys AS k
-                    (id, principal_id, key, request_hash, claim, claimed_until, expires_at)
-             VALUES ($4, $1, $2, $3, $4, now() + interval '1 minute', now() + interval '24 hours')
+                    (id, principal_id, key, request_hash, claim, claimed_until, expires_at, holder)
+             VALUES ($4, $1, $2, $3, $4, now() + interval '1 minute', now() + interval '24 hours',
+                     current_setting('application_name'))
              ON CONFLICT (principal_id, key) DO UPDATE
                 SET request_hash = excluded.request_hash,
                     claim = excluded.claim,
                     claimed_until = excluded.claimed_until,
                     answer = NULL,
                     settled = false,
-                    expires_at = excluded.expires_at
+                    expires_at = excluded.expires_at,
+                    holder = excluded.holder
               WHERE k.expires_at < now()
-                 OR k.answer IS NULL AND k.claimed_until < now() AND k.request_hash = excluded.request_hash
-          RETURNING id",
-        )
+                 OR k.answer IS NULL
+                    AND k.request_hash = excluded.request_hash
+                    AND (k.claimed_until < now() OR {HOLDER_IS_GONE})
+          RETURNING id"
+        ))
         .await?;
     let row = session.query_opt(&statement, &[&principal, &key.as_str(), &request_hash, &fence]).await?;
     Ok(row.map(|row| row.get("id")))
@@ -45,11 +53,11 @@ pub(super) async fn claim(
 
 pub(super) async fn find(session: &Session, principal: Uuid, key: &IdempotencyKey) -> Result<Option<Found>> {
     let statement = session
-        .prepare_cached(
-            "SELECT id, request_hash, answer, settled OR claimed_until < now() AS settled
-               FROM idempotency_keys
-              WHERE principal_id = $1 AND key = $2",
-        )
+        .prepare_cached(&format!(
+            "SELECT id, request_hash, answer, settled OR claimed_until < now() OR {HOLDER_IS_GONE} AS settled
+               FROM idempotency_keys k
+              WHERE principal_id = $1 AND key = $2"
+        ))
         .await?;
     let row = session.query_opt(&statement, &[&principal, &key.as_str()]).await?;
     Ok(row.map(|row| Found {
