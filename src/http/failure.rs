@@ -136,6 +136,12 @@ impl Failure {
         &self.message
     }
 
+    /// What to do about it.
+    #[cfg(test)]
+    pub(super) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// What a person can give to the operator is the id that the log has, too.
     fn internal() -> Self {
         let id = request_id::current().map_or_else(|| "X-Request-Id of this answer".into(), |id| format!("id {id}"));

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::document::DOCUMENT;
 use crate::harness::{Howdah, LIMIT, Person, answer};
 
 #[tokio::test]
@@ -47,6 +48,65 @@ async fn bad_input_gets_a_clear_error_and_changes_nothing() {
         .assert_error(413, "client-error");
     assert_eq!(owner.get("/v1/projects").await.data(200), &json!([]));
     assert_eq!(howdah.directory().instances(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_change_with_an_unknown_field_is_refused_and_changes_nothing() {
+    let howdah = Howdah::start().await;
+    let owner = howdah.owner();
+    let mut refused = 0;
+    for (path, item) in DOCUMENT["paths"].as_object().unwrap() {
+        for method in [Method::POST, Method::PATCH] {
+            if item.get(method.as_str().to_lowercase()).is_none() {
+                continue;
+            }
+            let path = path
+                .split('/')
+                .map(|part| if part.starts_with('{') { "x" } else { part })
+                .collect::<Vec<_>>()
+                .join("/");
+            let answer = owner.send(method.clone(), &path, Some(json!({"noSuchField": 1}))).await;
+            answer.assert_error(422, "validation-error");
+            let message = answer.body["error"]["message"].as_str().unwrap();
+            assert_eq!(message, "noSuchField: there is no such field in this request", "{method} {path}");
+            refused += 1;
+        }
+    }
+    assert!(refused >= 20, "{refused}");
+    for (path, body, field, hint) in [
+        (
+            "/v1/connections",
+            json!({"databaseId": "db_x", "name": "report", "readOnly": true}),
+            "readOnly",
+            "The fields that may be given here: databaseId, name.",
+        ),
+        ("/v1/projects", json!({"createDatabse": false}), "createDatabse", "Did you mean createDatabase?"),
+        ("/v1/projects", json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}), "jsonrpc", "name,"),
+        (
+            "/v1/databases",
+            json!({"projectId": "proj_x", "source": {"type": "database", "databaseId": "db_x", "targettime": "now"}}),
+            "source.targettime",
+            "Did you mean targetTime?",
+        ),
+        (
+            "/v1/databases/db_x/restore",
+            json!({"source": {"type": "backup", "databaseId": "db_x", "backupId": "bak_x", "dryRun": true}}),
+            "source.dryRun",
+            "The fields that may be given here: databaseId, backupId, targetTime.",
+        ),
+    ] {
+        let answer = owner.post(path, body).await;
+        answer.assert_error(422, "validation-error");
+        let error = &answer.body["error"];
+        assert!(error["message"].as_str().unwrap().starts_with(&format!("{field}: ")), "{error}");
+        assert!(error["hint"].as_str().unwrap().contains(hint), "{error}");
+    }
+    let project = owner.create_project("protected").await;
+    let path = format!("/v1/projects/{}", project["id"].as_str().unwrap());
+    let answer = owner.send(Method::PATCH, &path, Some(json!({"deleteProtectoin": true}))).await;
+    answer.assert_error(422, "validation-error");
+    assert!(answer.body["error"]["hint"].as_str().unwrap().starts_with("Did you mean deleteProtection?"));
+    assert_eq!(owner.get("/v1/projects").await.data(200).as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

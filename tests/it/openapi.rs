@@ -71,6 +71,33 @@ fn every_example_fits_its_schema() {
 }
 
 #[test]
+fn no_body_takes_fields_that_are_not_described() {
+    fn open(schema: &Value, at: &str, found: &mut Vec<String>) {
+        let schema = resolve(schema);
+        if schema["properties"].is_object() && schema["additionalProperties"] != false {
+            found.push(at.to_owned());
+        }
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            open(property, &format!("{at}.{name}"), found);
+        }
+        for alternative in ["oneOf", "anyOf", "allOf"].iter().flat_map(|word| schema[word].as_array()).flatten() {
+            open(alternative, at, found);
+        }
+        if !schema["items"].is_null() {
+            open(&schema["items"], at, found);
+        }
+    }
+    let (mut found, mut bodies) = (Vec::new(), 0);
+    for (what, operation) in operations() {
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        bodies += usize::from(schema.is_object());
+        open(schema, &what, &mut found);
+    }
+    assert!(bodies >= 15, "{bodies}");
+    assert!(found.is_empty(), "give these types #[serde(deny_unknown_fields)]: {found:#?}");
+}
+
+#[test]
 fn every_field_of_a_schema_is_described() {
     for (name, schema) in DOCUMENT["components"]["schemas"].as_object().unwrap() {
         let parts = schema["allOf"].as_array().map_or_else(|| vec![schema], |parts| parts.iter().collect());

@@ -33,6 +33,12 @@ async fn the_official_sdk_does_the_main_job() {
 }
 
 #[tokio::test]
+async fn no_field_that_the_official_sdk_may_send_is_unknown() {
+    let howdah = Howdah::start().await;
+    run("bodies.js", &howdah.url(), &howdah.token(), &[]).await;
+}
+
+#[tokio::test]
 async fn the_official_sdk_drives_every_operation() {
     let howdah = Howdah::start().await;
     let (_, recipient) = howdah.stranger_with_token().await;

@@ -236,7 +236,7 @@ pub(super) struct DeletedDatabaseWire {
 
 /// What a new backup is to be.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"backupType": "full"}))]
 pub(super) struct CreateBackup {
     /// How much it holds by itself; what is due when it is left out.
@@ -247,7 +247,7 @@ pub(super) struct CreateBackup {
 
 /// Where a backup is restored to.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"targetDatabaseName": "before_the_accident"}))]
 pub(super) struct RestoreBackup {
     /// The name of the new database; no live database of the project has it.
@@ -261,6 +261,7 @@ pub(super) struct RestoreBackup {
 
 /// What a database is brought back to.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({"source": {"type": "backup", "databaseId": "db_01jzq6w3c4e5f6g7h8j9k0m1n2", "backupId": "bak_01jzq6w3c4e5f6g7h8j9k0m1n2"}}))]
 pub(super) struct RestoreDatabase {
     /// The backup, or with `type` `database` and `targetTime` the database and the moment.
@@ -269,7 +270,7 @@ pub(super) struct RestoreDatabase {
 
 /// What to restore from.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "camelCase")]
+#[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
 pub(super) enum RestoreSource {
     /// A backup.
     #[serde(rename_all = "camelCase")]
@@ -449,6 +450,7 @@ pub(super) async fn verify_backup(
     Caller(actor): Caller,
     repeatable: Repeatable,
     Path((database, backup)): Path<(String, String)>,
+    _: body::Json<body::Nothing>,
 ) -> Result<Answer, Failure> {
     let database = parse_database(&database)?;
     let backup = BackupId::parse(&backup).ok_or_else(|| Error::not_found("backup", &backup))?;

@@ -78,7 +78,7 @@ pub(super) struct BranchWire {
     project: ProjectReference,
 }
 
-/// What a new branch needs. Nothing else may be in it.
+/// What a new branch needs.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"gitName": "feature-1"}))]
@@ -92,7 +92,7 @@ pub(super) struct CreateBranch {
     is_default: bool,
 }
 
-/// What to change about a branch. Nothing else may be in it: names and roles stay.
+/// What to change about a branch: names and roles stay.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"isDefault": true}))]

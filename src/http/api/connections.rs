@@ -200,6 +200,7 @@ pub(super) struct ApiKey {
 
 /// What a new connection needs.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "web"}))]
 pub(super) struct CreateConnection {
     /// A name of 3 to 65 characters.
@@ -209,7 +210,7 @@ pub(super) struct CreateConnection {
 
 /// What a new connection needs, and whose it is.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"databaseId": "db_01jzq6w3c4e5f6g7h8j9k0m1n2", "name": "web"}))]
 pub(super) struct CreateConnectionOf {
     /// The database's id.
@@ -478,6 +479,7 @@ pub(super) async fn rotate_connection(
     Caller(actor): Caller,
     repeatable: Repeatable,
     Path(id): Path<String>,
+    _: body::Json<body::Nothing>,
 ) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let mut announcements = app.store.announcements();

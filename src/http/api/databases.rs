@@ -261,7 +261,7 @@ pub(super) struct NewDatabaseWire {
 
 /// What a new database needs; all of it may be left out.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"name": "reporting", "region": "us-east-1"}))]
 pub(super) struct CreateDatabase {
     /// Its name, 1 to 256 characters. Without one a default database is called like its project,
@@ -289,7 +289,7 @@ pub(super) struct CreateDatabase {
 
 /// Deprecated: a copy of a database, or with `backupId` what a backup of it holds.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"id": "db_01jzq6w3c4e5f6g7h8j9k0m1n2"}))]
 pub(super) struct FromDatabase {
     /// The database.
@@ -302,11 +302,12 @@ pub(super) struct FromDatabase {
 
 /// What to make a database from.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "camelCase")]
+#[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"type": "empty"}))]
 pub(super) enum CreateSource {
     /// Nothing.
-    Empty,
+    // Not a unit: serde ignores unknown fields beside the tag of one.
+    Empty {},
     /// What a backup holds.
     #[serde(rename_all = "camelCase")]
     Backup {
@@ -333,7 +334,7 @@ pub(super) enum CreateSource {
 
 /// What a new database needs, and whose it is.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"projectId": "proj_01jzq6w3c4e5f6g7h8j9k0m1n2", "name": "reporting"}))]
 pub(super) struct CreateDatabaseOf {
     /// The project's id.
@@ -369,13 +370,13 @@ pub(super) struct CreateDatabaseOf {
     logical_id: Option<String>,
     /// Deprecated: use `source`.
     #[serde(default, deserialize_with = "given")]
-    #[schema(ignore)]
+    #[schema(deprecated, nullable = false)]
     from_database: Option<FromDatabase>,
 }
 
 /// What to change about a database; what is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"name": "analytics"}))]
 pub(super) struct UpdateDatabase {
     /// Another name, 1 to 256 characters.
@@ -448,7 +449,7 @@ fn placement(
 impl CreateSource {
     fn parse(&self) -> Result<Option<Source>, Error> {
         match self {
-            Self::Empty => Ok(None),
+            Self::Empty {} => Ok(None),
             Self::Backup { database_id, backup_id, target_time } => {
                 backups::parse_backup(database_id, backup_id, target_time.as_deref()).map(Some)
             }

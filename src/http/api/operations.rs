@@ -16,6 +16,7 @@ use crate::base::id::{DatabaseId, ProjectId, WorkflowId};
 use crate::domain::operations::{self, Filter, Operation, State as WorkflowState};
 use crate::http::Failure;
 use crate::http::answer::Answer;
+use crate::http::body;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
@@ -261,6 +262,7 @@ pub(super) async fn cancel_operation(
     Caller(actor): Caller,
     repeatable: Repeatable,
     Path(id): Path<String>,
+    _: body::Json<body::Nothing>,
 ) -> Result<Answer, Failure> {
     let tx = app.store.begin().await?;
     let operation = operations::cancel(&tx, &actor, app.clock.now(), parse(&id)?).await?;
@@ -284,6 +286,7 @@ pub(super) async fn retry_operation(
     Caller(actor): Caller,
     repeatable: Repeatable,
     Path(id): Path<String>,
+    _: body::Json<body::Nothing>,
 ) -> Result<Answer, Failure> {
     let id = parse(&id)?;
     let mut announcements = app.store.announcements();

@@ -83,7 +83,7 @@ pub(super) struct NewProjectWire {
 
 /// What a new project needs; all of it may be left out.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"name": "my_project", "region": "us-east-1"}))]
 pub(super) struct CreateProject {
     /// Whether it gets a default database at once.
@@ -110,7 +110,7 @@ pub(super) struct CreateProject {
 
 /// What to change about a project; what is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"name": "another_name"}))]
 pub(super) struct UpdateProject {
     /// Another name, 1 to 256 characters.
@@ -134,7 +134,7 @@ pub(super) struct UpdateProject {
 
 /// Who gets a project.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"recipientAccessToken": "eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ3b3Jrc3BhY2U6MDFqenE2dzNjNGU1In0.c2lnbmF0dXJl"}))]
 pub(super) struct TransferProject {
     /// A token of the workspace that gets the project. It names that workspace and proves its consent.

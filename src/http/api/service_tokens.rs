@@ -83,7 +83,7 @@ pub(super) struct NewServiceTokenWire {
 
 /// What a new service token needs: a name, and what it may do less than everything.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"name": "continuous integration"}))]
 pub(super) struct CreateServiceToken {
     /// Its name, 1 to 256 characters.

@@ -61,7 +61,7 @@ pub(super) struct WorkspaceWire {
 
 /// What to change about a workspace; what is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"backupRetentionDays": 14}))]
 pub(super) struct UpdateWorkspace {
     /// Another name: 1 to 256 characters.
@@ -93,7 +93,7 @@ pub(super) struct SubscriptionWire {
 
 /// What a new workspace needs; all of it may be left out.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"displayName": "Research"}))]
 pub(super) struct CreateWorkspace {
     /// Its name.

@@ -84,6 +84,7 @@ pub(super) fn complete(document: &mut OpenApi, regions: &Regions) {
     for (method, path, operation) in operations(&mut document.paths) {
         name(operation, method, path);
         mark_experimental(operation, method, path);
+        shapes::close_alternatives(operation, &mut components.schemas);
         shapes::name_regions(operation, regions);
         shapes::describe_texts(operation);
         shapes::describe_ids(operation, path);

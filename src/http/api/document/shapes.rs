@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use utoipa::openapi::path::{Operation, ParameterIn};
-use utoipa::openapi::schema::{ArrayItems, Object, SchemaType, Type};
+use utoipa::openapi::schema::{AdditionalProperties, ArrayItems, Object, SchemaType, Type};
 use utoipa::openapi::{ArrayBuilder, OpenApi, Ref, RefOr, Required, Schema};
 
 use crate::base::name::LONGEST;
@@ -93,6 +93,19 @@ fn body_of(operation: &mut Operation) -> Option<&mut Object> {
     match &mut content.schema {
         Some(RefOr::T(Schema::Object(object))) => Some(object),
         _ => None,
+    }
+}
+
+/// Says that the alternatives of what is sent take no other fields either: utoipa says it of structs alone.
+pub(super) fn close_alternatives(operation: &mut Operation, schemas: &mut Schemas) {
+    for property in body_of(operation).into_iter().flat_map(|body| body.properties.values()) {
+        let RefOr::Ref(reference) = property else { continue };
+        let Some(RefOr::T(Schema::OneOf(alternatives))) = schemas.get_mut(target(reference)) else { continue };
+        for alternative in &mut alternatives.items {
+            if let RefOr::T(Schema::Object(object)) = alternative {
+                object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+            }
+        }
     }
 }
 
