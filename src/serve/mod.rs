@@ -73,7 +73,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(45);
 pub async fn run(config: Serve) -> Result<(), String> {
     logs::start();
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let shares = open_files::share(prepare_this_process(), &config);
 
     // What can be found out without making anything comes first.
     let local = local(&config.place)?;
@@ -84,6 +83,8 @@ pub async fn run(config: Serve) -> Result<(), String> {
     let provider = provider::configured(&config.oidc)?;
     config.audit_stream.as_deref().map(|target| jobs::audit::Target::parse(target).check()).transpose()?;
     let mailer = mail::mailer(&config.mail, config.public_url.as_deref())?;
+    // Its warnings come after the errors of options: those are one line each.
+    let shares = open_files::share(prepare_this_process(), &config);
     let directory = DataDirectory::open_to_serve(&local.data_directory)?;
     let http = listen(config.http, "--http").await?;
     drop(listen(config.gateway, "--gateway").await?);
