@@ -273,14 +273,13 @@ fn read_pid(place: &Place) -> Option<Pid> {
     Pid::from_raw(number).filter(|_| number > 1)
 }
 
-/// What the server says in its lock file that it takes sessions for. It is not believed, only
-/// used to know when asking is worth while.
+/// What a server's lock file says of its state. The instance's user can write that file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Says {
     Nothing,
     /// It recovers.
     Standby,
-    /// It takes sessions, though it may be in recovery still.
+    /// It accepts sessions, though it may still be in recovery.
     Ready,
 }
 
@@ -292,11 +291,6 @@ pub(super) fn says(place: &Place) -> Says {
         Some("standby") => Says::Standby,
         _ => Says::Nothing,
     }
-}
-
-/// Whether the server says that it takes sessions.
-pub(super) fn says_ready(place: &Place) -> bool {
-    says(place) != Says::Nothing
 }
 
 /// The files by which PostgreSQL knows that a server runs.
@@ -477,6 +471,13 @@ impl Server {
 
     pub(super) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    /// Whether this process started the server, and the server's own lock file, not one that a killed predecessor
+    /// left, says that it accepts sessions.
+    pub(super) fn reports_ready(&self, place: &Place) -> bool {
+        let is_child = self.child.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        is_child && says(place) == Says::Ready && read_pid(place) == Some(self.pid)
     }
 }
 
