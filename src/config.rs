@@ -160,6 +160,10 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_BACKUP_QUEUE", value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub backup_queue: u32,
 
+    /// Archive what was written after so long at the latest, from 1s on; less makes more files in the place of backups
+    #[arg(long, env = "HOWDAH_ARCHIVE_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = archive_timeout)]
+    pub archive_timeout: Duration,
+
     /// Back a database that is in use, and the metadata, up after so long since the last time; 0: never by itself
     #[arg(long, env = "HOWDAH_BACKUP_EVERY", value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub backup_every: Duration,
@@ -401,6 +405,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
     let parsed: SignedDuration = text.parse().map_err(|_| format!("{text:?} is not a time such as 90s, 5m or 1h"))?;
     parsed.try_into().map_err(|_| format!("{text:?} is less than nothing"))
+}
+
+/// PostgreSQL counts it in whole seconds.
+fn archive_timeout(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    match time.as_secs() {
+        1..=3600 => Ok(time),
+        _ => Err(format!("{text:?} does not fit; give a time from 1s to 1h")),
+    }
 }
 
 /// A key signs an hour after it was made: one that lives for less than a day makes many and no sense.

@@ -61,6 +61,11 @@ pub trait Backups: Send + Sync + 'static {
     async fn ensure_archiving(&self, vault: &Vault) -> Result<(), BackupError>;
     /// See the contract above.
     async fn archive_pending(&self) -> Result<(), EngineError>;
+    /// Returns the instances whose [`ArchiveStatus`] has changed since the last call, once there are any. Other
+    /// changes are seen by asking.
+    async fn archive_changes(&self) -> Vec<InstanceId> {
+        std::future::pending().await
+    }
     /// How the archiving of the instance goes.
     async fn archive_status(&self, id: InstanceId) -> Result<ArchiveStatus, BackupError>;
     /// See the contract above.
@@ -305,7 +310,8 @@ pub struct ArchiveStatus {
     pub unlocked: bool,
     /// The segment that was archived last.
     pub last_segment: Option<String>,
-    /// Everything that was committed before this moment is archived.
+    /// Everything that was committed before this moment is in the vault; `None`: not known. Of an instance that
+    /// runs it is when the last segment that is in the vault was finished.
     pub archived_until: Option<Timestamp>,
     /// How many segments wait.
     pub pending_segments: usize,

@@ -195,7 +195,8 @@ pub(super) async fn look_at_archive(ctx: &JobCtx, instance: InstanceId) -> Resul
         failing_reason: status.obstacle.map(|obstacle| explain(obstacle).to_owned()),
         lost: status.gaps.iter().map(|gap| Loss { from: gap.archived_until, until: gap.at }).collect(),
     };
-    Ok(backups::record_archive(&ctx.app.store.session().await?, instance, &state).await?)
+    let now = ctx.app.clock.now();
+    Ok(backups::record_archive(&ctx.app.store.session().await?, instance, now, &state).await?)
 }
 
 fn explain(obstacle: Obstacle) -> &'static str {

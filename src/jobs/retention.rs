@@ -72,7 +72,20 @@ pub async fn archive(ctx: Arc<JobCtx>) {
     // everything has stopped.
     tokio::select! {
         () = archive_for_ever(&ctx) => {}
+        () = record_for_ever(&ctx) => {}
         () = ctx.app.tasks.stopping() => {}
+    }
+}
+
+/// Writes down at once how the archiving of an instance goes when that has changed.
+async fn record_for_ever(ctx: &JobCtx) {
+    loop {
+        for instance in ctx.instances.archive_changes().await {
+            if let Err(error) = look_at_archive(ctx, instance).await {
+                tracing::debug!(instance.id = %instance, %error, "cannot look at an archive; the next round does");
+            }
+        }
+        tokio::time::sleep(ARCHIVE_ROUND).await;
     }
 }
 

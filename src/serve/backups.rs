@@ -16,7 +16,8 @@ const KEY_SECRET: &str = "HOWDAH_BACKUP_S3_KEY_SECRET";
 /// # Errors
 /// A sentence with the cure when the options do not say one place.
 pub(super) fn config(config: &Serve, defaults: BackupConfig) -> Result<BackupConfig, String> {
-    let defaults = BackupConfig { queue_limit: u64::from(config.backup_queue) << 20, ..defaults };
+    let queue_limit = u64::from(config.backup_queue) << 20;
+    let defaults = BackupConfig { queue_limit, archive_timeout: config.archive_timeout, ..defaults };
     let repository = repository(config.backup_dir.as_deref(), &config.backup_s3)?.or(defaults.repository);
     Ok(BackupConfig { repository, ..defaults })
 }

@@ -146,7 +146,7 @@ impl Drop for Load {
 
 #[tokio::test]
 async fn a_database_under_load_comes_back_by_every_way() {
-    let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
+    let howdah = Howdah::start_with(&["--backup-every", "0", "--archive-timeout", "1s"]).await;
     let kept = Kept::new(&howdah).await;
     let initialised =
         Command::new(postgres_program("pgbench")).args(["-i", "-q", "-s", "1", &kept.connection]).output().unwrap();
@@ -166,10 +166,13 @@ async fn a_database_under_load_comes_back_by_every_way() {
     for bad in [0, 366] {
         kept.owner.patch(&project, json!({"backupRetentionDays": bad})).await.assert_error(422, "validation-error");
     }
-    let listed = kept.backups().await;
+    let listed = eventually("the moment to be archived", async || {
+        let listed = kept.backups().await;
+        (listed["meta"]["latestRestorableTime"].as_str().unwrap() >= then.as_str()).then_some(listed)
+    })
+    .await;
     assert_eq!(listed["meta"]["backupRetentionDays"], 3);
     assert_eq!(listed["meta"]["earliestRestorableTime"], backup["completedAt"]);
-    assert!(listed["meta"]["latestRestorableTime"].as_str().unwrap() >= then.as_str());
 
     let source = json!({"type": "backup", "databaseId": kept.id, "backupId": backup["id"], "targetTime": then});
     let copy = kept.make_from("then", source.clone()).await;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -16,6 +17,8 @@ struct Elsewhere {
     directory: Directory,
     /// What the backups are in, if it is no directory.
     bucket: Option<Bucket>,
+    /// More arguments of `serve`.
+    more: Vec<String>,
 }
 
 impl Elsewhere {
@@ -24,7 +27,7 @@ impl Elsewhere {
         std::fs::create_dir(directory.path()).unwrap();
         // As root the backup user passes through, as through any directory that an operator makes.
         std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        Self { directory, bucket: None }
+        Self { directory, bucket: None, more: Vec::new() }
     }
 
     async fn with_bucket() -> Self {
@@ -51,7 +54,7 @@ impl Elsewhere {
     }
 
     fn arguments(&self) -> Vec<String> {
-        [vec!["--backup-every".to_owned(), "24h".to_owned()], self.place()].concat()
+        [vec!["--backup-every".to_owned(), "24h".to_owned()], self.place(), self.more.clone()].concat()
     }
 
     async fn serve(&self, data: &Path) -> Howdah {
@@ -276,6 +279,92 @@ async fn a_lost_machine_comes_back_on_an_empty_one_and_so_does_the_next() {
     assert_eq!((first.notes(&howdah), second.notes(&howdah)), ("one two four".into(), "three four".into()));
     let still = owner.get(&format!("/v1/databases/{}", unlucky.id)).await.data(200)["status"].clone();
     assert_eq!(still, "failure");
+    howdah.stop().await;
+}
+
+/// How many segments of WAL came into the vaults of a directory after a moment.
+fn archived_since(directory: &Path, moment: SystemTime) -> usize {
+    let mut left = vec![directory.to_owned()];
+    let mut found = 0;
+    while let Some(directory) = left.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let facts = entry.metadata().unwrap();
+            match facts.is_dir() {
+                true => left.push(entry.path()),
+                false if entry.file_name().to_string_lossy().ends_with(".zst") => {
+                    found += usize::from(facts.modified().unwrap() > moment && facts.len() > 0);
+                }
+                false => {}
+            }
+        }
+    }
+    found
+}
+
+/// PostgreSQL's checkpointer ignores `archive_timeout` in its first sleep, of five minutes, after each start and
+/// after each crash of a session.
+#[tokio::test]
+async fn a_write_after_a_wake_or_a_crash_outlives_the_machine() {
+    let mut elsewhere = Elsewhere::new();
+    elsewhere.more = ["--archive-timeout", "2s"].map(str::to_owned).to_vec();
+    let machines = [Directory::new(), Directory::new()];
+    let mut howdah = elsewhere.serve(machines[0].path()).await;
+    let token = howdah.token();
+    let noted = Noted::new(&howdah, &howdah.owner(), "first").await;
+    metadata_is_backed_up(&howdah).await;
+    noted.back_up(&howdah.owner()).await;
+    let latest = async |howdah: &Howdah| {
+        let path = format!("/v1/databases/{}/backups", noted.id);
+        let listed = howdah.owner().get(&path).await;
+        listed.data(200);
+        listed.body["meta"]["latestRestorableTime"].as_str().unwrap().to_owned()
+    };
+    let in_the_vault = async |howdah: &Howdah, moment: &str| {
+        eventually("the write to be in the vault", async || (latest(howdah).await.as_str() >= moment).then_some(()))
+            .await;
+    };
+
+    // Each server is started anew.
+    howdah.stop().await;
+    howdah.launch().await;
+    noted.note(&howdah, "awake");
+    let moment = crate::backups::moment(&noted.at(&howdah));
+    assert!(latest(&howdah).await < moment, "it is not archived yet");
+    in_the_vault(&howdah, &moment).await;
+
+    // All processes of the server are started anew by the first one.
+    let connection = noted.at(&howdah);
+    let (client, session) = tokio_postgres::connect(&connection, tokio_postgres::NoTls).await.unwrap();
+    let crash = async {
+        let row = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
+        kill_process(Pid::from_raw(row.get(0)).unwrap(), Signal::KILL).unwrap();
+    };
+    let ((), ended) = tokio::join!(crash, session);
+    assert!(ended.is_err(), "the session has crashed");
+    eventually("the database to recover", async || {
+        let output = Command::new(postgres_program("psql")).args([&connection, "-c", "SELECT 1"]).output().unwrap();
+        output.status.success().then_some(())
+    })
+    .await;
+    noted.note(&howdah, "crashed");
+    let owner = howdah.owner();
+    let late = Noted::new(&howdah, &owner, "late").await;
+    let written = SystemTime::from(howdah::base::clock::Clock::system().now());
+    in_the_vault(&howdah, &crate::backups::moment(&connection)).await;
+    // The second one was finished after that.
+    eventually("the metadata to be archived", async || {
+        (archived_since(&elsewhere.backups().join("metadata"), written) >= 2).then_some(())
+    })
+    .await;
+    lose(howdah).await;
+
+    elsewhere.recovered(machines[1].path());
+    howdah = elsewhere.serve(machines[1].path()).await;
+    howdah.expect_errors(&["a workflow has failed"]);
+    let owner = Person::new(howdah.url(), Some(token));
+    noted.is_back(&owner).await;
+    assert_eq!(noted.notes(&howdah), "awake crashed");
+    owner.get(&format!("/v1/databases/{}", late.id)).await.data(200);
     howdah.stop().await;
 }
 

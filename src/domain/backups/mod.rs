@@ -453,15 +453,20 @@ pub async fn sync(tx: &Tx, vault: &Vault, now: Timestamp, held: &[Held]) -> Resu
 }
 
 /// Records how archiving goes.
-pub async fn record_archive(session: &Session, instance: InstanceId, state: &ArchiveState) -> Result<()> {
-    store::record_archive(session, instance, state).await
+pub async fn record_archive(
+    session: &Session,
+    instance: InstanceId,
+    now: Timestamp,
+    state: &ArchiveState,
+) -> Result<()> {
+    store::record_archive(session, instance, now, state).await
 }
 
 /// Records that what an instance committed last could not be brought into its vault, so that the vault
 /// ends where archiving did.
 pub async fn record_lost_end(tx: &Tx, instance: InstanceId, now: Timestamp) -> Result<()> {
     let state = ArchiveState { failing_since: Some(now), ..ArchiveState::default() };
-    store::record_archive(tx, instance, &state).await
+    store::record_archive(tx, instance, now, &state).await
 }
 
 /// Up to when everything that an instance committed is known to be in its vault.

@@ -471,11 +471,17 @@ pub(super) async fn all_vaults(session: &Session) -> Result<Vec<SealedVault>> {
     Ok(session.query(VAULT, &[]).await?.iter().map(read_vault).collect())
 }
 
-pub(super) async fn record_archive(session: &Session, instance: InstanceId, state: &ArchiveState) -> Result<()> {
+/// What was known before counts unless the clock was set back since.
+pub(super) async fn record_archive(
+    session: &Session,
+    instance: InstanceId,
+    now: Timestamp,
+    state: &ArchiveState,
+) -> Result<()> {
     let statement = session
         .prepare_cached(
             "UPDATE vaults
-                SET archived_until = greatest(archived_until, $2),
+                SET archived_until = greatest(CASE WHEN archived_until <= $6 THEN archived_until END, $2),
                     failing_since = $3,
                     failing_reason = $4,
                     gap_at = greatest(gap_at, $5)
@@ -483,8 +489,8 @@ pub(super) async fn record_archive(session: &Session, instance: InstanceId, stat
         )
         .await?;
     let gap_at = state.lost.iter().map(|loss| loss.until).max();
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-        [&instance.uuid(), &state.archived_until, &state.failing_since, &state.failing_reason, &gap_at];
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [&instance.uuid(), &state.archived_until, &state.failing_since, &state.failing_reason, &gap_at, &now];
     if gap_at.is_some() {
         let lose = session
             .prepare_cached(

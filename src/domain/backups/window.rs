@@ -43,25 +43,26 @@ pub struct Span {
 }
 
 impl Era {
-    /// Until when it reaches. What the archive lacks is brought into it before a restore begins, so
-    /// that an era which goes on reaches to now unless its archive is stuck.
-    fn latest(&self, now: Timestamp) -> Timestamp {
-        match self.closed_at {
-            Some(closed) => closed,
-            None if self.failing => self.archived_until.unwrap_or(now).min(now),
-            None => now,
-        }
+    /// Until when everything that was committed is in the vault; `None`: not known.
+    fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.closed_at.or(self.archived_until.map(|until| until.min(now)))
     }
 
-    /// What recovery can come to from a backup, without meeting lost WAL.
-    fn span(&self, backup: &Backup, now: Timestamp) -> Option<Span> {
+    /// Until when a restore reaches. It brings what the vault lacks into it first, so that an era which goes on
+    /// reaches to now unless its archive is stuck.
+    fn within_reach_until(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.closed_at.is_none() && !self.failing { Some(now) } else { self.held_until(now) }
+    }
+
+    /// What recovery can come to from a backup in an era that reaches until this moment, without meeting lost WAL.
+    fn span(&self, backup: &Backup, latest: Option<Timestamp>) -> Option<Span> {
         let from = backup.completed_at?;
         let until = match self.lost.iter().find(|loss| loss.until >= from) {
             Some(loss) => loss.from.unwrap_or(from),
-            None => self.latest(now),
+            // A backup that counts is in the vault to its end.
+            None => latest.map_or(from, |latest| latest.max(from)),
         };
-        // A backup that counts is in the archive, so that an archive which ends before it does so within the
-        // second that is all that is known of its end.
+        // WAL that was lost after a backup was lost after its end, of which only the second is known.
         let until = until.max(from - END_KNOWN_TO);
         Some(Span { from: from.min(until), until })
     }
@@ -83,20 +84,30 @@ impl Window {
         Self { eras, now }
     }
 
-    /// The earliest moment; `None` when nothing can be restored.
+    /// The earliest moment of [`Self::spans`]; `None` when nothing can be restored.
     pub fn earliest(&self) -> Option<Timestamp> {
         self.spans().first().map(|span| span.from)
     }
 
-    /// The latest moment; `None` when nothing can be restored.
+    /// The latest moment of [`Self::spans`]; `None` when nothing can be restored.
     pub fn latest(&self) -> Option<Timestamp> {
         self.spans().iter().map(|span| span.until).max()
     }
 
-    /// All moments that can be restored, oldest first. What lies between two of these was lost, or
-    /// came after a restore in place and before its first backup. A damaged backup promises nothing.
+    /// All moments that can be restored from what is in the vaults, oldest first. What lies between two of these
+    /// was lost, or came after a restore in place and before its first backup. A damaged backup promises nothing.
     pub fn spans(&self) -> Vec<Span> {
-        let mut all: Vec<Span> = self.backups().filter(|(backup, _)| !backup.damaged).map(|(_, span)| span).collect();
+        Self::merge(self.spans_until(Era::held_until))
+    }
+
+    /// The same while the instance is there: what was committed since its last segment was archived is archived
+    /// before a restore begins.
+    pub fn within_reach(&self) -> Vec<Span> {
+        Self::merge(self.backups())
+    }
+
+    fn merge<'a>(backups: impl Iterator<Item = (&'a Backup, Span)>) -> Vec<Span> {
+        let mut all: Vec<Span> = backups.filter(|(backup, _)| !backup.damaged).map(|(_, span)| span).collect();
         all.sort_by_key(|span| span.from);
         all.into_iter().fold(Vec::new(), |mut merged, span| {
             match merged.last_mut().filter(|before| span.from <= before.until) {
@@ -110,12 +121,21 @@ impl Window {
     /// The last moment that a backup may reach, whether it is damaged or not: what there is to try when
     /// nothing is sure. `None` when there is no backup.
     pub fn end(&self) -> Option<Timestamp> {
-        self.latest().or_else(|| self.backups().map(|(_, span)| span.until).max())
+        let latest = self.within_reach().iter().map(|span| span.until).max();
+        latest.or_else(|| self.backups().map(|(_, span)| span.until).max())
     }
 
     fn backups(&self) -> impl Iterator<Item = (&Backup, Span)> {
-        self.eras.iter().flat_map(|era| {
-            era.backups.iter().filter_map(|backup| era.span(backup, self.now).map(|span| (backup, span)))
+        self.spans_until(Era::within_reach_until)
+    }
+
+    fn spans_until(
+        &self,
+        latest: impl Fn(&Era, Timestamp) -> Option<Timestamp>,
+    ) -> impl Iterator<Item = (&Backup, Span)> {
+        self.eras.iter().flat_map(move |era| {
+            let latest = latest(era, self.now);
+            era.backups.iter().filter_map(move |backup| era.span(backup, latest).map(|span| (backup, span)))
         })
     }
 
@@ -154,7 +174,7 @@ impl Window {
         let moment = format_timestamp(moment);
         let between =
             |span: &Span| format!("between {} and {}", format_timestamp(span.from), format_timestamp(span.until));
-        let spans: Vec<String> = self.spans().iter().map(between).collect();
+        let spans: Vec<String> = self.within_reach().iter().map(between).collect();
         match spans.is_empty() {
             false => Error::invalid(
                 format!("targetTime: {moment} cannot be restored: the restorable moments lie {}", spans.join(", or ")),
@@ -200,7 +220,21 @@ mod tests {
             damaged: false,
         };
         let backups = backups.iter().map(backup).collect();
-        Era { instance, backups, closed_at: closed_at.map(at), archived_until: None, failing: false, lost: Vec::new() }
+        let archived_until = Some(at(100));
+        Era { instance, backups, closed_at: closed_at.map(at), archived_until, failing: false, lost: Vec::new() }
+    }
+
+    #[test]
+    fn a_running_database_can_be_restored_to_now_and_its_vault_ends_before() {
+        let running = Era { archived_until: Some(at(60)), ..era(1, &[10], None) };
+        let window = Window::of(vec![running.clone()], at(100));
+        assert_eq!((window.latest(), window.end()), (Some(at(60)), Some(at(100))));
+        assert_eq!(window.within_reach(), [Span { from: at(10), until: at(100) }]);
+        assert_eq!(chosen(&window, 99).as_deref(), Some("10"));
+        let unknown = Window::of(vec![Era { archived_until: None, ..running.clone() }], at(100));
+        assert_eq!(unknown.latest(), Some(at(10)), "no more than the backup is known to be in the vault");
+        let clock_set_back = Window::of(vec![running], at(50));
+        assert_eq!(clock_set_back.latest(), Some(at(50)));
     }
 
     fn chosen(window: &Window, moment: i64) -> Option<String> {

@@ -26,6 +26,11 @@ impl Instances {
         self.engine.archive_pending().await
     }
 
+    /// [`crate::engine::backups::Backups::archive_changes`].
+    pub async fn archive_changes(&self) -> Vec<InstanceId> {
+        self.engine.archive_changes().await
+    }
+
     /// [`crate::engine::backups::Backups::archive_status`].
     pub async fn archive_status(&self, id: InstanceId) -> Result<ArchiveStatus, BackupError> {
         self.engine.archive_status(id).await

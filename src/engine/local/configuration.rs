@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use super::place::{Place, write_unsynced};
 use crate::engine::{BACKUP_ROLE, Endpoint, Major, PLATFORM_DATABASE};
@@ -57,7 +58,7 @@ pub(super) fn write_files(place: &Place, purpose: Purpose, access: &Access, gid:
 }
 
 /// The arguments of `postgres`.
-pub(super) fn arguments(place: &Place, purpose: Purpose, major: Major) -> Vec<OsString> {
+pub(super) fn arguments(place: &Place, purpose: Purpose, major: Major, archive_timeout: Duration) -> Vec<OsString> {
     let conf = place.conf();
     let path = |key: &str, path: std::path::PathBuf| {
         let mut setting = OsString::from(format!("{key}="));
@@ -81,6 +82,7 @@ pub(super) fn arguments(place: &Place, purpose: Purpose, major: Major) -> Vec<Os
     // Finished segments are marked and kept until Howdah has archived or given them up. There is
     // no command: nothing is run by the instance's user.
     settings.push(format!("archive_mode={}", if purpose == Purpose::Private { "off" } else { "on" }).into());
+    settings.push(format!("archive_timeout={}", archive_timeout.as_secs().max(1)).into());
     settings.extend(
         [
             "external_pid_file=",
@@ -93,7 +95,6 @@ pub(super) fn arguments(place: &Place, purpose: Purpose, major: Major) -> Vec<Os
             "local_preload_libraries=",
             "archive_command=",
             "archive_library=",
-            "archive_timeout=60",
             "restore_command=",
             "archive_cleanup_command=",
             "recovery_end_command=",

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -99,6 +99,8 @@ pub(super) struct Server {
     pub(super) ready: AtomicBool,
     /// How long the log was when it started.
     pub(super) log_start: u64,
+    /// When the lock file was changed last before the checkpointer was woken.
+    checkpointer_woken: Mutex<Option<SystemTime>>,
 }
 
 /// Why a start did not come to be.
@@ -142,6 +144,7 @@ impl Server {
             program: Some(programs.identity),
             ready: AtomicBool::new(false),
             log_start,
+            checkpointer_woken: Mutex::default(),
         })
     }
 
@@ -161,6 +164,7 @@ impl Server {
             program: record.filter(|record| record.archives).map(|record| record.program),
             ready: AtomicBool::new(false),
             log_start: fs::metadata(place.log()).map(|facts| facts.len()).unwrap_or_default(),
+            checkpointer_woken: Mutex::default(),
         };
         // Still alive after all checks: the pid was not passed on between them.
         server.is_alive().then_some(server)
@@ -184,6 +188,22 @@ impl Server {
             return; // the runtime is shutting down
         }
         self.reap();
+    }
+
+    /// Wakes the checkpointer once after each start of the server's processes, of which there is one after each
+    /// crash of a session too. The checkpointer begins its first sleep while the server is in recovery, and
+    /// ignores `archive_timeout` then: nothing that is written would be archived before `checkpoint_timeout`. A
+    /// reload of the configuration ends that sleep. The lock file is written when the processes are started.
+    pub(super) fn wake_checkpointer(&self, place: &Place) {
+        let [lock_file, _] = lock_files(place);
+        let Ok(changed) = fs::symlink_metadata(lock_file).and_then(|facts| facts.modified()) else { return };
+        let mut woken = self.checkpointer_woken.lock().unwrap_or_else(PoisonError::into_inner);
+        if *woken != Some(changed)
+            && says(place) == Says::Ready
+            && pidfd_send_signal(self.pidfd.get_ref(), Signal::HUP).is_ok()
+        {
+            *woken = Some(changed);
+        }
     }
 
     fn reap(&self) {

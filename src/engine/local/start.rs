@@ -119,7 +119,8 @@ pub(super) async fn launch(
         configuration::write_files(&place, purpose, &access, manifest.uid).map_err(failed(DOING))?;
         remove_strange_locks(&machine, &place, &manifest).map_err(failed(DOING))?;
         process::remove_stale_locks(&place, manifest.uid).map_err(failed(DOING))?;
-        let mut arguments = configuration::arguments(&place, purpose, major);
+        let archive_timeout = machine.config.backups.archive_timeout;
+        let mut arguments = configuration::arguments(&place, purpose, major, archive_timeout);
         arguments.extend(further.into_iter().flat_map(|setting| ["-c".into(), setting]));
         let role = match purpose {
             Purpose::Tenant | Purpose::Private => Role::Tenant,

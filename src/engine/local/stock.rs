@@ -175,7 +175,9 @@ fn fill(
         place.write_secret(&secret).map_err(failed(DOING))?;
         let mut single = command(&programs.path("postgres"), uid);
         single.current_dir(&place.root).args(["--single", "-j"]);
-        single.args(configuration::arguments(place, purpose, programs.major)).arg("postgres");
+        single
+            .args(configuration::arguments(place, purpose, programs.major, machine.config.backups.archive_timeout))
+            .arg("postgres");
         run(single, &format!("ALTER ROLE howdah PASSWORD '{}';\n\n", Verifier::of(&secret).to_text()), DOING)?;
         template::forget_statistics(&place.data()).map_err(failed(DOING))?;
     }

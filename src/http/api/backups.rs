@@ -133,11 +133,13 @@ pub(super) struct BackupMetaWire {
     /// The earliest moment that the database can be restored to; null when there is none.
     #[schema(format = "date-time", example = "2026-07-02T11:52:19.000Z")]
     earliest_restorable_time: Option<String>,
-    /// The latest moment that the database can be restored to; null when there is none.
+    /// The latest moment that the database can be restored to from what is where backups are kept, should this
+    /// server be lost; null when there is none. While the server is there a `targetTime` may be later, up to now:
+    /// what was written since is archived first.
     #[schema(format = "date-time", example = "2026-07-09T12:00:00.000Z")]
     latest_restorable_time: Option<String>,
-    /// All moments that the database can be restored to, oldest first, beyond the original. What lies
-    /// between two of these cannot be restored.
+    /// All moments that the database can be restored to from what is where backups are kept, oldest first, beyond
+    /// the original. What lies between two of these cannot be restored.
     restorable_windows: Vec<RestorableWindowWire>,
     /// How the write-ahead log gets to where backups are kept, beyond the original; null while nothing was
     /// backed up yet.

@@ -52,15 +52,14 @@ struct Restorable {
 }
 
 impl Restorable {
-    fn of(window: &backups::Window) -> Option<Self> {
+    fn of(spans: &[backups::Span]) -> Option<Self> {
         let second = |mode| TimestampRound::new().smallest(Unit::Second).mode(mode);
         let begin = |from: Timestamp| from.round(second(RoundMode::Ceil)).unwrap_or(from);
         let end = |until: Timestamp| until.round(second(RoundMode::Floor)).unwrap_or(until);
-        let parts: Vec<_> =
-            window.spans().iter().map(|span| (exactly(begin(span.from)), exactly(end(span.until)))).collect();
+        let parts: Vec<_> = spans.iter().map(|span| (exactly(begin(span.from)), exactly(end(span.until)))).collect();
         Some(Self {
-            earliest: begin(window.earliest()?),
-            latest: end(window.latest()?),
+            earliest: begin(spans.first()?.from),
+            latest: end(spans.iter().map(|span| span.until).max()?),
             parts: if parts.len() > 1 { parts } else { Vec::new() },
         })
     }
@@ -158,7 +157,7 @@ impl List {
         let head = Head::of(&frame, database, "backups");
         Ok(Self {
             rows: found.into_iter().map(|backup| Row::of(&head.base, backup, frame.may_change())).collect(),
-            window: Restorable::of(&window),
+            window: Restorable::of(&window.spans()),
             kinds: Kind::ALL,
             problem: Problem::none(),
             frame,
@@ -276,7 +275,7 @@ impl Ask {
             let at = backup.completed_at?;
             Some(Choice { id: backup.id.bare(), label: format!("{} ({})", exactly(at), kind(backup.kind)) })
         });
-        let (window, choices) = (Restorable::of(&window), complete.collect::<Vec<_>>());
+        let (window, choices) = (Restorable::of(&window.within_reach()), complete.collect::<Vec<_>>());
         let has_none = window.is_none() && choices.is_empty();
         Ok(Self {
             nothing: nothing_to_restore(database.status, health).filter(|_| has_none),

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::program::{Failure, PgBackRest};
@@ -21,6 +22,7 @@ use crate::base::secret::Secret;
 use crate::engine::EngineError;
 use crate::engine::backups::{ArchiveStatus, BackupError, Gap, Obstacle, Vault};
 use crate::engine::local::place::{Place, make_directory, sync_directory, write_private};
+use crate::engine::local::process::Server;
 use crate::engine::local::session::{Unanswered, ask_for_text};
 use crate::engine::local::template::{SEGMENT_BYTES, failed};
 use crate::engine::local::{LocalEngine, blocking, control_file};
@@ -40,9 +42,6 @@ const ALL_LAST_WORDS: Duration = Duration::from_secs(12);
 /// How long to wait after a failure: doubled with each, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// PostgreSQL is done with a segment a minute after the first write in it at the latest
-/// (`archive_timeout`); the rest is for looking and copying.
-const LAG: SignedDuration = SignedDuration::from_secs(75);
 
 /// What is known of every instance's archiving.
 #[derive(Default)]
@@ -52,6 +51,9 @@ pub(in crate::engine::local) struct Archives {
     lookout: Mutex<HashSet<InstanceId>>,
     /// No stop archives what its server has left: everything stops, and then that is done for all.
     all_stop: AtomicBool,
+    /// Instances whose status has changed since somebody asked.
+    changed: Mutex<HashSet<InstanceId>>,
+    change: Notify,
 }
 
 /// The archiving of one instance, and who is at work on its vault.
@@ -99,6 +101,11 @@ impl Archives {
 
     pub(in crate::engine::local) fn look_out_for(&self, id: InstanceId) {
         lock(&self.lookout).insert(id);
+    }
+
+    fn note_change(&self, id: InstanceId) {
+        lock(&self.changed).insert(id);
+        self.change.notify_one();
     }
 }
 
@@ -255,12 +262,31 @@ impl LocalEngine {
         Ok(made.await?)
     }
 
+    /// Returns the instances whose status has changed, as soon as there are any.
+    pub(super) async fn changed_archives(&self) -> Vec<InstanceId> {
+        loop {
+            let changed = std::mem::take(&mut *lock(&self.archives.changed));
+            if !changed.is_empty() {
+                return changed.into_iter().collect();
+            }
+            self.archives.change.notified().await;
+        }
+    }
+
     /// One round for everybody.
     pub(super) async fn archive_everything(&self) -> Result<(), EngineError> {
-        let running: Vec<InstanceId> = {
+        let servers: Vec<(InstanceId, Arc<Server>)> = {
             let servers = lock(&self.servers);
-            servers.iter().filter(|(_, server)| server.is_alive()).map(|(id, _)| *id).collect()
+            servers.iter().filter(|(_, server)| server.is_alive()).map(|(id, server)| (*id, server.clone())).collect()
         };
+        let running: Vec<InstanceId> = servers.iter().map(|(id, _)| *id).collect();
+        let woken: Vec<(Place, Arc<Server>)> =
+            servers.into_iter().map(|(id, server)| (self.place(id), server)).collect();
+        blocking(DOING, move || {
+            woken.iter().for_each(|(place, server)| server.wake_checkpointer(place));
+            Ok(())
+        })
+        .await?;
         let mut looked_out_for: HashSet<InstanceId> = lock(&self.archives.lookout).clone();
         for id in &running {
             looked_out_for.remove(id);
@@ -296,6 +322,7 @@ impl LocalEngine {
         if !self.archives.all_stop.load(Ordering::Relaxed) && !self.archives.of(id).has_to_wait() {
             let _ = timeout(LAST_WORDS, self.push(id, Until::Empty)).await;
         }
+        self.archives.note_change(id);
     }
 
     /// From now on stops leave to [`LocalEngine::archive_last_words`] what is to be archived: each would
@@ -352,6 +379,9 @@ impl LocalEngine {
             Ok(false) => {}
             Err(error) => archive.note_failure(id, self.machine.config.clock.now(), error),
         }
+        if !matches!(pushed, Ok(false)) {
+            self.archives.note_change(id);
+        }
         pushed.map(drop)
     }
 
@@ -365,7 +395,10 @@ impl LocalEngine {
             let (limit, now) = (self.machine.config.backups.queue_limit, self.machine.config.clock.now());
             let looking = place.clone();
             let found = blocking(DOING, move || look(&looking, id, limit, now).map_err(failed(DOING))).await?;
-            let Some((mut record, ready)) = found else { return Ok(put) };
+            let Some(Look { mut record, ready, lost }) = found else { return Ok(put) };
+            if lost {
+                self.archives.note_change(id);
+            }
             if ready.is_empty() {
                 return Ok(put);
             }
@@ -463,15 +496,12 @@ impl LocalEngine {
         });
         let (Some(record), pending_segments) = looked.await? else { return Ok(ArchiveStatus::default()) };
         let now = self.machine.config.clock.now();
-        let reached = record.reached.archived_until;
-        let archived_until = if pending_segments > 0 {
-            reached
-        } else if self.known(id).is_some_and(|server| server.is_alive()) {
-            reached.max(Some(now - LAG))
-        } else if self.is_cleanly_stopped(&place).await {
+        let runs = self.known(id).is_some_and(|server| server.is_alive());
+        let archived_until = if pending_segments == 0 && !runs && self.is_cleanly_stopped(&place).await {
             Some(now)
         } else {
-            reached
+            // A moment that has not come yet is one of a clock that was set back since.
+            record.reached.archived_until.filter(|until| *until <= now)
         };
         let trouble = lock(&archive.trouble).clone();
         let unlocked = lock(&archive.key).is_some();
@@ -532,31 +562,43 @@ fn sort_queues(places: Vec<(InstanceId, Place, bool)>) -> Queues {
     Queues { waiting, empty, looks }
 }
 
+/// What a look into the queue of an instance that is archived found.
+struct Look {
+    record: Record,
+    /// What waits, in order.
+    ready: Vec<String>,
+    /// Something was lost.
+    lost: bool,
+}
+
 /// What waits, after what has become too much was given up. `None`: the instance is not archived.
-fn look(place: &Place, id: InstanceId, limit: u64, now: Timestamp) -> io::Result<Option<(Record, Vec<String>)>> {
+fn look(place: &Place, id: InstanceId, limit: u64, now: Timestamp) -> io::Result<Option<Look>> {
     let queue = Queue::open(place)?;
     let Some(mut record) = Record::read(place)? else {
         queue.discard()?;
         return Ok(None);
     };
+    let gaps = record.gaps.clone();
     let ready = forget_missing(&queue, queue.ready()?, place, &mut record, now)?;
     let segments: Vec<&String> = ready.iter().filter(|name| Segment::parse(name).is_some()).collect();
-    let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Ok(Some((record, ready))) };
-    if segments.len() as u64 * SEGMENT_BYTES <= limit {
-        return Ok(Some((record, ready)));
-    }
+    let waiting = segments.len() as u64 * SEGMENT_BYTES;
+    let bounds = segments.first().zip(segments.last()).filter(|_| waiting > limit);
+    let Some((first, last)) = bounds else {
+        let lost = record.gaps != gaps;
+        return Ok(Some(Look { record, ready, lost }));
+    };
     let archived_until = record.reached.archived_until;
     let gap = Gap { first_segment: (*first).clone(), last_segment: (*last).clone(), at: now, archived_until };
     tracing::error!(
         instance.id = %id,
         "gave up {} MiB of WAL of {id}, which could not be archived and would have filled the disk: it can be restored \
          to no moment from now until its next backup",
-        (segments.len() as u64 * SEGMENT_BYTES) >> 20
+        waiting >> 20
     );
     record.gaps.push(gap);
     record.write(place)?;
     ready.iter().try_for_each(|name| queue.done(name))?;
-    Ok(Some((record, Vec::new())))
+    Ok(Some(Look { record, ready: Vec::new(), lost: true }))
 }
 
 /// Removes the marks whose files are missing, and notes a gap for each row of them. PostgreSQL removes nothing
@@ -624,7 +666,8 @@ mod tests {
         fs::write(wal.join(name(1)), "wal").unwrap();
         fs::write(wal.join(name(1500)), "wal").unwrap();
         let id = InstanceId::from(uuid::Uuid::from_u128(1));
-        let (record, ready) = look(&place, id, u64::MAX, Timestamp::UNIX_EPOCH).unwrap().unwrap();
+        let Look { record, ready, lost } = look(&place, id, u64::MAX, Timestamp::UNIX_EPOCH).unwrap().unwrap();
+        assert!(lost);
         assert_eq!(ready, [name(1), name(1500)]);
         let gaps: Vec<_> =
             record.gaps.iter().map(|gap| (gap.first_segment.clone(), gap.last_segment.clone())).collect();

@@ -53,6 +53,10 @@ impl Backups for LocalEngine {
         self.archive_everything().await
     }
 
+    async fn archive_changes(&self) -> Vec<InstanceId> {
+        self.changed_archives().await
+    }
+
     async fn archive_status(&self, id: InstanceId) -> Result<ArchiveStatus, BackupError> {
         self.status_of_archive(id).await
     }

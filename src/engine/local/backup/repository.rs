@@ -1,6 +1,7 @@
 //! Where vaults are kept.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::base::id::InstanceId;
 use crate::base::secret::Secret;
@@ -8,6 +9,8 @@ use crate::engine::local::metadata::is_metadata;
 
 /// How much WAL of one instance may wait on the disk, when nothing else is wanted.
 const QUEUE_LIMIT: u64 = 1 << 30;
+/// When segments are finished, when nothing else is wanted.
+const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How backups are made and where they go.
 #[derive(Clone, Debug)]
@@ -18,13 +21,21 @@ pub struct BackupConfig {
     pub program: Option<PathBuf>,
     /// When more WAL than this of one instance waits on the disk, in bytes, it is given up.
     pub queue_limit: u64,
+    /// A segment of WAL is finished so long after the first write in it at the latest; whole seconds.
+    pub archive_timeout: Duration,
     /// How many processes copy at a time for one backup or restore.
     pub processes: u8,
 }
 
 impl Default for BackupConfig {
     fn default() -> Self {
-        Self { repository: None, program: None, queue_limit: QUEUE_LIMIT, processes: 2 }
+        Self {
+            repository: None,
+            program: None,
+            queue_limit: QUEUE_LIMIT,
+            archive_timeout: ARCHIVE_TIMEOUT,
+            processes: 2,
+        }
     }
 }
 
