@@ -10,6 +10,7 @@ pub mod name;
 pub mod network;
 pub mod page;
 pub mod panics;
+pub mod places;
 pub mod scram;
 pub mod secret;
 pub mod store;

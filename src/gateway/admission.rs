@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast::error::RecvError;
@@ -20,8 +19,6 @@ pub(crate) struct Admission(Arc<Mutex<Counts>>);
 
 #[derive(Default)]
 struct Counts {
-    arriving: usize,
-    arriving_from: HashMap<IpAddr, usize>,
     sessions: usize,
     sessions_of: HashMap<DatabaseId, usize>,
     /// Open sessions by credential, each with what ends it.
@@ -38,8 +35,6 @@ struct Open {
     kick: CancellationToken,
 }
 
-/// A place among the connections that have not logged in.
-pub(crate) struct Arrival(Admission, IpAddr);
 /// A place among the sessions.
 pub(crate) struct Place(Admission, DatabaseId);
 /// A session's entry under its credential.
@@ -54,33 +49,9 @@ fn less<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     }
 }
 
-/// What counts as one address: IPv6 networks hand out /64s.
-fn address_group(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
 impl Admission {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lets a connection begin to log in.
-    pub(crate) fn arrive(&self, from: IpAddr, limits: &Limits) -> Result<Arrival, Refusal> {
-        let group = address_group(from);
-        let mut counts = self.counts();
-        if counts.arriving >= limits.unauthenticated {
-            return Err(Refusal::Unauthenticated { limit: limits.unauthenticated });
-        }
-        let of_address = counts.arriving_from.entry(group).or_default();
-        if *of_address >= limits.unauthenticated_per_address {
-            return Err(Refusal::Unauthenticated { limit: limits.unauthenticated_per_address });
-        }
-        *of_address += 1;
-        counts.arriving += 1;
-        Ok(Arrival(self.clone(), group))
     }
 
     /// Lets a session on a database begin.
@@ -185,14 +156,6 @@ impl Counts {
     }
 }
 
-impl Drop for Arrival {
-    fn drop(&mut self) {
-        let mut counts = self.0.counts();
-        counts.arriving -= 1;
-        less(&mut counts.arriving_from, &self.1);
-    }
-}
-
 impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.0.counts();
@@ -231,21 +194,6 @@ mod tests {
         assert!(matches!(admission.admit(two, &limits), Err(Refusal::Sessions { limit: 3 })));
         drop(first);
         assert!(admission.admit(one, &limits).is_ok());
-    }
-
-    #[test]
-    fn an_address_may_not_take_every_place() {
-        let admission = Admission::default();
-        let limits = Limits { unauthenticated: 3, unauthenticated_per_address: 2, ..Limits::default() };
-        let arrive = |address: &str| admission.arrive(address.parse().unwrap(), &limits);
-        let _one = arrive("2001:db8::1").unwrap();
-        let two = arrive("2001:db8::2").unwrap();
-        assert!(arrive("2001:db8::3").is_err());
-        let _three = arrive("::ffff:10.0.0.1").unwrap();
-        assert!(arrive("10.0.0.2").is_err());
-        drop(two);
-        assert!(arrive("10.0.0.1").is_ok());
-        assert_eq!(admission.counts().arriving_from.len(), 2);
     }
 
     #[test]

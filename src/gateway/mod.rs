@@ -35,7 +35,10 @@ use tokio_util::sync::CancellationToken;
 use self::admission::Admission;
 use self::cancel::Cancels;
 use self::lookup::Lookup;
+use self::opening::Stop;
 use self::tls::Tls;
+use crate::base::network::Network;
+use crate::base::places::{Place, Places};
 use crate::base::store::Store;
 use crate::base::tasks::Tasks;
 use crate::engine::Instances;
@@ -123,18 +126,29 @@ struct Shared {
     limits: Limits,
     lookup: Lookup,
     instances: Arc<Instances>,
+    /// Of connections that have not logged in.
+    arrivals: Places,
     admission: Admission,
     cancels: Cancels,
     /// Cancelled when shutdown begins; each session has a child of it.
     stop: CancellationToken,
 }
 
+/// A connection that has not logged in.
+struct Arrival {
+    place: Place,
+    /// When it has to have logged in.
+    deadline: Instant,
+}
+
 impl Shared {
-    /// The outcome of `work`, unless the deadline passes or shutdown begins first.
-    async fn in_time<T>(&self, deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
+    /// The outcome of `work`, unless the deadline passes, the arrival's place is taken away or shutdown begins first.
+    async fn in_time<T>(&self, arrival: &Arrival, work: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::select! {
-            done = timeout_at(deadline, work) => done.ok(),
-            () = self.stop.cancelled() => None,
+            biased;
+            done = timeout_at(arrival.deadline, work) => done.map_err(|_| Stop::Closed),
+            () = self.stop.cancelled() => Err(Stop::Closed),
+            () = arrival.place.evicted() => Err(Stop::Evicted),
         }
     }
 }
@@ -166,6 +180,7 @@ impl Gateway {
         let shared = Arc::new(Shared {
             tls: config.tls,
             mock_secret: config.mock_secret,
+            arrivals: Places::new(config.limits.unauthenticated, config.limits.unauthenticated_per_address),
             limits: config.limits,
             lookup,
             instances,
@@ -206,20 +221,14 @@ impl Gateway {
     }
 }
 
-/// Starts the task of one connection, or turns it away.
+/// Starts the task of one connection. If no place is left, another connection loses its own.
 fn receive(shared: &Arc<Shared>, tasks: &Tasks, tcp: TcpStream, peer: SocketAddr) {
-    match shared.admission.arrive(peer.ip(), &shared.limits) {
-        Ok(arrival) => {
-            if let Err(cause) = prepare(&tcp, &shared.limits.keepalive) {
-                return tracing::debug!(%peer, %cause, "a connection was gone before it began");
-            }
-            tasks.spawn(session::serve(shared.clone(), tcp, peer, arrival));
-        }
-        Err(refusal) => {
-            tracing::info!(%peer, sqlstate = refusal.code(), "refused a connection: {}", refusal.message());
-            let _ = tcp.try_write(&refusal.encode());
-        }
+    let Some(place) = shared.arrivals.take(Some(Network::of_one_party(peer.ip()))) else { return };
+    if let Err(cause) = prepare(&tcp, &shared.limits.keepalive) {
+        return tracing::debug!(%peer, %cause, "a connection was gone before it began");
     }
+    let arrival = Arrival { place, deadline: Instant::now() + shared.limits.startup };
+    tasks.spawn(session::serve(shared.clone(), tcp, peer, arrival));
 }
 
 fn prepare(tcp: &TcpStream, keepalive: &Keepalive) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,8 @@ pub(super) enum Stop {
     Refused(Refusal),
     /// In the instance's own words.
     RefusedByInstance(Vec<u8>),
+    /// A newer connection got its place.
+    Evicted,
     /// The client went away or was too slow; nobody is told.
     Closed,
 }
@@ -64,7 +66,7 @@ pub(super) struct Open {
 }
 
 /// Checks the password. Nothing is woken here.
-pub(super) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn log_in<S: AsyncBufRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: &mut S,
     startup: &Startup,
@@ -78,7 +80,10 @@ pub(super) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
         stream.write_all(&message).await?;
     }
     let generation = shared.admission.generation();
-    let found = shared.lookup.find(&user).await.map_err(unanswered)?;
+    let found = tokio::select! {
+        found = shared.lookup.find(&user) => found.map_err(unanswered)?,
+        () = closed(stream) => return Err(Stop::Closed),
+    };
     let verifier = found.as_ref().map(|credential| &credential.verifier);
     let subject = Subject::new(verifier, &user, &shared.mock_secret);
     let answer = login::authenticate(stream, subject, &user, end_point).await??;
@@ -86,6 +91,14 @@ pub(super) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     stream.write_all(&answer).await?;
     stream.flush().await?;
     Ok(Login { credential, generation })
+}
+
+/// Waits until the client closes its side. What it sends early stays in the buffer, and a close behind that is not
+/// seen here.
+pub(super) async fn closed<S: AsyncBufRead + Unpin>(client: &mut S) {
+    if matches!(client.fill_buf().await, Ok([_, ..])) {
+        std::future::pending().await
+    }
 }
 
 fn unanswered(cause: Error) -> Refusal {

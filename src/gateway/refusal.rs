@@ -23,8 +23,8 @@ pub(crate) enum Refusal {
     Password { user: String },
     /// SCRAM was not spoken as RFC 5802 says; the text says where.
     Scram(&'static str),
-    /// Too many connections that have not logged in.
-    Unauthenticated { limit: usize },
+    /// Too many connections that have not logged in: a newer one got the place.
+    Unauthenticated,
     /// The cap on sessions of one database.
     DatabaseSessions { limit: usize },
     /// The cap on sessions in total.
@@ -59,7 +59,7 @@ impl Refusal {
             Self::Malformed(_) => "08P01",
             Self::PlainFromAfar | Self::NoUser | Self::Scram(_) => "28000",
             Self::Password { .. } => "28P01",
-            Self::Unauthenticated { .. } | Self::DatabaseSessions { .. } | Self::Sessions { .. } => "53300",
+            Self::Unauthenticated | Self::DatabaseSessions { .. } | Self::Sessions { .. } => "53300",
             Self::Engine(EngineError::Full { .. }) => "53300",
             Self::Engine(EngineError::NoSpace { .. }) => "53100",
             Self::Deleted => "3D000",
@@ -85,8 +85,8 @@ impl Refusal {
             Self::NoUser => "no PostgreSQL user name specified in startup packet".to_owned(),
             Self::Replication => "replication connections are not supported".to_owned(),
             Self::Password { user } => format!("password authentication failed for user \"{}\"", printable(user)),
-            Self::Unauthenticated { limit } => {
-                format!("too many connections are logging in at once (limit {limit}); try again in a moment")
+            Self::Unauthenticated => {
+                "too many connections are logging in at once; log in faster, or try again in a moment".to_owned()
             }
             Self::DatabaseSessions { limit } => {
                 format!("too many connections for this database: at most {limit} sessions may be open at a time")

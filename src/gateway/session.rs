@@ -5,47 +5,51 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Shared;
-use super::admission::Arrival;
 use super::cancel::Target;
 use super::opening::{self, Open, Stop};
 use super::refusal::{Refusal, printable};
 use super::relay::{self, Relay, Side};
 use super::startup::{self, CancelKey, Packet, Startup};
 use super::tls::{self, Tls};
+use super::{Arrival, Shared};
 
 /// How long a client that said goodbye lets its last statement run.
 const LAST_STATEMENT_WAIT: Duration = Duration::from_secs(5);
 /// How long a client may take to accept the greeting.
 const GREETING_WAIT: Duration = Duration::from_secs(15);
+/// How much of what a client sends before its session is ready is read, to see whether it closes.
+const READ_AHEAD: usize = 1024;
 
 /// Serves one TCP connection.
 pub(super) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketAddr, arrival: Arrival) {
-    let deadline = Instant::now() + shared.limits.startup;
     let local = is_local(&tcp, peer);
-    let first = shared.in_time(deadline, first_packet(&shared, &mut tcp, local)).await.unwrap_or(Err(Stop::Closed));
+    let first = shared.in_time(&arrival, first_packet(&shared, &mut tcp, local)).await.flatten();
     match first {
         Ok(First::Cancel(key)) => cancel(&shared, &key).await,
-        Ok(First::Startup(startup)) => converse(&shared, tcp, startup, None, peer, arrival, deadline).await,
+        Ok(First::Startup(startup)) => converse(&shared, tcp, startup, None, peer, arrival).await,
         Ok(First::Tls { direct }) => {
             // SCRAM binds to the certificate of this handshake, whichever the gateway has by then.
             let Tls { acceptor, end_point } = shared.tls.borrow().clone();
-            let Some(Ok(mut stream)) = shared.in_time(deadline, acceptor.accept(tcp)).await else {
+            let Ok(Ok(mut stream)) = shared.in_time(&arrival, acceptor.accept(tcp)).await else {
                 return tracing::debug!(%peer, "a TLS handshake failed");
             };
             if direct && stream.get_ref().1.alpn_protocol() != Some(tls::ALPN) {
                 let refusal = Refusal::Malformed("direct TLS needs ALPN with the protocol postgresql");
-                return refuse(&mut stream, Stop::Refused(refusal), peer, "").await;
+                return turn_away(&shared, &mut stream, refusal.into(), peer, "", &arrival).await;
             }
-            let read = startup::read(&mut stream, shared.limits.startup_packet);
-            let Some(Ok(Some(packet))) = shared.in_time(deadline, read).await else { return };
+            let packet = match shared.in_time(&arrival, startup::read(&mut stream, shared.limits.startup_packet)).await
+            {
+                Ok(Ok(Some(packet))) => packet,
+                Ok(Ok(None) | Err(_)) => return,
+                Err(stop) => return turn_away(&shared, &mut stream, stop, peer, "", &arrival).await,
+            };
             match packet {
                 Ok(Packet::Startup(startup)) => {
-                    converse(&shared, stream, startup, end_point.as_deref(), peer, arrival, deadline).await;
+                    converse(&shared, stream, startup, end_point.as_deref(), peer, arrival).await;
                 }
                 Ok(Packet::Cancel(key)) => {
                     cancel(&shared, &key).await;
@@ -53,12 +57,12 @@ pub(super) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketA
                 }
                 Ok(Packet::Ssl | Packet::Gss) => {
                     let refusal = Refusal::Malformed("encryption was asked for twice");
-                    refuse(&mut stream, Stop::Refused(refusal), peer, "").await;
+                    turn_away(&shared, &mut stream, refusal.into(), peer, "", &arrival).await;
                 }
-                Err(refusal) => refuse(&mut stream, Stop::Refused(refusal), peer, "").await,
+                Err(refusal) => turn_away(&shared, &mut stream, refusal.into(), peer, "", &arrival).await,
             }
         }
-        Err(stop) => refuse(&mut tcp, stop, peer, "").await,
+        Err(stop) => turn_away(&shared, &mut tcp, stop, peer, "", &arrival).await,
     }
 }
 
@@ -117,24 +121,25 @@ async fn cancel(shared: &Shared, key: &CancelKey) {
 /// Everything from the start-up packet on.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Arc<Shared>,
-    mut stream: S,
+    stream: S,
     startup: Startup,
     end_point: Option<&[u8]>,
     peer: SocketAddr,
     arrival: Arrival,
-    deadline: Instant,
 ) {
     let user = startup.user().unwrap_or_default();
+    let mut stream = BufReader::with_capacity(READ_AHEAD, stream);
     let logging_in = opening::log_in(shared, &mut stream, &startup, end_point);
-    let login = shared.in_time(deadline, logging_in).await.unwrap_or(Err(Stop::Closed));
+    let login = match shared.in_time(&arrival, logging_in).await.flatten() {
+        Ok(login) => login,
+        Err(stop) => return turn_away(shared, &mut stream, stop, peer, &user, &arrival).await,
+    };
     drop(arrival);
     let kick = shared.stop.child_token();
-    let opened = match login {
-        Ok(login) => tokio::select! {
-            opened = opening::open(shared, &startup, login, &kick) => opened,
-            () = kick.cancelled() => Err(ended(shared).into()),
-        },
-        Err(stop) => Err(stop),
+    let opened = tokio::select! {
+        opened = opening::open(shared, &startup, login, &kick) => opened,
+        () = kick.cancelled() => Err(ended(shared).into()),
+        () = opening::closed(&mut stream) => Err(Stop::Closed),
     };
     let mut open = match opened {
         Ok(open) => open,
@@ -227,6 +232,18 @@ fn ended(shared: &Shared) -> Refusal {
     if shared.stop.is_cancelled() { Refusal::Shutdown } else { Refusal::CredentialEnded }
 }
 
+/// Refuses a connection that has not logged in, for which its place is kept.
+async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(
+    shared: &Shared,
+    stream: &mut S,
+    stop: Stop,
+    peer: SocketAddr,
+    user: &str,
+    arrival: &Arrival,
+) {
+    let _ = shared.in_time(arrival, refuse(stream, stop, peer, user)).await;
+}
+
 /// Tells the client why there is no session, and the log.
 async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, stop: Stop, peer: SocketAddr, user: &str) {
     let user = printable(user);
@@ -238,6 +255,12 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, stop: Stop, p
         Stop::RefusedByInstance(message) => {
             tracing::info!(%peer, user, "an instance refused a session");
             relay::close(stream, &message).await;
+        }
+        Stop::Evicted => {
+            // Its place is another's already: say what fits into the socket's buffer and close.
+            let last = Refusal::Unauthenticated.encode();
+            let _ = async { stream.write_all(&last).await.and(stream.flush().await) }.now_or_never();
+            tracing::debug!(%peer, user, "closed a connection that had not logged in, for a newer one");
         }
         Stop::Closed => {
             tracing::debug!(%peer, user, "a connection closed or was too slow before it was a session");

@@ -472,6 +472,68 @@ async fn sessions_end_with_a_word_when_their_credential_or_the_gateway_does() {
     timeout(Duration::from_secs(5), world.tasks.finished()).await.unwrap();
 }
 
+/// A connection from this address of the loopback network.
+async fn connect_from(host: &str, to: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(host.parse().unwrap(), 0)).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+#[tokio::test]
+async fn half_open_connections_keep_nobody_away() {
+    let limits = Limits { unauthenticated: 4, unauthenticated_per_address: 3, ..Limits::default() };
+    let world = World::new(limits);
+    world.add("ada", Readiness::Ready, false);
+    let mut silent = Vec::new();
+    for host in ["127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.4"] {
+        silent.push(connect_from(host, world.address).await);
+    }
+    for ssl in [SslMode::Disable, SslMode::Require] {
+        world.connect(world.client("ada", ssl)).await.unwrap().startup().await;
+    }
+    // The first newcomer took the oldest place of 127.0.0.2; the second one found its place free again.
+    let mut said = Vec::new();
+    timeout(Duration::from_secs(5), silent[0].read_to_end(&mut said)).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("C53300") && said.contains("logging in at once"), "{said}");
+    for open in &silent[1..] {
+        assert_eq!(open.try_read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+    // An address that has as many as it may gets in itself.
+    let _own: Vec<_> = futures_util::future::join_all((0..3).map(|_| connect_from("127.0.0.1", world.address))).await;
+    world.connect(world.client("ada", SslMode::Require)).await.unwrap().startup().await;
+}
+
+#[tokio::test]
+async fn a_client_that_gives_up_while_it_waits_frees_its_place() {
+    let world = World::new(Limits { sessions_per_database: 1, ..Limits::default() });
+    let credential = world.add("ada", Readiness::Provisioning, false);
+    let waiting = |number| {
+        let table = world.table.clone();
+        async move {
+            while table.announcements.receiver_count() != number {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    waiting(1).await;
+    for ssl in [SslMode::Disable, SslMode::Require] {
+        tokio::select! {
+            session = world.connect(world.client("ada", ssl)) => panic!("{:?}", session.err()),
+            () = waiting(2) => {}
+        }
+        timeout(Duration::from_secs(5), waiting(1)).await.expect("its place is free");
+    }
+    let become_ready = async {
+        waiting(2).await;
+        let ready = Credential { readiness: Readiness::Ready, ..credential.clone() };
+        world.table.rows.lock().unwrap().insert("ada".into(), ready);
+        world.table.announcements.send(Announcement::Missed).unwrap();
+    };
+    let (session, ()) = tokio::join!(world.connect(world.client("ada", SslMode::Require)), become_ready);
+    session.unwrap().startup().await;
+}
+
 /// What a peer answers to these bytes until it closes.
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, bytes: &[u8]) -> Vec<u8> {
     stream.write_all(bytes).await.unwrap();

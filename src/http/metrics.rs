@@ -30,7 +30,7 @@ const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 pub async fn serve(listener: &TcpListener, app: Arc<App>) {
     let tasks = app.tasks.clone();
     let router = Router::new().route("/metrics", get(show)).fallback(failure::unknown_route).with_state(app);
-    server::serve(listener, router, CONNECTIONS, &tasks).await;
+    server::serve(listener, router, CONNECTIONS, &[], &tasks).await;
 }
 
 async fn show(State(app): State<Arc<App>>) -> Result<Response, Failure> {

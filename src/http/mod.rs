@@ -54,8 +54,8 @@ const READINESS: Duration = Duration::from_millis(1500);
 
 /// Serves HTTP on at most so many connections until the tasks stop, and then the requests that are under way.
 pub async fn serve(listener: &TcpListener, app: Arc<App>, connections: usize) {
-    let tasks = app.tasks.clone();
-    server::serve(listener, router(app), connections, &tasks).await;
+    let (tasks, proxies) = (app.tasks.clone(), app.trusted_proxies.clone());
+    server::serve(listener, router(app), connections, &proxies, &tasks).await;
 }
 
 /// Everything that the HTTP address serves.
