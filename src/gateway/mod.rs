@@ -63,7 +63,7 @@ pub struct Limits {
     pub startup_packet: usize,
     /// From the connection to the right password.
     pub startup: Duration,
-    /// How long a session waits for a database that is still provisioning.
+    /// How long a session waits for a database that is still provisioning, or that there is no room to wake.
     pub provisioning: Duration,
     /// Sessions of one database.
     pub sessions_per_database: usize,

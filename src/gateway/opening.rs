@@ -22,6 +22,8 @@ use crate::engine::{Attachment, EngineError, TENANT_DATABASE, TENANT_ROLE};
 const OPEN_WAIT: Duration = Duration::from_secs(10);
 /// The pause before it is tried again.
 const OPEN_PAUSE: Duration = Duration::from_millis(50);
+/// The pause before a sleeping database for which there is no room is tried again.
+const ROOM_PAUSE: Duration = Duration::from_millis(250);
 /// How often a database that is being provisioned is looked at when nothing is announced.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -117,11 +119,12 @@ pub(super) async fn open(
         Some(_) => Some(shared.admission.admit(login.credential.database, &shared.limits)?),
         None => None,
     };
-    let (credential, entry) = wait_until_ready(shared, startup, login, kick).await?;
+    let patience = Instant::now() + shared.limits.provisioning;
+    let (credential, entry) = wait_until_ready(shared, startup, login, kick, patience).await?;
     let message = startup.for_instance(TENANT_ROLE, TENANT_DATABASE);
+    let mut attachment = attach(shared, &credential, patience).await?;
     let deadline = Instant::now() + OPEN_WAIT;
     loop {
-        let attachment = attach(shared, &credential).await?;
         let opened = tokio::select! {
             opened = timeout_at(deadline, backend::open(attachment.endpoint(), &message)) => opened,
             _ = attachment.ended() => Ok(Ok(Opened::NotNow)),
@@ -142,14 +145,26 @@ pub(super) async fn open(
             return Err(Refusal::Instance.into());
         }
         sleep(OPEN_PAUSE).await;
+        attachment = attach(shared, &credential, deadline).await?;
     }
 }
 
-/// Wakes the instance if it sleeps.
-async fn attach(shared: &Shared, credential: &Credential) -> Result<Attachment, Refusal> {
-    let attached = match credential.connection {
-        Some(_) => shared.instances.attach(credential.instance).await,
-        None => shared.instances.attach_probe(credential.instance).await,
+/// Wakes the instance if it sleeps. While the server has no room for it a session waits, as it does for a database
+/// that is being provisioned.
+async fn attach(shared: &Shared, credential: &Credential, deadline: Instant) -> Result<Attachment, Refusal> {
+    let attached = loop {
+        let attached = match credential.connection {
+            Some(_) => shared.instances.attach(credential.instance).await,
+            None => shared.instances.attach_probe(credential.instance).await,
+        };
+        match attached {
+            Err(EngineError::Full { .. })
+                if credential.connection.is_some() && Instant::now() + ROOM_PAUSE < deadline =>
+            {
+                sleep(ROOM_PAUSE).await;
+            }
+            attached => break attached,
+        }
     };
     attached.map_err(|error| {
         match &error {
@@ -177,10 +192,10 @@ async fn wait_until_ready(
     startup: &Startup,
     login: Login,
     kick: &CancellationToken,
+    deadline: Instant,
 ) -> Result<(Credential, Option<Entry>), Refusal> {
     let user = startup.user()?;
     let Login { mut credential, mut generation } = login;
-    let deadline = Instant::now() + shared.limits.provisioning;
     let mut announcements = None;
     loop {
         match (&credential.readiness, credential.connection) {

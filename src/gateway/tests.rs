@@ -195,6 +195,10 @@ struct World {
 
 impl World {
     fn new(limits: Limits) -> Self {
+        Self::with_room_for(10, limits)
+    }
+
+    fn with_room_for(max_running: usize, limits: Limits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let tasks = Tasks::default();
         let (sender, cancelled) = mpsc::unbounded_channel();
@@ -205,7 +209,7 @@ impl World {
         });
         let starts = Arc::new(AtomicUsize::new(0));
         let engine = OneInstance { directory: directory.path().to_owned(), starts: starts.clone() };
-        let idle = engine::Limits { idle_stop: None, max_running: 10 };
+        let idle = engine::Limits { idle_stop: None, max_running };
         let instances = Instances::new(Arc::new(engine), idle, Clock::system(), tasks.clone());
         let (certificate, tls) = watch::channel(certificate::of(&certificate::authority()));
         let config = Config { listen: "127.0.0.1:0".parse().unwrap(), tls, mock_secret: [1; 32], limits };
@@ -532,6 +536,28 @@ async fn a_client_that_gives_up_while_it_waits_frees_its_place() {
     };
     let (session, ()) = tokio::join!(world.connect(world.client("ada", SslMode::Require)), become_ready);
     session.unwrap().startup().await;
+}
+
+#[tokio::test]
+async fn a_session_waits_for_room_to_wake_its_database() {
+    let limits = Limits { provisioning: Duration::from_secs(1), ..Limits::default() };
+    let mut world = World::with_room_for(1, limits);
+    world.add("ada", Readiness::Ready, false);
+    world.add("bob", Readiness::Ready, false);
+    let busy = world.connect(world.client("ada", SslMode::Disable)).await.unwrap();
+    let statement = busy.client.simple_query("sleep");
+    let others = async {
+        let begun = Instant::now();
+        let (code, sentence) = world.refusal(world.client("bob", SslMode::Disable)).await;
+        assert!(code == SqlState::TOO_MANY_CONNECTIONS && sentence.contains("no room"), "{sentence}");
+        assert!(begun.elapsed() >= Duration::from_secs(1) - Duration::from_millis(300), "{:?}", begun.elapsed());
+        let (session, ()) = tokio::join!(world.connect(world.client("bob", SslMode::Require)), async {
+            busy.client.cancel_token().cancel_query(any_certificate()).await.unwrap();
+        });
+        session.unwrap().startup().await;
+    };
+    let (_, ()) = tokio::join!(statement, others);
+    assert!(world.cancelled.recv().await.is_some());
 }
 
 /// What a peer answers to these bytes until it closes.
