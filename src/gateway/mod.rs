@@ -79,7 +79,10 @@ pub struct Limits {
     pub keepalive: Keepalive,
 }
 
-/// TCP keepalive of clients' connections.
+/// TCP keepalive of clients' connections. It finds clients that vanished while nothing was under way. Nothing
+/// else ends a connection for being slow: `TCP_USER_TIMEOUT` would also count the time in which a client that
+/// is there does not read, such as one that pauses within `COPY TO STDOUT`. A client that vanished before it
+/// acknowledged what was sent is given up by the system (`tcp_retries2`), on Linux after about 15 minutes.
 #[derive(Clone, Copy, Debug)]
 pub struct Keepalive {
     /// Quiet for this long: ask whether the client is there.
@@ -88,8 +91,6 @@ pub struct Keepalive {
     pub interval: Duration,
     /// Give up after this many questions.
     pub retries: u32,
-    /// Give up when what was sent is not acknowledged for this long (`TCP_USER_TIMEOUT`).
-    pub unacknowledged: Duration,
 }
 
 impl Default for Limits {
@@ -110,12 +111,7 @@ impl Default for Limits {
 
 impl Default for Keepalive {
     fn default() -> Self {
-        Self {
-            idle: Duration::from_secs(60),
-            interval: Duration::from_secs(10),
-            retries: 6,
-            unacknowledged: Duration::from_secs(120),
-        }
+        Self { idle: Duration::from_secs(60), interval: Duration::from_secs(10), retries: 6 }
     }
 }
 
@@ -236,8 +232,5 @@ fn prepare(tcp: &TcpStream, keepalive: &Keepalive) -> io::Result<()> {
     let socket = SockRef::from(tcp);
     let asking =
         TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval).with_retries(keepalive.retries);
-    socket.set_tcp_keepalive(&asking)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(keepalive.unacknowledged))?;
-    Ok(())
+    socket.set_tcp_keepalive(&asking)
 }

@@ -560,6 +560,32 @@ async fn a_session_waits_for_room_to_wake_its_database() {
     assert!(world.cancelled.recv().await.is_some());
 }
 
+#[tokio::test]
+async fn a_slow_reader_is_no_dead_peer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (mut tcp, _) = listener.accept().await.unwrap();
+    let second = Duration::from_secs(1);
+    prepare(&tcp, &Keepalive { idle: second, interval: second, retries: 1 }).unwrap();
+    let socket = SockRef::from(&tcp);
+    assert!(socket.keepalive().unwrap());
+    #[cfg(target_os = "linux")]
+    assert_eq!(socket.tcp_user_timeout().unwrap().unwrap_or_default(), Duration::ZERO);
+    // More than fits into both sockets' buffers: the reader's window closes for longer than a dead peer is given.
+    const SENT: usize = 16 << 20;
+    let sending = async { tcp.write_all(&vec![7; SENT]).await };
+    let reading = async {
+        tokio::time::sleep(4 * second).await;
+        let mut received = 0;
+        let mut buffer = vec![0; 1 << 16];
+        while received < SENT {
+            received += reader.read(&mut buffer).await.unwrap();
+        }
+    };
+    let (sent, ()) = tokio::join!(sending, reading);
+    sent.unwrap();
+}
+
 /// What a peer answers to these bytes until it closes.
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, bytes: &[u8]) -> Vec<u8> {
     stream.write_all(bytes).await.unwrap();
