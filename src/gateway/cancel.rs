@@ -1,7 +1,9 @@
 //! Cancelling: the gateway's own keys, and passing a cancel on to the instance.
 //!
-//! PostgreSQL documentation §55.2.8. Keys are random and bound to one session; the instance's own
-//! never leave the gateway.
+//! PostgreSQL documentation §55.2.8. A client is told the process id of its session in the instance, so that
+//! `pg_backend_pid()`, `pg_stat_activity` and the sender of a `NOTIFY` agree with it, and a random secret of the
+//! gateway's, bound to that session. The instance's own secret never leaves the gateway. Two instances may have
+//! the same process id, since one of them may run in another namespace or say what it likes: the secret decides.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::startup::CancelKey;
-use crate::base::secret::{fill_random, random_bytes};
+use crate::base::secret::fill_random;
 
 /// How long passing a cancel on may take.
 const WAIT: Duration = Duration::from_secs(5);
@@ -27,9 +29,9 @@ pub(crate) struct Target {
     pub(crate) key: CancelKey,
 }
 
-/// The keys of all open sessions.
+/// The keys of all open sessions, by process id.
 #[derive(Clone, Default)]
-pub(crate) struct Cancels(Arc<Mutex<HashMap<u32, Entry>>>);
+pub(crate) struct Cancels(Arc<Mutex<HashMap<u32, Vec<Entry>>>>);
 
 /// A session's secret and where its cancel goes.
 type Entry = (Vec<u8>, Target);
@@ -41,19 +43,19 @@ pub(crate) struct Registered {
 }
 
 impl Cancels {
-    /// A new random key of this length that cancels at `target`.
+    /// A key that cancels at `target`: its process id, and a new random secret of this length.
     pub(crate) fn register(&self, length: usize, target: Target) -> Registered {
+        let process = target.key.process;
         let mut secret = vec![0; length];
-        fill_random(&mut secret);
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let process = loop {
-            // Some drivers read the process id as a signed number.
-            let process = u32::from_be_bytes(random_bytes()) >> 1;
-            if process != 0 && !sessions.contains_key(&process) {
-                break process;
+        let same = sessions.entry(process).or_default();
+        loop {
+            fill_random(&mut secret);
+            if !same.iter().any(|(other, _)| *other == secret) {
+                break;
             }
-        };
-        sessions.insert(process, (secret.clone(), target));
+        }
+        same.push((secret.clone(), target));
         drop(sessions);
         Registered { cancels: self.clone(), key: CancelKey { process, key: secret } }
     }
@@ -61,8 +63,8 @@ impl Cancels {
     /// Whose key it is; compared in constant time.
     pub(crate) fn find(&self, request: &CancelKey) -> Option<Target> {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (secret, target) = sessions.get(&request.process)?;
-        bool::from(secret.as_slice().ct_eq(&request.key)).then(|| target.clone())
+        let mut same = sessions.get(&request.process)?.iter();
+        same.find(|(secret, _)| bool::from(secret.as_slice().ct_eq(&request.key))).map(|(_, target)| target.clone())
     }
 }
 
@@ -79,7 +81,13 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.cancels.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key.process);
+        let mut sessions = self.cancels.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = sessions.get_mut(&self.key.process) {
+            same.retain(|(secret, _)| *secret != self.key.key);
+            if same.is_empty() {
+                sessions.remove(&self.key.process);
+            }
+        }
     }
 }
 
@@ -110,19 +118,25 @@ mod tests {
     #[test]
     fn only_the_session_s_own_key_cancels() {
         let cancels = Cancels::default();
-        let target = || Target {
-            endpoint: Endpoint { directory: "/nowhere".into() },
-            key: CancelKey { process: 1, key: vec![1, 2, 3, 4] },
+        let target = |place: &str| Target {
+            endpoint: Endpoint { directory: place.into() },
+            key: CancelKey { process: 258, key: vec![1, 2, 3, 4] },
         };
-        let (long, short) = (cancels.register(32, target()), cancels.register(4, target()));
+        // Two instances whose sessions have the same process id.
+        let (long, short) = (cancels.register(32, target("one")), cancels.register(4, target("two")));
         assert_eq!(long.message().len(), 41);
-        assert_eq!(&short.message()[..5], b"K\0\0\0\x0c");
+        assert_eq!(&short.message()[..9], b"K\0\0\0\x0c\0\0\x01\x02");
+        let found = |key: &CancelKey| cancels.find(key).map(|target| target.endpoint.directory);
+        assert_eq!((found(&long.key), found(&short.key)), (Some("one".into()), Some("two".into())));
+        assert!(found(&CancelKey { process: 258, key: vec![1, 2, 3, 4] }).is_none(), "the instance's own");
         assert!(cancels.find(&long.key).is_some());
-        assert!(cancels.find(&CancelKey { process: long.key.process, key: short.key.key.clone() }).is_none());
+        assert!(cancels.find(&CancelKey { process: 259, key: short.key.key.clone() }).is_none());
         assert!(cancels.find(&CancelKey { process: long.key.process, key: vec![] }).is_none());
         let key = long.key.clone();
         drop(long);
         assert!(cancels.find(&key).is_none());
         assert!(cancels.find(&short.key).is_some());
+        drop(short);
+        assert!(cancels.0.lock().unwrap().is_empty());
     }
 }

@@ -436,6 +436,19 @@ async fn a_cancel_reaches_the_instance_with_its_own_key() {
 }
 
 #[tokio::test]
+async fn a_client_is_told_the_process_id_of_its_session() {
+    let world = World::new(Limits::default());
+    world.add("ada", Readiness::Ready, false);
+    let session = world.connect(world.client("ada", SslMode::Disable)).await.unwrap();
+    let (mut reading, writing) = tokio::io::duplex(64);
+    session.client.cancel_token().cancel_query_raw(writing, tokio_postgres::NoTls).await.unwrap();
+    let mut request = Vec::new();
+    reading.read_to_end(&mut request).await.unwrap();
+    assert_eq!(request[..12], [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 9]);
+    assert_ne!(request[12..], [1, 2, 3, 4], "the secret is not the instance's");
+}
+
+#[tokio::test]
 async fn a_statement_does_not_outlive_its_client() {
     let mut world = World::new(Limits::default());
     world.add("ada", Readiness::Ready, false);
