@@ -16,7 +16,7 @@ use super::{Shared, login};
 use crate::base::error::{Error, describe};
 use crate::base::store::{Announcement, Channel};
 use crate::domain::connections::credential::{Credential, Readiness};
-use crate::engine::{Attachment, EngineError, TENANT_DATABASE, TENANT_ROLE};
+use crate::engine::{Attachment, EngineError, PLATFORM_DATABASE, TENANT_DATABASE, TENANT_ROLE};
 
 /// How long an instance that starts and stops under our hands is tried again.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
@@ -115,6 +115,10 @@ pub(super) async fn open(
     login: Login,
     kick: &CancellationToken,
 ) -> Result<Open, Stop> {
+    // The instance refuses it too, in words about its configuration.
+    if startup.database() == Some(PLATFORM_DATABASE.as_bytes()) {
+        return Err(Refusal::PlatformDatabase.into());
+    }
     let place = match login.credential.connection {
         Some(_) => Some(shared.admission.admit(login.credential.database, &shared.limits)?),
         None => None,

@@ -3,8 +3,8 @@
 //! SQLSTATEs are those of PostgreSQL's appendix A; the message's layout is that of
 //! `ErrorResponse` (PostgreSQL documentation §55.7 and §55.8).
 
-use crate::engine::EngineError;
 use crate::engine::instances::EndReason;
+use crate::engine::{EngineError, PLATFORM_DATABASE};
 
 /// Why a session does not begin, or why it ends. All are `FATAL`: the connection closes afterwards.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(crate) enum Refusal {
     Scram(&'static str),
     /// Too many connections that have not logged in: a newer one got the place.
     Unauthenticated,
+    /// The platform's own database in the instance.
+    PlatformDatabase,
     /// The cap on sessions of one database.
     DatabaseSessions { limit: usize },
     /// The cap on sessions in total.
@@ -59,6 +61,7 @@ impl Refusal {
             Self::Malformed(_) => "08P01",
             Self::PlainFromAfar | Self::NoUser | Self::Scram(_) => "28000",
             Self::Password { .. } => "28P01",
+            Self::PlatformDatabase => "42501",
             Self::Unauthenticated | Self::DatabaseSessions { .. } | Self::Sessions { .. } => "53300",
             Self::Engine(EngineError::Full { .. }) => "53300",
             Self::Engine(EngineError::NoSpace { .. }) => "53100",
@@ -87,6 +90,9 @@ impl Refusal {
             Self::Password { user } => format!("password authentication failed for user \"{}\"", printable(user)),
             Self::Unauthenticated => {
                 "too many connections are logging in at once; log in faster, or try again in a moment".to_owned()
+            }
+            Self::PlatformDatabase => {
+                format!("the database \"{PLATFORM_DATABASE}\" is Howdah's own; nobody else can connect to it")
             }
             Self::DatabaseSessions { limit } => {
                 format!("too many connections for this database: at most {limit} sessions may be open at a time")
@@ -138,6 +144,9 @@ impl Refusal {
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Failed { .. } => Some("GET /v1/databases/{id} shows the database's status."),
+            Self::PlatformDatabase => Some(
+                "Name your databases instead of all of them (vacuumdb -d, reindexdb -d); pg_dumpall needs --exclude-database=howdah.",
+            ),
             Self::DatabaseSessions { .. } => {
                 Some("Close sessions that are not needed, or put a connection pool in front of the application.")
             }

@@ -138,6 +138,12 @@ impl Startup {
         }
     }
 
+    /// The database that it asks for, if it names one. libpq names the user's when it is given none; no database is
+    /// called like that.
+    pub(crate) fn database(&self) -> Option<&[u8]> {
+        self.value("database").filter(|name| !name.is_empty() && Some(*name) != self.value("user"))
+    }
+
     /// Whether it asks for a replication connection.
     pub(crate) fn wants_replication(&self) -> bool {
         let off = ["off", "false", "0", "no"];
@@ -172,11 +178,7 @@ impl Startup {
     /// The `StartupMessage` for the instance: its own role, the client's database and parameters.
     /// Always protocol 3.0, which every PostgreSQL knows.
     pub(crate) fn for_instance(&self, role: &str, default_database: &str) -> Vec<u8> {
-        // libpq names the user's database when it is given none; no database is called like that.
-        let database = self
-            .value("database")
-            .filter(|name| !name.is_empty() && Some(*name) != self.value("user"))
-            .unwrap_or(default_database.as_bytes());
+        let database = self.database().unwrap_or(default_database.as_bytes());
         let mut message = vec![0, 0, 0, 0];
         message.extend((3u32 << 16).to_be_bytes());
         // A role setting of the tenant's own that names a missing library would refuse every later

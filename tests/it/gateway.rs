@@ -28,7 +28,8 @@ async fn psql_connects_in_every_way() {
     assert_eq!(ask(&nameless, "SELECT current_database()"), "postgres");
     assert!(complaint(&format!("{connection}&replication=true"), "SELECT 1").contains("replication"));
     assert!(complaint(&connection.replace("/postgres?", "/nowhere?"), "SELECT 1").contains("does not exist"));
-    assert!(complaint(&connection.replace("/postgres?", "/howdah?"), "SELECT 1").contains("FATAL"));
+    let own = complaint(&connection.replace("/postgres?", "/howdah?"), "SELECT 1");
+    assert!(own.contains("is Howdah's own") && own.contains("--exclude-database=howdah"), "{own}");
 }
 
 #[tokio::test]
@@ -101,6 +102,20 @@ async fn pgbench_and_dumps_run_as_the_tenant() {
     let file = file.to_str().unwrap();
     run("pg_dump", &["-Fc", "-f", file, "-d", &connection]);
     run("pg_restore", &["--no-owner", "-d", &second, file]);
+    run("pg_restore", &["--no-owner", "--clean", "-d", &second, file]);
+    run("vacuumdb", &["-q", "-z", "-d", &connection]);
+    run("reindexdb", &["-q", "--schema", "public", "-d", &connection]);
+    let (_, password) = connection.split_once('@').unwrap().0.rsplit_once(':').unwrap();
+    let everything = Command::new(postgres_program("pg_dumpall"))
+        .args(["--no-role-passwords", "--exclude-database=howdah", "-f", file, "-d", &connection])
+        .env("PGPASSWORD", password)
+        .output()
+        .unwrap();
+    assert!(everything.status.success(), "{}", String::from_utf8_lossy(&everything.stderr));
+    let sizes = "SELECT bool_and(pg_database_size(datname) > 0) FROM pg_database";
+    assert_eq!(ask(&connection, sizes), "t");
+    let triggers = "SET session_replication_role = replica; SHOW session_replication_role";
+    assert!(ask(&connection, triggers).ends_with("replica"));
     let count = "SELECT count(*), (SELECT count(*) FROM pgbench_history) > 0 FROM pgbench_accounts";
     assert_eq!(ask(&second, count), "100000|t");
 }

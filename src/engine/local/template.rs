@@ -17,6 +17,8 @@ use super::programs::Programs;
 use super::{tree, users};
 use crate::engine::{EngineError, Major};
 
+/// Changes with what [`preparation`] does, so that instances are not copied from an older template.
+const REVISION: u32 = 2;
 /// How long a segment of WAL is, in every instance.
 pub(super) const SEGMENT_BYTES: u64 = 1 << 20;
 
@@ -55,11 +57,11 @@ pub(super) fn run(mut command: Command, input: &str, doing: &'static str) -> Res
 /// The template of a version; made if there is none yet.
 pub(super) fn ensure(templates: &Path, programs: &Programs) -> Result<PathBuf, EngineError> {
     const DOING: &str = "prepare a new PostgreSQL version";
-    let finished = templates.join(&programs.version);
+    let finished = templates.join(format!("{}-{REVISION}", programs.version));
     if finished.is_dir() {
         return Ok(finished.join("data"));
     }
-    let partial = templates.join(format!("{}.partial", programs.version));
+    let partial = finished.with_added_extension("partial");
     let data = partial.join("data");
     let prepare = || -> io::Result<()> {
         if partial.exists() {
@@ -166,6 +168,11 @@ fn preparation(major: Major) -> String {
         &format!("CREATE ROLE tenant LOGIN NOSUPERUSER NOREPLICATION NOBYPASSRLS CREATEDB {create_role}"),
         "GRANT ALL ON DATABASE postgres TO tenant",
         "ALTER SCHEMA public OWNER TO tenant",
+        // For the sizes of all databases, which tools ask for. `pg_hba.conf` lets no tenant in.
+        "GRANT CONNECT ON DATABASE howdah TO tenant",
+        // Data-only restores and replication tools turn triggers off by it. In a tenant's databases there are none
+        // but the tenant's own.
+        "GRANT SET ON PARAMETER session_replication_role TO tenant",
     ]
     .map(|statement| format!("{statement};\n\n"))
     .concat()
