@@ -219,6 +219,26 @@ async fn limits_are_refusals_with_a_sentence() {
 }
 
 #[tokio::test]
+async fn a_quiet_session_ends_with_its_locks_when_the_database_goes_to_sleep() {
+    let howdah = Howdah::start_with(&["--idle-stop", "1s"]).await;
+    let connection = connection_string(&howdah.owner().create_project("quiet").await);
+    let (client, session) = tokio_postgres::connect(&connection, NoTls).await.unwrap();
+    let hold = async {
+        client.batch_execute("LISTEN news; SELECT pg_advisory_lock(7); CREATE TEMP TABLE mine ()").await.unwrap();
+        std::future::pending().await
+    };
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(LIMIT, session) => ended.expect("the session ends").unwrap_err(),
+        () = hold => unreachable!(),
+    };
+    assert_eq!(ended.code().map(|code| code.code()), Some("57P01"), "{ended:?}");
+    assert_eq!(ask(&connection, "SELECT pg_try_advisory_lock(7)"), "t");
+    for text in [include_str!("../../README.md"), include_str!("../../docs/connecting.md")] {
+        assert!(text.contains("`LISTEN`") && text.contains("advisory lock") && text.contains("57P01"));
+    }
+}
+
+#[tokio::test]
 async fn garbage_at_the_door_is_shut_out_and_harms_nobody() {
     let howdah = Howdah::start().await;
     let connection = connection_string(&howdah.owner().create_project("door").await);
