@@ -365,6 +365,12 @@ impl Howdah {
         (Store::open(config, 4, &tasks).unwrap(), tasks)
     }
 
+    /// What Howdah encrypts with.
+    pub fn keyring(&self) -> Keyring {
+        let key = std::fs::read(self.directory.path().join("keys/master.key")).unwrap();
+        Keyring::new(key.as_slice().try_into().unwrap())
+    }
+
     /// Somebody whose token of the first workspace was good until a second ago.
     pub async fn expired(&self) -> Person {
         let workspace = self.owner().workspace_id().await;
@@ -377,11 +383,9 @@ impl Howdah {
     }
 
     async fn issue(&self, store: &Store, workspace: WorkspaceId, limits: &Limits) -> String {
-        let key = std::fs::read(self.directory.path().join("keys/master.key")).unwrap();
-        let keyring = Keyring::new(key.as_slice().try_into().unwrap());
         let now = Clock::system().now();
         let tx = store.begin().await.unwrap();
-        let signer = Signer::load_or_create(&tx, &keyring, now).await.unwrap();
+        let signer = Signer::load_or_create(&tx, &self.keyring(), now).await.unwrap();
         let name = TokenName::parse("made by the test").unwrap();
         let issued = service_tokens::issue(&tx, &signer, now, workspace, &name, limits).await.unwrap();
         tx.commit().await.unwrap();

@@ -4,17 +4,17 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use howdah::auth::oauth::RedirectUri;
-use howdah::auth::oauth::clients::NewClient;
+use howdah::auth::oauth::clients::{self, NewClient};
+use howdah::auth::oauth::grants::{self, Issuer, REFRESH_GRACE, Refused};
 use howdah::auth::signing::{self, Signer};
 use howdah::auth::{Limits, Origin, service_tokens, users};
 use howdah::base::clock::Clock;
 use howdah::base::id::WorkspaceId;
-use howdah::base::keyring::Keyring;
 use howdah::base::name::{ApplicationName, TokenName};
 use howdah::base::page::PageRequest;
 use howdah::base::secret::random_text;
 use howdah::domain::{applications, members};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -497,30 +497,73 @@ async fn codes_and_refresh_tokens_are_good_once_and_for_one_client() {
         ("scope", "workspace:read"),
     ];
     assert_eq!(application.call("/token", &wider).await.1["error"], "invalid_scope");
+    // The successor is used: the answer with it did arrive, so whoever comes with the old one now has stolen it.
+    let (status_of, third) = application.refresh(&token(&second, "refresh_token")).await;
+    assert_eq!(status_of, 200, "{third}");
     refused(application.refresh(&token(&first, "refresh_token")).await);
-    for tokens in [&first, &second] {
+    for tokens in [&first, &second, &third] {
         assert_eq!(
             status(&howdah, &token(tokens, "access_token")).await,
             401,
             "a replayed refresh token ends the family"
         );
     }
-    refused(application.refresh(&token(&second, "refresh_token")).await);
+    refused(application.refresh(&token(&third, "refresh_token")).await);
     let log = logged(&howdah, "issue_tokens").await;
     let seen: Vec<&Value> = log.iter().map(|entry| &entry["reason"]).collect();
     assert!(seen.len() == 2 && seen.iter().all(|why| why.as_str().unwrap().contains("used already")), "{log:?}");
     assert_eq!((&log[0]["outcome"], &log[0]["actor"]["name"]), (&json!("refused"), &json!("ada@example.com")));
     assert_eq!(log[0]["resource"]["type"], "integration");
 
-    // Of many who use one at once, one is given tokens, and then none has any.
+    // Many refresh at once: all get the same successor, and it works.
     let first = tokens(&mut ada, &application, ALL, &workspace).await;
     let refresh = token(&first, "refresh_token");
     let answers = futures_util::future::join_all((0..8).map(|_| application.refresh(&refresh))).await;
-    assert!(answers.iter().filter(|(status, _)| *status == 200).count() <= 1);
-    for (_, answer) in answers.iter().filter(|(status, _)| *status == 200) {
-        assert_eq!(status(&howdah, &token(answer, "access_token")).await, 401);
+    for (status_of, answer) in &answers {
+        assert_eq!(*status_of, 200, "{answer}");
+        assert_eq!(answer["refresh_token"], answers[0].1["refresh_token"]);
+        assert_eq!(status(&howdah, &token(answer, "access_token")).await, 200);
     }
+    assert_eq!(application.refresh(&token(&answers[0].1, "refresh_token")).await.0, 200);
     assert_eq!(tokens(&mut ada, &application, "workspace:admin", &workspace).await.get("refresh_token"), None);
+}
+
+#[tokio::test]
+async fn lost_answer_to_a_refresh_is_given_again_for_ten_seconds() {
+    let howdah = Howdah::start().await;
+    let mut ada = Browser::administrator(&howdah).await;
+    let workspace = ada.workspace().await;
+    let application = Application::register(&howdah, "none", REDIRECT).await;
+    let (store, tasks) = howdah.store();
+    // Whole seconds, as the store has no nanoseconds.
+    let (keyring, now) = (howdah.keyring(), Timestamp::from_second(Clock::system().now().as_second()).unwrap());
+    let client = clients::find(&store.session().await.unwrap(), &application.id).await.unwrap().unwrap();
+    let tx = store.begin().await.unwrap();
+    let signer = Signer::load_or_create(&tx, &keyring, now).await.unwrap();
+    tx.commit().await.unwrap();
+    let refresh = async |token: &str, at: Timestamp| {
+        let issuer = Issuer { signer: &signer, issuer: "https://a.example.com", audience: "https://b.example.com" };
+        let tx = store.begin().await.unwrap();
+        let outcome = grants::refresh(&tx, &keyring, issuer, at, &client, token, None).await.unwrap();
+        tx.commit().await.unwrap();
+        outcome.map(|tokens| tokens.refresh_token.unwrap().expose().to_owned())
+    };
+    let tick = SignedDuration::from_millis(1);
+    let first = token(&tokens(&mut ada, &application, ALL, &workspace).await, "refresh_token");
+    let second = refresh(&first, now).await.unwrap();
+    assert_ne!(second, first);
+    assert_eq!(refresh(&first, now + REFRESH_GRACE).await.unwrap(), second);
+    assert_eq!(refresh(&first, now - REFRESH_GRACE).await.unwrap(), second, "the clock was set back a little");
+    let third = refresh(&second, now + tick).await.unwrap();
+    // A replay after the grace ends the grant, with the tokens that nobody has replayed.
+    assert!(matches!(refresh(&second, now + tick + REFRESH_GRACE + tick).await, Err(Refused::Replay { .. })));
+    assert!(matches!(refresh(&third, now + REFRESH_GRACE).await, Err(Refused::Grant(_))));
+
+    // Nor does a clock that was set back far make the grace longer.
+    let first = token(&tokens(&mut ada, &application, ALL, &workspace).await, "refresh_token");
+    refresh(&first, now).await.unwrap();
+    assert!(matches!(refresh(&first, now - REFRESH_GRACE - tick).await, Err(Refused::Replay { .. })));
+    tasks.stop();
 }
 
 #[tokio::test]
@@ -877,8 +920,7 @@ async fn keys_change_and_what_old_ones_have_signed_stays_good() {
     assert_eq!(first.len(), 1);
     let workspace = WorkspaceId::parse(&howdah.owner().workspace_id().await).unwrap();
     let (store, tasks) = howdah.store();
-    let key = std::fs::read(howdah.directory().path().join("keys/master.key")).unwrap();
-    let keyring = Keyring::new(key.as_slice().try_into().unwrap());
+    let keyring = howdah.keyring();
     let (now, age) = (Clock::system().now(), SignedDuration::from_hours(90 * 24));
     let later = now + age + SignedDuration::from_secs(1);
 

@@ -66,7 +66,7 @@ pub(super) async fn issue(
                 None => None,
                 Some(text) => Some(Scopes::parse(text).ok_or_else(unknown_scope)?),
             };
-            grants::refresh(&tx, issuer, now, &client, token, scopes).await?
+            grants::refresh(&tx, &app.keyring, issuer, now, &client, token, scopes).await?
         }
         Some(other) => {
             let description = format!("{other:?} is neither authorization_code nor refresh_token");

@@ -18,6 +18,7 @@ use crate::auth::signing::{AccessClaims, Signer, Token};
 use crate::auth::{Accepted, Principal};
 use crate::base::error::{Error, Result};
 use crate::base::id::{GrantId, IntegrationId, OauthClientId, UserId, WorkspaceId};
+use crate::base::keyring::Keyring;
 use crate::base::secret::{Secret, hash, random_text};
 use crate::base::store::{Session, Tx};
 
@@ -27,6 +28,9 @@ const CODE: SignedDuration = SignedDuration::from_mins(2);
 pub const ACCESS: SignedDuration = SignedDuration::from_hours(1);
 /// How long a refresh token is good.
 const REFRESH: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// How long after its use a refresh token still gives the same next one, for clients whose answer was lost and for
+/// those that refresh twice at once (RFC 9700, section 4.14.2).
+pub const REFRESH_GRACE: SignedDuration = SignedDuration::from_secs(10);
 /// How long a code is remembered after its end, so that one who comes late with it ends the grant.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
 
@@ -156,14 +160,18 @@ pub async fn exchange(
         (Some(_), Some(_)) => return Ok(Err(Refused::Grant("code_verifier does not fit the code_challenge"))),
     }
     store::spend_code(tx, &hash(code), now).await?;
-    let refresh =
-        if found.scopes.offline { Some(issue_refresh(tx, now, found.grant, found.scopes).await?) } else { None };
+    let refresh = found.scopes.offline.then(|| refresh_token(&random_text::<32>()));
+    if let Some(token) = &refresh {
+        insert_refresh(tx, now, found.grant, found.scopes, token).await?;
+    }
     issue(tx, issuer, now, &client.id, found.grant, found.scopes, refresh).await
 }
 
-/// Gives new tokens for a refresh token, which is spent by that; for fewer scopes, if they are given.
+/// Gives new tokens for a refresh token, which is spent by that; for fewer scopes, if they are given. Within
+/// [`REFRESH_GRACE`], and until its successor is used, a spent one gives that successor again.
 pub async fn refresh(
     tx: &Tx,
+    keyring: &Keyring,
     issuer: Issuer<'_>,
     now: Timestamp,
     client: &Client,
@@ -176,7 +184,10 @@ pub async fn refresh(
     if found.client != client.id {
         return Ok(Err(Refused::Grant("the refresh token was given to another client")));
     }
-    if found.is_used {
+    let successor = successor(keyring, token);
+    if let Some(used_at) = found.used_at
+        && !is_repetition(tx, now, used_at, &successor).await?
+    {
         let why = "the refresh token was used already; everything that came of it is revoked";
         return Ok(Err(Refused::Replay { why, acting: end(tx, found.grant).await?.map(Box::new) }));
     }
@@ -187,10 +198,28 @@ pub async fn refresh(
     if !wanted.are_within(found.scopes) || !wanted.reach_something() {
         return Ok(Err(Refused::Scope));
     }
-    store::spend_refresh(tx, &hash(token), now).await?;
-    // RFC 6749, section 6: the new refresh token is good for what the old one was.
-    let refresh = issue_refresh(tx, now, found.grant, found.scopes).await?;
-    issue(tx, issuer, now, &client.id, found.grant, wanted, Some(refresh)).await
+    if found.used_at.is_none() {
+        store::spend_refresh(tx, &hash(token), now).await?;
+        // RFC 6749, section 6: the new refresh token is good for what the old one was.
+        insert_refresh(tx, now, found.grant, found.scopes, &successor).await?;
+    }
+    issue(tx, issuer, now, &client.id, found.grant, wanted, Some(successor)).await
+}
+
+/// The refresh token that follows `token`. Derived, so that it can be given again while only hashes are stored.
+fn successor(keyring: &Keyring, token: &str) -> Secret {
+    refresh_token(keyring.derive(&format!("the refresh token after {token}")).expose())
+}
+
+/// Whether a spent refresh token comes again because its answer did not arrive, and not because two have it: whoever
+/// has used the successor did get the answer.
+async fn is_repetition(tx: &Tx, now: Timestamp, used_at: Timestamp, successor: &Secret) -> Result<bool> {
+    // Absolute: a clock that was set back must not make the grace longer.
+    if now.duration_since(used_at).abs() > REFRESH_GRACE {
+        return Ok(false);
+    }
+    let next = store::lock_refresh(tx, &hash(successor.expose())).await?;
+    Ok(next.is_some_and(|next| next.used_at.is_none()))
 }
 
 /// Whether the challenge is S256 of the verifier (RFC 7636, section 4.6).
@@ -198,10 +227,12 @@ fn is_made_of(challenge: &str, verifier: &str) -> bool {
     URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)).as_bytes().ct_eq(challenge.as_bytes()).into()
 }
 
-async fn issue_refresh(tx: &Tx, now: Timestamp, grant: GrantId, scopes: Scopes) -> Result<Secret> {
-    let token = Secret::new(format!("howdah_rt_{}", random_text::<32>()));
-    store::insert_refresh(tx, &hash(token.expose()), grant, scopes, now, now + REFRESH).await?;
-    Ok(token)
+fn refresh_token(secret: &str) -> Secret {
+    Secret::new(format!("howdah_rt_{secret}"))
+}
+
+async fn insert_refresh(tx: &Tx, now: Timestamp, grant: GrantId, scopes: Scopes, token: &Secret) -> Result<()> {
+    store::insert_refresh(tx, &hash(token.expose()), grant, scopes, now, now + REFRESH).await
 }
 
 async fn issue(

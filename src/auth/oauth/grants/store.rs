@@ -27,7 +27,7 @@ pub(super) struct Refresh {
     pub(super) client: OauthClientId,
     pub(super) scopes: Scopes,
     pub(super) expires_at: Timestamp,
-    pub(super) is_used: bool,
+    pub(super) used_at: Option<Timestamp>,
 }
 
 pub(super) async fn insert_grant(
@@ -126,7 +126,7 @@ pub(super) async fn lock_refresh(tx: &Tx, token_hash: &[u8]) -> Result<Option<Re
     if !lock_grant(tx, "SELECT grant_id FROM oauth_refresh_tokens WHERE token_hash = $1", token_hash).await? {
         return Ok(None);
     }
-    let select = "SELECT r.grant_id, i.client_id, r.scopes, r.expires_at, r.used_at IS NOT NULL AS is_used
+    let select = "SELECT r.grant_id, i.client_id, r.scopes, r.expires_at, r.used_at
                     FROM oauth_refresh_tokens r
                     JOIN oauth_grants g ON g.id = r.grant_id
                     JOIN integrations i ON i.id = g.integration_id
@@ -138,7 +138,7 @@ pub(super) async fn lock_refresh(tx: &Tx, token_hash: &[u8]) -> Result<Option<Re
             client: read_client(&row)?,
             scopes: read_scopes(&row)?,
             expires_at: row.get("expires_at"),
-            is_used: row.get("is_used"),
+            used_at: row.get("used_at"),
         })
     })
     .transpose()
