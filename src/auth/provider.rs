@@ -2,25 +2,32 @@
 //! Core 1.0, section 3.1) with PKCE (RFC 7636). What its addresses and keys are is asked anew at each
 //! sign-in: there are few of them, and keys change.
 
+mod claims;
+
 use std::error::Error as StdError;
 use std::pin::Pin;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
-use openidconnect::core::{
-    CoreAuthenticationFlow, CoreClient, CoreClientAuthMethod, CoreJwsSigningAlgorithm, CoreProviderMetadata,
-    CoreTokenResponse, CoreUserInfoClaims,
+use jsonwebtoken::jwk::Jwk;
+use oauth2::basic::{
+    BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType,
 };
-use openidconnect::{
-    AccessTokenHash, AsyncHttpClient, AuthType, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndUserEmail,
-    EndUserName, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, LocalizedClaim,
-    Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse as _,
+use oauth2::http::Request;
+use oauth2::http::header::{ACCEPT, AUTHORIZATION};
+use oauth2::{
+    AsyncHttpClient, AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointNotSet,
+    EndpointSet, ExtraTokenFields, HttpRequest, HttpResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl,
+    RequestTokenError, Scope, StandardRevocableToken, StandardTokenResponse, TokenResponse as _, TokenUrl,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use subtle::ConstantTimeEq as _;
 
+use self::claims::{Claims, Expected};
 use crate::base::error::{Error, Result, describe};
 use crate::base::keyring::Keyring;
 use crate::base::name::Email;
@@ -36,13 +43,48 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_ANSWER: usize = 1 << 20;
 
 /// The client as the provider's metadata makes it.
-type Client =
-    CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointMaybeSet, EndpointMaybeSet>;
+type Client = oauth2::Client<
+    BasicErrorResponse,
+    StandardTokenResponse<IdToken, BasicTokenType>,
+    BasicTokenIntrospectionResponse,
+    StandardRevocableToken,
+    BasicRevocationErrorResponse,
+    EndpointSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointSet,
+>;
+
+/// What an answer with tokens has beside those of OAuth (OpenID Connect Core 1.0, section 3.1.3.3).
+#[derive(Debug, Serialize, Deserialize)]
+struct IdToken {
+    id_token: Option<String>,
+}
+
+impl ExtraTokenFields for IdToken {}
+
+/// What is used of the provider's metadata (OpenID Connect Discovery 1.0, section 3).
+#[derive(Deserialize)]
+struct Metadata {
+    issuer: String,
+    authorization_endpoint: AuthUrl,
+    token_endpoint: TokenUrl,
+    userinfo_endpoint: Option<String>,
+    jwks_uri: String,
+    token_endpoint_auth_methods_supported: Option<Vec<String>>,
+}
+
+/// Its public keys (RFC 7517).
+#[derive(Deserialize)]
+struct Keys {
+    keys: Vec<Value>,
+}
 
 /// The provider, and what Howdah is to it.
 pub struct Provider {
     name: String,
-    issuer: IssuerUrl,
+    issuer: String,
     client: ClientId,
     secret: Option<Secret>,
     trusts_addresses: bool,
@@ -150,9 +192,10 @@ impl Provider {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| format!("cannot prepare requests to {issuer}: {error}"))?;
+        let name = name.unwrap_or_else(|| host.to_owned());
         Ok(Self {
-            name: name.unwrap_or_else(|| host.to_owned()),
-            issuer: IssuerUrl::new(issuer.clone()).map_err(|_| wrong())?,
+            name,
+            issuer,
             client: ClientId::new(client),
             secret,
             trusts_addresses,
@@ -185,13 +228,14 @@ impl Provider {
     /// # Errors
     /// [`Failure::Unreachable`] when the provider does not say where that is done.
     pub async fn begin(&self, keyring: &Keyring, now: Timestamp, callback: &str, next: &str) -> Result<Begun, Failure> {
-        let (client, _) = self.client(self.discover().await?, callback)?;
+        let client = self.client(&self.discover().await?, callback)?;
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let (state, nonce) = (random_text::<24>(), random_text::<24>());
-        let (sent_state, sent_nonce) = (CsrfToken::new(state.clone()), Nonce::new(nonce.clone()));
-        let (address, _, _) = client
-            .authorize_url(CoreAuthenticationFlow::AuthorizationCode, move || sent_state, move || sent_nonce)
-            .add_scopes(["email", "profile"].map(|scope| Scope::new(scope.to_owned())))
+        let sent_state = CsrfToken::new(state.clone());
+        let (address, _) = client
+            .authorize_url(move || sent_state)
+            .add_scopes(["openid", "email", "profile"].map(|scope| Scope::new(scope.to_owned())))
+            .add_extra_param("nonce", &nonce)
             .set_pkce_challenge(challenge)
             .url();
         let (verifier, next) = (verifier.into_secret(), next.to_owned());
@@ -219,95 +263,108 @@ impl Provider {
         if !bool::from(state.as_bytes().ct_eq(kept.state.as_bytes())) {
             return Err(Failure::Stale);
         }
-        if answer.iss.is_some_and(|issuer| issuer != self.issuer.as_str()) {
+        if answer.iss.is_some_and(|issuer| issuer != self.issuer) {
             return Err(Failure::Untrusted("the answer is another provider's".into()));
         }
         let code = match (answer.error, answer.code) {
             (Some(error), _) => return Err(Failure::Declined(error)),
             (None, code) => code.ok_or_else(|| Failure::Untrusted("there is no code in the answer".into()))?,
         };
-        let (client, algorithms) = self.client(self.discover().await?, callback)?;
-        let tokens: CoreTokenResponse = client
+        let metadata = self.discover().await?;
+        let tokens = self
+            .client(&metadata, callback)?
             .exchange_code(AuthorizationCode::new(code))
-            .map_err(untrusted)?
             .set_pkce_verifier(PkceCodeVerifier::new(kept.verifier))
             .request_async(&self.http)
             .await
             .map_err(|error| match error {
-                openidconnect::RequestTokenError::Request(error) => error,
+                RequestTokenError::Request(error) => error,
                 error => untrusted(error),
             })?;
-        let token = tokens.id_token().ok_or_else(|| Failure::Untrusted("there is no ID token".into()))?;
-        let verifier =
-            client.id_token_verifier().set_allowed_algs(algorithms).set_time_fn(move || SystemTime::from(now).into());
-        let claims = token.claims(&verifier, &Nonce::new(kept.nonce)).map_err(untrusted)?;
-        if let Some(expected) = claims.access_token_hash() {
-            let (algorithm, key) =
-                (token.signing_alg().map_err(untrusted)?, token.signing_key(&verifier).map_err(untrusted)?);
-            let actual = AccessTokenHash::from_token(tokens.access_token(), algorithm, key).map_err(untrusted)?;
-            if actual != *expected {
-                return Err(Failure::Untrusted("the access token is not the ID token's".into()));
-            }
-        }
-        let mut email = claims.email().map(|email| (email.clone(), claims.email_verified()));
-        let mut name = plain(claims.name());
+        let access_token = tokens.access_token().secret();
+        let id_token = tokens.extra_fields().id_token.as_deref();
+        let id_token = id_token.ok_or_else(|| Failure::Untrusted("there is no ID token".into()))?;
+        let expected =
+            Expected { issuer: &self.issuer, audience: self.client.as_str(), nonce: &kept.nonce, access_token, now };
+        let keys = self.keys(&metadata).await?;
+        let claims = Claims::of_id_token(id_token, &keys, &expected).map_err(Failure::Untrusted)?;
+        let subject = claims.subject().map_err(Failure::Untrusted)?;
         // Many say only here what they were asked for (section 5.4).
-        if (email.is_none() || name.is_none()) && client.user_info_url().is_some() {
-            let asked = client.user_info(tokens.access_token().clone(), Some(claims.subject().clone()));
-            let said: CoreUserInfoClaims =
-                asked.map_err(untrusted)?.request_async(&self.http).await.map_err(|error| match error {
-                    openidconnect::UserInfoError::Request(error) => error,
-                    error => untrusted(error),
-                })?;
-            email = email.or_else(|| said.email().map(|email| (email.clone(), said.email_verified())));
-            name = name.or_else(|| plain(said.name()));
-        }
+        let said = match &metadata.userinfo_endpoint {
+            Some(address) if claims.email().is_none() || claims.name().is_none() => {
+                let said = Claims::new(self.http.get(address, Some(access_token)).await?);
+                if said.subject().map_err(Failure::Untrusted)? != subject {
+                    return Err(Failure::Untrusted("what it says beside the ID token is about somebody else".into()));
+                }
+                said
+            }
+            _ => Claims::default(),
+        };
         let vouched = Vouched {
-            issuer: self.issuer.as_str().to_owned(),
-            subject: claims.subject().as_str().to_owned(),
-            email: email.and_then(|(email, is_verified)| self.believed(&email, is_verified)),
-            name,
+            issuer: self.issuer.clone(),
+            subject: subject.to_owned(),
+            email: claims
+                .email()
+                .or_else(|| said.email())
+                .and_then(|(email, is_theirs)| self.believed(email, is_theirs)),
+            name: claims.name().or_else(|| said.name()).map(str::to_owned),
         };
         Ok((vouched, kept.next))
     }
 
     /// The address, if it is known to be the person's.
-    fn believed(&self, email: &EndUserEmail, is_verified: Option<bool>) -> Option<Email> {
+    fn believed(&self, email: &str, is_verified: Option<bool>) -> Option<Email> {
         let is_theirs = is_verified.unwrap_or(self.trusts_addresses);
-        is_theirs.then(|| Email::parse(email.as_str()).ok()).flatten()
+        is_theirs.then(|| Email::parse(email).ok()).flatten()
     }
 
-    /// The provider's addresses and keys (OpenID Connect Discovery 1.0, section 4).
-    async fn discover(&self) -> Result<CoreProviderMetadata, Failure> {
-        CoreProviderMetadata::discover_async(self.issuer.clone(), &self.http).await.map_err(|error| match error {
-            openidconnect::DiscoveryError::Request(error) => error,
-            error => untrusted(error),
-        })
+    /// The provider's addresses (OpenID Connect Discovery 1.0, section 4).
+    async fn discover(&self) -> Result<Metadata, Failure> {
+        let address = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
+        let metadata: Metadata = self.http.get(&address, None).await?;
+        if metadata.issuer != self.issuer {
+            return Err(Failure::Untrusted(format!("{address} is about another provider, {:?}", metadata.issuer)));
+        }
+        Ok(metadata)
     }
 
-    /// What the library needs, and which signatures count: those of the provider's own keys. One that
-    /// the client's secret makes would let everybody vouch who knows it.
-    fn client(
-        &self,
-        metadata: CoreProviderMetadata,
-        callback: &str,
-    ) -> Result<(Client, Vec<CoreJwsSigningAlgorithm>), Failure> {
-        use CoreJwsSigningAlgorithm as Algorithm;
-        let shared = [Algorithm::None, Algorithm::HmacSha256, Algorithm::HmacSha384, Algorithm::HmacSha512];
-        let offered = metadata.id_token_signing_alg_values_supported().iter();
-        let algorithms = offered.filter(|algorithm| !shared.contains(algorithm)).cloned().collect();
+    /// Its keys, of those kinds that are known.
+    async fn keys(&self, metadata: &Metadata) -> Result<Vec<Jwk>, Failure> {
+        let Keys { keys } = self.http.get(&metadata.jwks_uri, None).await?;
+        Ok(keys.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect())
+    }
+
+    fn client(&self, metadata: &Metadata, callback: &str) -> Result<Client, Failure> {
         // Basic is what those have that do not say (section 3 of Discovery).
-        let takes = metadata.token_endpoint_auth_methods_supported();
-        let takes_basic = takes.is_none_or(|takes| takes.contains(&CoreClientAuthMethod::ClientSecretBasic));
-        let secret = self.secret.as_ref().map(|secret| ClientSecret::new(secret.expose().to_owned()));
-        let client = CoreClient::from_provider_metadata(metadata, self.client.clone(), secret)
+        let takes = metadata.token_endpoint_auth_methods_supported.as_ref();
+        let takes_basic = takes.is_none_or(|takes| takes.iter().any(|method| method == "client_secret_basic"));
+        let client = oauth2::Client::new(self.client.clone())
+            .set_auth_uri(metadata.authorization_endpoint.clone())
+            .set_token_uri(metadata.token_endpoint.clone())
             .set_redirect_uri(RedirectUrl::new(callback.to_owned()).map_err(Error::internal)?)
             .set_auth_type(if takes_basic { AuthType::BasicAuth } else { AuthType::RequestBody });
-        Ok((client, algorithms))
+        Ok(match &self.secret {
+            Some(secret) => client.set_client_secret(ClientSecret::new(secret.expose().to_owned())),
+            None => client,
+        })
     }
 }
 
 impl Http {
+    /// Asks for an object, with the access token if there is one.
+    async fn get<T: DeserializeOwned>(&self, address: &str, token: Option<&String>) -> Result<T, Failure> {
+        let mut request = Request::get(address).header(ACCEPT, "application/json");
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let answer = self.send(request.body(Vec::new()).map_err(untrusted)?).await?;
+        if !answer.status().is_success() {
+            return Err(Failure::Untrusted(format!("{address} answers {}", answer.status())));
+        }
+        let unreadable = |error| Failure::Untrusted(format!("the answer of {address} cannot be read: {error}"));
+        serde_json::from_slice(answer.body()).map_err(unreadable)
+    }
+
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Failure> {
         let sent = async {
             let mut response = self.0.execute(request.try_into()?).await?;
@@ -347,12 +404,6 @@ fn read(keyring: &Keyring, now: Timestamp, kept: &str) -> Option<Kept> {
     let kept: Kept = serde_json::from_slice(&plain).ok()?;
     let began = Timestamp::from_second(kept.began).ok()?;
     (now.duration_since(began) <= GOOD).then_some(kept)
-}
-
-/// The name in no language in particular, or in the first.
-fn plain(name: Option<&LocalizedClaim<EndUserName>>) -> Option<String> {
-    let name = name?;
-    name.get(None).or_else(|| name.iter().next().map(|(_, name)| name)).map(|name| name.as_str().to_owned())
 }
 
 fn untrusted(error: impl StdError + 'static) -> Failure {
@@ -399,12 +450,12 @@ mod tests {
     #[test]
     fn an_address_is_believed_when_it_was_verified() {
         let mut provider = provider("https://id.example.com").unwrap();
-        let address = EndUserEmail::new("ada@example.com".into());
-        assert!(provider.believed(&address, Some(true)).is_some());
-        assert!(provider.believed(&address, Some(false)).is_none());
-        assert!(provider.believed(&address, None).is_none());
+        let address = "ada@example.com";
+        assert!(provider.believed(address, Some(true)).is_some());
+        assert!(provider.believed(address, Some(false)).is_none());
+        assert!(provider.believed(address, None).is_none());
         provider.trusts_addresses = true;
-        assert!(provider.believed(&address, None).is_some());
-        assert!(provider.believed(&address, Some(false)).is_none(), "said not to be theirs");
+        assert!(provider.believed(address, None).is_some());
+        assert!(provider.believed(address, Some(false)).is_none(), "said not to be theirs");
     }
 }

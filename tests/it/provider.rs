@@ -312,6 +312,53 @@ async fn whoever_has_an_account_keeps_it_and_its_authenticator() {
 }
 
 #[tokio::test]
+async fn odd_types_of_claims_keep_nobody_out() {
+    let provider = Provider::start().await;
+    let howdah = provider.howdah(&["--oidc-domain", "example.com"]).await;
+    Browser::administrator(&howdah).await;
+    // None of these is used.
+    let unused = json!({
+        "iat": "now", "auth_time": "yesterday", "acr": 1, "amr": "pwd", "azp": 7, "c_hash": 1, "gender": 0,
+        "given_name": 1, "family_name": ["x"], "nickname": {}, "picture": { "data": {} }, "profile": "no address",
+        "website": 1, "locale": { "language": "en" }, "zoneinfo": 1, "birthdate": 1815, "phone_number": 44,
+        "phone_number_verified": "perhaps", "address": "Ockham Park", "updated_at": "2026-01-01T00:00:00Z",
+    });
+    let with = |subject: &str, claims: Value| {
+        let mut says = person(subject, &format!("{subject}@example.com"));
+        for (claim, value) in unused.as_object().unwrap().iter().chain(claims.as_object().unwrap()) {
+            says.claims[claim] = value.clone();
+        }
+        says
+    };
+    for (subject, claims) in [
+        ("unused", json!({})),
+        ("text", json!({ "email_verified": "true" })),
+        ("capital", json!({ "email_verified": "True" })),
+        ("list", json!({ "aud": ["howdah"] })),
+        ("fraction", json!({ "exp": Clock::system().now().as_second() as f64 + 60.5 })),
+        ("nameless", json!({ "name": 7 })),
+    ] {
+        let mut browser = Browser::new(&howdah);
+        let page = provider.sign_in(&mut browser, with(subject, claims)).await;
+        assert_eq!(page.location(), "/console/account", "{subject}: {}", page.text);
+        browser.get("/console/account").await.assert_says(200, &format!("{subject}@example.com"));
+    }
+    // The same at the other place where a provider says who somebody is.
+    let mut user_info = unused.clone();
+    (user_info["email"], user_info["email_verified"]) = (json!("beside@example.com"), json!("true"));
+    let says = Says { claims: json!({ "sub": "beside" }), user_info, ..Says::default() };
+    let mut browser = Browser::new(&howdah);
+    assert_eq!(provider.sign_in(&mut browser, says).await.location(), "/console/account");
+    browser.get("/console/account").await.assert_says(200, "beside@example.com");
+
+    for verified in [json!("false"), json!("yes"), json!(1)] {
+        let mut browser = Browser::new(&howdah);
+        let page = provider.sign_in(&mut browser, with("mallory", json!({ "email_verified": verified }))).await;
+        assert_eq!(page.status, 422, "{verified}: {}", page.text);
+    }
+}
+
+#[tokio::test]
 async fn nobody_is_believed_who_is_not_the_provider() {
     let provider = Provider::start().await;
     let mut howdah = provider.howdah(&["--oidc-domain", "example.com"]).await;
