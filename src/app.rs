@@ -14,7 +14,8 @@ use tokio::sync::{broadcast, watch};
 use crate::auth::provider::Provider;
 use crate::auth::signing::Signer;
 use crate::base::clock::Clock;
-use crate::base::error::Result;
+use crate::base::disk::{Disk, Level};
+use crate::base::error::{Error, Result};
 use crate::base::health::Health;
 use crate::base::id::WorkflowId;
 use crate::base::keyring::Keyring;
@@ -66,6 +67,8 @@ pub struct App {
     pub metadata_at_risk: AtomicBool,
     /// Whether the private metadata instance runs.
     pub health: Arc<Health>,
+    /// The disks that Howdah writes to: that of the data directory first.
+    pub disks: Vec<Arc<Disk>>,
     /// Background work that shutdown waits for.
     pub tasks: Tasks,
 }
@@ -80,6 +83,26 @@ impl App {
     /// Howdah's own authority issues the gateway's certificate.
     pub fn needs_ca(&self) -> bool {
         self.authorities.is_some() && !is_this_machine(&self.public.gateway_host)
+    }
+
+    /// Whether there is room for a new database on the disk of the data directory.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when there is not.
+    pub fn check_room(&self) -> Result<()> {
+        match self.level() {
+            Level::Plenty | Level::Low => Ok(()),
+            Level::Scarce | Level::Critical | Level::Exhausted => {
+                let message = "no database can be created: the server's disk is almost full; try again when its \
+                               operator has made room, or delete databases";
+                Err(Error::Unavailable { message: message.into(), cause: None })
+            }
+        }
+    }
+
+    /// How tight it is on the disk of the data directory.
+    pub fn level(&self) -> Level {
+        self.disks.first().map_or(Level::Plenty, |disk| disk.level())
     }
 
     /// Waits a short while for the workflow that a create has started, so that the answer can

@@ -184,6 +184,11 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_STEADY_CLOCK", value_name = "TIME", default_value = "1h", value_parser = duration)]
     pub steady_clock: Duration,
 
+    /// How much of the data directory's disk to keep for Howdah itself, in MiB: new instances and growing ones are
+    /// stopped while four times and twice as much is left; 0: nothing [default: a 64th of the disk, 64 to 512]
+    #[arg(long, env = "HOWDAH_DISK_RESERVE", value_name = "MIB")]
+    pub disk_reserve: Option<u32>,
+
     /// Also write the audit log out, a line of JSON each entry: to a file, or to `syslog`
     #[arg(long, env = "HOWDAH_AUDIT_STREAM", value_name = "FILE|syslog")]
     pub audit_stream: Option<String>,

@@ -2,6 +2,7 @@
 //! Uses nothing else of ours.
 
 pub mod clock;
+pub mod disk;
 pub mod error;
 pub mod health;
 pub mod id;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::backups::FakeVault;
 use super::backups::RestoreFacts;
-use super::{Counters, Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
+use super::{Counters, DiskUsage, Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
 use crate::base::clock::Clock;
 use crate::base::id::InstanceId;
 use crate::base::secret::{random_bytes, random_hex};
@@ -391,6 +391,10 @@ impl Engine for FakeEngine {
             storage_bytes: EMPTY_BYTES,
             sessions: 0,
         }))
+    }
+
+    async fn disk_usage(&self, _id: InstanceId) -> Result<DiskUsage, EngineError> {
+        Ok(DiskUsage { bytes: EMPTY_BYTES, files: 1 })
     }
 
     async fn has_exited(&self, id: InstanceId) {

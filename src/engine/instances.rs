@@ -5,6 +5,7 @@
 //! Open sessions do not keep it awake, since pools never disconnect: they are ended with 57P01.
 
 mod backups;
+mod holding;
 mod measuring;
 
 use std::collections::{HashMap, HashSet};
@@ -18,6 +19,7 @@ use tokio::sync::{Notify, OwnedMutexGuard, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use self::holding::HeldBack;
 pub use self::measuring::Measurement;
 
 use super::{Endpoint, Engine, EngineError, InstanceFacts, Major, StockLevel};
@@ -54,6 +56,8 @@ pub enum EndReason {
     Idle,
     /// Howdah shuts down.
     Shutdown,
+    /// The instance grew while the disk was almost full.
+    NoRoom,
     /// The instance is being destroyed or its server ended by itself.
     Gone,
 }
@@ -71,6 +75,9 @@ pub struct Instances {
     /// Who records measurements, if anybody does.
     measurements: Mutex<Option<mpsc::UnboundedSender<Measurement>>>,
     shut: AtomicBool,
+    /// Instances that grew while the disk was almost full.
+    held_back: Mutex<HashMap<InstanceId, HeldBack>>,
+    clean_up_allowed: AtomicBool,
 }
 
 /// What is known of one instance.
@@ -142,6 +149,7 @@ pub struct Attachment {
     hold: Arc<Hold>,
     slot: Weak<Slot>,
     clock: Clock,
+    clean_up: bool,
 }
 
 /// What an [`EngineError`] is made of again for everybody who waited for the same start.
@@ -151,6 +159,7 @@ enum Failure {
     MajorMissing(Major),
     Full(usize),
     NoSpace(&'static str),
+    HeldBack(Option<u64>),
     Failed(&'static str, String),
 }
 
@@ -167,6 +176,8 @@ impl Instances {
             making_room: tokio::sync::Mutex::default(),
             measurements: Mutex::default(),
             shut: AtomicBool::new(false),
+            held_back: Mutex::default(),
+            clean_up_allowed: AtomicBool::new(true),
         })
     }
 
@@ -221,6 +232,13 @@ impl Instances {
     }
 
     async fn attach_as(self: &Arc<Self>, id: InstanceId, probe: bool) -> Result<Attachment, EngineError> {
+        let clean_up = !probe && self.check_held_back(id)?;
+        let mut attachment = self.attach_to(id, probe).await?;
+        attachment.clean_up = clean_up;
+        Ok(attachment)
+    }
+
+    async fn attach_to(self: &Arc<Self>, id: InstanceId, probe: bool) -> Result<Attachment, EngineError> {
         let slot = self.slot(id);
         if let Some(attachment) = self.hold(&slot, probe)? {
             return Ok(attachment);
@@ -274,7 +292,7 @@ impl Instances {
             running.last_activity = running.last_activity.max(now);
         }
         let endpoint = running.endpoint.clone();
-        Attachment { endpoint, hold, slot: Arc::downgrade(slot), clock: self.clock.clone() }
+        Attachment { endpoint, hold, slot: Arc::downgrade(slot), clock: self.clock.clone(), clean_up: false }
     }
 
     async fn start(
@@ -430,7 +448,7 @@ impl Instances {
             return Ok(false);
         }
         let measure = !slot.is_measured_after(last);
-        self.finish_stop(id, slot, reopen, measure).await.map(|()| true)
+        self.finish_stop(id, slot, reopen, measure, FAREWELL).await.map(|()| true)
     }
 
     /// Waits until the sessions, which have been told, are gone, and stops the server. `measure`:
@@ -441,10 +459,11 @@ impl Instances {
         slot: &Arc<Slot>,
         reopen: Reopen,
         measure: bool,
+        farewell: Duration,
     ) -> Result<(), EngineError> {
         let (this, slot) = (self.clone(), slot.clone());
         self.to_the_end("stop the instance", async move {
-            let _ = timeout(FAREWELL, slot.emptied()).await;
+            let _ = timeout(farewell, slot.emptied()).await;
             if measure {
                 this.measure_last(id, &slot).await;
             }
@@ -635,7 +654,7 @@ impl Instances {
     /// Stops the instance whether it is idle or not.
     async fn end(self: &Arc<Self>, id: InstanceId, slot: &Arc<Slot>, reason: EndReason) -> Result<(), EngineError> {
         let reopen = self.close(slot, reason).await;
-        self.finish_stop(id, slot, reopen, true).await
+        self.finish_stop(id, slot, reopen, true, FAREWELL).await
     }
 
     /// Waits for the verb under way, then lets nobody in and tells those who are.
@@ -658,6 +677,11 @@ impl Attachment {
     /// Where the instance listens.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Whether the session is there to delete data only: the disk is almost full, and the instance grew.
+    pub fn is_for_clean_up(&self) -> bool {
+        self.clean_up
     }
 
     /// Bytes passed. `busy`: a transaction or statement may be open now.
@@ -806,6 +830,7 @@ impl Failure {
             EngineError::MajorMissing(major) => Self::MajorMissing(*major),
             EngineError::Full { running } => Self::Full(*running),
             EngineError::NoSpace { doing } => Self::NoSpace(doing),
+            EngineError::HeldBack { again_s } => Self::HeldBack(*again_s),
             EngineError::Failed { doing, reason } => Self::Failed(doing, reason.clone()),
         }
     }
@@ -816,6 +841,7 @@ impl Failure {
             Self::MajorMissing(major) => EngineError::MajorMissing(*major),
             Self::Full(running) => EngineError::Full { running: *running },
             Self::NoSpace(doing) => EngineError::NoSpace { doing },
+            Self::HeldBack(again_s) => EngineError::HeldBack { again_s: *again_s },
             Self::Failed(doing, reason) => EngineError::Failed { doing, reason: reason.clone() },
         }
     }

@@ -104,6 +104,15 @@ pub struct Counters {
     pub active: u64,
 }
 
+/// What an instance takes on the disk of the data directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files and directories.
+    pub files: u64,
+}
+
 /// How full the pool of prepared instances is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StockLevel {
@@ -137,6 +146,12 @@ pub enum EngineError {
         /// What was being done.
         doing: &'static str,
     },
+    /// The instance was stopped because it grew while the disk was almost full. Maps to SQLSTATE 53100.
+    #[error("the instance is stopped because it grew while the disk was almost full")]
+    HeldBack {
+        /// After so many seconds its owner may delete data; `None`: when there is room.
+        again_s: Option<u64>,
+    },
     /// Anything else that may pass; try again.
     #[error("{doing}: {reason}")]
     Failed {
@@ -167,6 +182,8 @@ pub enum EngineError {
 /// * `measure` reads the statistics of a running instance; `None` when it is stopped. What a
 ///   session has done is in them ten seconds later, and when the session has ended. It counts
 ///   nothing of its own. It may be called while another verb is under way.
+/// * `disk_usage` counts what an instance takes on the disk of the data directory, with its archived WAL where that
+///   is on the same disk. It may be called while another verb is under way.
 /// * `has_exited` waits until the server of a running instance ends by itself or is stopped;
 ///   returns at once for one that does not run.
 #[async_trait]
@@ -189,6 +206,8 @@ pub trait Engine: Backups + Send + Sync + 'static {
     async fn is_busy(&self, id: InstanceId) -> Result<bool, EngineError>;
     /// See the contract above.
     async fn measure(&self, id: InstanceId) -> Result<Option<Measured>, EngineError>;
+    /// See the contract above.
+    async fn disk_usage(&self, id: InstanceId) -> Result<DiskUsage, EngineError>;
     /// See the contract above.
     async fn has_exited(&self, id: InstanceId);
     /// Every instance that exists, running or not; not the stock.

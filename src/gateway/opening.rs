@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::{Entry, Place};
 use super::backend::{self, Backend, Opened};
-use super::refusal::Refusal;
+use super::refusal::{self, Refusal};
 use super::scram::Subject;
-use super::startup::Startup;
+use super::startup::{Access, Startup};
 use super::{Shared, login};
 use crate::base::error::{Error, describe};
 use crate::base::store::{Announcement, Channel};
@@ -125,16 +125,20 @@ pub(super) async fn open(
     };
     let patience = Instant::now() + shared.limits.provisioning;
     let (credential, entry) = wait_until_ready(shared, startup, login, kick, patience).await?;
-    let message = startup.for_instance(TENANT_ROLE, TENANT_DATABASE);
     let mut attachment = attach(shared, &credential, patience).await?;
     let deadline = Instant::now() + OPEN_WAIT;
     loop {
+        let access = if attachment.is_for_clean_up() { Access::CleanUp } else { Access::Full };
+        let message = startup.for_instance(TENANT_ROLE, TENANT_DATABASE, access);
         let opened = tokio::select! {
             opened = timeout_at(deadline, backend::open(attachment.endpoint(), &message)) => opened,
             _ = attachment.ended() => Ok(Ok(Opened::NotNow)),
         };
         match opened {
-            Ok(Ok(Opened::Ready(backend))) => {
+            Ok(Ok(Opened::Ready(mut backend))) => {
+                if attachment.is_for_clean_up() {
+                    backend.greeting.extend(refusal::warning_of_clean_up());
+                }
                 return Ok(Open { credential, attachment, backend, held: (place, entry) });
             }
             Ok(Ok(Opened::Refused(message))) => return Err(Stop::RefusedByInstance(message)),
@@ -172,7 +176,7 @@ async fn attach(shared: &Shared, credential: &Credential, deadline: Instant) -> 
     };
     attached.map_err(|error| {
         match &error {
-            EngineError::Missing(_) => {}
+            EngineError::Missing(_) | EngineError::HeldBack { .. } => {}
             EngineError::Full { .. }
             | EngineError::MajorMissing(_)
             | EngineError::NoSpace { .. }

@@ -64,7 +64,8 @@ impl Refusal {
             Self::PlatformDatabase => "42501",
             Self::Unauthenticated | Self::DatabaseSessions { .. } | Self::Sessions { .. } => "53300",
             Self::Engine(EngineError::Full { .. }) => "53300",
-            Self::Engine(EngineError::NoSpace { .. }) => "53100",
+            Self::Engine(EngineError::NoSpace { .. } | EngineError::HeldBack { .. })
+            | Self::Ended(EndReason::NoRoom) => "53100",
             Self::Deleted => "3D000",
             Self::Provisioning { .. }
             | Self::Failed { .. }
@@ -122,6 +123,15 @@ impl Refusal {
             Self::Engine(EngineError::NoSpace { .. }) => {
                 "the server has no disk space left to wake the database; try again later".to_owned()
             }
+            Self::Engine(EngineError::HeldBack { again_s: Some(seconds) }) => {
+                format!("the database was stopped because it grew while the server's disk was almost full; connect again in {seconds} s to delete data")
+            }
+            Self::Engine(EngineError::HeldBack { again_s: None }) => {
+                "the database was stopped because it kept growing while the server's disk was almost full; it can be opened when there is room, and deleted now".to_owned()
+            }
+            Self::Ended(EndReason::NoRoom) => {
+                "terminating connection: the database grew while the server's disk was almost full; connect again in a few seconds to delete data".to_owned()
+            }
             Self::Instance => "the database started but does not accept sessions yet; try again in a moment".to_owned(),
             Self::Ended(EndReason::Idle) => {
                 "terminating connection: the database went to sleep after being idle; connect again to wake it"
@@ -177,6 +187,30 @@ impl Refusal {
         message[1..5].copy_from_slice(&length.to_be_bytes());
         message
     }
+}
+
+/// A warning for a session that is there to delete data only, as a `NoticeResponse`.
+pub(crate) fn warning_of_clean_up() -> Vec<u8> {
+    let fields = [
+        (b'S', "WARNING"),
+        (b'V', "WARNING"),
+        (b'C', "01000"),
+        (
+            b'M',
+            "the server's disk is almost full and this database grew: transactions are read-only by default, and the database is stopped again when it grows",
+        ),
+        (b'H', "To delete data: BEGIN READ WRITE; DROP TABLE ...; COMMIT;"),
+    ];
+    let mut message = vec![b'N', 0, 0, 0, 0];
+    for (field, value) in fields {
+        message.push(field);
+        message.extend(value.bytes());
+        message.push(0);
+    }
+    message.push(0);
+    let length = (message.len() - 1) as u32;
+    message[1..5].copy_from_slice(&length.to_be_bytes());
+    message
 }
 
 /// A name from outside, cut to PostgreSQL's length of names and without control characters.

@@ -124,6 +124,16 @@ fn parse_parameters(mut rest: &[u8]) -> Result<Vec<Parameter>, Refusal> {
     if rest.is_empty() { Ok(parameters) } else { Err(LAYOUT) }
 }
 
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Everything.
+    Full,
+    /// To delete data while the disk is almost full: transactions are read-only unless the client says otherwise, so
+    /// that what filled the disk does not go on by itself.
+    CleanUp,
+}
+
 impl Startup {
     fn value(&self, name: &str) -> Option<&[u8]> {
         // The last one counts, as in PostgreSQL.
@@ -177,18 +187,20 @@ impl Startup {
 
     /// The `StartupMessage` for the instance: its own role, the client's database and parameters.
     /// Always protocol 3.0, which every PostgreSQL knows.
-    pub(crate) fn for_instance(&self, role: &str, default_database: &str) -> Vec<u8> {
+    pub(crate) fn for_instance(&self, role: &str, default_database: &str, access: Access) -> Vec<u8> {
         let database = self.database().unwrap_or(default_database.as_bytes());
         let mut message = vec![0, 0, 0, 0];
         message.extend((3u32 << 16).to_be_bytes());
         // A role setting of the tenant's own that names a missing library would refuse every later
         // session, and with it the way to take the setting back.
         let own = [(&b"user"[..], role.as_bytes()), (b"database", database), (b"local_preload_libraries", b"")];
+        // Settings of roles and databases do not get in its way; the client's own does.
+        let read_only = (access == Access::CleanUp).then_some((&b"default_transaction_read_only"[..], &b"on"[..]));
         let theirs =
             self.parameters.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).filter(|(name, _)| {
                 !matches!(*name, b"user" | b"database" | b"replication") && !name.starts_with(b"_pq_.")
             });
-        for (name, value) in own.into_iter().chain(theirs) {
+        for (name, value) in own.into_iter().chain(read_only).chain(theirs) {
             for text in [name, value] {
                 message.extend(text);
                 message.push(0);
@@ -234,14 +246,14 @@ mod tests {
             if let Ok(Packet::Startup(startup)) = parse(&body) {
                 let total: usize = startup.parameters.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
                 prop_assert_eq!(total + 1, bytes.len());
-                let _ = (startup.user(), startup.negotiation(), startup.for_instance("tenant", "postgres"));
+                let _ = (startup.user(), startup.negotiation(), startup.for_instance("tenant", "postgres", Access::Full));
             }
         }
 
         #[test]
         fn the_client_s_names_never_route(name in "[a-z_]{1,12}", database in "[a-z]{13,20}") {
             let message = parsed(&[("user", &name), ("database", &database), ("user", "x")])
-                .for_instance("tenant", "postgres");
+                .for_instance("tenant", "postgres", Access::Full);
             let expected = format!("user\0tenant\0database\0{database}\0local_preload_libraries\0\0\0");
             prop_assert_eq!(&message[8..], expected.as_bytes());
         }
@@ -249,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_user_s_name_as_database_means_the_default_one() {
-        let message = parsed(&[("user", "abc"), ("database", "abc")]).for_instance("tenant", "postgres");
+        let message = parsed(&[("user", "abc"), ("database", "abc")]).for_instance("tenant", "postgres", Access::Full);
         assert!(message[8..].starts_with(b"user\0tenant\0database\0postgres\0"));
     }
 

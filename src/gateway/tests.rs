@@ -29,7 +29,7 @@ use crate::engine::backups::{
     ArchiveStatus, BackupError, BackupFacts, BackupKind, BackupLabel, Backups, CheckFacts, ProgressSink, RecoverTo,
     RestoreFacts, Retention, Vault,
 };
-use crate::engine::{self, Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
+use crate::engine::{self, DiskUsage, Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
 
 /// An engine with one instance that always runs.
 struct OneInstance {
@@ -61,6 +61,10 @@ impl Engine for OneInstance {
     async fn measure(&self, _: InstanceId) -> Result<Option<Measured>, EngineError> {
         Ok(None)
     }
+    async fn disk_usage(&self, _id: InstanceId) -> Result<DiskUsage, EngineError> {
+        Ok(DiskUsage::default())
+    }
+
     async fn has_exited(&self, _: InstanceId) {
         std::future::pending().await
     }

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use super::failure::{self, Failure};
 use super::server;
 use crate::app::App;
+use crate::base::disk::{Disk, Look};
 use crate::base::error::{Error, Result};
 use crate::domain::metrics::{self, Snapshot};
 
@@ -35,7 +36,7 @@ pub async fn serve(listener: &TcpListener, app: Arc<App>) {
 
 async fn show(State(app): State<Arc<App>>) -> Result<Response, Failure> {
     let snapshot = metrics::take(&app.store.session().await?).await?;
-    let text = write(&snapshot, app.metadata_at_risk.load(Ordering::Relaxed))?;
+    let text = write(&snapshot, app.metadata_at_risk.load(Ordering::Relaxed), &app.disks)?;
     Ok(([(header::CONTENT_TYPE, TYPE)], text).into_response())
 }
 
@@ -60,7 +61,12 @@ struct Version {
     version: &'static str,
 }
 
-fn write(snapshot: &Snapshot, metadata_at_risk: bool) -> Result<String> {
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfDisk {
+    disk: &'static str,
+}
+
+fn write(snapshot: &Snapshot, metadata_at_risk: bool, disks: &[Arc<Disk>]) -> Result<String> {
     let mut registry = Registry::with_prefix("howdah");
     let mut one = |name: &str, help: &str, value: i64| {
         let gauge = Gauge::<i64, AtomicI64>::default();
@@ -98,6 +104,24 @@ fn write(snapshot: &Snapshot, metadata_at_risk: bool) -> Result<String> {
         }
         registry.register(name, help, family);
     }
+    let of_disk: [(&str, &str, fn(&Look) -> u64); 5] = [
+        ("disk_free_bytes", "Bytes that are free on a disk that Howdah writes to", |look| look.bytes.free),
+        ("disk_bytes", "Bytes that such a disk has", |look| look.bytes.total),
+        ("disk_free_inodes", "Inodes that are free on it", |look| look.files.free),
+        ("disk_inodes", "Inodes that it has; 0 where there is no limit", |look| look.files.total),
+        (
+            "disk_level",
+            "How tight it is: 0 plenty, 1 low, 2 no new instances, 3 growing instances are stopped, 4 exhausted",
+            |look| look.level() as u64,
+        ),
+    ];
+    for (name, help, value) in of_disk {
+        let family = Family::<OfDisk, Gauge>::default();
+        for (disk, look) in disks.iter().filter_map(|disk| Some((disk.name(), disk.last()?))) {
+            family.get_or_create(&OfDisk { disk }).set(i64::try_from(value(&look)).unwrap_or(i64::MAX));
+        }
+        registry.register(name, help, family);
+    }
     let build = Family::<Version, Gauge>::default();
     build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
     registry.register("build", "The version that runs", build);
@@ -113,7 +137,7 @@ mod tests {
     #[test]
     fn numbers_that_are_nought_are_told_too() {
         let snapshot = Snapshot { databases: vec![("ready".into(), 3)], ..Snapshot::default() };
-        let text = write(&snapshot, true).unwrap();
+        let text = write(&snapshot, true, &[]).unwrap();
         for line in [
             "howdah_databases{status=\"ready\"} 3",
             "howdah_databases{status=\"failure\"} 0",

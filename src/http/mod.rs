@@ -175,10 +175,13 @@ async fn readiness(State(app): State<Arc<App>>) -> Response {
     }
     let asking = async { app.store.session().await?.simple_query("SELECT 1").await.map_err(Error::from) };
     match tokio::time::timeout(READINESS, asking).await {
-        Ok(Ok(_)) if app.metadata_at_risk.load(Ordering::Relaxed) => {
-            "ready; the metadata cannot be backed up: see the log\n".into_response()
+        Ok(Ok(_)) => {
+            let at_risk = app.metadata_at_risk.load(Ordering::Relaxed);
+            let backups = at_risk.then(|| "the metadata cannot be backed up: see the log".to_owned());
+            let disks = app.disks.iter().filter_map(|disk| disk.notice());
+            let notices: String = backups.into_iter().chain(disks).map(|notice| format!("; {notice}")).collect();
+            format!("ready{notices}\n").into_response()
         }
-        Ok(Ok(_)) => "ready\n".into_response(),
         Ok(Err(_)) | Err(_) => not_ready("the metadata store does not answer"),
     }
 }

@@ -8,6 +8,7 @@ use tokio_postgres::NoTls;
 use super::backup::{engine_vault, from_backup, look_at_archive, try_to_back_up_whole};
 use super::{restore, unknown};
 use crate::app::JobCtx;
+use crate::base::disk::Level;
 use crate::base::error::{Result, describe};
 use crate::base::id::{DatabaseId, InstanceId};
 use crate::domain::connections::credential::issue_probe;
@@ -21,6 +22,8 @@ use crate::queue::{Job, Reason, StepError};
 /// How long a last measurement takes to be written down, at most.
 const MEASUREMENT_LOOKS: u32 = 20;
 const MEASUREMENT_LOOK: Duration = Duration::from_millis(100);
+/// How long the last changes of a database may take to be archived when its delete is to free room.
+const LAST_ARCHIVING: Duration = Duration::from_secs(30);
 /// One probe's limit: a start after a crash may take this long.
 const PROBE_LIMIT: Duration = Duration::from_secs(45);
 /// The most bytes that an instance may send in a probe.
@@ -32,6 +35,7 @@ const NO_PROGRAMS: &str =
     "its version of PostgreSQL is not installed on the server; it is made as soon as the operator has installed it";
 const NO_SLOT: &str = "the server runs as many databases as it may; it is made as soon as one of them is idle";
 const NO_ROOM: &str = "the server's disk is full; it is made as soon as there is room";
+const NO_ROOM_FOR_BACKUP: &str = "no last backup was made, since the server's disk was almost full";
 const NOT_STARTED: &str = "its PostgreSQL server could not be made or started; the server's log says why";
 const NOT_KEPT: &str = "what was written to the database last cannot be backed up, and would be lost";
 const NO_ANSWER: &str = "it does not answer through the gateway; the server's log says more";
@@ -148,6 +152,8 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
                     if plan.deleted_at.is_some_and(|since| since + ctx.app.undelete <= ctx.app.clock.now()) {
                         leave_end(ctx, plan, instance, "nothing could be archived while it would have been kept")
                             .await?;
+                    } else if ctx.app.level() >= Level::Critical {
+                        free_room_first(ctx, plan, instance).await?;
                     } else {
                         match keep_backup(ctx, job, plan, instance).await {
                             Err(StepError::Fail(reason)) => leave_end(ctx, plan, instance, &reason.to_string()).await?,
@@ -212,6 +218,29 @@ pub(super) async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan, instance: 
         // Nothing is given up before it was tried often.
         StepError::Retry(_) | StepError::Fail(_) => StepError::Retry(reason),
     })
+}
+
+/// The disk is almost full, and the delete frees room. So no backup is made, and what is not archived yet has a short
+/// while to be archived.
+async fn free_room_first(ctx: &JobCtx, plan: &Plan, instance: InstanceId) -> Result<(), StepError> {
+    ctx.instances.ensure_ended(instance).await.map_err(from_engine)?;
+    let archive = async {
+        let session = ctx.app.store.session().await?;
+        let known = backups::vault(&session, &ctx.app.keyring, instance).await?;
+        let has_backup = backups::newest(&session, instance).await?.is_some();
+        drop(session);
+        let Some(known) = known.filter(|_| has_backup) else { return Ok(false) };
+        let vault = engine_vault(&known);
+        ctx.instances.flush_archive(&vault).await.map_err(from_backup)?;
+        reaches_the_end(ctx, &vault).await.map_err(from_backup)
+    };
+    let archived: Result<bool, StepError> =
+        tokio::time::timeout(LAST_ARCHIVING, archive).await.unwrap_or_else(|_| Ok(false));
+    match archived {
+        Ok(true) => look_at_archive(ctx, instance).await,
+        Ok(false) => leave_end(ctx, plan, instance, NO_ROOM_FOR_BACKUP).await,
+        Err(error) => leave_end(ctx, plan, instance, &format!("{NO_ROOM_FOR_BACKUP} ({error})")).await,
+    }
 }
 
 /// Why the end of an instance is not in its vault.
@@ -374,7 +403,7 @@ pub(super) fn from_engine(error: EngineError) -> StepError {
     match error {
         EngineError::MajorMissing(_) => StepError::Wait(reason(NO_PROGRAMS)),
         EngineError::Full { .. } => StepError::Wait(reason(NO_SLOT)),
-        EngineError::NoSpace { .. } => StepError::Wait(reason(NO_ROOM)),
+        EngineError::NoSpace { .. } | EngineError::HeldBack { .. } => StepError::Wait(reason(NO_ROOM)),
         EngineError::Missing(_) | EngineError::Failed { .. } => StepError::Retry(reason(NOT_STARTED)),
     }
 }

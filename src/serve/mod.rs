@@ -1,9 +1,11 @@
 //! Start-up in order, and shutdown in the opposite one.
 
 mod backups;
+mod ballast;
 mod banner;
 pub mod certificate;
 mod directory;
+mod disk;
 mod first_start;
 pub mod init;
 mod logs;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_postgres::config::{Host, SslMode};
 
+use self::ballast::Ballast;
 use self::banner::Banner;
 use self::certificate::Certificate;
 use self::directory::DataDirectory;
@@ -34,6 +37,7 @@ use self::tls_files::Files;
 use crate::app::{App, JobCtx, PublicAddresses};
 use crate::auth::provider::Provider;
 use crate::base::clock::Clock;
+use crate::base::disk::Disk;
 use crate::base::error::describe;
 use crate::base::health::Health;
 use crate::base::id::InstanceId;
@@ -78,6 +82,9 @@ pub async fn run(config: Serve) -> Result<(), String> {
     let local = local(&config.place)?;
     let local = LocalConfig { stock_target: config.stock, ..local };
     let local = LocalConfig { backups: backups::config(&config, local.backups.clone())?, ..local };
+    let reserve = config.disk_reserve.map(|mebibytes| u64::from(mebibytes) << 20);
+    let disk = Arc::new(Disk::of("data directory", &local.data_directory, reserve));
+    let local = LocalConfig { disk, ..local };
     local.check()?;
     let regions = Regions::parse(&config.regions)?;
     let provider = provider::configured(&config.oidc)?;
@@ -86,6 +93,9 @@ pub async fn run(config: Serve) -> Result<(), String> {
     // Its warnings come after the errors of options: those are one line each.
     let shares = open_files::share(prepare_this_process(), &config);
     let directory = DataDirectory::open_to_serve(&local.data_directory)?;
+    if directory.is_some() {
+        Ballast::of(&local.data_directory).give_back_to_start(&local.disk);
+    }
     let http = listen(config.http, "--http").await?;
     drop(listen(config.gateway, "--gateway").await?);
     let metrics = match config.metrics {
@@ -202,6 +212,7 @@ pub async fn migrate(place: Place) -> Result<(), String> {
                     Some(directory) => directory,
                     None => DataDirectory::create(&local.data_directory)?,
                 };
+                Ballast::of(&local.data_directory).give_back_to_start(&local.disk);
                 let instance = MetadataInstance::open(local).await.map_err(|error| error.to_string())?;
                 let config = private.insert(instance).ensure_started().await.map_err(|error| error.to_string())?;
                 (config, Some(directory))
@@ -287,17 +298,25 @@ async fn start(
     let health = Arc::new(Health::default());
     let master_key = directory.master_key()?;
     let keyring = Keyring::new(&master_key);
+    let ballast = Ballast::of(&local.data_directory);
+    let placed = local.clone();
     let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
     started.engine = Some(engine.clone());
     tasks.spawn(engine.clone().keep_trash_empty(tasks.clone()));
     backups::check(&engine, &config.backup_s3).await?;
+    let disks = disk::disks(&placed);
     let (store_config, own) = match external {
         Some(config) => (config, None),
         None => {
             let instance = started.private.insert(Arc::new(engine.metadata())).clone();
-            let first = async { Ok((instance.ensure_started().await?, instance.id().await?)) };
-            let first: Result<_, EngineError> = first.await;
-            let (config, id) = first.map_err(|error| format!("cannot start the metadata instance: {error}"))?;
+            let first = match instance.ensure_started().await {
+                Err(EngineError::NoSpace { .. }) if ballast.give_back(0, "so that the metadata instance can start") => {
+                    instance.ensure_started().await
+                }
+                first => first,
+            };
+            let first = async { Ok::<_, EngineError>((first?, instance.id().await?)) };
+            let (config, id) = first.await.map_err(|error| format!("cannot start the metadata instance: {error}"))?;
             let (kept, reported, until) = (instance, health.clone(), tasks.clone());
             tasks.supervise("metadata instance", move || {
                 metadata::keep_running(kept.clone(), reported.clone(), until.clone())
@@ -316,6 +335,12 @@ async fn start(
     let measurements = instances.measurements();
     started.instances = Some(instances.clone());
     instances.adopt().await.map_err(|error| error.to_string())?;
+    let watch = disk::Watch::new(disks.clone(), ballast, instances.clone(), health.clone(), tasks.clone());
+    let watch = Arc::new(tokio::sync::Mutex::new(watch));
+    tasks.supervise("disk watch", move || {
+        let watch = watch.clone();
+        async move { watch.lock().await.keep().await }
+    });
 
     // The first create should find a prepared instance too.
     if let Err(error) = instances.replenish_stock().await {
@@ -366,6 +391,7 @@ async fn start(
         undelete: config.undelete(),
         metadata_at_risk: AtomicBool::default(),
         health,
+        disks,
         tasks: tasks.clone(),
     });
     let ctx = Arc::new(JobCtx { app: app.clone(), instances: instances.clone(), mailer, gateway: gateway_address });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Disk, Howdah, connection_string, eventually, psql};
+use crate::harness::{Disk, Howdah, ask, connection_string, eventually, psql};
 
 #[tokio::test]
 async fn kill_9_during_fifty_creates_loses_none_that_was_answered() {
@@ -113,17 +113,24 @@ async fn a_full_disk_delays_creates_and_harms_nothing() {
     let disk = Disk::in_memory("330m");
     let howdah = Howdah::start_on(disk.path().join("data"), &["--stock", "1"]).await;
     let owner = howdah.owner();
-    // Until the reserve is reached.
-    let mut made = vec![owner.create_project("first").await];
-    let waiting = loop {
-        let project = owner.create_project("more").await;
-        if project["database"]["status"] != "ready" {
-            break project;
+    // Until it is tight: a create fails at once, or waits for room if it was accepted just before.
+    let (mut made, mut waiting) = (vec![owner.create_project("first").await], Vec::new());
+    let refused = loop {
+        let answer = owner.post("/v1/projects", json!({"name": "more"})).await;
+        if answer.status != 201 {
+            break answer;
         }
-        made.push(project);
-        assert!(made.len() < 20, "the disk does not get full");
+        let project = answer.data(201).clone();
+        if project["database"]["status"] == "ready" {
+            made.push(project)
+        } else {
+            waiting.push(project)
+        }
+        assert!(made.len() + waiting.len() < 20, "the disk does not get full");
     };
-    assert_eq!(waiting["database"]["status"], "provisioning");
+    refused.assert_error(503, "service-unavailable");
+    let said = refused.body["error"]["message"].as_str().unwrap();
+    assert!(said.contains("disk is almost full") && refused.headers.contains_key("retry-after"), "{refused:?}");
     for project in &made {
         let kept = "CREATE TABLE kept AS SELECT 1 AS n; SELECT n FROM kept";
         let asked = psql(&connection_string(project), kept);
@@ -133,10 +140,18 @@ async fn a_full_disk_delays_creates_and_harms_nothing() {
     for project in &made {
         owner.delete(&format!("/v1/projects/{}", project["id"].as_str().unwrap())).await.data(204);
     }
-    let path = format!("/v1/databases/{}", waiting["database"]["id"].as_str().unwrap());
-    eventually("the waiting database to be made", async || {
-        (owner.get(&path).await.data(200)["status"] == "ready").then_some(())
+    for project in &waiting {
+        let path = format!("/v1/databases/{}", project["database"]["id"].as_str().unwrap());
+        eventually("the waiting database to be made", async || {
+            (owner.get(&path).await.data(200)["status"] == "ready").then_some(())
+        })
+        .await;
+    }
+    let project = eventually("creates to be accepted again", async || {
+        let answer = owner.post("/v1/projects", json!({"name": "afterwards"})).await;
+        (answer.status == 201).then(|| answer.data(201).clone())
     })
     .await;
+    assert_eq!(ask(&connection_string(&project), "SELECT 1"), "1");
     howdah.assert_tidy().await;
 }

@@ -678,6 +678,15 @@ impl Disk {
         Self::mount(&["-o", "loop", image.path().to_str().unwrap()])
     }
 
+    /// A usual one of this size, none of which is set aside for root.
+    pub fn of_mebibytes(size: u64) -> Self {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(size << 20).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(image.path()).status();
+        assert!(made.expect("e2fsprogs is installed").success());
+        Self::mount(&["-o", "loop", image.path().to_str().unwrap()])
+    }
+
     fn mount(arguments: &[&str]) -> Self {
         let path = PathBuf::from(format!("/tmp/howdah-disk-{}", random_hex::<6>()));
         std::fs::create_dir(&path).unwrap();

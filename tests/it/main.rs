@@ -26,6 +26,7 @@ mod databases;
 mod docs;
 mod document;
 mod forms;
+mod full_disk;
 mod gateway;
 mod harness;
 mod hostile_files;

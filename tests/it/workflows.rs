@@ -125,6 +125,7 @@ impl World {
             undelete,
             metadata_at_risk: std::sync::atomic::AtomicBool::default(),
             health: Arc::default(),
+            disks: Vec::new(),
             tasks: tasks.clone(),
         });
         Self {

@@ -132,13 +132,15 @@ fn settings(purpose: Purpose) -> String {
     let mut lines = vec![
         "# Written by Howdah at every start: changes made here are lost.",
         "wal_level = replica",
-        "min_wal_size = 2MB",
         "max_wal_senders = 3",
         "max_replication_slots = 3",
         "max_slot_wal_keep_size = 64MB",
         "max_worker_processes = 4",
         "huge_pages = off",
-        "dynamic_shared_memory_type = posix",
+        // Parallel queries share memory of the server's own first, and files of its data directory then. /dev/shm is
+        // the same for all servers, and small in containers: one tenant could take all of it.
+        "min_dynamic_shared_memory = 4MB",
+        "dynamic_shared_memory_type = mmap",
         "jit = off",
         "autovacuum = on",
         "lc_messages = 'C'",
@@ -151,6 +153,7 @@ fn settings(purpose: Purpose) -> String {
             "shared_buffers = 8MB",
             "max_connections = 55",
             "superuser_reserved_connections = 5",
+            "min_wal_size = 2MB",
             "max_wal_size = 64MB",
             "autovacuum_max_workers = 1",
             "maintenance_work_mem = 16MB",
@@ -160,6 +163,8 @@ fn settings(purpose: Purpose) -> String {
             "shared_buffers = 64MB",
             "max_connections = 100",
             "superuser_reserved_connections = 3",
+            // As much is kept for reuse, so that transactions go on for a while on a full disk.
+            "min_wal_size = 32MB",
             "max_wal_size = 512MB",
             "autovacuum_max_workers = 2",
             "maintenance_work_mem = 64MB",

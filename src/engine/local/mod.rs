@@ -59,12 +59,16 @@ use self::session::ask;
 use self::template::failed;
 use self::trash::Removals;
 use self::users::Users;
-use super::{Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
+use super::{DiskUsage, Endpoint, Engine, EngineError, InstanceFacts, Major, Measured, StockLevel};
 use crate::base::clock::Clock;
+use crate::base::disk::Disk;
 use crate::base::id::InstanceId;
 
 /// The longest path that a unix socket can have.
 const LONGEST_SOCKET_PATH: usize = 107;
+
+/// How many files of an instance are counted at most.
+const MOST_COUNTED: u64 = 1_000_000;
 
 /// How to run instances on this machine.
 #[derive(Clone, Debug)]
@@ -82,6 +86,8 @@ pub struct LocalConfig {
     pub major: Option<Major>,
     /// How backups are made and where they go.
     pub backups: BackupConfig,
+    /// The disk of the data directory.
+    pub disk: Arc<Disk>,
     /// The time.
     pub clock: Clock,
 }
@@ -89,7 +95,9 @@ pub struct LocalConfig {
 impl LocalConfig {
     /// The defaults, in this directory.
     pub fn new(data_directory: PathBuf) -> Self {
+        let disk = Arc::new(Disk::of("data directory", &data_directory, None));
         Self {
+            disk,
             data_directory,
             programs: None,
             uid_range: None,
@@ -232,6 +240,24 @@ impl Machine {
 
     fn metadata(&self) -> PathBuf {
         self.config.data_directory.join("metadata")
+    }
+
+    /// What an instance takes on the disk of the data directory, as far as that can be counted.
+    fn disk_usage(&self, id: InstanceId, place: &Place) -> DiskUsage {
+        let archive = self.vault_on_this_disk(id).map(|vault| vault.join("archive"));
+        let mut usage = DiskUsage::default();
+        for root in archive.into_iter().chain([place.data()]) {
+            // A walk that ends early, at a directory that is nested too deep or has gone, has counted the rest.
+            let _ = tree::visit(&root, tree::DEEPEST, &mut |_, _, facts| {
+                usage.bytes += u64::try_from(facts.st_blocks).unwrap_or_default() * 512;
+                usage.files += 1;
+                match usage.files > MOST_COUNTED {
+                    true => Err(tree::foreign(format_args!("more than {MOST_COUNTED} files"))),
+                    false => Ok(()),
+                }
+            });
+        }
+        usage
     }
 
     fn newest(&self) -> Result<Programs, EngineError> {
@@ -486,6 +512,11 @@ impl Engine for LocalEngine {
             Err(_) if !server.is_alive() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    async fn disk_usage(&self, id: InstanceId) -> Result<DiskUsage, EngineError> {
+        let (machine, place) = (self.machine.clone(), self.place(id));
+        blocking("count the instance's files", move || Ok(machine.disk_usage(id, &place))).await
     }
 
     async fn has_exited(&self, id: InstanceId) {

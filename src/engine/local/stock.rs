@@ -17,6 +17,7 @@ use super::process::command;
 use super::programs::Programs;
 use super::template::{self, failed, run};
 use super::{Machine, places};
+use crate::base::disk::Level;
 use crate::base::scram::Verifier;
 use crate::base::secret::{Secret, random_bytes, random_hex, random_text};
 use crate::engine::{EngineError, Major};
@@ -31,10 +32,6 @@ const LARGEST_POOL: usize = 64;
 const SHARE_OF_FREE_SPACE: u64 = 20;
 /// About what a prepared instance takes on the disk.
 const INSTANCE_BYTES: u64 = 26 << 20;
-
-/// New instances leave this many bytes of the disk free, so that those that exist, and the
-/// metadata store, can go on when it gets tight.
-pub(super) const RESERVE: u64 = 128 << 20;
 
 /// When prepared instances were taken.
 #[derive(Debug, Default)]
@@ -104,11 +101,9 @@ pub(super) fn make(
     places: &[Place],
     purpose: Purpose,
 ) -> Result<(), EngineError> {
-    if purpose == Purpose::Tenant {
-        let disk = rustix::fs::statvfs(machine.stock()).map_err(|error| failed(DOING)(error.into()))?;
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < RESERVE {
-            return Err(EngineError::NoSpace { doing: DOING });
-        }
+    // Those that exist, and the metadata store, can go on when it gets tight.
+    if purpose == Purpose::Tenant && machine.config.disk.look().map_err(failed(DOING))?.level() >= Level::Scarce {
+        return Err(EngineError::NoSpace { doing: DOING });
     }
     let template = template::ensure(&machine.templates(), programs)?;
     let one_sync = little_is_unwritten();

@@ -712,6 +712,7 @@ async fn create(
         None => None,
     };
     let new = NewDatabase { name, region, is_default, placement, logical_id, source };
+    app.check_room()?;
     let created = databases::create(&tx, actor, app.clock.now(), &app.quotas, project, new).await?;
     let database = databases::get(&tx, actor, created.database).await?;
     let so_far = answer(&database, &created.credential)?.naming([created.workflow]);

@@ -234,6 +234,7 @@ pub(super) async fn create_project(
         let name = DatabaseName::parse(&project.name)?;
         let placement = Placement::Default;
         let first = NewDatabase { name, region, is_default: true, placement, logical_id: None, source: None };
+        app.check_room()?;
         Some(databases::create(&tx, &actor, now, &app.quotas, project.id, first).await?)
     } else {
         None

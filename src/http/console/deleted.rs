@@ -206,6 +206,7 @@ async fn restore_into_new(
         logical_id: None,
         source: Some(source),
     };
+    app.check_room()?;
     let created = databases::create(&tx, actor, now, &app.quotas, project.id, new).await?;
     Reveal::commit(app, member, tx, attempt, title(deleted), &created).await
 }

@@ -225,6 +225,7 @@ async fn make(app: &App, member: &Member, form: &NewForm, attempt: Attempt) -> R
         logical_id: None,
         source: None,
     };
+    app.check_room()?;
     let created = databases::create(&tx, actor, now, &app.quotas, project.id, first).await?;
     Reveal::commit(app, member, tx, attempt, title, &created).await
 }
@@ -504,6 +505,7 @@ pub(super) async fn create_database(
     };
     let Wanted { region, is_default, placement, .. } = wanted;
     let new = NewDatabase { name, region: region.to_owned(), is_default, placement, logical_id: None, source };
+    app.check_room()?;
     let created = databases::create(&tx, &member.actor, now, &app.quotas, project, new).await?;
     Reveal::commit(app, member, tx, attempt, title, &created).await
 }

@@ -17,6 +17,7 @@ use super::program::{Failure, PgBackRest};
 use super::queue::{Queue, Taken};
 use super::record::Record;
 use super::segment::Segment;
+use crate::base::disk::Level;
 use crate::base::id::InstanceId;
 use crate::base::secret::Secret;
 use crate::engine::EngineError;
@@ -372,7 +373,10 @@ impl LocalEngine {
     async fn push(&self, id: InstanceId, until: Until) -> Result<(), BackupError> {
         let archive = self.archives.of(id);
         let _one_at_a_time = archive.pushing.lock().await;
-        let pushed = self.push_all(id, &archive, until).await;
+        let pushed = match self.machine.has_no_room_for(id, Level::Scarce) {
+            true => Err(BackupError::Full { doing: DOING }),
+            false => self.push_all(id, &archive, until).await,
+        };
         match &pushed {
             Ok(true) => archive.note_success(id),
             // Nothing was put there, so nothing is known of the place; what waited may have been given up.

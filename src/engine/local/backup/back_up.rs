@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::archiver::unanswered;
 use super::program::{Failure, LONG_IO_TIMEOUT, PgBackRest, Said, percentage};
 use super::vault::REMOVAL;
+use crate::base::disk::Level;
 use crate::base::scram::Verifier;
 use crate::base::secret::{Secret, random_text};
 use crate::engine::backups::{BackupError, BackupFacts, BackupKind, BackupLabel, Progress, ProgressSink, Vault};
@@ -40,6 +41,9 @@ impl LocalEngine {
         let Ok(_not_removed) = archive.vault.try_read() else { return Err(BackupError::Busy(REMOVAL)) };
         if !self.known(id).is_some_and(|server| server.is_alive()) {
             return Err(BackupError::Failed { doing: DOING, reason: "the instance does not run".into() });
+        }
+        if self.machine.has_no_room_for(id, Level::Low) {
+            return Err(BackupError::Full { doing: DOING });
         }
         self.begin_archiving(vault).await?;
         self.ensure_vault(vault).await?;
@@ -117,13 +121,17 @@ impl LocalEngine {
             loop {
                 // What is wrong has been noted; in the end it is looked at again.
                 let _ = self.push_now(vault.instance).await;
+                if self.machine.has_no_room_for(vault.instance, Level::Scarce) {
+                    return BackupError::Full { doing: DOING };
+                }
                 sleep(INTERVAL).await;
             }
         };
         let arguments = [kind, "backup"];
         let copied = tokio::select! {
             copied = command.run_and_watch(&arguments, watch) => copied,
-            () = archiving => unreachable!("it has no end"),
+            // pgBackRest ends with this.
+            full = archiving => return Err(full),
         };
         Ok((copied, label))
     }

@@ -19,6 +19,7 @@ use super::back_up::part_of;
 use super::program::{LONG_IO_TIMEOUT, PgBackRest, percentage};
 use super::recovery::Recovery;
 use super::vault::{Holdings, REMOVAL};
+use crate::base::disk::Level;
 use crate::base::id::InstanceId;
 use crate::engine::backups::{
     BackupError, BackupFacts, BackupLabel, Progress, ProgressSink, RecoverTo, RestoreFacts, Vault,
@@ -104,8 +105,8 @@ impl LocalEngine {
         let place = self.place_of_restore(target);
         let made = place.clone();
         let manifest = blocking(DOING, move || {
-            let disk = rustix::fs::statvfs(machine.restores()).map_err(|error| failed(DOING)(error.into()))?;
-            if disk.f_bavail.saturating_mul(disk.f_frsize) < size.saturating_add(stock::RESERVE) {
+            let left = machine.config.disk.look().map_err(failed(DOING))?.after_writing(size);
+            if left.level() >= Level::Critical {
                 return Err(EngineError::NoSpace { doing: DOING });
             }
             let uid = machine.users.take().map_err(|reason| EngineError::Failed { doing: DOING, reason })?;

@@ -14,6 +14,7 @@ use super::program::{Failure, PgBackRest};
 use super::record::Record;
 use super::repository::{METADATA, Repository};
 use super::segment::Segment;
+use crate::base::disk::Level;
 use crate::base::id::InstanceId;
 use crate::base::secret::Secret;
 use crate::engine::backups::{BackupError, BackupFacts, BackupKind, BackupLabel, Gap, Retention, Vault};
@@ -436,6 +437,20 @@ impl Machine {
     pub(super) fn repository(&self) -> Repository {
         let chosen = self.config.backups.repository.clone();
         chosen.unwrap_or_else(|| Repository::Directory(self.config.data_directory.join("backups")))
+    }
+
+    /// The vault of an instance, where it takes room on the disk of the data directory.
+    pub(in crate::engine::local) fn vault_on_this_disk(&self, id: InstanceId) -> Option<PathBuf> {
+        let device = |path: &Path| fs::metadata(path).ok().map(|facts| facts.dev());
+        let vault = self.repository().directory_of(id)?;
+        let here = device(&self.config.data_directory)?;
+        (device(vault.parent()?)? == here).then_some(vault)
+    }
+
+    /// Whether an instance has to wait with what it would put into its vault: the disk is almost full, and the vault
+    /// is on it.
+    pub(in crate::engine::local) fn has_no_room_for(&self, id: InstanceId, tightest: Level) -> bool {
+        self.config.disk.level() > tightest && !is_metadata(id) && self.vault_on_this_disk(id).is_some()
     }
 
     /// Where pgBackRest keeps what it needs while it works on a vault.
