@@ -16,3 +16,5 @@ pub mod scram;
 pub mod secret;
 pub mod store;
 pub mod tasks;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::startup::CancelKey;
@@ -44,11 +44,27 @@ pub(crate) struct Backend {
 pub(crate) async fn open(endpoint: &Endpoint, startup: &[u8]) -> io::Result<Opened> {
     let mut stream = endpoint.connect().await?;
     stream.write_all(startup).await?;
+    Ok(match read_greeting(&mut stream).await? {
+        Greeting::Ready { key, greeting, status } => Opened::Ready(Backend { stream, key, greeting, status }),
+        Greeting::Refused(message) => Opened::Refused(message),
+        Greeting::NotNow => Opened::NotNow,
+    })
+}
+
+/// What an instance says to a `StartupMessage`.
+#[derive(Debug)]
+pub(super) enum Greeting {
+    Ready { key: Option<CancelKey>, greeting: Vec<u8>, status: u8 },
+    Refused(Vec<u8>),
+    NotNow,
+}
+
+pub(super) async fn read_greeting<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Greeting> {
     let mut key = None;
     let mut greeting = Vec::new();
     let mut left = MOST_BYTES;
     loop {
-        let (kind, message) = read_message(&mut stream, left).await?;
+        let (kind, message) = read_message(stream, left).await?;
         left -= message.len();
         let body = &message[5..];
         match kind {
@@ -60,11 +76,11 @@ pub(crate) async fn open(endpoint: &Endpoint, startup: &[u8]) -> io::Result<Open
                 }
             }
             b'S' | b'N' => greeting.extend(message),
-            b'Z' if body.len() == 1 => return Ok(Opened::Ready(Backend { stream, key, greeting, status: body[0] })),
+            b'Z' if body.len() == 1 => return Ok(Greeting::Ready { key, greeting, status: body[0] }),
             b'E' => {
                 return Ok(match sqlstate(body) {
-                    Some(b"57P03" | b"57P01") => Opened::NotNow,
-                    _ => Opened::Refused(message),
+                    Some(b"57P03" | b"57P01") => Greeting::NotNow,
+                    _ => Greeting::Refused(message),
                 });
             }
             _ => return Err(io::Error::other("the instance does not speak the protocol")),
@@ -73,7 +89,7 @@ pub(crate) async fn open(endpoint: &Endpoint, startup: &[u8]) -> io::Result<Open
 }
 
 /// One whole message of `most` bytes at most, of the type that is also its first byte.
-async fn read_message(stream: &mut UnixStream, most: usize) -> io::Result<(u8, Vec<u8>)> {
+async fn read_message<S: AsyncRead + Unpin>(stream: &mut S, most: usize) -> io::Result<(u8, Vec<u8>)> {
     let mut header = [0; 5];
     stream.read_exact(&mut header).await?;
     let [kind, length @ ..] = header;

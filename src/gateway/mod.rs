@@ -9,6 +9,9 @@ pub(crate) mod authority;
 mod backend;
 mod cancel;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod login;
 mod lookup;
 mod opening;

@@ -74,7 +74,7 @@ pub(crate) fn begin(
     begin_with(subject, mechanism, message, end_point, BASE64.encode(random_bytes::<18>()))
 }
 
-fn begin_with(
+pub(super) fn begin_with(
     subject: Subject,
     mechanism: &[u8],
     message: &[u8],

@@ -17,6 +17,9 @@ mod backup;
 mod children;
 mod configuration;
 mod control_file;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod measure;
 mod metadata;
 mod place;

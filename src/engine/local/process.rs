@@ -288,9 +288,14 @@ pub(super) fn bound_log(place: &Place) {
 }
 
 fn read_pid(place: &Place) -> Option<Pid> {
-    let text = place.read_lock_file().ok()?;
-    let number: i32 = text.lines().next()?.trim().parse().ok()?;
-    Pid::from_raw(number).filter(|_| number > 1)
+    pid_in(&place.read_lock_file().ok()?)
+}
+
+/// The process that a lock file names.
+pub(super) fn pid_in(text: &str) -> Option<Pid> {
+    // A negative number stands for a group of processes, and is none to `Pid` either.
+    let number: i32 = text.lines().next()?.trim().parse().ok().filter(|number| *number > 1)?;
+    Pid::from_raw(number)
 }
 
 /// What a server's lock file says of its state. The instance's user can write that file.
@@ -305,7 +310,11 @@ pub(super) enum Says {
 
 /// What the server of this place says in its lock file.
 pub(super) fn says(place: &Place) -> Says {
-    let text = place.read_lock_file().unwrap_or_default();
+    said_in(&place.read_lock_file().unwrap_or_default())
+}
+
+/// The state that a lock file names.
+pub(super) fn said_in(text: &str) -> Says {
     match text.lines().nth(7).map(str::trim) {
         Some("ready") => Says::Ready,
         Some("standby") => Says::Standby,

@@ -171,7 +171,7 @@ impl Said {
 
 /// How far it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Reached {
+pub(super) struct Reached {
     relations: u64,
     /// Done, and of how many.
     pages: (u64, u64),
@@ -179,7 +179,7 @@ struct Reached {
 
 impl Reached {
     /// Reads `540/540 relations (100%), 1604/1604 pages (100%)`.
-    fn parse(line: &str) -> Option<Self> {
+    pub(super) fn parse(line: &str) -> Option<Self> {
         let (relations, rest) = line.split_once(" relations (")?;
         let (_, rest) = rest.split_once("), ")?;
         let (pages, _) = rest.split_once(" pages (")?;

@@ -17,6 +17,8 @@ mod back_up;
 mod check;
 mod confine;
 mod copy;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod mark;
 mod program;
 mod queue;

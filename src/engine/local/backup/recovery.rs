@@ -384,7 +384,7 @@ fn explain_end(error: EngineError) -> BackupError {
 
 /// Segments and their checksums out of a list of files named `<segment>-<checksum>.<compression>`. What
 /// could not be written whole has one more ending, and is nothing.
-fn read_checksums(listed: &str) -> HashMap<String, String> {
+pub(super) fn read_checksums(listed: &str) -> HashMap<String, String> {
     let files: HashMap<String, serde_json::Value> = serde_json::from_str(listed).unwrap_or_default();
     let read = |name: &String| {
         let (segment, rest) = name.split_once('-')?;

@@ -25,6 +25,7 @@ impl Segment {
         (within < IN_ONE_FILE).then_some(Self { timeline: timeline as u32, number: file * IN_ONE_FILE + within })
     }
 
+    /// The one after this. Behind the last one that PostgreSQL could write is one with no name of its own.
     pub(super) fn next(self) -> Self {
         Self { number: self.number + 1, ..self }
     }
@@ -36,7 +37,8 @@ impl Segment {
 
     /// Where in the WAL it begins, in bytes.
     pub(super) fn start(self) -> u64 {
-        self.number * SEGMENT_BYTES
+        // A name can be made up in which this is more than there can be.
+        self.number.saturating_mul(SEGMENT_BYTES)
     }
 }
 
@@ -63,6 +65,7 @@ mod tests {
         assert_eq!(last.until(last.next().next()), 2);
         assert_eq!(last.next().start(), 1 << 32);
         assert!(last < last.next());
+        assert_eq!(Segment::parse("FFFFFFFFFFFFFFFF00000FFF").unwrap().next().start(), u64::MAX);
         assert_eq!(parse_position("1/0"), Some(last.next().start()));
         assert_eq!(parse_position("0/1700100"), Some(0x0170_0100));
         for other in ["00000002.history", "000000020000000000001000", "00000002000000000000000g", ""] {

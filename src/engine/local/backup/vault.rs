@@ -50,7 +50,7 @@ pub(super) struct Holdings {
 }
 
 #[derive(Deserialize)]
-struct Stanza {
+pub(super) struct Stanza {
     status: Status,
     repo: Vec<Repo>,
     archive: Vec<Archived>,
@@ -60,7 +60,7 @@ struct Stanza {
 
 /// What pgBackRest says of something in a repository.
 #[derive(Deserialize)]
-struct Listed {
+pub(super) struct Listed {
     /// Such as `path` and `file`.
     #[serde(rename = "type")]
     kind: String,
@@ -408,7 +408,7 @@ fn alone(archive: &Archive) -> Result<tokio::sync::RwLockWriteGuard<'_, ()>, Bac
 }
 
 /// What `repo-ls` says, by paths.
-fn read_listing(text: &str, doing: &'static str) -> Result<HashMap<String, Listed>, BackupError> {
+pub(super) fn read_listing(text: &str, doing: &'static str) -> Result<HashMap<String, Listed>, BackupError> {
     serde_json::from_str(text).map_err(|error| BackupError::Failed {
         doing,
         reason: format!("pgBackRest lists something that is not known: {error}"),
@@ -417,7 +417,7 @@ fn read_listing(text: &str, doing: &'static str) -> Result<HashMap<String, Liste
 
 /// Whether files and directories, by their paths, are what an interrupted `stanza-create` leaves. WAL may have
 /// come to it since, which is nothing without a backup.
-fn is_beginning(listed: &HashMap<String, Listed>) -> bool {
+pub(super) fn is_beginning(listed: &HashMap<String, Listed>) -> bool {
     let mut files = listed.iter().filter(|(_, entry)| entry.kind == "file").map(|(path, _)| path.as_str());
     let names = |part: &str| {
         let inside = format!("{part}/");
@@ -486,7 +486,7 @@ impl Machine {
     }
 }
 
-fn read(stanza: Stanza, gaps: &[Gap]) -> Option<Holdings> {
+pub(super) fn read(stanza: Stanza, gaps: &[Gap]) -> Option<Holdings> {
     let major = stanza.db.last()?.version.split('.').next()?.parse().ok().map(Major)?;
     let last_segment = stanza.archive.iter().filter_map(|archived| Segment::parse(archived.max.as_deref()?)).max();
     let archive = stanza.archive.last().map(|archived| archived.id.clone()).unwrap_or_default();

@@ -1,0 +1,10 @@
+//! What tests of several folders share.
+
+/// The committed inputs of a fuzz target.
+pub(crate) fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+    let inputs: Vec<Vec<u8>> = files.collect();
+    assert!(inputs.len() >= 2 && inputs.iter().all(|input| input.len() < 4096), "{target}");
+    inputs
+}
