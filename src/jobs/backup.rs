@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::database::from_engine;
@@ -15,7 +14,7 @@ use crate::domain::backups::{self, ArchiveState, Held, Loss};
 use crate::domain::databases;
 use crate::engine::EngineError;
 use crate::engine::backups::{
-    BackupError, BackupFacts, BackupKind, Obstacle, Progress, ProgressSink, Retention, Vault,
+    BackupError, BackupFacts, BackupKind, Gap, Obstacle, Progress, ProgressSink, Retention, Vault,
 };
 use crate::queue::{Job, Reason, StepError};
 
@@ -87,11 +86,18 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
                 return Err(StepError::Fail(Reason::new("the instance was replaced", REPLACED)));
             }
             let (vault, _) = open_vault(ctx, backup.instance).await?;
-            let begun = Timestamp::from_second(backup.created_at.as_second()).unwrap_or(backup.created_at);
             let there = ctx.instances.backups(&vault).await.map_err(from_backup)?;
-            // What came after this began is it: the worker died before it could say so. One whose WAL did
-            // not arrive is none.
-            let facts = match there.into_iter().find(|facts| facts.restorable && facts.started_at >= begun) {
+            let labels: Vec<&str> = there.iter().map(|facts| facts.label.as_str()).collect();
+            if backup.labels_before.is_none() {
+                backups::mark_begun(&store.session().await?, backup.id, &labels).await?;
+            }
+            // A backup that was not there when this one began is it: the worker died before it could say so. One
+            // whose WAL did not arrive is none.
+            let is_own = |facts: &BackupFacts| {
+                let before = backup.labels_before.as_ref();
+                before.is_some_and(|before| !before.iter().any(|label| label == facts.label.as_str()))
+            };
+            let facts = match there.iter().find(|facts| facts.restorable && is_own(facts)).cloned() {
                 Some(facts) => facts,
                 None => {
                     let kind = kind_of(backup.kind);
@@ -193,10 +199,14 @@ pub(super) async fn look_at_archive(ctx: &JobCtx, instance: InstanceId) -> Resul
         archived_until: status.archived_until,
         failing_since: status.failing_since,
         failing_reason: status.obstacle.map(|obstacle| explain(obstacle).to_owned()),
-        lost: status.gaps.iter().map(|gap| Loss { from: gap.archived_until, until: gap.at }).collect(),
+        lost: status.gaps.into_iter().map(loss).collect(),
     };
     let now = ctx.app.clock.now();
     Ok(backups::record_archive(&ctx.app.store.session().await?, instance, now, &state).await?)
+}
+
+fn loss(gap: Gap) -> Loss {
+    Loss { from: gap.archived_until, until: gap.at, last_segment: Some(gap.last_segment) }
 }
 
 fn explain(obstacle: Obstacle) -> &'static str {
@@ -262,6 +272,7 @@ pub(super) fn held(facts: &BackupFacts) -> Held {
         started_at: facts.started_at,
         completed_at: facts.stopped_at,
         size: i64::try_from(facts.size).unwrap_or(i64::MAX),
+        first_segment: facts.first_segment.clone(),
     }
 }
 

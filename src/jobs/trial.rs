@@ -176,7 +176,7 @@ pub async fn hold(ctx: Arc<JobCtx>, every: SignedDuration) {
 
 async fn start_due(ctx: &JobCtx, every: SignedDuration) -> Result<()> {
     let now = ctx.app.clock.now();
-    let due = backups::due_for_trial(&ctx.app.store.session().await?, now - every).await?;
+    let due = backups::due_for_trial(&ctx.app.store.session().await?, now - every, now).await?;
     if let Some((database, backup)) = due {
         let tx = ctx.app.store.begin().await?;
         backups::start_trial(&tx, now, database, backup).await?;

@@ -1022,8 +1022,8 @@ async fn active_databases_are_due_for_a_trial_in_turn() {
     }
     let (app, week) = (&world.ctx.app, SignedDuration::from_hours(24 * 7));
     let due = async |later: SignedDuration| {
-        let session = app.store.session().await.unwrap();
-        backups::due_for_trial(&session, app.clock.now() + later - week).await.unwrap()
+        let (session, now) = (app.store.session().await.unwrap(), app.clock.now() + later);
+        backups::due_for_trial(&session, now - week, now).await.unwrap()
     };
     assert_eq!(due(SignedDuration::ZERO).await, Some(all[0]));
     let trial = world.begin_trial(all[0].0, all[0].1).await;
@@ -1043,6 +1043,41 @@ async fn active_databases_are_due_for_a_trial_in_turn() {
     drop(session);
     assert_eq!(due(SignedDuration::ZERO).await, None, "it was tried lately");
     assert_eq!(due(week * 2).await, Some((all[0].0, newer)));
+    world.end().await;
+}
+
+/// What began is told by what was in the vault before, and what was lost by its place in the WAL.
+#[tokio::test]
+async fn a_clock_that_is_set_back_makes_no_backup_or_loss_up() {
+    let hour = SignedDuration::from_hours(1);
+    let clock = Clock::manual(Clock::system().now() + hour);
+    let world = World::on(FakeEngine::with_clock(clock.clone()).unwrap(), 10, SignedDuration::ZERO, None).await;
+    let (_, database, instance) = world.ready().await;
+    let first = world.back_up(database).await;
+    clock.advance(-hour);
+    // The worker dies when the backup is made, before it can say so.
+    let (second, workflow) = world.begin_backup(database).await;
+    let made = world.engine.count(Verb::BackUp);
+    world.drive_to(workflow, BackUpStep::CopyFiles.name(), Fault::BeforeWrite).await;
+    assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
+    assert_eq!(world.engine.count(Verb::BackUp), made + 1, "one backup was made");
+    let (first, second) = (world.backup(database, first).await, world.backup(database, second).await);
+    assert!(first.label.is_some() && second.label.is_some() && first.label != second.label);
+
+    let app = &world.ctx.app;
+    let session = app.store.session().await.unwrap();
+    let now = app.clock.now();
+    let after = second.first_segment.clone().unwrap();
+    for (lost, is_due) in [(first.first_segment.clone().unwrap(), false), (after, true)] {
+        let loss = backups::Loss { from: None, until: now - hour * 2, last_segment: Some(lost.clone()) };
+        let state = backups::ArchiveState { archived_until: Some(now), lost: vec![loss], ..Default::default() };
+        backups::record_archive(&session, instance, now, &state).await.unwrap();
+        let window = backups::window(&session, database, now).await.unwrap();
+        assert_eq!(window.end() < Some(now), is_due, "{lost}: {window:?}");
+        let due = backups::due(&session, now, SignedDuration::from_hours(24), SignedDuration::from_hours(24)).await;
+        assert_eq!(!due.unwrap().is_empty(), is_due, "{lost}");
+    }
+    drop(session);
     world.end().await;
 }
 

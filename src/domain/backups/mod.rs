@@ -35,6 +35,10 @@ pub const VERIFY: queue::Kind = queue::Kind { name: "verify_backup", first_step:
 
 /// How long every moment stays restorable, when nobody says.
 pub const RETENTION_DAYS: i32 = 7;
+/// Failed backups stay in the list for so long.
+const FAILED_LISTED: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// A database whose last backup failed waits for so long for the next one.
+const RETRY_AFTER: SignedDuration = SignedDuration::from_mins(10);
 /// A full backup at least every so often.
 const FULL_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -130,6 +134,10 @@ pub struct Backup {
     pub verification_failure: Option<String>,
     /// It does not restore, or builds on one that does not.
     pub damaged: bool,
+    /// The first segment of WAL that a restore needs; `None`: not known.
+    pub first_segment: Option<String>,
+    /// The labels in the vault when it began; `None`: it has not.
+    pub labels_before: Option<Vec<String>>,
 }
 
 /// A restore of a backup for a trial, as its workflow sees it.
@@ -164,6 +172,8 @@ pub struct Held {
     pub completed_at: Timestamp,
     /// How large the instance's files were, in bytes.
     pub size: i64,
+    /// The first segment of WAL that a restore needs.
+    pub first_segment: String,
 }
 
 /// The vault of an instance, and what opens it.
@@ -422,6 +432,11 @@ pub async fn add(tx: &Tx, vault: &Vault, now: Timestamp, held: &Held) -> Result<
     store::insert_held(tx, BackupId::generate(now), vault, &known_by(now, held)).await
 }
 
+/// Records what was in the vault when a backup began, unless that is recorded.
+pub async fn mark_begun(session: &Session, id: BackupId, labels: &[&str]) -> Result<()> {
+    store::mark_begun(session, id, labels).await
+}
+
 /// The backup is in the vault under this label, as was seen just now.
 pub async fn mark_completed(tx: &Tx, backup: &Backup, now: Timestamp, held: &Held) -> Result<()> {
     store::hold(tx, backup.database).await?;
@@ -445,7 +460,7 @@ pub async fn mark_failed(tx: &Tx, database: DatabaseId, reason: &str) -> Result<
 pub async fn sync(tx: &Tx, vault: &Vault, now: Timestamp, held: &[Held]) -> Result<()> {
     store::hold(tx, vault.database).await?;
     let labels: Vec<&str> = held.iter().map(|held| held.label.as_str()).collect();
-    store::remove_missing(tx, vault.instance, &labels).await?;
+    store::remove_missing(tx, vault.instance, &labels, now - FAILED_LISTED).await?;
     for held in held {
         store::insert_held(tx, BackupId::generate(now), vault, &known_by(now, held)).await?;
     }
@@ -488,14 +503,18 @@ pub async fn forget_vault(tx: &Tx, instance: InstanceId) -> Result<()> {
 /// `every`, those without any after `first`, those whose WAL has a gap since, and those with a damaged one
 /// since. A backup that was made while the clock was ahead by more than `every` does not count.
 pub async fn due(session: &Session, now: Timestamp, first: SignedDuration, every: SignedDuration) -> Result<Vec<Due>> {
-    store::due(session, now - first, now - every, now - FULL_EVERY, now + every).await
+    store::due(session, now - first, now - every, now - FULL_EVERY, now + every, now - RETRY_AFTER).await
 }
 
 /// The newest completed backup of the active database that was tried longest ago, or never; none when no
 /// database was tried last before `before`, or a trial is under way. Active is a database that was backed up
 /// since its last trial: one that nobody uses is not.
-pub async fn due_for_trial(session: &Session, before: Timestamp) -> Result<Option<(DatabaseId, BackupId)>> {
-    store::due_for_trial(session, before).await
+pub async fn due_for_trial(
+    session: &Session,
+    before: Timestamp,
+    now: Timestamp,
+) -> Result<Option<(DatabaseId, BackupId)>> {
+    store::due_for_trial(session, before, now).await
 }
 
 /// Starts a trial of a backup that nobody asked for. Answers its operation; `None` when one is under way, or

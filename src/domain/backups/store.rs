@@ -27,6 +27,8 @@ const SELECT: &str = "SELECT b.id,
         b.restore_bytes_per_second,
         b.verified_relations,
         b.verification_failure,
+        b.first_segment,
+        b.labels_before,
         EXISTS (SELECT FROM damaged_backups d WHERE d.id = b.id) AS damaged
    FROM backups b";
 
@@ -102,7 +104,7 @@ pub(super) async fn eras(session: &Session, database: DatabaseId) -> Result<Vec<
         .await?;
     let losses = session
         .prepare_cached(
-            "SELECT g.instance_id, g.lost_from, g.lost_until
+            "SELECT g.instance_id, g.lost_from, g.lost_until, g.last_segment
                FROM archive_gaps g
                JOIN vaults v ON v.instance_id = g.instance_id
               WHERE v.database_id = $1
@@ -112,7 +114,12 @@ pub(super) async fn eras(session: &Session, database: DatabaseId) -> Result<Vec<
     let losses = session.query(&losses, &[&database.uuid()]).await?;
     let lost = |instance: Uuid| {
         let own = losses.iter().filter(|row| row.get::<_, Uuid>("instance_id") == instance);
-        own.map(|row| Loss { from: row.get("lost_from"), until: row.get("lost_until") }).collect()
+        own.map(|row| Loss {
+            from: row.get("lost_from"),
+            until: row.get("lost_until"),
+            last_segment: row.get("last_segment"),
+        })
+        .collect()
     };
     let found: Vec<Backup> =
         session.query(&backups, &[&database.uuid()]).await?.iter().map(read).collect::<Result<_>>()?;
@@ -184,9 +191,9 @@ pub(super) async fn is_base_damaged(session: &Session, instance: InstanceId) -> 
                FROM backups b
               WHERE b.instance_id = $1
                 AND b.damaged_at IS NOT NULL
-                AND b.created_at >= (SELECT max(f.created_at)
-                                       FROM backups f
-                                      WHERE f.instance_id = $1 AND f.kind = 'full' AND f.state = 'completed')
+                AND b.label COLLATE \"C\" >= (SELECT max(f.label COLLATE \"C\")
+                                              FROM backups f
+                                             WHERE f.instance_id = $1 AND f.kind = 'full' AND f.state = 'completed')
               LIMIT 1",
         )
         .await?;
@@ -236,6 +243,13 @@ pub(super) async fn insert(
     Ok(())
 }
 
+pub(super) async fn mark_begun(session: &Session, id: BackupId, labels: &[&str]) -> Result<()> {
+    let statement =
+        session.prepare_cached("UPDATE backups SET labels_before = $2 WHERE id = $1 AND labels_before IS NULL").await?;
+    session.execute(&statement, &[&id.uuid(), &labels]).await?;
+    Ok(())
+}
+
 pub(super) async fn mark_completed(tx: &Tx, id: BackupId, held: &Held) -> Result<()> {
     // A look at the vault may have found it first.
     let forget = tx
@@ -248,12 +262,20 @@ pub(super) async fn mark_completed(tx: &Tx, id: BackupId, held: &Held) -> Result
     let complete = tx
         .prepare_cached(
             "UPDATE backups
-                SET label = $2, kind = $3, state = 'completed', completed_at = $4, size = $5, failure_reason = NULL
+                SET label = $2,
+                    kind = $3,
+                    state = 'completed',
+                    completed_at = $4,
+                    size = $5,
+                    first_segment = $6,
+                    failure_reason = NULL
               WHERE id = $1",
         )
         .await?;
     tx.execute(&forget, &[&id.uuid(), &held.label]).await?;
-    tx.execute(&complete, &[&id.uuid(), &held.label, &held.kind.as_str(), &held.completed_at, &held.size]).await?;
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [&id.uuid(), &held.label, &held.kind.as_str(), &held.completed_at, &held.size, &held.first_segment];
+    tx.execute(&complete, &values).await?;
     Ok(())
 }
 
@@ -267,31 +289,38 @@ pub(super) async fn mark_failed(tx: &Tx, database: DatabaseId, reason: &str) -> 
     Ok(())
 }
 
-/// Those that failed stay in the list for a week.
-pub(super) async fn remove_missing(tx: &Tx, instance: InstanceId, labels: &[&str]) -> Result<()> {
+/// Those that failed before this moment go too.
+pub(super) async fn remove_missing(
+    tx: &Tx,
+    instance: InstanceId,
+    labels: &[&str],
+    failed_before: Timestamp,
+) -> Result<()> {
     let statement = tx
         .prepare_cached(
             "DELETE FROM backups
               WHERE instance_id = $1
                 AND (state = 'completed' AND label <> ALL ($2)
-                     OR state = 'failed' AND created_at < now() - interval '7 days')",
+                     OR state = 'failed' AND created_at < $3)",
         )
         .await?;
-    tx.execute(&statement, &[&instance.uuid(), &labels]).await?;
+    tx.execute(&statement, &[&instance.uuid(), &labels, &failed_before]).await?;
     Ok(())
 }
 
-/// Nothing happens when it is in the list.
+/// Nothing new is added when it is in the list.
 pub(super) async fn insert_held(tx: &Tx, id: BackupId, vault: &Vault, held: &Held) -> Result<()> {
     let statement = tx
         .prepare_cached(
             "INSERT INTO backups
-                    (id, instance_id, database_id, label, kind, state, created_at, completed_at, size)
-             VALUES ($1, $2, $3, $4, $5, 'completed', $6, $7, $8)
-             ON CONFLICT (instance_id, label) DO NOTHING",
+                    (id, instance_id, database_id, label, kind, state, created_at, completed_at, size, first_segment)
+             VALUES ($1, $2, $3, $4, $5, 'completed', $6, $7, $8, $9)
+             ON CONFLICT (instance_id, label) DO UPDATE
+                SET first_segment = excluded.first_segment
+              WHERE backups.first_segment IS NULL",
         )
         .await?;
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] = [
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 9] = [
         &id.uuid(),
         &vault.instance.uuid(),
         &vault.database.uuid(),
@@ -300,6 +329,7 @@ pub(super) async fn insert_held(tx: &Tx, id: BackupId, vault: &Vault, held: &Hel
         &held.started_at,
         &held.completed_at,
         &held.size,
+        &held.first_segment,
     ];
     tx.execute(&statement, &values).await?;
     Ok(())
@@ -361,7 +391,8 @@ pub(super) async fn mark_tried(tx: &Tx, database: DatabaseId, backup: BackupId, 
     let statement = tx
         .prepare_cached(
             "UPDATE vaults v
-                SET tried_at = $3
+                SET tried_at = $3,
+                    tried_backup = b.id
                FROM backups b
               WHERE b.id = $2 AND b.database_id = $1 AND b.state = 'completed' AND v.instance_id = b.instance_id",
         )
@@ -494,16 +525,19 @@ pub(super) async fn record_archive(
     if gap_at.is_some() {
         let lose = session
             .prepare_cached(
-                "INSERT INTO archive_gaps (instance_id, lost_from, lost_until)
-                 SELECT v.instance_id, lost.since, lost.until
-                   FROM vaults v, unnest($2::timestamptz[], $3::timestamptz[]) AS lost (since, until)
+                "INSERT INTO archive_gaps (instance_id, lost_from, lost_until, last_segment)
+                 SELECT v.instance_id, lost.since, lost.until, lost.segment
+                   FROM vaults v, unnest($2::timestamptz[], $3::timestamptz[], $4::text[]) AS lost (since, until, segment)
                   WHERE v.instance_id = $1
-                 ON CONFLICT (instance_id, lost_until) DO NOTHING",
+                 ON CONFLICT (instance_id, lost_until) DO UPDATE
+                    SET last_segment = excluded.last_segment
+                  WHERE archive_gaps.last_segment IS DISTINCT FROM excluded.last_segment",
             )
             .await?;
         let (from, until): (Vec<Option<Timestamp>>, Vec<Timestamp>) =
             state.lost.iter().map(|loss| (loss.from, loss.until)).unzip();
-        session.execute(&lose, &[&instance.uuid(), &from, &until]).await?;
+        let segments: Vec<Option<&str>> = state.lost.iter().map(|loss| loss.last_segment.as_deref()).collect();
+        session.execute(&lose, &[&instance.uuid(), &from, &until, &segments]).await?;
     }
     session.execute(&statement, &values).await?;
     Ok(())
@@ -553,6 +587,7 @@ pub(super) async fn due(
     last_before: Timestamp,
     full_since: Timestamp,
     ahead: Timestamp,
+    failed_before: Timestamp,
 ) -> Result<Vec<Due>> {
     let statement = session
         .prepare_cached(
@@ -564,18 +599,24 @@ pub(super) async fn due(
                                AND b.state = 'completed'
                                AND b.created_at > $3) AND damaged.at IS NULL AS has_full
                FROM databases d
-               LEFT JOIN vaults v ON v.instance_id = d.instance_id
-              CROSS JOIN LATERAL (SELECT max(b.created_at) AS at
+               LEFT JOIN LATERAL (SELECT b.created_at AS at, b.label, b.first_segment
                                     FROM backups b
                                    WHERE b.instance_id = d.instance_id
                                      AND b.state = 'completed'
                                      AND b.created_at <= $4
-                                     AND NOT EXISTS (SELECT FROM damaged_backups x WHERE x.id = b.id)) last
+                                     AND NOT EXISTS (SELECT FROM damaged_backups x WHERE x.id = b.id)
+                                   ORDER BY b.label COLLATE \"C\" DESC
+                                   LIMIT 1) last ON true
               CROSS JOIN LATERAL (SELECT max(b.created_at) AS at
                                     FROM backups b
                                    WHERE b.instance_id = d.instance_id
                                      AND b.damaged_at IS NOT NULL
-                                     AND (last.at IS NULL OR b.created_at >= last.at)) damaged
+                                     AND (last.at IS NULL OR b.label > last.label COLLATE \"C\")) damaged
+              CROSS JOIN LATERAL (SELECT EXISTS (SELECT
+                                                   FROM archive_gaps g
+                                                  WHERE g.instance_id = d.instance_id
+                                                    AND coalesce(g.last_segment >= last.first_segment COLLATE \"C\",
+                                                                 g.lost_until > last.at)) AS any) lost
               CROSS JOIN LATERAL (SELECT EXISTS (SELECT
                                                    FROM usage_hours u
                                                   WHERE u.database_id = d.id
@@ -585,7 +626,7 @@ pub(super) async fn due(
                 AND d.deleted_at IS NULL
                 AND (last.at IS NULL AND d.created_at < $1 AND activity.any
                      OR last.at < $2 AND activity.any
-                     OR v.gap_at > last.at
+                     OR lost.any
                      OR damaged.at IS NOT NULL)
                 AND NOT EXISTS (SELECT
                                   FROM workflows w
@@ -594,17 +635,21 @@ pub(super) async fn due(
                                   FROM backups b
                                  WHERE b.database_id = d.id
                                    AND b.state = 'failed'
-                                   AND b.created_at > now() - interval '10 minutes')
+                                   AND b.created_at > $5)
               ORDER BY last.at NULLS FIRST, d.id
               LIMIT 16",
         )
         .await?;
-    let rows = session.query(&statement, &[&first_before, &last_before, &full_since, &ahead]).await?;
+    let rows = session.query(&statement, &[&first_before, &last_before, &full_since, &ahead, &failed_before]).await?;
     let kind = |row: &Row| if row.get("has_full") { Kind::Differential } else { Kind::Full };
     Ok(rows.iter().map(|row| Due { database: row.get::<_, Uuid>("id").into(), kind: kind(row) }).collect())
 }
 
-pub(super) async fn due_for_trial(session: &Session, before: Timestamp) -> Result<Option<(DatabaseId, BackupId)>> {
+pub(super) async fn due_for_trial(
+    session: &Session,
+    before: Timestamp,
+    now: Timestamp,
+) -> Result<Option<(DatabaseId, BackupId)>> {
     let statement = session
         .prepare_cached(
             "SELECT d.id AS database_id, b.id AS backup_id
@@ -617,13 +662,14 @@ pub(super) async fn due_for_trial(session: &Session, before: Timestamp) -> Resul
                               LIMIT 1) b ON true
               WHERE d.status = 'ready'
                 AND d.deleted_at IS NULL
-                AND (v.tried_at IS NULL OR v.tried_at < $1 AND b.completed_at > v.tried_at)
+                AND (v.tried_at IS NULL
+                     OR (v.tried_at < $1 OR v.tried_at > $2) AND v.tried_backup IS DISTINCT FROM b.id)
                 AND NOT EXISTS (SELECT FROM trials)
               ORDER BY v.tried_at NULLS FIRST, b.id
               LIMIT 1",
         )
         .await?;
-    let row = session.query_opt(&statement, &[&before]).await?;
+    let row = session.query_opt(&statement, &[&before, &now]).await?;
     Ok(row.map(|row| (row.get::<_, Uuid>("database_id").into(), row.get::<_, Uuid>("backup_id").into())))
 }
 
@@ -693,5 +739,7 @@ fn read(row: &Row) -> Result<Backup> {
             false => row.get("verification_failure"),
         },
         damaged: row.get("damaged"),
+        first_segment: row.get("first_segment"),
+        labels_before: row.get("labels_before"),
     })
 }

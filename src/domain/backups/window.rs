@@ -25,12 +25,25 @@ pub struct Era {
 }
 
 /// WAL that could not be archived and was given up. Recovery cannot pass it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     /// Everything that was committed before is in the vault; `None`: not known.
     pub from: Option<Timestamp>,
     /// When it was given up.
     pub until: Timestamp,
+    /// The last segment of it; `None`: not known.
+    pub last_segment: Option<String>,
+}
+
+impl Loss {
+    /// Whether it came after the backup began, so that recovery from that meets it. The clock may have been set
+    /// back between the two, so that their names tell, of which later ones sort later.
+    fn follows(&self, backup: &Backup, completed_at: Timestamp) -> bool {
+        match (&self.last_segment, &backup.first_segment) {
+            (Some(lost), Some(first)) => lost >= first,
+            _ => self.until >= completed_at,
+        }
+    }
 }
 
 /// Moments that can be restored, from the first to the last.
@@ -57,7 +70,7 @@ impl Era {
     /// What recovery can come to from a backup in an era that reaches until this moment, without meeting lost WAL.
     fn span(&self, backup: &Backup, latest: Option<Timestamp>) -> Option<Span> {
         let from = backup.completed_at?;
-        let until = match self.lost.iter().find(|loss| loss.until >= from) {
+        let until = match self.lost.iter().find(|loss| loss.follows(backup, from)) {
             Some(loss) => loss.from.unwrap_or(from),
             // A backup that counts is in the vault to its end.
             None => latest.map_or(from, |latest| latest.max(from)),
@@ -218,6 +231,8 @@ mod tests {
             verified_relations: None,
             verification_failure: None,
             damaged: false,
+            first_segment: None,
+            labels_before: None,
         };
         let backups = backups.iter().map(backup).collect();
         let archived_until = Some(at(100));
@@ -265,7 +280,7 @@ mod tests {
             window.spans().iter().map(|span| (span.from.as_second(), span.until.as_second())).collect()
         };
         let lost = |from: Option<i64>| Era {
-            lost: vec![Loss { from: from.map(at), until: at(15) }],
+            lost: vec![Loss { from: from.map(at), until: at(15), last_segment: None }],
             ..era(1, &[5, 10, 20], None)
         };
         let window = Window::of(vec![lost(Some(12))], at(100));
@@ -280,6 +295,16 @@ mod tests {
         assert!(Window::of(vec![era(1, &[], None)], at(100)).latest().is_none());
         let just_before = Window::of(vec![lost(Some(9))], at(100));
         assert_eq!(spans(&just_before), [(5, 9), (20, 100)], "the end of the second one is known to a second");
+    }
+
+    #[test]
+    fn segments_tell_whether_a_loss_came_after_a_backup() {
+        let mut set_back = era(1, &[50], None);
+        set_back.backups[0].first_segment = Some("000000010000000000000007".into());
+        let lost = |segment: &str| Loss { from: Some(at(60)), until: at(20), last_segment: Some(segment.into()) };
+        let latest = |lost: Loss| Window::of(vec![Era { lost: vec![lost], ..set_back.clone() }], at(100)).latest();
+        assert_eq!(latest(lost("000000010000000000000006")), Some(at(100)), "it was lost before the backup");
+        assert_eq!(latest(lost("000000010000000000000007")), Some(at(60)), "after it, by a clock that was set back");
     }
 
     #[test]

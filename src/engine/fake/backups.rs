@@ -31,6 +31,8 @@ pub(super) struct FakeVault {
     failing_since: Option<Timestamp>,
     gaps: Vec<Gap>,
     backups: BTreeMap<BackupLabel, FakeBackup>,
+    /// How many segments were lost or are needed by backups.
+    segments: usize,
 }
 
 #[derive(Clone)]
@@ -69,7 +71,8 @@ impl FakeEngine {
         if let Some(vault) = self.state().vaults.get_mut(&id) {
             vault.pending.clear();
             vault.failing_since = None;
-            vault.gaps.push(Gap { first_segment: segment(1), last_segment: segment(1), at, archived_until: None });
+            let lost = vault.next_segment();
+            vault.gaps.push(Gap { first_segment: lost.clone(), last_segment: lost, at, archived_until: None });
         }
     }
 
@@ -356,7 +359,13 @@ impl FakeVault {
             failing_since: None,
             gaps: Vec::new(),
             backups: BTreeMap::new(),
+            segments: 0,
         }
+    }
+
+    fn next_segment(&mut self) -> String {
+        self.segments += 1;
+        segment(self.segments)
     }
 
     fn push(&mut self, gone: bool, now: Timestamp) {
@@ -394,6 +403,7 @@ impl FakeVault {
             _ => format!("{moment}F"),
         };
         let label = BackupLabel::parse(&text).unwrap_or_else(|| unreachable!("{text} is a label"));
+        let own_segment = self.next_segment();
         let facts = BackupFacts {
             label: label.clone(),
             kind,
@@ -401,8 +411,8 @@ impl FakeVault {
             stopped_at: at,
             size: SIZE,
             stored: SIZE,
-            first_segment: segment(self.archived.len() + 1),
-            last_segment: segment(self.archived.len() + 1),
+            first_segment: own_segment.clone(),
+            last_segment: own_segment,
             timeline: self.timeline,
             requires,
             damaged_pages: false,
