@@ -11,6 +11,7 @@ use crate::app::JobCtx;
 use crate::base::disk::Level;
 use crate::base::error::{Result, describe};
 use crate::base::id::{DatabaseId, InstanceId};
+use crate::domain::audit::{self, Consequence};
 use crate::domain::connections::credential::issue_probe;
 use crate::domain::databases::{self, Plan, Status};
 use crate::domain::{backups, restores, usage};
@@ -35,7 +36,10 @@ const NO_PROGRAMS: &str =
     "its version of PostgreSQL is not installed on the server; it is made as soon as the operator has installed it";
 const NO_SLOT: &str = "the server runs as many databases as it may; it is made as soon as one of them is idle";
 const NO_ROOM: &str = "the server's disk is full; it is made as soon as there is room";
-const NO_ROOM_FOR_BACKUP: &str = "no last backup was made, since the server's disk was almost full";
+const NO_ROOM_FOR_BACKUP: &str =
+    "no last backup was made, since the server's disk was almost full; what was not archived before is gone";
+/// The action of that in the audit log.
+const SKIP_LAST_BACKUP: &str = "skip_last_backup";
 const NOT_STARTED: &str = "its PostgreSQL server could not be made or started; the server's log says why";
 const NOT_KEPT: &str = "what was written to the database last cannot be backed up, and would be lost";
 const NO_ANSWER: &str = "it does not answer through the gateway; the server's log says more";
@@ -152,7 +156,7 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
                     if plan.deleted_at.is_some_and(|since| since + ctx.app.undelete <= ctx.app.clock.now()) {
                         leave_end(ctx, plan, instance, "nothing could be archived while it would have been kept")
                             .await?;
-                    } else if ctx.app.level() >= Level::Critical {
+                    } else if ctx.app.level() >= Level::Scarce {
                         free_room_first(ctx, plan, instance).await?;
                     } else {
                         match keep_backup(ctx, job, plan, instance).await {
@@ -181,11 +185,17 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
             Ok(tx.commit().await?)
         }
         Some(DeleteStep::Forget) => {
+            let mut has_last_backup = true;
             if let Some(plan) = &plan {
+                has_last_backup = !audit::has_consequence(&store.session().await?, SKIP_LAST_BACKUP, plan.id).await?;
                 forget(ctx, plan).await?;
             }
             let tx = store.begin().await?;
-            job.succeed(&tx).await?;
+            if has_last_backup {
+                job.succeed(&tx).await?;
+            } else {
+                job.succeed_with(&tx, &Reason::new(NO_ROOM_FOR_BACKUP, NO_ROOM_FOR_BACKUP)).await?;
+            }
             Ok(tx.commit().await?)
         }
         None => Err(unknown("step", job.step())),
@@ -237,10 +247,14 @@ async fn free_room_first(ctx: &JobCtx, plan: &Plan, instance: InstanceId) -> Res
     let archived: Result<bool, StepError> =
         tokio::time::timeout(LAST_ARCHIVING, archive).await.unwrap_or_else(|_| Ok(false));
     match archived {
-        Ok(true) => look_at_archive(ctx, instance).await,
-        Ok(false) => leave_end(ctx, plan, instance, NO_ROOM_FOR_BACKUP).await,
-        Err(error) => leave_end(ctx, plan, instance, &format!("{NO_ROOM_FOR_BACKUP} ({error})")).await,
+        Ok(true) => return look_at_archive(ctx, instance).await,
+        Ok(false) => leave_end(ctx, plan, instance, NO_ROOM_FOR_BACKUP).await?,
+        Err(error) => leave_end(ctx, plan, instance, &format!("{NO_ROOM_FOR_BACKUP} ({error})")).await?,
     }
+    let tx = ctx.app.store.begin().await?;
+    let consequence = Consequence { action: SKIP_LAST_BACKUP, database: plan.id, reason: NO_ROOM_FOR_BACKUP };
+    audit::record_consequence(&tx, ctx.app.clock.now(), plan.project, consequence).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Why the end of an instance is not in its vault.

@@ -174,6 +174,15 @@ impl Job {
         store::end(tx, self, State::Succeeded, None).await
     }
 
+    /// Ends the workflow well, with something that its owner has to know. Part of the last step's own transaction.
+    ///
+    /// # Errors
+    /// When the lease was lost: the transaction must not commit then.
+    pub async fn succeed_with(&self, tx: &Tx, remark: &Reason) -> Result<()> {
+        self.fail_on_purpose()?;
+        store::end(tx, self, State::Succeeded, Some(remark)).await
+    }
+
     /// Ends the workflow badly. Part of the transaction that makes that visible on its subject.
     ///
     /// # Errors

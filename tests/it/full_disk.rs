@@ -79,7 +79,7 @@ async fn start_works_with_no_byte_free() {
         if kill {
             howdah.kill()
         } else {
-            drop(howdah.stop().await)
+            howdah.stop().await;
         }
         let filler = fill(disk.path(), 0);
         assert!(free_bytes(disk.path()) < 64 << 10, "{} bytes are free", free_bytes(disk.path()));
@@ -164,4 +164,50 @@ async fn tenant_that_fills_the_disk_is_stopped_and_can_clean_up() {
     }
     assert!(ask(&neighbour, "SELECT count(*) FROM kept").parse::<u32>().unwrap() > 10);
     howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn delete_frees_the_room_without_a_last_backup_and_says_so() {
+    if !is_root() {
+        return; // only root can mount a small file system
+    }
+    let disk = Disk::of_mebibytes(1024);
+    let mut howdah = Howdah::start_on(disk.path().to_owned(), &["--undelete", "168h"]).await;
+    howdah.expect_errors(&["is almost full"]);
+    let owner = howdah.owner();
+    let project = owner.create_project("filler").await;
+    ask(&connection_string(&project), "CREATE TABLE kept AS SELECT 1 AS n");
+    // The rest of the disk is somebody else's.
+    let filler = fill(disk.path(), 150 * MEBIBYTE);
+    eventually("the level to be known", async || readiness(&owner).await.contains("getting full").then_some(())).await;
+    let before = free_bytes(disk.path());
+    owner.delete(&format!("/v1/projects/{}", project["id"].as_str().unwrap())).await.data(204);
+    let ended = eventually("the delete to end", async || {
+        let operations = owner.get("/v1/operations").await.data(200).clone();
+        let mut all = operations.as_array().unwrap().iter();
+        all.find(|found| found["kind"] == "delete_database" && found["endedAt"].is_string()).cloned()
+    })
+    .await;
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    assert!(ended["reason"].as_str().unwrap().starts_with("no last backup was made"), "{ended}");
+    assert!(free_bytes(disk.path()) > before, "the room is free again");
+    let workspace = owner.workspace_id().await;
+    let log = owner.get(&format!("/v1/workspaces/{workspace}/audit-log?action=skip_last_backup")).await;
+    let entry = &log.data(200)[0];
+    assert_eq!(entry["resource"]["id"], project["database"]["id"], "{entry}");
+    assert!(entry["reason"].as_str().unwrap().starts_with("no last backup was made"), "{entry}");
+    std::fs::remove_file(filler).unwrap();
+    howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn parallel_queries_do_not_use_what_is_common_to_all_servers() {
+    let howdah = Howdah::start().await;
+    let connection = connection_string(&howdah.owner().create_project("parallel").await);
+    assert_eq!(ask(&connection, "SHOW dynamic_shared_memory_type"), "mmap");
+    ask(&connection, "CREATE TABLE numbers AS SELECT generate_series(1, 100000) AS n; ANALYZE numbers");
+    let parallel = "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;";
+    let plan = ask(&connection, &format!("{parallel} EXPLAIN (ANALYZE) SELECT count(*) FROM numbers"));
+    assert!(plan.contains("Workers Launched: 2"), "{plan}");
+    assert_eq!(ask(&connection, &format!("{parallel} SELECT sum(n) FROM numbers")), "5000050000");
 }

@@ -12,7 +12,7 @@ use crate::auth::users::User;
 use crate::auth::{Credential, Origin, Principal};
 use crate::base::clock::format_timestamp;
 use crate::base::error::{Error, Result};
-use crate::base::id::{AuditEntryId, ProjectId, ServiceTokenId, UserId, WorkspaceId};
+use crate::base::id::{AuditEntryId, DatabaseId, ProjectId, ServiceTokenId, UserId, WorkspaceId};
 use crate::base::page::{Page, PageRequest};
 use crate::base::store::{Channel, Session, Tx};
 use crate::domain::workspaces;
@@ -133,6 +133,17 @@ pub struct Change {
     pub before: Option<Value>,
     /// What it is, if it is still there.
     pub after: Option<Value>,
+}
+
+/// What came of the delete of a database.
+#[derive(Clone, Copy, Debug)]
+pub struct Consequence<'a> {
+    /// A verb and a noun.
+    pub action: &'static str,
+    /// Which database was deleted, by itself or with its project.
+    pub database: DatabaseId,
+    /// Why it came of it.
+    pub reason: &'a str,
 }
 
 /// A change that was not carried out.
@@ -257,6 +268,25 @@ pub async fn record_for_installation(tx: &Tx, asker: &Asker, now: Timestamp, cha
 /// Like [`record_refusal`], in the log of the whole installation.
 pub async fn record_refusal_for_installation(tx: &Tx, asker: &Asker, now: Timestamp, refusal: Refusal) -> Result<()> {
     write(tx, &refused(blank_for_installation(asker, now), refusal)).await
+}
+
+/// Records something that came of a delete later on, in the name of who asked for it. Once only.
+pub async fn record_consequence(
+    tx: &Tx,
+    now: Timestamp,
+    project: ProjectId,
+    consequence: Consequence<'_>,
+) -> Result<()> {
+    let id = AuditEntryId::generate(now);
+    match store::insert_consequence(tx, id, now, project, consequence).await? {
+        true => tx.announce(Channel::AuditRecorded, &id.bare()).await,
+        false => Ok(()),
+    }
+}
+
+/// Whether that was recorded.
+pub async fn has_consequence(session: &Session, action: &str, database: DatabaseId) -> Result<bool> {
+    store::has_consequence(session, action, database).await
 }
 
 fn changed(entry: Entry, change: Change) -> Entry {

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Actor, Entry, Filter, Of, Outcome, Resource};
+use super::{Actor, Consequence, Entry, Filter, Of, Outcome, Resource};
 use crate::base::error::{Error, Result};
-use crate::base::id::{AuditEntryId, WorkspaceId};
+use crate::base::id::{AuditEntryId, DatabaseId, ProjectId, WorkspaceId};
 use crate::base::page::PageRequest;
 use crate::base::store::{Conditions, Session, Tx};
 
@@ -45,6 +45,39 @@ pub(super) async fn insert(tx: &Tx, entry: &Entry) -> Result<()> {
     ];
     tx.execute(&statement, &values).await?;
     Ok(())
+}
+
+/// False: it is there already, or nothing says who deleted the database.
+pub(super) async fn insert_consequence(
+    tx: &Tx,
+    id: AuditEntryId,
+    now: Timestamp,
+    project: ProjectId,
+    consequence: Consequence<'_>,
+) -> Result<bool> {
+    let statement = tx
+        .prepare_cached(&format!(
+            "INSERT INTO audit_log ({COLUMNS})
+             SELECT $1, workspace_id, project_id, $2, $3, outcome, NULL, $4, actor_id, actor_name,
+                    address, request_id, 'database', $5, NULL, NULL, NULL, actor_type, application
+               FROM audit_log
+              WHERE outcome = 'allowed'
+                AND (action, resource_id) IN (('delete_database', $5), ('delete_project', $6))
+                AND NOT EXISTS (SELECT FROM audit_log WHERE action = $3 AND resource_id = $5)
+              ORDER BY id DESC
+              LIMIT 1"
+        ))
+        .await?;
+    let (database, project) = (consequence.database.to_string(), project.to_string());
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [&id.uuid(), &now, &consequence.action, &consequence.reason, &database, &project];
+    Ok(tx.execute(&statement, &values).await? == 1)
+}
+
+pub(super) async fn has_consequence(session: &Session, action: &str, database: DatabaseId) -> Result<bool> {
+    let statement =
+        session.prepare_cached("SELECT EXISTS (SELECT FROM audit_log WHERE action = $1 AND resource_id = $2)").await?;
+    Ok(session.query_one(&statement, &[&action, &database.to_string()]).await?.get(0))
 }
 
 pub(super) async fn list(
