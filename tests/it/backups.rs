@@ -820,7 +820,7 @@ async fn kill_9_of_howdah_or_pgbackrest_at_any_moment_leaves_backups_that_restor
 }
 
 /// The processes of pgBackRest that work for the Howdah on this directory.
-fn pgbackrests(directory: &Path) -> Vec<Pid> {
+pub fn pgbackrests(directory: &Path) -> Vec<Pid> {
     let ours = directory.as_os_str().as_encoded_bytes();
     let mut found = Vec::new();
     for process in Path::new("/proc").read_dir().unwrap().flatten() {

@@ -298,7 +298,8 @@ impl Howdah {
         }
     }
 
-    fn log_path(&self) -> PathBuf {
+    /// Where that is kept, beside the data directory.
+    pub fn log_path(&self) -> PathBuf {
         self.directory.path().with_extension("log")
     }
 

@@ -54,6 +54,7 @@ mod sign_in;
 mod snippets;
 mod start;
 mod storage;
+mod torture;
 mod usage;
 mod workflows;
 mod workspaces;
