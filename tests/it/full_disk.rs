@@ -47,12 +47,23 @@ async fn readiness(person: &Person) -> String {
 
 /// Inserts until the session ends, and says why.
 async fn fill_by_sql(connection: &str) -> DbError {
+    let rows = "INSERT INTO filler SELECT repeat(md5(n::text), 30) FROM generate_series(1, 4000) AS n";
+    repeat_until_the_end(connection, "CREATE TABLE IF NOT EXISTS filler (text text)", rows).await
+}
+
+/// Creates tables, three files each, until the session ends, and says why.
+async fn fill_by_tables(connection: &str) -> DbError {
+    let tables = "DO $$ BEGIN FOR n IN 1..20 LOOP \
+                  EXECUTE format('CREATE TABLE t%s (t text)', nextval('number')); END LOOP; END $$";
+    repeat_until_the_end(connection, "CREATE SEQUENCE number", tables).await
+}
+
+async fn repeat_until_the_end(connection: &str, begin: &str, statement: &str) -> DbError {
     let (client, session) = tokio_postgres::connect(connection, NoTls).await.unwrap();
     let insert = async {
-        client.batch_execute("CREATE TABLE IF NOT EXISTS filler (text text)").await?;
+        client.batch_execute(begin).await?;
         loop {
-            let rows = "INSERT INTO filler SELECT repeat(md5(n::text), 30) FROM generate_series(1, 4000) AS n";
-            client.batch_execute(rows).await?;
+            client.batch_execute(statement).await?;
         }
     };
     // It is said to the statement that goes on, or to the session when none does.
@@ -210,4 +221,29 @@ async fn parallel_queries_do_not_use_what_is_common_to_all_servers() {
     let plan = ask(&connection, &format!("{parallel} EXPLAIN (ANALYZE) SELECT count(*) FROM numbers"));
     assert!(plan.contains("Workers Launched: 2"), "{plan}");
     assert_eq!(ask(&connection, &format!("{parallel} SELECT sum(n) FROM numbers")), "5000050000");
+}
+
+#[tokio::test]
+async fn tenant_that_uses_up_the_inodes_is_stopped() {
+    if !is_root() {
+        return; // only root can mount a small file system
+    }
+    let disk = Disk::of_inodes(20_000);
+    let mut howdah = Howdah::start_on(disk.path().to_owned(), &[]).await;
+    howdah.expect_errors(&["is almost full"]);
+    let owner = howdah.owner();
+    let (filler, other) = (owner.create_project("filler").await, owner.create_project("other").await);
+    let neighbour = connection_string(&other);
+    ask(&neighbour, "CREATE TABLE kept AS SELECT 1 AS n");
+    let said = fill_by_tables(&connection_string(&filler)).await;
+    assert_eq!(said.code().code(), "53100", "{said}");
+    assert!(said.message().contains("the database grew while the server's disk was almost full"), "{said}");
+    let notice = readiness(&owner).await;
+    assert!(notice.contains("inodes are free"), "{notice}");
+    owner.post("/v1/projects", json!({"name": "no room"})).await.assert_error(503, "service-unavailable");
+    ask(&neighbour, "CREATE TABLE more AS SELECT n FROM kept");
+    owner.delete(&format!("/v1/projects/{}", filler["id"].as_str().unwrap())).await.data(204);
+    eventually("plenty of room", async || (readiness(&owner).await == "ready\n").then_some(())).await;
+    ask(&neighbour, "CREATE TABLE again AS SELECT n FROM more");
+    howdah.assert_tidy().await;
 }

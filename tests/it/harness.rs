@@ -681,9 +681,18 @@ impl Disk {
 
     /// A usual one of this size, none of which is set aside for root.
     pub fn of_mebibytes(size: u64) -> Self {
+        Self::formatted(size, &[])
+    }
+
+    /// One of 1 GiB with so many inodes.
+    pub fn of_inodes(inodes: u64) -> Self {
+        Self::formatted(1024, &["-N", &inodes.to_string()])
+    }
+
+    fn formatted(size: u64, options: &[&str]) -> Self {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(size << 20).unwrap();
-        let made = Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(image.path()).status();
+        let made = Command::new("mkfs.ext4").args(["-q", "-m", "0"]).args(options).arg(image.path()).status();
         assert!(made.expect("e2fsprogs is installed").success());
         Self::mount(&["-o", "loop", image.path().to_str().unwrap()])
     }
