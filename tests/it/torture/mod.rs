@@ -15,8 +15,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::try_join_all;
 use rand::prelude::{RngExt as _, SeedableRng as _, StdRng};
 
-use crate::harness::{Directory, Disk, Howdah};
-use client::Client;
+use crate::harness::{Directory, Disk, Howdah, ask};
+use client::{Client, Gone};
 use faults::{Fault, Figures};
 
 const CLIENTS: u64 = 4;
@@ -107,4 +107,34 @@ async fn torture(howdah: &mut Howdah, disk: Option<&Disk>, seed: u64, rounds: u6
     howdah.assert_tidy().await;
     anyhow::ensure!(howdah.directory().instances().is_empty(), "instances of deleted databases are left");
     Ok(figures)
+}
+
+#[tokio::test]
+async fn checker_notices_each_kind_of_broken_promise() {
+    let howdah = Howdah::start().await;
+    let mut client = Client::new(0, 1, howdah.owner());
+    client.create().await.unwrap();
+    client.write_until_acknowledged(check::BOUND).await.unwrap();
+    client.write_until_acknowledged(check::BOUND).await.unwrap();
+    let check = async |client: &Client| check::everything(&howdah, std::iter::once(client)).await;
+    let broken = async |client: &Client| format!("{:#}", check(client).await.unwrap_err());
+    check(&client).await.unwrap();
+
+    let string = client.projects[0].databases[0].connections[0].string.clone();
+    let lost = ask(&string, "DELETE FROM kept WHERE id = (SELECT max(id) FROM kept) RETURNING id");
+    assert!(broken(&client).await.contains("acknowledged rows are lost"));
+    ask(&string, &format!("INSERT INTO kept VALUES ({lost}), (-1)"));
+    assert!(broken(&client).await.contains("of nobody: [-1]"));
+    ask(&string, "DELETE FROM kept WHERE id = -1");
+    check(&client).await.unwrap();
+
+    client.projects[0].databases[0].revoked.push(string.clone());
+    assert!(broken(&client).await.contains("a connection was revoked"));
+    client.projects[0].databases[0].revoked.clear();
+    let path = format!("/v1/projects/{}", client.projects[0].id);
+    client.gone.push(Gone { path, strings: vec![string] });
+    assert!(broken(&client).await.contains("was deleted and answers 200"));
+    client.gone.clear();
+    howdah.owner().create_project(&client.projects[0].name).await;
+    assert!(broken(&client).await.contains("projects are"), "created twice");
 }
