@@ -239,9 +239,9 @@ impl Client {
                 0..10 if self.projects.len() < PROJECTS => self.create().await.map(|()| "create"),
                 10..18 => self.connect(at).await.map(|()| "connection created"),
                 18..26 => self.revoke(at).await.map(|()| "connection revoked"),
-                26..38 => self.back_up(at).await.map(|()| "backup"),
-                38..46 => self.restore(at).await.map(|()| "restore"),
-                46..52 => self.copy(at).await.map(|()| "copy"),
+                26..38 => self.back_up(at).await,
+                38..46 => self.restore(at).await,
+                46..52 => self.copy(at).await,
                 52..57 => self.delete(project).await.map(|()| "delete"),
                 // The database goes to sleep meanwhile, and wakes for the next write.
                 57..62 => {
@@ -334,15 +334,18 @@ impl Client {
         Ok(())
     }
 
-    async fn back_up(&mut self, at: (usize, usize)) -> Result<()> {
+    async fn back_up(&mut self, at: (usize, usize)) -> Result<&'static str> {
         let path = format!("/v1/databases/{}/backups", self.of(at).id);
         let answer = self.change(Method::POST, &path, Some(json!({}))).await?;
-        ensure!([202, 409].contains(&answer.status), "{path}: {} {}", answer.status, answer.body);
-        Ok(())
+        match answer.status {
+            202 => Ok("backup"),
+            409 => Ok("backup refused for another"),
+            status => bail!("{path}: {status} {}", answer.body),
+        }
     }
 
     /// Restores to a new database at a moment that is offered.
-    async fn restore(&mut self, at: (usize, usize)) -> Result<()> {
+    async fn restore(&mut self, at: (usize, usize)) -> Result<&'static str> {
         let id = self.of(at).id.clone();
         let listed = self.get(&format!("/v1/databases/{id}/backups")).await?;
         listed.data(200)?;
@@ -352,18 +355,24 @@ impl Client {
         let (from, until) = (from.as_millisecond(), until.as_millisecond());
         let moment = Timestamp::from_millisecond(self.dice.random_range(from..=until.max(from)))?;
         let source = json!({"type": "database", "databaseId": id, "targetTime": moment.to_string()});
-        self.make_from(at, source, moment).await
+        self.make_from(at, source, moment, "restore").await
     }
 
-    async fn copy(&mut self, at: (usize, usize)) -> Result<()> {
+    async fn copy(&mut self, at: (usize, usize)) -> Result<&'static str> {
         let source = json!({"type": "database", "databaseId": self.of(at).id});
-        self.make_from(at, source, now()).await
+        self.make_from(at, source, now(), "copy").await
     }
 
     /// A new database with what was acknowledged until then.
-    async fn make_from(&mut self, at: (usize, usize), source: Value, moment: Timestamp) -> Result<()> {
+    async fn make_from(
+        &mut self,
+        at: (usize, usize),
+        source: Value,
+        moment: Timestamp,
+        kind: &'static str,
+    ) -> Result<&'static str> {
         if self.projects[at.0].databases.len() >= DATABASES {
-            return self.delete_database(at.0).await;
+            return self.delete_database(at.0).await.map(|()| "delete of a copy");
         }
         let name = format!("d{}", self.next());
         let body = json!({"projectId": self.projects[at.0].id, "name": name, "source": source});
@@ -371,7 +380,7 @@ impl Client {
         let answer = self.change(Method::POST, "/v1/databases", Some(body)).await?;
         if answer.status == 409 {
             // A backup of the source is under way, or it is not ready.
-            return Ok(());
+            return Ok("copy refused for a backup");
         }
         let rows = self.of(at).rows.iter().filter(|row| row.begun <= moment);
         let rows =
@@ -388,7 +397,7 @@ impl Client {
             *self.failed.entry(format!("{}: {reason}", text(&ended["kind"]))).or_default() += 1;
             self.delete_database(at.0).await?;
         }
-        Ok(())
+        Ok(kind)
     }
 
     async fn ended(&self, operation: &str) -> Result<Value> {

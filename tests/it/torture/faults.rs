@@ -79,8 +79,13 @@ impl Fault {
     }
 
     /// Injects it, and ends it: nothing is frozen or full afterwards, and Howdah runs. Returns since when service may
-    /// come back: the kill, the thaw, or the moment in which there was room again.
-    pub(super) async fn inject(&self, howdah: &mut Howdah, disk: Option<&Disk>, dice: &mut StdRng) -> Result<Instant> {
+    /// come back: the kill, the thaw, or the moment in which there was room again; nothing when no such process runs.
+    pub(super) async fn inject(
+        &self,
+        howdah: &mut Howdah,
+        disk: Option<&Disk>,
+        dice: &mut StdRng,
+    ) -> Result<Option<Instant>> {
         let mut since = Instant::now();
         match *self {
             Self::Kill(Victim::Howdah) => {
@@ -88,18 +93,18 @@ impl Fault {
                 howdah.launch().await;
             }
             Self::Kill(victim) => {
-                if let Some(pid) = victim.process(howdah, dice) {
-                    let _ = kill_process(pid, Signal::KILL);
+                let Some(pid) = victim.process(howdah, dice) else { return Ok(None) };
+                if kill_process(pid, Signal::KILL).is_err() {
+                    return Ok(None);
                 }
             }
             Self::Freeze(victim, how_long) => {
-                if let Some(pid) = victim.process(howdah, dice) {
-                    let all = if victim == Victim::Howdah { vec![pid] } else { family(pid) };
-                    signal(&all, Signal::STOP);
-                    tokio::time::sleep(how_long).await;
-                    signal(&all, Signal::CONT);
-                    since = Instant::now();
-                }
+                let Some(pid) = victim.process(howdah, dice) else { return Ok(None) };
+                let all = if victim == Victim::Howdah { vec![pid] } else { family(pid) };
+                signal(&all, Signal::STOP);
+                tokio::time::sleep(how_long).await;
+                signal(&all, Signal::CONT);
+                since = Instant::now();
             }
             Self::FullDisk(how_long) => {
                 let disk = disk.context("there is no disk to fill")?.path();
@@ -109,7 +114,7 @@ impl Fault {
                 since = Instant::now();
             }
         }
-        Ok(since)
+        Ok(Some(since))
     }
 }
 

@@ -89,7 +89,7 @@ async fn torture(howdah: &mut Howdah, disk: Option<&Disk>, seed: u64, rounds: u6
         let injecting = async {
             for (at, fault) in &faults {
                 tokio::time::sleep_until((begun + *at).into()).await;
-                let since = fault.inject(howdah, disk, &mut dice).await?;
+                let Some(since) = fault.inject(howdah, disk, &mut dice).await? else { continue };
                 figures.count(fault);
                 canary.write_until_acknowledged(check::BOUND).await?;
                 figures.back_after(since.elapsed());
