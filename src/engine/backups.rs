@@ -361,6 +361,10 @@ pub enum BackupError {
     /// WAL between the backup and the target was lost; choose a backup that was made after it.
     #[error("WAL from segment {0} on was lost, so that this backup cannot be recovered past it; restore a later one")]
     Gap(String),
+    /// WAL that the backup needs was lost before it was archived: more was written than could be archived, or
+    /// somebody removed it. Another try may succeed.
+    #[error("WAL that the backup needs was given up, since it was written faster than it could be archived")]
+    Lost,
     /// The target lies before the end of the backup; choose an earlier one.
     #[error("the moment lies before the end of the backup; restore an earlier one")]
     BeforeBackup,

@@ -37,6 +37,8 @@ const UNCLEAN: &str = "the instance that it comes from does not start; the serve
 const DAMAGED: &str = "the backup is damaged; choose another one";
 const MISSING: &str = "the backup is no longer there; choose another one";
 const GAP: &str = "changes between the backup and the moment were lost; choose a later backup or an earlier moment";
+const LOST: &str = "more was written during the backup than could be archived, so that changes which it needs were given \
+                    up; it begins again";
 const BEFORE: &str = "the moment lies before the end of the backup; choose an earlier backup";
 const NOT_WHOLE: &str = "what the backup holds is not whole: tables or indexes are damaged; the server's log says more";
 const NO_CHECK: &str =
@@ -296,6 +298,7 @@ pub(super) fn from_backup(error: BackupError) -> StepError {
         BackupError::Corrupt(_) => StepError::Fail(reason(NOT_WHOLE)),
         BackupError::CheckMissing(_) => StepError::Wait(reason(NO_CHECK)),
         BackupError::Gap(_) => StepError::Fail(reason(GAP)),
+        BackupError::Lost => StepError::Retry(reason(LOST)),
         BackupError::Foreign(ref why) => {
             StepError::Fail(Reason::new(error.to_string(), format!("the database cannot be backed up: {why}")))
         }

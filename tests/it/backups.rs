@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use howdah::base::store::Channel;
@@ -874,4 +876,68 @@ pub fn flip_a_byte(path: &Path) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0xff;
     std::fs::write(path, bytes).unwrap();
+}
+
+/// How many segments wait to be archived in each instance.
+fn waiting(howdah: &Howdah) -> usize {
+    let marks = |instance: String| {
+        howdah.directory().path().join("instances").join(instance).join("data/pg_wal/archive_status")
+    };
+    let count = |directory: PathBuf| {
+        let names = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.filter(|name| name.to_string_lossy().ends_with(".ready")).count()
+    };
+    howdah.directory().instances().into_iter().map(marks).map(count).max().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_flood_of_writes_stays_within_its_queue_delays_nobody_and_can_be_restored() {
+    let arguments = ["--backup-every", "24h", "--backup-queue", "24", "--archive-timeout", "1s"];
+    let mut howdah = Howdah::start_with(&arguments).await;
+    howdah.expect_errors(&["gave up"]);
+    let (flooding, quiet) = (Kept::new(&howdah).await, Kept::new(&howdah).await);
+    quiet.back_up().await;
+
+    // A backup is asked for in the middle of a load.
+    let load = flooding.connection.clone();
+    ask(&load, "CREATE TABLE bulk (n int, text text)");
+    let is_enough = Arc::new(AtomicBool::new(false));
+    let until = is_enough.clone();
+    let flood = std::thread::spawn(move || {
+        let rows = "SELECT n, repeat(md5(n::text), 30) FROM generate_series(1, 20000) AS n";
+        let mut parts = 0;
+        while parts < 4 || parts < 100 && !until.load(Ordering::Relaxed) {
+            ask(&load, &format!("INSERT INTO bulk {rows}"));
+            parts += 1;
+        }
+        parts
+    });
+    let asked = flooding.owner.post(&format!("{}/backups", flooding.path()), json!({"backupType": "full"})).await;
+    asked.data(202);
+    quiet.note("meanwhile");
+    let written = moment(&quiet.connection);
+    let (mut most, mut archived_meanwhile) = (0, false);
+    while !flood.is_finished() {
+        most = most.max(waiting(&howdah));
+        let latest = quiet.backups().await["meta"]["latestRestorableTime"].as_str().unwrap().to_owned();
+        archived_meanwhile |= latest >= written;
+        is_enough.store(archived_meanwhile, Ordering::Relaxed);
+    }
+    let parts: usize = flood.join().unwrap();
+    assert!(archived_meanwhile, "the others are archived during the flood");
+    // What is on its way, and what is written between two looks, comes on top.
+    assert!(most < 24 + 64 + 150, "{most} segments waited");
+
+    let operation = asked.headers["howdah-operation"].to_str().unwrap();
+    let path = format!("/v1/operations/{operation}");
+    let ended = eventually("the backup", async || {
+        let shown = flooding.owner.get(&path).await.data(200).clone();
+        let reason = shown["reason"].as_str().unwrap_or_default().to_owned();
+        assert!(!reason.contains("does not answer"), "{shown}");
+        shown["endedAt"].is_string().then_some(shown)
+    })
+    .await;
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    let copy = flooding.make_from("copy", json!({"type": "database", "databaseId": flooding.id})).await;
+    assert_eq!(ask(&copy, "SELECT count(*) FROM bulk"), (parts * 20_000).to_string());
 }

@@ -1,6 +1,6 @@
-//! Archiving: what waits in an instance's queue goes to its vault, in order, one by one.
+//! Archiving: what waits in an instance's queue goes to its vault, in order and in batches.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -26,7 +27,7 @@ use crate::engine::local::place::{Place, make_directory, sync_directory, write_p
 use crate::engine::local::process::Server;
 use crate::engine::local::session::{Unanswered, ask_for_text};
 use crate::engine::local::template::{SEGMENT_BYTES, failed};
-use crate::engine::local::{LocalEngine, blocking, control_file};
+use crate::engine::local::{LocalEngine, blocking, control_file, tree};
 
 const DOING: &str = "archive what was written";
 /// How many instances are archived at a time.
@@ -35,8 +36,14 @@ const INSTANCES_AT_ONCE: usize = 4;
 const SHARE_OF_LOOKS: u32 = 100;
 /// A look that takes no longer needs no rest.
 const SHORT_LOOK: Duration = Duration::from_millis(10);
-/// How long one file may take on its way.
+/// How often all queues are looked into while some are emptied.
+const ROUND: Duration = Duration::from_secs(1);
+/// The most files that one run of pgBackRest pushes. It bounds how long others wait for their turn, and the disk
+/// that copies on their way take.
+const BATCH: usize = 64;
+/// How long a run may take, and how much longer for each file.
 const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE_FOR_FILE: Duration = Duration::from_secs(10);
 /// How long a stop waits until everything is archived: that of one instance, and that of all together.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 const ALL_LAST_WORDS: Duration = Duration::from_secs(12);
@@ -68,6 +75,10 @@ pub(super) struct Archive {
     /// Backups and restores share it; who removes something from the vault has it alone.
     pub(super) vault: tokio::sync::RwLock<()>,
     trouble: Mutex<Option<Trouble>>,
+    /// The last file of the batch that is on its way: what comes after it may be given up meanwhile.
+    on_its_way: Mutex<Option<String>>,
+    /// Held while gaps are read, changed and written.
+    gaps: Mutex<()>,
     /// Not before then is its queue looked into by itself.
     next_look: Mutex<Option<Instant>>,
 }
@@ -84,6 +95,8 @@ struct Trouble {
 /// How much of a queue to empty.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
+    /// One batch.
+    Batch,
     /// What waits when looked at first.
     Now,
     /// Until nothing waits.
@@ -237,8 +250,12 @@ impl LocalEngine {
             let (at, archived_until) = (self.machine.config.clock.now(), record.reached.archived_until.take());
             record.gaps.push(Gap { first_segment: lost.clone(), last_segment: lost, at, archived_until });
         }
-        let written =
-            blocking(DOING, move || record.write(&place).and_then(|()| record.note(&place)).map_err(failed(DOING)));
+        let archive = self.archives.of(id);
+        let written = blocking(DOING, move || {
+            let gaps = record.gaps.clone();
+            let changed = archive.change_gaps(&place, |there| there.gaps = gaps);
+            changed.and_then(|()| record.note(&place)).map_err(failed(DOING))
+        });
         written.await.map(|()| true).map_err(BackupError::from)
     }
 
@@ -274,8 +291,49 @@ impl LocalEngine {
         }
     }
 
-    /// One round for everybody.
+    /// Archives what waits, of some instances at a time and of each a batch in its turn, until nothing more can be
+    /// archived. No flood of one keeps the others waiting, and what waits is bounded meanwhile.
     pub(super) async fn archive_everything(&self) -> Result<(), EngineError> {
+        let (mut turns, mut pushing) = (VecDeque::new(), FuturesUnordered::new());
+        let mut busy = HashSet::new();
+        let mut looked = Instant::now();
+        turns.extend(self.look_into_queues().await?);
+        loop {
+            while busy.len() < INSTANCES_AT_ONCE
+                && let Some(id) = turns.pop_front()
+            {
+                let archive = self.archives.of(id);
+                // Somebody else empties that queue, or it is tried again later.
+                if archive.has_to_wait() || archive.pushing.try_lock().is_err() {
+                    continue;
+                }
+                busy.insert(id);
+                pushing.push(async move { (id, self.push(id, Until::Batch).await) });
+            }
+            if pushing.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                Some((id, pushed)) = pushing.next() => {
+                    busy.remove(&id);
+                    // What is wrong has been noted, and is tried again.
+                    if matches!(pushed, Ok(More::Waits)) {
+                        turns.push_back(id);
+                    }
+                }
+                () = tokio::time::sleep_until(looked + ROUND) => {
+                    looked = Instant::now();
+                    let waiting = self.look_into_queues().await?;
+                    let new = waiting.into_iter().filter(|id| !busy.contains(id) && !turns.contains(id));
+                    let new: Vec<InstanceId> = new.collect();
+                    turns.extend(new);
+                }
+            }
+        }
+    }
+
+    /// Looks into all queues, gives up what is too much, and says whose are not empty.
+    async fn look_into_queues(&self) -> Result<Vec<InstanceId>, EngineError> {
         let servers: Vec<(InstanceId, Arc<Server>)> = {
             let servers = lock(&self.servers);
             servers.iter().filter(|(_, server)| server.is_alive()).map(|(id, server)| (*id, server.clone())).collect()
@@ -300,21 +358,23 @@ impl LocalEngine {
             .filter(|(id, _)| !self.archives.of(*id).rests())
             .map(|(id, runs)| (id, self.place(id), runs))
             .collect();
-        let Queues { waiting, empty, looks } = blocking(DOING, move || Ok(sort_queues(places))).await?;
+        let (archives, limit) = (places.iter().map(|(id, ..)| self.archives.of(*id)).collect::<Vec<_>>(), self.limit());
+        let now = self.machine.config.clock.now();
+        let looked = blocking(DOING, move || {
+            let all = archives.iter().zip(&places);
+            all.for_each(|(archive, (id, place, _))| archive.bound(place, *id, limit, now));
+            Ok(sort_queues(places))
+        });
+        let Queues { waiting, empty, looks } = looked.await?;
         lock(&self.archives.lookout).retain(|id| !empty.contains(id));
         for (id, look) in looks {
             self.archives.of(id).rest_after(look);
         }
-        stream::iter(waiting)
-            .for_each_concurrent(INSTANCES_AT_ONCE, |id| async move {
-                let archive = self.archives.of(id);
-                if !archive.has_to_wait() {
-                    // What is wrong has been noted, and is tried again.
-                    let _ = self.push(id, Until::Empty).await;
-                }
-            })
-            .await;
-        Ok(())
+        Ok(waiting)
+    }
+
+    fn limit(&self) -> u64 {
+        self.machine.config.backups.queue_limit
     }
 
     /// Archives what a server that has just stopped has left, if that can be done now.
@@ -362,128 +422,207 @@ impl LocalEngine {
         } else if !self.is_cleanly_stopped(&place).await {
             return Err(BackupError::Unclean);
         }
-        self.push(id, Until::Now).await
+        self.push_now(id).await
     }
 
     /// Archives what waits now, whatever happened before.
     pub(super) async fn push_now(&self, id: InstanceId) -> Result<(), BackupError> {
-        self.push(id, Until::Now).await
+        self.push(id, Until::Now).await.map(drop)
     }
 
-    async fn push(&self, id: InstanceId, until: Until) -> Result<(), BackupError> {
+    async fn push(&self, id: InstanceId, until: Until) -> Result<More, BackupError> {
         let archive = self.archives.of(id);
         let _one_at_a_time = archive.pushing.lock().await;
+        let mut put = false;
         let pushed = match self.machine.has_no_room_for(id, Level::Scarce) {
             true => Err(BackupError::Full { doing: DOING }),
-            false => self.push_all(id, &archive, until).await,
+            false => self.push_all(id, &archive, until, &mut put).await,
         };
+        *lock(&archive.on_its_way) = None;
         match &pushed {
-            Ok(true) => archive.note_success(id),
+            Ok(_) if put => archive.note_success(id),
             // Nothing was put there, so nothing is known of the place; what waited may have been given up.
-            Ok(false) => {}
+            Ok(_) => {}
             Err(error) => archive.note_failure(id, self.machine.config.clock.now(), error),
         }
-        if !matches!(pushed, Ok(false)) {
+        if put || pushed.is_err() {
             self.archives.note_change(id);
         }
-        pushed.map(drop)
+        pushed
     }
 
-    /// Says whether anything was put into the vault.
-    async fn push_all(&self, id: InstanceId, archive: &Archive, until: Until) -> Result<bool, BackupError> {
-        let (place, mut put) = (self.place(id), false);
+    /// Sets `put` once anything was put into the vault.
+    async fn push_all(
+        &self,
+        id: InstanceId,
+        archive: &Arc<Archive>,
+        until: Until,
+        put: &mut bool,
+    ) -> Result<More, BackupError> {
+        let (place, mut left) = (self.place(id), None);
         if !place.exists() {
-            return Ok(put);
+            return Ok(More::Nothing);
         }
-        'look: loop {
-            let (limit, now) = (self.machine.config.backups.queue_limit, self.machine.config.clock.now());
-            let looking = place.clone();
-            let found = blocking(DOING, move || look(&looking, id, limit, now).map_err(failed(DOING))).await?;
-            let Some(Look { mut record, ready, lost }) = found else { return Ok(put) };
+        loop {
+            let (limit, now) = (self.limit(), self.machine.config.clock.now());
+            let (looking, looker) = (place.clone(), archive.clone());
+            let found =
+                blocking(DOING, move || looker.look(&looking, id, limit, now, true).map_err(failed(DOING))).await?;
+            let Some(Look { mut record, ready, lost }) = found else { return Ok(More::Nothing) };
             if lost {
                 self.archives.note_change(id);
             }
-            if ready.is_empty() {
-                return Ok(put);
-            }
             // Without the key it waits; the status says so.
-            let Some(key) = lock(&archive.key).clone() else { return Ok(put) };
+            let Some(key) = lock(&archive.key).clone().filter(|_| !ready.is_empty()) else { return Ok(More::Nothing) };
             let vault = Vault { instance: id, key };
-            for name in ready {
-                match self.push_one(&vault, &place, &name, &mut record).await {
-                    Ok(there) => put |= there,
-                    Err(BackupError::MissingVault(_)) if self.replace_lost_vault(&vault).await? => continue 'look,
-                    Err(BackupError::MissingVault(_)) => {
-                        let reason = "a part of the vault is no longer in the repository, such as its archive.info";
-                        return Err(BackupError::Failed { doing: DOING, reason: reason.into() });
-                    }
-                    Err(error) => return Err(error),
+            let count = ready.len();
+            let batch: Vec<String> = ready.into_iter().take(BATCH).collect();
+            let done = match self.push_batch(&vault, &place, archive, &batch, &mut record).await {
+                Ok(done) => done,
+                Err(BackupError::MissingVault(_)) if self.replace_lost_vault(&vault).await? => continue,
+                Err(BackupError::MissingVault(_)) => {
+                    let reason = "a part of the vault is no longer in the repository, such as its archive.info";
+                    return Err(BackupError::Failed { doing: DOING, reason: reason.into() });
                 }
-            }
-            if until == Until::Now {
-                return Ok(put);
+                Err(error) => return Err(error),
+            };
+            *put |= done > 0;
+            let left = left.get_or_insert(count);
+            *left = left.saturating_sub(done.max(1));
+            match until {
+                Until::Batch if count > done => return Ok(More::Waits),
+                Until::Batch => return Ok(More::Nothing),
+                Until::Now if *left == 0 => return Ok(More::Nothing),
+                Until::Now | Until::Empty => {}
             }
         }
     }
 
-    /// Says whether it was there to be put into the vault.
-    async fn push_one(
+    /// Puts files into the vault, and says how many of the first ones are there. None when the first is missing,
+    /// which is noted.
+    async fn push_batch(
         &self,
         vault: &Vault,
         place: &Place,
-        name: &str,
+        archive: &Arc<Archive>,
+        names: &[String],
         record: &mut Record,
-    ) -> Result<bool, BackupError> {
+    ) -> Result<usize, BackupError> {
         self.check_repository().await?;
-        let (machine, id) = (self.machine.clone(), vault.instance);
-        let (from, wanted) = (place.clone(), name.to_owned());
-        let taken: Option<Taken> = blocking(DOING, move || {
-            let take = || -> io::Result<Option<Taken>> {
-                machine.make_vault(id)?;
-                let into = machine.backup_work(id).join("push");
+        let control = self.stand_in(vault, place).await?;
+        *lock(&archive.on_its_way) = names.last().cloned();
+        let (machine, id, batch) = (self.machine.clone(), vault.instance, Batch { wal: control.join("pg_wal") });
+        let (from, wanted, into) = (place.clone(), names.to_vec(), batch.wal.clone());
+        let taken: Vec<Taken> = blocking(DOING, move || {
+            let take = || -> io::Result<Vec<Taken>> {
+                tree::remove(&into, &machine.stop)?;
+                tree::remove(&machine.backup_work(id).join("spool"), &machine.stop)?;
+                machine.make_vault_work(id)?;
                 machine.make_for_backup_user(&into)?;
-                Queue::open(&from)?.take(&wanted, &into, machine.backup_user)
+                machine.make_for_backup_user(&into.join("archive_status"))?;
+                let (queue, mut taken) = (Queue::open(&from)?, Vec::new());
+                for name in wanted {
+                    let Some(file) = queue.take(&name, &into, machine.backup_user)? else { break };
+                    let mark = into.join("archive_status").join(name + ".ready");
+                    fs::write(&mark, b"")?;
+                    std::os::unix::fs::chown(&mark, machine.backup_user, machine.backup_user)?;
+                    taken.push(file);
+                }
+                Ok(taken)
             };
             take().map_err(failed(DOING))
         })
         .await?;
-        let Some(taken) = taken else {
-            return self.note_missing(place, name, record).await.map(|()| false);
+        let Some(first) = names.first().filter(|_| taken.is_empty()) else {
+            let done = self.push_taken(vault, &batch, control, &taken, names).await;
+            let done = self.note_archived(place, &batch, names, &taken, record, done).await?;
+            return Ok(done);
         };
-        let path = taken.path.to_string_lossy().into_owned();
-        let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, id);
-        let pushed = timeout(PATIENCE, command.run(&["archive-push", &path])).await;
-        let _ = fs::remove_file(&taken.path);
-        match pushed {
-            Ok(Err(failure)) if failure.misses_vault() => return Err(BackupError::MissingVault(id)),
-            Ok(pushed) => pushed.map_err(Failure::into_archive_error)?,
-            Err(_) => {
-                let reason = "the repository does not answer".into();
-                return Err(BackupError::Failed { doing: DOING, reason });
+        self.note_missing(place, archive, first).await.map(|()| 0)
+    }
+
+    /// Runs pgBackRest on a batch. How much of it is in the vault stands in its spool, whatever comes of that.
+    async fn push_taken(
+        &self,
+        vault: &Vault,
+        batch: &Batch,
+        control: PathBuf,
+        taken: &[Taken],
+        names: &[String],
+    ) -> Result<usize, BackupError> {
+        let id = vault.instance;
+        let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, id).with("PG1_PATH", control);
+        // It pushes what is marked as ready there, with some processes at a time, and says for each file in its
+        // spool how that went.
+        let path = batch.wal.to_string_lossy().into_owned();
+        let patience = PATIENCE + PATIENCE_FOR_FILE * u32::try_from(taken.len()).unwrap_or(u32::MAX);
+        let pushed = timeout(patience, command.run(&["archive-push:async", &path])).await;
+        let out = self.machine.backup_work(id).join("spool/archive").join(id.bare()).join("out");
+        let asked: Vec<String> = names.iter().take(taken.len()).cloned().collect();
+        let said = blocking(DOING, move || Ok(Spooled::read(&out, &asked))).await?;
+        match (said.failure, pushed) {
+            _ if said.done > 0 => Ok(said.done),
+            (Some(failure), _) | (None, Ok(Err(failure))) if failure.misses_vault() => {
+                Err(BackupError::MissingVault(id))
             }
-        };
-        if Segment::parse(name).is_some() {
-            record.reached.last_segment = Some(name.to_owned());
-            record.reached.archived_until = taken.finished_at.or(record.reached.archived_until);
+            (Some(failure), _) | (None, Ok(Err(failure))) => Err(failure.into_archive_error()),
+            (None, Ok(Ok(_))) => {
+                let reason = "pgBackRest did not say what became of a file".into();
+                Err(BackupError::Failed { doing: DOING, reason })
+            }
+            (None, Err(_)) => {
+                let reason = "the repository does not answer".into();
+                Err(BackupError::Failed { doing: DOING, reason })
+            }
         }
-        let (place, name, record) = (place.clone(), name.to_owned(), record.clone());
+    }
+
+    /// Lets PostgreSQL go on without what is in the vault.
+    async fn note_archived(
+        &self,
+        place: &Place,
+        batch: &Batch,
+        names: &[String],
+        taken: &[Taken],
+        record: &mut Record,
+        done: Result<usize, BackupError>,
+    ) -> Result<usize, BackupError> {
+        let wal = batch.wal.clone();
+        let archived: Vec<String> = names.iter().take(*done.as_ref().unwrap_or(&0)).cloned().collect();
+        for (name, file) in archived.iter().zip(taken) {
+            if Segment::parse(name).is_some() {
+                record.reached.last_segment = Some(name.clone());
+                record.reached.archived_until = file.finished_at.or(record.reached.archived_until);
+            }
+        }
+        let (place, record, stop) = (place.clone(), record.clone(), self.machine.stop.clone());
         let noted = blocking(DOING, move || {
-            Queue::open(&place).and_then(|queue| queue.done(&name)).map_err(failed(DOING))?;
-            record.note(&place).map_err(failed(DOING))
+            let note = || -> io::Result<()> {
+                let queue = Queue::open(&place)?;
+                archived.iter().try_for_each(|name| queue.done(name))?;
+                if !archived.is_empty() {
+                    record.note(&place)?;
+                }
+                tree::remove(&wal, &stop)
+            };
+            note().map_err(failed(DOING))
         });
         noted.await?;
-        Ok(true)
+        done
     }
 
     /// PostgreSQL removes nothing that waits; so somebody in the instance did.
-    async fn note_missing(&self, place: &Place, name: &str, record: &mut Record) -> Result<(), BackupError> {
-        if Segment::parse(name).is_some() {
-            record.note_loss(name, self.machine.config.clock.now());
-        }
-        let (place, name, record) = (place.clone(), name.to_owned(), record.clone());
+    async fn note_missing(&self, place: &Place, archive: &Arc<Archive>, name: &str) -> Result<(), BackupError> {
+        let now = self.machine.config.clock.now();
+        let (place, name, archive) = (place.clone(), name.to_owned(), archive.clone());
         let noted = blocking(DOING, move || {
-            record.write(&place).map_err(failed(DOING))?;
-            Queue::open(&place).and_then(|queue| queue.drop_mark(&name)).map_err(failed(DOING))
+            let note = || -> io::Result<()> {
+                if Segment::parse(&name).is_some() {
+                    archive.change_gaps(&place, |record| record.note_loss(&name, now))?;
+                }
+                Queue::open(&place).and_then(|queue| queue.drop_mark(&name))
+            };
+            note().map_err(failed(DOING))
         });
         Ok(noted.await?)
     }
@@ -575,58 +714,110 @@ struct Look {
     lost: bool,
 }
 
-/// What waits, after what has become too much was given up. `None`: the instance is not archived.
-fn look(place: &Place, id: InstanceId, limit: u64, now: Timestamp) -> io::Result<Option<Look>> {
-    let queue = Queue::open(place)?;
-    let Some(mut record) = Record::read(place)? else {
-        queue.discard()?;
-        return Ok(None);
-    };
-    let gaps = record.gaps.clone();
-    let ready = forget_missing(&queue, queue.ready()?, place, &mut record, now)?;
-    let segments: Vec<&String> = ready.iter().filter(|name| Segment::parse(name).is_some()).collect();
-    let waiting = segments.len() as u64 * SEGMENT_BYTES;
-    let bounds = segments.first().zip(segments.last()).filter(|_| waiting > limit);
-    let Some((first, last)) = bounds else {
-        let lost = record.gaps != gaps;
-        return Ok(Some(Look { record, ready, lost }));
-    };
-    let archived_until = record.reached.archived_until;
-    let gap = Gap { first_segment: (*first).clone(), last_segment: (*last).clone(), at: now, archived_until };
-    tracing::error!(
-        instance.id = %id,
-        "gave up {} MiB of WAL of {id}, which could not be archived and would have filled the disk: it can be restored \
-         to no moment from now until its next backup",
-        waiting >> 20
-    );
-    record.gaps.push(gap);
-    record.write(place)?;
-    ready.iter().try_for_each(|name| queue.done(name))?;
-    Ok(Some(Look { record, ready: Vec::new(), lost: true }))
+impl Archive {
+    /// Gives up what waits if that is too much. It is done for all while others are served.
+    fn bound(&self, place: &Place, id: InstanceId, limit: u64, now: Timestamp) {
+        if let Err(error) = self.look(place, id, limit, now, false)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(instance.id = %id, %error, "cannot look into the queue of {id}");
+        }
+    }
+
+    /// What waits, after what has become too much was given up, and with `check` what is missing. `None`: the
+    /// instance is not archived.
+    fn look(&self, place: &Place, id: InstanceId, limit: u64, now: Timestamp, check: bool) -> io::Result<Option<Look>> {
+        let queue = Queue::open(place)?;
+        if Record::read(place)?.is_none() {
+            queue.discard()?;
+            return Ok(None);
+        }
+        let mut ready = queue.ready()?;
+        let mut lost = false;
+        if check {
+            (ready, lost) = self.forget_missing(&queue, ready, place, now)?;
+        }
+        let on_its_way = lock(&self.on_its_way).clone();
+        let waits =
+            |name: &&String| Segment::parse(name).is_some() && on_its_way.as_ref().is_none_or(|last| *name > last);
+        let segments: Vec<String> = ready.iter().filter(waits).cloned().collect();
+        let waiting = segments.len() as u64 * SEGMENT_BYTES;
+        if let Some((first, last)) = segments.first().zip(segments.last()).filter(|_| waiting > limit) {
+            tracing::error!(
+                instance.id = %id,
+                "gave up {} MiB of WAL of {id}, which could not be archived and would have filled the disk: it can be \
+                 restored to no moment from now until its next backup",
+                waiting >> 20
+            );
+            self.change_gaps(place, |record| {
+                let archived_until = record.reached.archived_until;
+                let (first_segment, last_segment) = (first.clone(), last.clone());
+                record.gaps.push(Gap { first_segment, last_segment, at: now, archived_until });
+            })?;
+            segments.iter().try_for_each(|name| queue.done(name))?;
+            ready.retain(|name| !segments.contains(name));
+            lost = true;
+        }
+        let record = Record::read(place)?;
+        Ok(record.map(|record| Look { record, ready, lost }))
+    }
+
+    /// Removes the marks whose files are missing, and notes a gap for each row of them. PostgreSQL removes nothing
+    /// that is marked: so somebody in the instance removed the file, or made the mark.
+    fn forget_missing(
+        &self,
+        queue: &Queue,
+        ready: Vec<String>,
+        place: &Place,
+        at: Timestamp,
+    ) -> io::Result<(Vec<String>, bool)> {
+        let (mut present, mut missing) = (Vec::new(), Vec::new());
+        for name in ready {
+            if queue.has(&name)? { present.push(name) } else { missing.push(name) }
+        }
+        let lost: Vec<&String> = missing.iter().filter(|name| Segment::parse(name).is_some()).collect();
+        if !lost.is_empty() {
+            self.change_gaps(place, |record| lost.iter().for_each(|name| record.note_loss(name, at)))?;
+        }
+        missing.iter().try_for_each(|name| queue.drop_mark(name))?;
+        Ok((present, !lost.is_empty()))
+    }
+
+    fn change_gaps(&self, place: &Place, change: impl FnOnce(&mut Record)) -> io::Result<()> {
+        let _alone = lock(&self.gaps);
+        let Some(mut record) = Record::read(place)? else { return Ok(()) };
+        change(&mut record);
+        record.write(place)
+    }
 }
 
-/// Removes the marks whose files are missing, and notes a gap for each row of them. PostgreSQL removes nothing
-/// that is marked: so somebody in the instance removed the file, or made the mark.
-fn forget_missing(
-    queue: &Queue,
-    ready: Vec<String>,
-    place: &Place,
-    record: &mut Record,
-    at: Timestamp,
-) -> io::Result<Vec<String>> {
-    let (mut present, mut missing) = (Vec::new(), Vec::new());
-    for name in ready {
-        if queue.has(&name)? { present.push(name) } else { missing.push(name) }
+/// Whether more waits in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum More {
+    Waits,
+    Nothing,
+}
+
+/// Files on their way, in a directory like PostgreSQL's.
+struct Batch {
+    wal: PathBuf,
+}
+
+/// What pgBackRest has written in its spool about a batch.
+struct Spooled {
+    /// How many of the first files are in the vault.
+    done: usize,
+    /// Why the next one is not.
+    failure: Option<Failure>,
+}
+
+impl Spooled {
+    fn read(out: &Path, names: &[String]) -> Self {
+        let done = names.iter().take_while(|name| out.join(format!("{name}.ok")).exists()).count();
+        let error = |name: &str| fs::read_to_string(out.join(format!("{name}.error"))).ok();
+        let said = names.get(done).and_then(|name| error(name).or_else(|| error("global")));
+        Self { done, failure: said.map(|said| Failure::spooled(&said)) }
     }
-    if missing.is_empty() {
-        return Ok(present);
-    }
-    for name in missing.iter().filter(|name| Segment::parse(name).is_some()) {
-        record.note_loss(name, at);
-    }
-    record.write(place)?;
-    missing.iter().try_for_each(|name| queue.drop_mark(name))?;
-    Ok(present)
 }
 
 pub(super) fn unanswered(doing: &'static str, error: Unanswered) -> BackupError {
@@ -670,7 +861,8 @@ mod tests {
         fs::write(wal.join(name(1)), "wal").unwrap();
         fs::write(wal.join(name(1500)), "wal").unwrap();
         let id = InstanceId::from(uuid::Uuid::from_u128(1));
-        let Look { record, ready, lost } = look(&place, id, u64::MAX, Timestamp::UNIX_EPOCH).unwrap().unwrap();
+        let look = Archive::default().look(&place, id, u64::MAX, Timestamp::UNIX_EPOCH, true);
+        let Look { record, ready, lost } = look.unwrap().unwrap();
         assert!(lost);
         assert_eq!(ready, [name(1), name(1500)]);
         let gaps: Vec<_> =
@@ -678,5 +870,40 @@ mod tests {
         assert_eq!(gaps, [(name(2), name(1499))]);
         assert_eq!(Record::read(&place).unwrap().unwrap().gaps, record.gaps);
         assert_eq!(fs::read_dir(wal.join("archive_status")).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn too_much_is_given_up_except_what_is_on_its_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new(directory.path().to_owned());
+        let wal = place.data().join("pg_wal");
+        fs::create_dir_all(wal.join("archive_status")).unwrap();
+        Record::default().write(&place).unwrap();
+        let name = |number: u64| format!("0000000100000000{number:08X}");
+        for number in 1..=9 {
+            fs::write(wal.join("archive_status").join(name(number) + ".ready"), "").unwrap();
+            fs::write(wal.join(name(number)), "wal").unwrap();
+        }
+        let (id, archive) = (InstanceId::from(uuid::Uuid::from_u128(1)), Archive::default());
+        *lock(&archive.on_its_way) = Some(name(3));
+        archive.bound(&place, id, 6 * SEGMENT_BYTES, Timestamp::UNIX_EPOCH);
+        assert_eq!(Record::read(&place).unwrap().unwrap().gaps, [], "six wait, besides those on their way");
+        archive.bound(&place, id, 5 * SEGMENT_BYTES, Timestamp::UNIX_EPOCH);
+        let gaps = Record::read(&place).unwrap().unwrap().gaps;
+        assert_eq!((gaps[0].first_segment.clone(), gaps[0].last_segment.clone()), (name(4), name(9)));
+        assert_eq!(Queue::open(&place).unwrap().ready().unwrap(), [name(1), name(2), name(3)]);
+    }
+
+    #[test]
+    fn what_is_in_the_vault_is_told_up_to_the_first_that_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let names = ["a", "b", "c"].map(str::to_owned);
+        fs::write(directory.path().join("a.ok"), "").unwrap();
+        fs::write(directory.path().join("c.ok"), "0\nit was there").unwrap();
+        fs::write(directory.path().join("b.error"), "64\nunable to write: [28] No space left on device").unwrap();
+        let said = Spooled::read(directory.path(), &names);
+        assert_eq!(said.done, 1);
+        let error = said.failure.unwrap().into_archive_error();
+        assert!(matches!(error, BackupError::Full { .. }), "{error}");
     }
 }

@@ -9,11 +9,13 @@ use tokio::time::{Instant, sleep};
 
 use super::archiver::unanswered;
 use super::program::{Failure, LONG_IO_TIMEOUT, PgBackRest, Said, percentage};
+use super::record::Record;
 use super::vault::REMOVAL;
 use crate::base::disk::Level;
+use crate::base::id::InstanceId;
 use crate::base::scram::Verifier;
 use crate::base::secret::{Secret, random_text};
-use crate::engine::backups::{BackupError, BackupFacts, BackupKind, BackupLabel, Progress, ProgressSink, Vault};
+use crate::engine::backups::{BackupError, BackupFacts, BackupKind, BackupLabel, Gap, Progress, ProgressSink, Vault};
 use crate::engine::local::place::{Manifest, Place};
 use crate::engine::local::session::ask_for_text;
 use crate::engine::local::template::failed;
@@ -25,7 +27,7 @@ const DOING: &str = "back up the instance";
 const INTERVAL: Duration = Duration::from_millis(100);
 /// How long one statement of pgBackRest's may take, in seconds. The longest waits for a checkpoint.
 const SQL_TIMEOUT: &str = "600";
-/// How long the WAL that a backup needs may take into the vault after it.
+/// How long no segment of the WAL that a backup needs may come into the vault after it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl LocalEngine {
@@ -117,41 +119,72 @@ impl LocalEngine {
                 label = BackupLabel::parse(name.trim());
             }
         };
-        let archiving = async {
+        let begun = self.gaps_of(vault.instance).await?.len();
+        let losing = async {
             loop {
                 // What is wrong has been noted; in the end it is looked at again.
                 let _ = self.push_now(vault.instance).await;
                 if self.machine.has_no_room_for(vault.instance, Level::Scarce) {
                     return BackupError::Full { doing: DOING };
                 }
-                sleep(INTERVAL).await;
+                match self.gaps_of(vault.instance).await {
+                    // What was lost, the backup would need.
+                    Ok(gaps) if gaps.len() > begun => return BackupError::Lost,
+                    Ok(_) => sleep(INTERVAL).await,
+                    Err(error) => return error,
+                }
             }
         };
         let arguments = [kind, "backup"];
         let copied = tokio::select! {
             copied = command.run_and_watch(&arguments, watch) => copied,
             // pgBackRest ends with this.
-            full = archiving => return Err(full),
+            error = losing => return Err(error),
         };
         Ok((copied, label))
     }
 
+    async fn gaps_of(&self, id: InstanceId) -> Result<Vec<Gap>, BackupError> {
+        let place = self.place(id);
+        let read = blocking(DOING, move || Record::read(&place).map_err(failed(DOING)));
+        Ok(read.await?.map(|record| record.gaps).unwrap_or_default())
+    }
+
+    /// Whether WAL was lost from this segment on.
+    async fn has_lost_wal_of(&self, id: InstanceId, first: &str) -> Result<bool, BackupError> {
+        Ok(self.gaps_of(id).await?.iter().any(|gap| gap.last_segment.as_str() >= first))
+    }
+
     /// Sees to it that the WAL is there without which the backup is worth nothing.
     async fn complete(&self, vault: &Vault, label: &BackupLabel) -> Result<BackupFacts, BackupError> {
-        let deadline = Instant::now() + PATIENCE;
+        let mut deadline = Instant::now() + PATIENCE;
+        let mut reached = None;
         loop {
             let pushed = self.push_now(vault.instance).await;
             let holdings = self.holdings(vault).await?;
+            if holdings.last_segment > reached {
+                deadline = Instant::now() + PATIENCE;
+                reached = holdings.last_segment;
+            }
             let Some(facts) = holdings.backups.into_iter().find(|backup| backup.label == *label) else {
                 return Err(BackupError::MissingBackup(label.clone()));
             };
             if facts.restorable {
                 return Ok(facts);
             }
-            if Instant::now() >= deadline || self.status_of_archive(vault.instance).await?.pending_segments == 0 {
-                let why = pushed.err().map_or_else(|| "it was lost".to_owned(), |error| error.to_string());
-                let reason = format!("the WAL that the backup needs did not get into the repository: {why}");
-                return Err(BackupError::Failed { doing: DOING, reason });
+            let is_over = Instant::now() >= deadline;
+            if is_over || self.status_of_archive(vault.instance).await?.pending_segments == 0 {
+                return Err(match pushed {
+                    Err(error) => error,
+                    Ok(()) if is_over => {
+                        let reason = "the WAL that the backup needs did not get into the repository".into();
+                        BackupError::Failed { doing: DOING, reason }
+                    }
+                    Ok(()) => BackupError::Lost,
+                });
+            }
+            if self.has_lost_wal_of(vault.instance, &facts.first_segment).await? {
+                return Err(BackupError::Lost);
             }
             sleep(INTERVAL).await;
         }

@@ -238,6 +238,13 @@ impl Failure {
         Self { code, reason: shorten(&said) }
     }
 
+    /// What `archive-push` leaves in its spool: a code, and what it says.
+    pub(super) fn spooled(text: &str) -> Self {
+        let (code, said) = text.split_once('\n').unwrap_or(("", text));
+        let said = said.lines().map(str::trim).collect::<Vec<_>>().join("; ");
+        Self { code: code.trim().parse().ok(), reason: shorten(&said) }
+    }
+
     /// It may be that there is no vault.
     pub(super) fn misses_vault(&self) -> bool {
         self.reason.contains("[FileMissingError] unable to load info file")

@@ -13,7 +13,7 @@ use std::collections::BinaryHeap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 use rustix::fs::Dir;
@@ -38,7 +38,6 @@ pub(super) struct Queue {
 
 /// A file of WAL, copied to where the backup user reads it.
 pub(super) struct Taken {
-    pub(super) path: PathBuf,
     /// When PostgreSQL was done with it.
     pub(super) finished_at: Option<Timestamp>,
 }
@@ -102,7 +101,7 @@ impl Queue {
         let mark = rustix::fs::statat(&self.marks, mark(name, "ready")?, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok();
         let finished_at =
             mark.and_then(|mark| Timestamp::new(mark.st_mtime, i32::try_from(mark.st_mtime_nsec).ok()?).ok());
-        Ok(Some(Taken { path, finished_at }))
+        Ok(Some(Taken { finished_at }))
     }
 
     /// Lets PostgreSQL go on without it: it is archived, or not wanted.
@@ -184,7 +183,7 @@ mod tests {
 
         fs::write(place.data().join("pg_wal").join(sorted[1]), "wal").unwrap();
         let taken = queue.take(sorted[1], directory.path(), None).unwrap().unwrap();
-        assert_eq!(fs::read(&taken.path).unwrap(), b"wal");
+        assert_eq!(fs::read(directory.path().join(sorted[1])).unwrap(), b"wal");
         assert!(taken.finished_at.is_some());
         queue.done(sorted[1]).unwrap();
         queue.done(sorted[1]).unwrap();
