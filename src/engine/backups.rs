@@ -284,7 +284,9 @@ pub enum Obstacle {
     Refused,
     /// What is there is not the place that backups were kept in so far.
     WrongPlace,
-    /// Anything else, such as a repository that cannot be reached.
+    /// The repository cannot be reached, or does not answer in time.
+    Unreachable,
+    /// Anything else.
     Other,
 }
 
@@ -294,6 +296,7 @@ impl From<&BackupError> for Obstacle {
             BackupError::NotInstalled => Self::NotInstalled,
             BackupError::Full { .. } => Self::Full,
             BackupError::Refused { .. } => Self::Refused,
+            BackupError::Unreachable { .. } => Self::Unreachable,
             BackupError::WrongPlace(_) => Self::WrongPlace,
             _ => Self::Other,
         }
@@ -403,7 +406,15 @@ pub enum BackupError {
         /// What it said.
         reason: String,
     },
-    /// Anything else that may pass, such as a repository that cannot be reached.
+    /// The repository cannot be reached, or does not answer in time.
+    #[error("{doing}: {reason}")]
+    Unreachable {
+        /// What was being done.
+        doing: &'static str,
+        /// What is known of it.
+        reason: String,
+    },
+    /// Anything else that may pass.
     #[error("{doing}: {reason}")]
     Failed {
         /// What was being done, such as `back up the instance`.

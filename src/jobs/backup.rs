@@ -22,7 +22,8 @@ use crate::queue::{Job, Reason, StepError};
 const REPORT: Duration = Duration::from_secs(1);
 
 const UNREACHABLE: &str =
-    "the place where backups are kept does not answer, or something else is in the way; the server's log says more";
+    "the place where backups are kept does not answer; it is tried again, and the server's log says more";
+const OTHER: &str = "it failed for a reason that only the server's log names; it is tried again";
 const FULL: &str = "the place where backups are kept is full; it is tried again when the operator has made room";
 const REFUSED: &str = "the place where backups are kept refuses it; the operator has to look at its settings";
 const WRONG_PLACE: &str =
@@ -217,7 +218,8 @@ fn explain(obstacle: Obstacle) -> &'static str {
         Obstacle::Full => FULL,
         Obstacle::Refused => REFUSED,
         Obstacle::WrongPlace => WRONG_PLACE,
-        Obstacle::Other => UNREACHABLE,
+        Obstacle::Unreachable => UNREACHABLE,
+        Obstacle::Other => OTHER,
     }
 }
 
@@ -309,6 +311,7 @@ pub(super) fn from_backup(error: BackupError) -> StepError {
         BackupError::Refused { .. } => StepError::Retry(reason(REFUSED)),
         BackupError::WrongPlace(_) => StepError::Retry(reason(WRONG_PLACE)),
         BackupError::ClockWasAhead(_) => StepError::Fail(reason(AHEAD)),
-        BackupError::Failed { .. } => StepError::Retry(reason(UNREACHABLE)),
+        BackupError::Unreachable { .. } => StepError::Retry(reason(UNREACHABLE)),
+        BackupError::Failed { .. } => StepError::Retry(reason(OTHER)),
     }
 }

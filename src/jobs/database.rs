@@ -15,7 +15,7 @@ use crate::domain::audit::{self, Consequence};
 use crate::domain::connections::credential::issue_probe;
 use crate::domain::databases::{self, Plan, Status};
 use crate::domain::{backups, restores, usage};
-use crate::engine::backups::{BackupError, Vault};
+use crate::engine::backups::{BackupError, BackupFacts, Vault};
 use crate::engine::bounded::Bounded;
 use crate::engine::{EngineError, Major, TENANT_DATABASE};
 use crate::queue::{Job, Reason, StepError};
@@ -299,9 +299,11 @@ async fn bring_to_vault(ctx: &JobCtx, job: &Job, plan: &Plan, instance: Instance
 /// Whether recovery comes from a backup in the vault to what was archived last: no WAL was given up after
 /// it. The vault is asked, since the list may name what is there no more.
 async fn reaches_the_end(ctx: &JobCtx, vault: &Vault) -> Result<bool, BackupError> {
-    let lost = ctx.instances.archive_status(vault.instance).await?.gaps.iter().map(|gap| gap.at).max();
+    let gaps = ctx.instances.archive_status(vault.instance).await?.gaps;
+    let lost = gaps.into_iter().map(|gap| gap.last_segment).max();
     let there = ctx.instances.backups(vault).await?;
-    Ok(there.iter().any(|facts| facts.restorable && lost.is_none_or(|lost| facts.stopped_at > lost)))
+    let is_after = |facts: &BackupFacts| lost.as_ref().is_none_or(|lost| facts.first_segment > *lost);
+    Ok(there.iter().any(|facts| facts.restorable && is_after(facts)))
 }
 
 /// The vault of an instance ends where archiving did, since nothing more can be had from the instance.
@@ -385,6 +387,8 @@ pub(super) async fn prove(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
     let gateway = reachable(ctx.gateway);
     let mut config = tokio_postgres::Config::new();
     config.user(&probe.user).password(probe.password.expose()).dbname(TENANT_DATABASE).application_name("howdah probe");
+    // What the tenant has set for the database, or the role, counts less.
+    config.options("-c local_preload_libraries= -c statement_timeout=0 -c lock_timeout=0 -c role=none");
     let asked = async {
         let stream = TcpStream::connect(gateway).await?;
         stream.set_nodelay(true)?;

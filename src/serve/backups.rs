@@ -103,7 +103,7 @@ fn refused(bucket: &str, reason: &str) -> String {
 pub(super) fn unreadable(repository: &Repository, error: &BackupError) -> String {
     match (repository, error) {
         (Repository::S3(s3), BackupError::Refused { reason, .. }) => refused(&s3.bucket, reason),
-        (Repository::S3(s3), BackupError::Failed { reason, .. }) => format!(
+        (Repository::S3(s3), BackupError::Failed { reason, .. } | BackupError::Unreachable { reason, .. }) => format!(
             "the bucket {} with the backups does not answer: {reason}; check the options --backup-s3-…, or try again \
              later",
             s3.bucket

@@ -191,8 +191,7 @@ impl Window {
         match spans.is_empty() {
             false => Error::invalid(
                 format!("targetTime: {moment} cannot be restored: the restorable moments lie {}", spans.join(", or ")),
-                "Give a moment that lies between these; moments between a restore in place and its first backup are \
-                 missing, and those whose changes could not be archived.",
+                "Give a moment within these.",
             ),
             true => Error::invalid(
                 format!("targetTime: {moment} cannot be restored: there is no completed backup that is whole"),

@@ -153,7 +153,7 @@ impl Backups for FakeEngine {
             pending_bytes: vault.pending.len() as u64 * SIZE,
             failing_since: vault.failing_since,
             reason: vault.failing_since.map(|_| UNREACHABLE.to_owned()),
-            obstacle: vault.failing_since.map(|_| Obstacle::Other),
+            obstacle: vault.failing_since.map(|_| Obstacle::Unreachable),
             gaps: vault.gaps.clone(),
         })
     }
@@ -323,7 +323,7 @@ const UNREACHABLE: &str = "the test has the repository out of reach";
 impl State {
     fn reach(&self, doing: &'static str) -> Result<(), BackupError> {
         match self.repository_gone {
-            true => Err(BackupError::Failed { doing, reason: UNREACHABLE.into() }),
+            true => Err(BackupError::Unreachable { doing, reason: UNREACHABLE.into() }),
             false => Ok(()),
         }
     }

@@ -141,7 +141,8 @@ pub(super) async fn renew_password(place: &Place) -> Result<Secret, Unanswered> 
 }
 
 fn explain(error: tokio_postgres::Error) -> Unanswered {
-    if error.code() == Some(&tokio_postgres::error::SqlState::DISK_FULL) {
+    let is_shared_memory = error.as_db_error().is_some_and(|error| error.message().contains("shared memory"));
+    if error.code() == Some(&tokio_postgres::error::SqlState::DISK_FULL) && !is_shared_memory {
         return Unanswered::NoSpace;
     }
     // It quotes the server, which may say anything.

@@ -234,7 +234,8 @@ fn why_it_ended(place: &Place, server: &Server) -> NotStarted {
     if said.contains("pre-existing shared memory block") {
         return NotStarted::PredecessorEnds;
     }
-    if said.contains("No space left on device") {
+    // Shared memory is another place than the disk.
+    if said.lines().any(|line| line.contains("No space left on device") && !line.contains("shared memory")) {
         return NotStarted::Because(EngineError::NoSpace { doing: DOING });
     }
     let reason = format!("the server ended while it started: {}", complaint(&said, server.pid()));

@@ -551,7 +551,10 @@ impl LocalEngine {
         names: &[String],
     ) -> Result<usize, BackupError> {
         let id = vault.instance;
-        let command = PgBackRest::new(&self.machine, vault)?.that_writes(&self.machine, id).with("PG1_PATH", control);
+        let command = PgBackRest::new(&self.machine, vault)?
+            .that_writes(&self.machine, id)
+            .with("PG1_PATH", control)
+            .with("ARCHIVE_ASYNC", "y");
         // It pushes what is marked as ready there, with some processes at a time, and says for each file in its
         // spool how that went.
         let path = batch.wal.to_string_lossy().into_owned();
@@ -572,7 +575,7 @@ impl LocalEngine {
             }
             (None, Err(_)) => {
                 let reason = "the repository does not answer".into();
-                Err(BackupError::Failed { doing: DOING, reason })
+                Err(BackupError::Unreachable { doing: DOING, reason })
             }
         }
     }

@@ -55,6 +55,7 @@ impl LocalEngine {
                           after its next start";
             return Err(BackupError::Failed { doing: DOING, reason: reason.into() });
         }
+        refuse_names(&place).await?;
         let data = place.data();
         let total =
             blocking(DOING, move || Ok(size_of_plain_files(&data))).await?.map_err(|error| match error.kind() {
@@ -67,6 +68,11 @@ impl LocalEngine {
         dismiss(&place).await;
         copied.map_err(|failure| failure.while_doing(DOING))?;
         let label = label.ok_or_else(|| BackupError::Damaged("pgBackRest did not say which backup it made".into()))?;
+        // Such a name may have come meanwhile.
+        if let Err(error) = refuse_names(&place).await {
+            self.throw_away(vault, &label).await?;
+            return Err(error);
+        }
         if self.holds_links(vault, &label).await? {
             self.throw_away(vault, &label).await?;
             return Err(BackupError::Foreign(tree::foreign("a link").to_string()));
@@ -204,6 +210,24 @@ impl LocalEngine {
             }
         }
     }
+}
+
+/// Refuses an instance that has a database whose name pgBackRest's list of files cannot hold: each line of that
+/// is a name and a value, or the begin of a section.
+async fn refuse_names(place: &Place) -> Result<(), BackupError> {
+    // As hexadecimal digits, since a name may be in any encoding, or in none.
+    let question = "SELECT name FROM (SELECT pg_catalog.encode(pg_catalog.namesend(datname), 'hex') AS name \
+                    FROM pg_catalog.pg_database) AS names WHERE name ~ '^(..)*([01].|7f)' LIMIT 1";
+    let Some(name) = ask_for_text(place, question).await.map_err(|error| unanswered(DOING, error))? else {
+        return Ok(());
+    };
+    let digits: Vec<char> = name.chars().collect();
+    let bytes: Vec<u8> =
+        digits.chunks(2).filter_map(|pair| u8::from_str_radix(&pair.iter().collect::<String>(), 16).ok()).collect();
+    Err(BackupError::Foreign(format!(
+        "the name of the database \"{}\" in it holds a control character; rename it (ALTER DATABASE … RENAME TO …)",
+        String::from_utf8_lossy(&bytes).escape_debug()
+    )))
 }
 
 /// Gives pgBackRest's role, which is made if it is missing, a password for this backup.

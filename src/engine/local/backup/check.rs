@@ -5,7 +5,7 @@
 //! pages, and `bt_index_check` compares keys with functions that only a superuser can have put into
 //! an operator class. What would evaluate index expressions and predicates, `--heapallindexed` and
 //! `--rootdescend`, is left out, and autovacuum is off, which would do so too. Settings that a tenant
-//! has given a database are overridden by those of the session.
+//! has given databases and roles are removed first.
 //!
 //! The extension comes into `pg_catalog`, where no tenant can have put anything in its way. The
 //! program runs as the instance's own user, with a password that is good for this instance alone:
@@ -23,7 +23,7 @@ use crate::engine::local::configuration::Purpose;
 use crate::engine::local::place::{Manifest, Place};
 use crate::engine::local::process;
 use crate::engine::local::programs::Programs;
-use crate::engine::local::session::{ask, renew_password};
+use crate::engine::local::session::{ask, ask_for_text, renew_password};
 use crate::engine::local::start::{self, Private};
 use crate::engine::local::template::failed;
 use crate::engine::local::{LocalEngine, blocking};
@@ -65,6 +65,10 @@ impl LocalEngine {
         if !ask(&place, is_there).await.map_err(|error| unanswered(DOING, error))? {
             return Err(BackupError::CheckMissing(major));
         }
+        // What a tenant has set for databases and roles, such as a library that is to be loaded, would end or
+        // change the sessions of the check. The instance is thrown away after it.
+        let forget = "DELETE FROM pg_catalog.pg_db_role_setting";
+        ask_for_text(&place, forget).await.map_err(|error| unanswered(DOING, error))?;
         let facts = examine(&place, &manifest, &programs, progress).await?;
         start::stop(&place, &manifest, Some(server.0.clone())).await?;
         tracing::info!(instance.id = %id, "checked {id}: {} tables and indexes are whole", facts.relations);

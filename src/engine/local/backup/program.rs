@@ -38,9 +38,13 @@ mod code {
     pub(super) const FILE_INVALID: i32 = 28;
     pub(super) const FORMAT: i32 = 29;
     pub(super) const PROTOCOL: i32 = 39;
+    pub(super) const HOST_CONNECT: i32 = 49;
     pub(super) const LOCK_ACQUIRE: i32 = 50;
+    pub(super) const HOST_INVALID: i32 = 72;
     pub(super) const CRYPTO: i32 = 95;
     pub(super) const JSON_FORMAT: i32 = 99;
+    pub(super) const SERVICE: i32 = 101;
+    pub(super) const REPO_INVALID: i32 = 103;
 }
 
 /// One command of pgBackRest's on one vault.
@@ -232,6 +236,9 @@ impl Failure {
             "CryptoError" => Some(code::CRYPTO),
             "FormatError" => Some(code::FORMAT),
             "ProtocolError" => Some(code::PROTOCOL),
+            "HostConnectError" => Some(code::HOST_CONNECT),
+            "HostInvalidError" => Some(code::HOST_INVALID),
+            "ServiceError" => Some(code::SERVICE),
             _ => None,
         };
         let said = said.lines().map(str::trim).collect::<Vec<_>>().join("; ");
@@ -270,6 +277,9 @@ impl Failure {
             Some(code::LOCK_ACQUIRE) => BackupError::Busy("another backup"),
             Some(code::CHECKSUM | code::FILE_INVALID | code::FORMAT | code::CRYPTO | code::JSON_FORMAT) => {
                 BackupError::Damaged(reason)
+            }
+            Some(code::PROTOCOL | code::HOST_CONNECT | code::HOST_INVALID | code::SERVICE | code::REPO_INVALID) => {
+                BackupError::Unreachable { doing, reason }
             }
             _ => BackupError::Failed { doing, reason },
         }
@@ -337,13 +347,15 @@ mod tests {
         let failure = Failure::quoted(&format!("[ProtocolError] {}", said.replace("; ", "\n")));
         assert!(matches!(failure.while_doing("x"), BackupError::Refused { reason, .. } if reason == short));
         let busy = Failure::quoted("[ProtocolError] HTTP request failed with 503 (SLOW DOWN)");
-        assert!(matches!(busy.while_doing("x"), BackupError::Failed { .. }));
+        assert!(matches!(busy.while_doing("x"), BackupError::Unreachable { .. }));
         let stranger = "[CryptoError] unable to find hostname 'a' in certificate common name";
         assert!(matches!(Failure::quoted(stranger).while_doing("x"), BackupError::Refused { .. }));
         let wrong_key = "[CryptoError] cipher header invalid";
         assert!(matches!(Failure::quoted(wrong_key).while_doing("x"), BackupError::Damaged(_)));
         let away = "[HostConnectError] unable to connect to 'a:1': [111] Connection refused";
-        assert!(matches!(Failure::quoted(away).while_doing("x"), BackupError::Failed { .. }));
+        assert!(matches!(Failure::quoted(away).while_doing("x"), BackupError::Unreachable { .. }));
+        let session = Failure::spooled("56\nunable to connect to 'dbname='howdah''");
+        assert!(matches!(session.while_doing("x"), BackupError::Failed { .. }), "that is not the repository");
     }
 
     #[test]

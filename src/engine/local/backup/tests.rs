@@ -708,3 +708,48 @@ async fn damage_that_no_checksum_of_the_backup_tells_is_found_by_a_check() {
     sandbox.engine.ensure_destroyed(target).await.unwrap();
     assert!(!sandbox.engine.place(target).root.exists());
 }
+
+#[tokio::test]
+async fn names_that_a_list_of_files_cannot_hold_are_refused_and_all_others_are_kept() {
+    let sandbox = LocalSandbox::new().await;
+    let (id, client) = with_notes(&sandbox).await;
+    let vault = Vault::generate(id);
+    for name in
+        ["a=b", "[target:file]", "#x", " blank ", "\"\"quoted\"\"", "back\\slash", "{\"\"a\"\":1}", "\u{e4}", "x={}"]
+    {
+        client.batch_execute(&format!("CREATE DATABASE \"{name}\"")).await.unwrap();
+    }
+    let names = "SELECT pg_catalog.string_agg(datname::text, '|' ORDER BY datname) FROM pg_catalog.pg_database";
+    let there = text(&client, names).await;
+    let full = sandbox.engine.back_up(&vault, BackupKind::Full, no_progress()).await.unwrap();
+    let target = InstanceId::from(uuid::Uuid::from_u128(2));
+    sandbox.engine.restore(target, &vault, &full.label, RecoverTo::Immediate, no_progress()).await.unwrap();
+    assert_eq!(text(&session(&sandbox, target).await, names).await, there);
+
+    let injected = "two\n[target:file]\nlines";
+    client.batch_execute(&format!("CREATE DATABASE \"{injected}\"")).await.unwrap();
+    for _ in 0..2 {
+        let refused = sandbox.engine.back_up(&vault, BackupKind::Full, no_progress()).await;
+        let Err(BackupError::Foreign(why)) = &refused else { panic!("{refused:?}") };
+        assert!(why.contains(r#""two\n[target:file]\nlines""#) && why.contains("RENAME"), "{why}");
+        assert_eq!(sandbox.engine.backups(&vault).await.unwrap(), std::slice::from_ref(&full));
+    }
+    client.batch_execute(&format!("ALTER DATABASE \"{injected}\" RENAME TO fine")).await.unwrap();
+    sandbox.engine.back_up(&vault, BackupKind::Full, no_progress()).await.unwrap();
+}
+
+#[tokio::test]
+async fn settings_of_a_tenant_do_not_reach_a_check() {
+    let sandbox = LocalSandbox::new().await;
+    let (id, client) = with_notes(&sandbox).await;
+    let vault = Vault::generate(id);
+    client.batch_execute("CREATE DATABASE own").await.unwrap();
+    for setting in ["local_preload_libraries = 'missing'", "statement_timeout = 1"] {
+        client.batch_execute(&format!("ALTER DATABASE own SET {setting}")).await.unwrap();
+    }
+    let full = sandbox.engine.back_up(&vault, BackupKind::Full, no_progress()).await.unwrap();
+    let target = InstanceId::from(uuid::Uuid::from_u128(2));
+    sandbox.engine.restore(target, &vault, &full.label, RecoverTo::Immediate, no_progress()).await.unwrap();
+    let checked = sandbox.engine.check(target, no_progress()).await.unwrap();
+    assert!(checked.relations > 100, "{checked:?}");
+}

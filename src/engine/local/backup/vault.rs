@@ -170,7 +170,7 @@ impl LocalEngine {
                 if !self.place(vault.instance).vault_intent().exists()
                     && self.has_directory(vault.instance, doing).await? =>
             {
-                Err(BackupError::Failed { doing, reason: "the vault's directory cannot be read".into() })
+                Err(BackupError::Unreachable { doing, reason: "the vault's directory cannot be read".into() })
             }
             status::MISSING_PATH | status::MISSING_DATA => Err(BackupError::MissingVault(vault.instance)),
             _ => {
