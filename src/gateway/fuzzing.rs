@@ -19,7 +19,7 @@ pub fn startup(bytes: &[u8]) {
     if let Some(message) = startup.negotiation() {
         assert_eq!(message.len() - 1, u32::from_be_bytes([message[1], message[2], message[3], message[4]]) as usize);
     }
-    let message = startup.for_instance("tenant", "postgres");
+    let message = startup.for_instance("tenant", "postgres", startup::Access::Full);
     assert_eq!(message.len(), u32::from_be_bytes([message[0], message[1], message[2], message[3]]) as usize);
     let Ok(Packet::Startup(sent)) = startup::parse(&message[4..]) else { panic!("the instance is sent no packet") };
     assert!(matches!(sent.user().as_deref(), Ok("tenant")) && !sent.wants_replication());
