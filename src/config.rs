@@ -15,6 +15,7 @@ use crate::jobs::retention::Schedule;
 use crate::app::{Rate, Rates};
 use crate::base::network::Network;
 use crate::domain::limits::Quotas;
+use crate::engine::local::MOST_SESSIONS;
 
 /// Where things are kept and where PostgreSQL is.
 #[derive(Args, Clone, Debug)]
@@ -103,9 +104,9 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_STOCK", value_name = "N", default_value_t = 8)]
     pub stock: usize,
 
-    /// Sessions of one database at a time
-    #[arg(long, env = "HOWDAH_SESSIONS_PER_DATABASE", value_name = "N", default_value_t = 40)]
-    pub sessions_per_database: usize,
+    /// Sessions of one database at a time, from 1 to 1000; an instance that runs takes a new number at its next start
+    #[arg(long, env = "HOWDAH_SESSIONS_PER_DATABASE", value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_SESSIONS)))]
+    pub sessions_per_database: u16,
 
     /// Sessions of all databases at a time
     #[arg(long, env = "HOWDAH_SESSIONS", value_name = "N", default_value_t = 5000)]

@@ -80,7 +80,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
 
     // What can be found out without making anything comes first.
     let local = local(&config.place)?;
-    let local = LocalConfig { stock_target: config.stock, ..local };
+    let local = LocalConfig { stock_target: config.stock, sessions: config.sessions_per_database, ..local };
     let local = LocalConfig { backups: backups::config(&config, local.backups.clone())?, ..local };
     let reserve = config.disk_reserve.map(|mebibytes| u64::from(mebibytes) << 20);
     let disk = Arc::new(Disk::of("data directory", &local.data_directory, reserve));
@@ -362,7 +362,7 @@ async fn start(
         mock_secret: scram::hmac(master_key.as_slice(), b"salts of unknown users"),
         limits: gateway::Limits {
             sessions: shares.sessions,
-            sessions_per_database: config.sessions_per_database,
+            sessions_per_database: config.sessions_per_database.into(),
             unauthenticated: shares.unauthenticated,
             session_idle: Some(config.session_idle).filter(|limit| !limit.is_zero()),
             ..gateway::Limits::default()

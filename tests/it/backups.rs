@@ -289,6 +289,52 @@ async fn kill_a_server(howdah: &Howdah) {
 }
 
 #[tokio::test]
+async fn sessions_per_database_is_kept_and_may_change_between_a_backup_and_its_restore() {
+    let arguments = ["--backup-every", "0", "--idle-stop", "1s", "--sessions-per-database"];
+    let mut howdah = Howdah::start_with(&[&arguments[..], &["40"]].concat()).await;
+    let mut kept = Kept::new(&howdah).await;
+    let asleep = async |howdah: &Howdah| {
+        let one = async || (howdah.directory().servers().len() == 1).then_some(());
+        eventually("the database to sleep", one).await; // the metadata instance does not
+    };
+    asleep(&howdah).await;
+    howdah.stop().await;
+    howdah.replace_argument("--sessions-per-database", "60");
+    howdah.launch().await;
+    kept.owner = howdah.owner();
+    kept.connection = at(&howdah, &kept.connection);
+    let mut sessions = Vec::new();
+    for _ in 0..60 {
+        let (client, session) = tokio_postgres::connect(&kept.connection, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(session);
+        client.batch_execute("BEGIN").await.unwrap(); // or it would be ended when the instance is idle
+        sessions.push(client);
+    }
+    let refused = tokio_postgres::connect(&kept.connection, tokio_postgres::NoTls).await.err().unwrap();
+    let refused = refused.as_db_error().unwrap();
+    assert_eq!(refused.code().code(), "53300");
+    assert!(refused.message().contains("at most 60 sessions"), "{refused:?}");
+    drop(sessions);
+    let connect = async || tokio_postgres::connect(&kept.connection, tokio_postgres::NoTls).await.ok().map(drop);
+    eventually("the sessions to end", connect).await;
+    kept.note("of 60");
+    assert_eq!(ask(&kept.connection, "SHOW max_connections"), "75");
+    let backup = kept.back_up().await["id"].clone();
+    asleep(&howdah).await;
+    howdah.stop().await;
+    howdah.replace_argument("--sessions-per-database", "2");
+    howdah.launch().await;
+    kept.owner = howdah.owner();
+    kept.connection = at(&howdah, &kept.connection);
+    let locks = "SELECT current_setting('max_connections')::int * current_setting('max_locks_per_transaction')::int";
+    assert!(ask(&kept.connection, locks).parse::<u32>().unwrap() >= 6400, "as many as a stock server");
+    let source = json!({"type": "backup", "databaseId": kept.id, "backupId": backup});
+    let restored = kept.make_from("of_60", source).await;
+    assert_eq!(ask(&restored, "SELECT note FROM notes"), "of 60");
+    assert_eq!(ask(&restored, "SHOW max_connections"), "55");
+}
+
+#[tokio::test]
 async fn a_copy_of_what_sleeps_shares_its_files() {
     if !rustix::process::geteuid().is_root() {
         return; // only root can mount a file system

@@ -12,6 +12,21 @@ use std::time::Duration;
 use super::place::{Place, write_unsynced};
 use crate::engine::{BACKUP_ROLE, Endpoint, Major, PLATFORM_DATABASE};
 
+/// The most sessions of one database that can be configured.
+pub const MOST_SESSIONS: u16 = 1000;
+/// As few sessions as the lock table is made for, however few are configured.
+const FEWEST_SESSIONS: u16 = 40;
+/// Connections beside the tenant's sessions: the platform's, and backends that are still ending.
+const BESIDE_SESSIONS: u16 = 10;
+/// Of these, some are for superusers only, which a tenant is not.
+const RESERVED: u16 = 5;
+
+/// `max_connections` of an instance that takes so many sessions.
+pub(super) const fn connections(sessions: u16) -> u16 {
+    let sessions = if sessions < FEWEST_SESSIONS { FEWEST_SESSIONS } else { sessions };
+    sessions + BESIDE_SESSIONS + RESERVED
+}
+
 /// What a server is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -41,10 +56,16 @@ impl Access {
 }
 
 /// Writes the files unless they are there and right. Each start does that, so a power failure may take them.
-pub(super) fn write_files(place: &Place, purpose: Purpose, access: &Access, gid: Option<u32>) -> io::Result<()> {
+pub(super) fn write_files(
+    place: &Place,
+    purpose: Purpose,
+    sessions: u16,
+    access: &Access,
+    gid: Option<u32>,
+) -> io::Result<()> {
     let mode = if gid.is_some() { 0o640 } else { 0o600 };
     for (name, text) in [
-        ("postgresql.conf", settings(purpose)),
+        ("postgresql.conf", settings(purpose, sessions)),
         ("pg_hba.conf", host_based_authentication(purpose, access)),
         ("pg_ident.conf", user_map(access)),
     ] {
@@ -128,7 +149,7 @@ pub(super) fn arguments(place: &Place, purpose: Purpose, major: Major, archive_t
     arguments
 }
 
-fn settings(purpose: Purpose) -> String {
+fn settings(purpose: Purpose, sessions: u16) -> String {
     let mut lines = vec![
         "# Written by Howdah at every start: changes made here are lost.",
         "wal_level = replica",
@@ -151,8 +172,6 @@ fn settings(purpose: Purpose) -> String {
     lines.extend(match purpose {
         Purpose::Tenant | Purpose::Private => [
             "shared_buffers = 8MB",
-            "max_connections = 55",
-            "superuser_reserved_connections = 5",
             "min_wal_size = 2MB",
             "max_wal_size = 64MB",
             "autovacuum_max_workers = 1",
@@ -161,8 +180,6 @@ fn settings(purpose: Purpose) -> String {
         ],
         Purpose::Metadata => [
             "shared_buffers = 64MB",
-            "max_connections = 100",
-            "superuser_reserved_connections = 3",
             // As much is kept for reuse, so that transactions go on for a while on a full disk.
             "min_wal_size = 32MB",
             "max_wal_size = 512MB",
@@ -171,7 +188,23 @@ fn settings(purpose: Purpose) -> String {
             "synchronous_commit = on",
         ],
     });
-    lines.join("\n") + "\n"
+    let mut text = lines.join("\n") + "\n";
+    let (connections, reserved) = match purpose {
+        Purpose::Tenant | Purpose::Private => (connections(sessions), RESERVED),
+        Purpose::Metadata => (100, 3),
+    };
+    // The lock table holds max_connections times this, which is never less than the 100 times 64 of a stock server.
+    // It does not depend on the sessions, since recovery refuses a smaller number than WAL was written with.
+    let locks = 128;
+    for (name, value) in [
+        ("max_connections", connections),
+        ("superuser_reserved_connections", reserved),
+        ("max_locks_per_transaction", locks),
+        ("max_pred_locks_per_transaction", locks),
+    ] {
+        text += &format!("{name} = {value}\n");
+    }
+    text
 }
 
 /// The first line that fits decides; what no line names is rejected by the last.
@@ -214,6 +247,20 @@ mod tests {
 
     fn access(separate_users: bool, own_name: &str) -> Access {
         Access { separate_users, own_name: own_name.to_owned() }
+    }
+
+    #[test]
+    fn an_instance_takes_its_sessions_and_the_platform_whatever_the_option_says() {
+        for sessions in [1, 40, 50, 51, 250, MOST_SESSIONS] {
+            let text = settings(Purpose::Tenant, sessions);
+            let value = |name: &str| -> u32 {
+                let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+                line.unwrap().parse().unwrap()
+            };
+            assert!(value("max_connections") * value("max_locks_per_transaction") >= 100 * 64, "{text}");
+            let left = value("max_connections") - value("superuser_reserved_connections");
+            assert!(left > sessions.into() && value("superuser_reserved_connections") > 0, "{text}");
+        }
     }
 
     #[test]

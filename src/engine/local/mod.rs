@@ -51,6 +51,7 @@ use tokio_util::sync::CancellationToken;
 use self::backup::Archives;
 pub use backup::{BackupConfig, Repository, S3};
 pub use children::{OpenFiles, prepare_this_process};
+pub use configuration::MOST_SESSIONS;
 pub use metadata::MetadataInstance;
 pub use programs::OLDEST;
 
@@ -83,6 +84,9 @@ pub struct LocalConfig {
     /// The users of instances, when Howdah runs as root; without it a block that the data directory
     /// draws for itself.
     pub uid_range: Option<RangeInclusive<u32>>,
+    /// How many sessions one database takes at a time, at most [`MOST_SESSIONS`]; an instance that runs takes as
+    /// many as when it started.
+    pub sessions: u16,
     /// How many prepared instances to hold.
     pub stock_target: usize,
     /// The major that new instances get and the stock is made of; without it the newest installed.
@@ -104,6 +108,7 @@ impl LocalConfig {
             data_directory,
             programs: None,
             uid_range: None,
+            sessions: 40,
             stock_target: 8,
             major: None,
             backups: BackupConfig::default(),

@@ -116,7 +116,8 @@ pub(super) async fn launch(
         let major = manifest.major();
         let programs = machine.finder.of(major).ok_or(EngineError::MajorMissing(major))?;
         open_to_group(&place, &manifest)?;
-        configuration::write_files(&place, purpose, &access, manifest.uid).map_err(failed(DOING))?;
+        configuration::write_files(&place, purpose, machine.config.sessions, &access, manifest.uid)
+            .map_err(failed(DOING))?;
         remove_strange_locks(&machine, &place, &manifest).map_err(failed(DOING))?;
         process::remove_stale_locks(&place, manifest.uid).map_err(failed(DOING))?;
         let archive_timeout = machine.config.backups.archive_timeout;

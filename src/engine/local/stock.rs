@@ -164,7 +164,7 @@ fn fill(
         identify(programs, place, uid, system_identifier)?;
     }
 
-    configuration::write_files(place, purpose, &machine.access, uid).map_err(failed(DOING))?;
+    configuration::write_files(place, purpose, machine.config.sessions, &machine.access, uid).map_err(failed(DOING))?;
     if purpose == Purpose::Tenant && !machine.access.separate_users {
         let secret = Secret::new(random_text::<24>());
         place.write_secret(&secret).map_err(failed(DOING))?;

@@ -25,6 +25,7 @@ use super::vault::Holdings;
 use crate::base::id::InstanceId;
 use crate::engine::EngineError;
 use crate::engine::backups::{BackupError, BackupFacts, Progress, ProgressSink, RecoverTo, Vault};
+use crate::engine::local::configuration::{MOST_SESSIONS, connections};
 use crate::engine::local::metadata::purpose_of;
 use crate::engine::local::place::{Manifest, Place};
 use crate::engine::local::process::{Says, Server, says};
@@ -349,6 +350,9 @@ fn settings(to: RecoverTo) -> Vec<OsString> {
     let mut settings = vec![
         "archive_mode=off".to_owned(),
         "hot_standby=on".to_owned(),
+        // PostgreSQL refuses to recover with fewer than the WAL was written with (Hot Standby, Administrator's
+        // Overview), and --sessions-per-database may have been larger then.
+        format!("max_connections={}", connections(MOST_SESSIONS)),
         // Nothing that a tenant wrote runs before the instance is theirs again.
         "autovacuum=off".to_owned(),
         "wal_retrieve_retry_interval=10ms".to_owned(),
