@@ -241,7 +241,7 @@ impl Principal {
     /// [`Error::Forbidden`] when it may not.
     pub fn may_see_all(&self) -> Result<()> {
         if self.limits.projects.is_some() {
-            return Err(Error::forbidden(
+            return Err(Error::limited_token(
                 "This token is limited to projects and does not see the whole workspace.",
                 "Use a token that is not limited to projects.",
             ));
@@ -255,7 +255,7 @@ impl Principal {
     /// [`Error::Forbidden`] when it may not.
     pub fn may(&self, action: Action) -> Result<()> {
         if self.limits.read_only {
-            return Err(Error::forbidden("This token is read-only.", "Use a token that may change things."));
+            return Err(Error::limited_token("This token is read-only.", "Use a token that may change things."));
         }
         let person = matches!(action, Action::ManageMembers | Action::OwnWorkspace);
         if person && self.user().is_none() {
@@ -289,7 +289,7 @@ impl Principal {
     pub fn may_create_projects(&self) -> Result<()> {
         self.may_change()?;
         if self.limits.projects.is_some() {
-            return Err(Error::forbidden("This token is limited to projects and creates none.", WHOLE_WORKSPACE));
+            return Err(Error::limited_token("This token is limited to projects and creates none.", WHOLE_WORKSPACE));
         }
         Ok(())
     }
@@ -302,7 +302,7 @@ impl Principal {
         self.may(Action::ManageWorkspace)?;
         if self.limits.projects.is_some() {
             let message = "This token is limited to projects and does not change the workspace.";
-            return Err(Error::forbidden(message, WHOLE_WORKSPACE));
+            return Err(Error::limited_token(message, WHOLE_WORKSPACE));
         }
         Ok(())
     }
@@ -324,7 +324,10 @@ impl Principal {
     pub fn may_grant(&self, wanted: &Limits) -> Result<()> {
         self.may(Action::ManageCredentials)?;
         if self.limits.projects.is_some() {
-            return Err(Error::forbidden("This token is limited to projects and creates no tokens.", WHOLE_WORKSPACE));
+            return Err(Error::limited_token(
+                "This token is limited to projects and creates no tokens.",
+                WHOLE_WORKSPACE,
+            ));
         }
         match (self.limits.expires_at, wanted.expires_at) {
             (Some(own), wanted) if wanted.is_none_or(|wanted| wanted > own) => Err(Error::forbidden(

@@ -18,6 +18,14 @@ pub enum Error {
         /// Who may.
         hint: String,
     },
+    /// The caller's token is limited and may not do this.
+    #[error("{message}")]
+    LimitedToken {
+        /// What the token may not do.
+        message: String,
+        /// Which token may.
+        hint: String,
+    },
     /// The thing does not exist, or the caller may not see it; the two look the same.
     #[error("{kind} with id {id} not found")]
     NotFound {
@@ -81,6 +89,11 @@ impl Error {
     /// Something that the caller may not do, and who may.
     pub fn forbidden(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Forbidden { message: message.into(), hint: hint.into() }
+    }
+
+    /// Something that the caller's limited token may not do, and which one may.
+    pub fn limited_token(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::LimitedToken { message: message.into(), hint: hint.into() }
     }
 
     /// Something that cannot be done as things stand, and what can.

@@ -48,7 +48,7 @@ enum Verb {
     ///
     /// Prints its connection string, which is not shown again.
     Create {
-        /// Its name, 3 to 65 characters
+        /// Name of the connection, up to 256 characters
         name: String,
         /// Its database: an id or a name
         #[arg(long)]

@@ -62,8 +62,10 @@ kinds! {
     BadRequest = BAD_REQUEST "client-error",
     /// No valid token.
     Unauthenticated = UNAUTHORIZED "authentication-failed",
-    /// The token may not do this.
+    /// The caller may not do this.
     Forbidden = FORBIDDEN "permission-denied",
+    /// The token may not do this, and another one of the same caller may.
+    LimitedToken = FORBIDDEN "permission-denied",
     /// It is not there, or not for this token.
     NotFound = NOT_FOUND "resource-not-found",
     /// The route does not take the method.
@@ -158,6 +160,7 @@ impl From<Error> for Failure {
                 Self::new(Kind::Unauthenticated, message, "Send the header Authorization: Bearer <service token>.")
             }
             Error::Forbidden { hint, .. } => Self::new(Kind::Forbidden, message, hint),
+            Error::LimitedToken { hint, .. } => Self::new(Kind::LimitedToken, message, hint),
             Error::NotFound { kind, .. } => {
                 Self { kind: Kind::NotFound, message, hint: where_to_look(kind).map(Into::into), retry_after: None }
             }
@@ -208,6 +211,11 @@ impl IntoResponse for Failure {
             Kind::Unauthenticated => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
+            // RFC 6750, section 3: some clients ask for another token then.
+            Kind::LimitedToken => {
+                let challenge = HeaderValue::from_static("Bearer error=\"insufficient_scope\"");
+                headers.insert(header::WWW_AUTHENTICATE, challenge);
+            }
             // What is left of the body would be taken for the next request.
             Kind::BodyTooSlow => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -222,8 +230,18 @@ impl IntoResponse for Failure {
 }
 
 /// The answer of a route that does not exist.
-pub(super) async fn unknown_route() -> Failure {
-    Failure::new(Kind::NotFound, "Resource Not Found", "Use GET /v1/{resource} to list available IDs.")
+pub(super) async fn unknown_route(method: Method, uri: Uri) -> Failure {
+    Failure::new(
+        Kind::NotFound,
+        format!("This server has no route {method} {}.", uri.path()),
+        "Howdah serves workspaces, projects, branches, databases, connections, backups, operations, service tokens, \
+         integrations and regions; GET /v1/doc lists every route.",
+    )
+}
+
+/// The answer of a page that does not exist.
+pub(super) fn unknown_page() -> Failure {
+    Failure::new(Kind::NotFound, "This page does not exist.", "Check the address, or start at /console.")
 }
 
 /// The answer of a route that does not take this method; the router adds `Allow`.

@@ -114,7 +114,7 @@ async fn elsewhere(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     if method == Method::GET && uri.path() == "/" && accepted.contains("text/html") {
         return Redirect::to("/console").into_response();
     }
-    failure::unknown_route().await.into_response()
+    failure::unknown_route(method, uri).await.into_response()
 }
 
 /// Routes whose every answer is one: what is too large, too slow or goes wrong has one too.

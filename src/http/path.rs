@@ -15,7 +15,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(named)) => Ok(Self(named)),
-            Err(_) => Err(unknown_route().await),
+            Err(_) => Err(unknown_route(parts.method.clone(), parts.uri.clone()).await),
         }
     }
 }

@@ -250,6 +250,11 @@ async fn every_operation_checks_who_is_calling() {
         let answer = reader.person.send(method.clone(), path, body.clone()).await;
         let expected = if method == Method::GET { *status } else { 403 };
         assert_eq!(answer.status, expected, "{method} {operation} for a read-only token: {}", answer.body);
+        let challenge = answer.headers.get("www-authenticate").map(|value| value.to_str().unwrap());
+        let is_the_token_s =
+            answer.body["error"]["message"].as_str().is_some_and(|text| text.starts_with("This token"));
+        let scope = is_the_token_s.then_some("Bearer error=\"insufficient_scope\"");
+        assert_eq!(challenge, scope, "{method} {operation}: {}", answer.body);
     }
     for Call { method, operation, path, body, owner: status, .. } in &table {
         let answer = full.person.send(method.clone(), path, body.clone()).await;

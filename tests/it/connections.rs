@@ -65,7 +65,7 @@ async fn connections_of_all_databases_are_in_one_list() {
     let unknown = json!({"databaseId": "db_00000000000000000000000000", "name": "web"});
     owner.post("/v1/connections", unknown).await.assert_error(404, "resource-not-found");
     owner.post("/v1/connections", json!({"name": "web"})).await.assert_error(422, "validation-error");
-    let short = json!({"databaseId": database, "name": "ab"});
+    let short = json!({"databaseId": database, "name": ""});
     owner.post("/v1/connections", short).await.assert_error(422, "validation-error");
 }
 
@@ -83,4 +83,26 @@ async fn deleting_a_connection_and_its_database_at_once_is_no_deadlock() {
         both.1.data(200);
     }
     howdah.assert_tidy().await;
+}
+
+#[tokio::test]
+async fn connection_names_have_1_to_256_characters_that_can_be_seen() {
+    let howdah = Howdah::start().await;
+    let owner = howdah.owner();
+    let project = owner.create_project("named").await;
+    let database = &project["database"]["id"];
+    let create = async |name: &str| owner.post("/v1/connections", json!({"databaseId": database, "name": name})).await;
+    for name in ["c", "ci", &format!("dev-{}", "h".repeat(64)), &"é".repeat(256), "\u{645}\u{6cc}\u{200c}\u{62e}"] {
+        let created = create(name).await.data(201).clone();
+        assert_eq!(created["name"], name);
+        let port = created["endpoints"]["direct"]["port"].as_u64().unwrap();
+        assert_eq!(created["directConnection"]["port"], port, "{created}");
+    }
+    for name in
+        ["", " ", &"c".repeat(257), "web\u{202e}nimda", "ad\u{200b}min", "a\nb", &format!("a{}", "\u{301}".repeat(9))]
+    {
+        let answer = create(name).await;
+        answer.assert_error(422, "validation-error");
+        assert!(answer.body["error"]["message"].as_str().unwrap().starts_with("name: "), "{}", answer.body);
+    }
 }

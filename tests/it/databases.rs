@@ -163,3 +163,20 @@ async fn databases_that_cannot_be_leave_nothing() {
     assert_ne!(other["name"], other["project"]["name"]);
     howdah.assert_tidy().await;
 }
+
+#[tokio::test]
+async fn a_database_names_its_branch_and_its_region_is_this_server() {
+    let howdah = Howdah::start().await;
+    let owner = howdah.owner();
+    let project = owner.create_project("branched").await;
+    assert_eq!(project["database"]["branchGitName"], "main");
+    let body = json!({"projectId": project["id"], "name": "preview", "branchGitName": "feature/one"});
+    let created = owner.post("/v1/databases", body).await.data(201).clone();
+    let shown = owner.get(&format!("/v1/databases/{}", created["id"].as_str().unwrap())).await.data(200).clone();
+    for database in [&created, &shown] {
+        assert_eq!(database["branchGitName"], "feature/one");
+        assert_eq!(database["region"]["name"], "This server");
+    }
+    let regions = owner.get("/v1/regions/postgres").await.data(200).clone();
+    assert!(regions.as_array().unwrap().iter().all(|region| region["name"] == "This server"), "{regions}");
+}

@@ -82,7 +82,11 @@ async fn unknown_routes_and_methods_are_answered_in_the_envelope_to_everybody() 
     for person in [howdah.owner(), howdah.anonymous()] {
         for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"] {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
-            person.send(method.clone(), "/v1/nothing", None).await.assert_error(404, "resource-not-found");
+            let answer = person.send(method.clone(), "/v1/buckets", None).await;
+            answer.assert_error(404, "resource-not-found");
+            let expected = format!("This server has no route {method} /v1/buckets.");
+            assert_eq!(answer.body["error"]["message"], expected);
+            assert!(answer.body["error"]["hint"].as_str().unwrap().contains("GET /v1/doc"), "{}", answer.body);
             person.send(method, "/", None).await.assert_error(404, "resource-not-found");
         }
         for method in ["PUT", "OPTIONS", "TRACE", "BREW", "DELETE"] {

@@ -22,6 +22,14 @@ fn operations() -> Vec<(String, &'static Value)> {
         .collect()
 }
 
+/// Generators for Go make a constructor `NewX` of each schema `X`, which would clash with a schema of that name.
+#[test]
+fn no_schema_is_named_like_a_constructor() {
+    let schemas = DOCUMENT["components"]["schemas"].as_object().unwrap();
+    let clashing: Vec<&String> = schemas.keys().filter(|name| name.starts_with("New")).collect();
+    assert!(clashing.is_empty(), "{clashing:?}");
+}
+
 #[test]
 fn every_operation_is_described() {
     let words = |value: &Value| value.as_str().is_some_and(|text| !text.trim().is_empty());

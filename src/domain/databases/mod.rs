@@ -88,8 +88,10 @@ pub struct Database {
     pub project: ProjectId,
     /// Its project's name.
     pub project_name: String,
-    /// The branch that it stands on.
+    /// Its branch.
     pub branch: BranchId,
+    /// The name of its branch.
+    pub branch_git_name: String,
     /// The identity that an external tool gave it; unique on its branch.
     pub logical_id: Option<String>,
     /// The operation that is changing it, or changed it last.

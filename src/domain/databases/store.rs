@@ -26,6 +26,7 @@ const SELECT: &str = "SELECT d.id,
         d.created_at,
         d.project_id,
         d.branch_id,
+        b.git_name AS branch_git_name,
         d.logical_id,
         d.operation_id,
         d.source_type,
@@ -34,6 +35,7 @@ const SELECT: &str = "SELECT d.id,
         p.name AS project_name
    FROM databases d
    JOIN projects p ON p.id = d.project_id
+   JOIN branches b ON b.id = d.branch_id
   WHERE d.deleted_at IS NULL";
 
 /// Makes a concurrent delete of the project wait. False when the caller has no such project.
@@ -414,6 +416,7 @@ fn read(row: &Row) -> Result<Database> {
         project: row.get::<_, Uuid>("project_id").into(),
         project_name: row.get("project_name"),
         branch: row.get::<_, Uuid>("branch_id").into(),
+        branch_git_name: row.get("branch_git_name"),
         logical_id: row.get("logical_id"),
         operation: row.get::<_, Option<Uuid>>("operation_id").map(Into::into),
         source: SourceType::parse(row.get("source_type")).unwrap_or(SourceType::Empty),

@@ -6,14 +6,10 @@ use crate::base::error::{Error, Result};
 /// The region of a database when nobody names one.
 pub const DEFAULT: &str = "us-east-1";
 
-const BUILT_IN: [(&str, &str); 6] = [
-    ("us-east-1", "US East (N. Virginia)"),
-    ("us-west-1", "US West (N. California)"),
-    ("eu-west-3", "Europe (Paris)"),
-    ("eu-central-1", "Europe (Frankfurt)"),
-    ("ap-northeast-1", "Asia Pacific (Tokyo)"),
-    ("ap-southeast-1", "Asia Pacific (Singapore)"),
-];
+/// The ids of the default list.
+const BUILT_IN: [&str; 6] = ["us-east-1", "us-west-1", "eu-west-3", "eu-central-1", "ap-northeast-1", "ap-southeast-1"];
+/// What each of them is, unless the operator says otherwise. A city here would be a false statement about where data is.
+const THIS_SERVER: &str = "This server";
 
 /// A region.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +26,7 @@ pub struct Regions(Vec<Region>);
 
 impl Default for Regions {
     fn default() -> Self {
-        Self(BUILT_IN.iter().map(|(id, name)| Region { id: (*id).into(), name: (*name).into() }).collect())
+        Self(BUILT_IN.iter().map(|id| Region { id: (*id).into(), name: THIS_SERVER.into() }).collect())
     }
 }
 
@@ -60,6 +56,16 @@ impl Regions {
         &self.0
     }
 
+    /// Whether there is more than one place to choose from: all regions with the same name are one.
+    pub fn are_several(&self) -> bool {
+        self.0.windows(2).any(|pair| matches!(pair, [one, other] if one.name != other.name))
+    }
+
+    /// The name of a region for people, where there is more than one.
+    pub fn label(&self, id: &str) -> Option<String> {
+        self.are_several().then(|| self.describe(id).name)
+    }
+
     /// The region with this id, whose name may be gone from the configuration by now.
     pub fn describe(&self, id: &str) -> Region {
         self.0
@@ -87,5 +93,20 @@ impl Regions {
         }
         let known: Vec<&str> = self.0.iter().map(|region| region.id.as_str()).collect();
         Err(Error::invalid(format!("region: there is no region {id:?}"), format!("Use one of {}.", known.join(", "))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_of_the_same_name_are_one_place() {
+        assert!(!Regions::default().are_several());
+        assert_eq!(Regions::default().label("eu-central-1"), None);
+        assert_eq!(Regions::default().describe("eu-central-1").name, "This server");
+        let entries = ["a=Rack 1", "b=Rack 1", "c=Rack 2"].map(str::to_owned);
+        let regions = Regions::parse(&entries).unwrap();
+        assert_eq!(regions.label("b").as_deref(), Some("Rack 1"));
     }
 }

@@ -76,6 +76,9 @@ pub(super) struct DirectConnection {
     /// The password.
     #[schema(example = json!(SAMPLE_PASSWORD))]
     pass: String,
+    /// The port.
+    #[schema(example = 5432)]
+    port: u16,
     /// The user name.
     #[schema(example = json!(SAMPLE_USER))]
     user: String,
@@ -146,7 +149,7 @@ pub(super) struct FirstConnectionWire {
 /// A connection with its secret, which is shown this once.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = NewConnection)]
+#[schema(as = ConnectionWithSecret)]
 pub(super) struct NewConnectionWire {
     #[serde(flatten)]
     fields: ConnectionFields,
@@ -204,7 +207,7 @@ pub(super) struct ApiKey {
 #[schema(example = json!({"name": "web"}))]
 pub(super) struct CreateConnection {
     /// A name of 3 to 65 characters.
-    #[schema(min_length = 3, max_length = 65)]
+    #[schema(min_length = 1, max_length = 256)]
     name: String,
 }
 
@@ -216,7 +219,7 @@ pub(super) struct CreateConnectionOf {
     /// The database's id.
     database_id: String,
     /// A name of 3 to 65 characters.
-    #[schema(min_length = 3, max_length = 65)]
+    #[schema(min_length = 1, max_length = 256)]
     name: String,
 }
 
@@ -261,6 +264,7 @@ pub(super) fn direct_connection(app: &App, credential: &NewCredential) -> Direct
     DirectConnection {
         host: app.public.gateway_host.clone(),
         pass: credential.password.expose().to_owned(),
+        port: app.public.gateway_port,
         user: credential.user.clone(),
     }
 }
@@ -295,7 +299,7 @@ pub(super) fn wire_first(app: &App, connection: &Connection, credential: &NewCre
 /// A connection with the secret that it was just given.
 fn wire_new(app: &App, connection: &Connection, credential: &NewCredential) -> NewConnectionWire {
     let direct_connection = direct_connection(app, credential);
-    let DirectConnection { host, pass, user } = direct_connection.clone();
+    let DirectConnection { host, pass, user, .. } = direct_connection.clone();
     NewConnectionWire {
         fields: fields(app, connection),
         endpoints: secret_endpoints(app, credential),

@@ -37,7 +37,7 @@ pub(super) struct RegionReference {
     #[schema(example = "us-east-1")]
     id: String,
     /// The region's name.
-    #[schema(example = "US East (N. Virginia)")]
+    #[schema(example = "This server")]
     name: String,
 }
 
@@ -76,12 +76,12 @@ impl From<Status> for DatabaseStatus {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(example = "ready")]
-enum NewDatabaseStatus {
+enum CreatedDatabaseStatus {
     Provisioning,
     Ready,
 }
 
-impl From<Status> for NewDatabaseStatus {
+impl From<Status> for CreatedDatabaseStatus {
     /// Clients know two statuses here; whether a database could be made is said by the next request.
     fn from(status: Status) -> Self {
         match status {
@@ -149,6 +149,9 @@ pub(super) struct DatabaseFields {
     /// The branch that it stands on.
     #[schema(value_type = BranchId)]
     branch_id: String,
+    /// Beyond the original: the name of its branch.
+    #[schema(example = "main")]
+    branch_git_name: String,
     /// The identity that an external tool gave it.
     #[schema(example = json!(null))]
     logical_id: Option<String>,
@@ -229,11 +232,11 @@ pub(super) struct CreatedDatabaseWire {
 /// A database as the answer that creates it shows it, with the secrets of its first connection.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct NewDatabaseFields {
+pub(super) struct DatabaseWithSecretFields {
     #[serde(flatten)]
     fields: DatabaseFields,
     /// How it stands: normally it is `ready`.
-    status: NewDatabaseStatus,
+    status: CreatedDatabaseStatus,
     /// What it was made from.
     source: SourceWire,
     /// Its first connection, with the secret that is not shown again.
@@ -251,10 +254,10 @@ pub(super) struct NewDatabaseFields {
 
 /// A new database.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = NewDatabase)]
+#[schema(as = DatabaseWithSecret)]
 pub(super) struct NewDatabaseWire {
     #[serde(flatten)]
-    database: NewDatabaseFields,
+    database: DatabaseWithSecretFields,
     /// Its project.
     project: ProjectReference,
 }
@@ -495,6 +498,7 @@ fn fields(app: &App, database: &Database) -> DatabaseFields {
         default_connection_id: database.default_connection.map(|id| id.to_string()),
         region: RegionReference { id: region.id, name: region.name },
         branch_id: database.branch.to_string(),
+        branch_git_name: database.branch_git_name.clone(),
         logical_id: database.logical_id.clone(),
         operation_id: database.operation.map(|id| id.to_string()),
     }
@@ -535,8 +539,8 @@ fn first<'a>(database: &'a Database, credential: &NewCredential) -> impl Iterato
 }
 
 /// A database with the secrets of the connection that was just made with it.
-pub(super) fn wire_new(app: &App, database: &Database, credential: &NewCredential) -> NewDatabaseFields {
-    NewDatabaseFields {
+pub(super) fn wire_new(app: &App, database: &Database, credential: &NewCredential) -> DatabaseWithSecretFields {
+    DatabaseWithSecretFields {
         fields: fields(app, database),
         status: database.status.into(),
         source: source(database),
@@ -838,8 +842,10 @@ pub(super) async fn update_database(
 
 /// Delete a database
 ///
-/// Its credentials are no longer good when this answers; its sessions are ended and its files
-/// removed. The default database goes only with its project.
+/// Deletes a database and returns it as it was. Its credentials stop working at once, and its sessions are ended. A
+/// last backup is kept, with the earlier ones, for as long as the operator configured (a week by default): until then
+/// the database can be restored, in the console or with `howdah databases undelete`. Its files on the server are
+/// removed as soon as the last backup is complete. The default database can only be deleted with its project.
 #[utoipa::path(delete, path = "/v1/databases/{databaseId}", tag = "Databases",
     params(("databaseId" = String, Path, description = "The database's id.")), responses(
     (status = 200, description = "The database as it was.", body = Data<DatabaseWire>),

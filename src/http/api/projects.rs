@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::databases::NewDatabaseFields;
+use super::databases::DatabaseWithSecretFields;
 use super::{Data, List, PageQuery, WorkspaceReference, databases as database_wire, given, sample_url, url};
 use crate::app::App;
 use crate::auth::{self, Principal};
@@ -73,12 +73,12 @@ pub(super) struct ProjectWire {
 
 /// A new project, with its default database unless none was wanted.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = NewProject)]
+#[schema(as = ProjectWithSecret)]
 pub(super) struct NewProjectWire {
     #[serde(flatten)]
     project: ProjectWire,
     /// Its default database, with the secrets of its first connection; null when none was wanted.
-    database: Option<NewDatabaseFields>,
+    database: Option<DatabaseWithSecretFields>,
 }
 
 /// What a new project needs; all of it may be left out.
@@ -364,8 +364,9 @@ async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> 
 
 /// Delete a project
 ///
-/// With all its databases: their credentials are no longer good when this answers, their
-/// sessions are ended and their files removed.
+/// Deletes a project with all its databases. Their credentials stop working at once, and their sessions are ended. A
+/// last backup of each is kept, with the earlier ones, for as long as the operator configured (a week by default):
+/// until then each database can be restored into another project.
 #[utoipa::path(delete, path = "/v1/projects/{id}", tag = "Projects",
     params(("id" = String, Path, description = "The project's id.")), responses(
     (status = 204, description = "It is gone."),

@@ -45,7 +45,7 @@ pub(super) struct PostgresRegionWire {
     /// Always `region`.
     r#type: RegionType,
     /// Its name.
-    #[schema(example = "US East (N. Virginia)")]
+    #[schema(example = "This server")]
     name: String,
     /// Always `available`.
     status: RegionStatus,

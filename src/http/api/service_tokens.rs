@@ -70,7 +70,7 @@ pub(super) struct ServiceTokenWire {
 
 /// A new service token, with the value that is not shown again.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = NewServiceToken)]
+#[schema(as = ServiceTokenWithSecret)]
 pub(super) struct NewServiceTokenWire {
     #[serde(flatten)]
     token: ServiceTokenWire,

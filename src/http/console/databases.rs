@@ -191,7 +191,7 @@ impl Show {
         });
         Ok(Self {
             has_ca: app.needs_ca(),
-            region: app.regions.describe(&database.region).name,
+            region: app.regions.label(&database.region).unwrap_or_default(),
             branch: branch.git_name,
             source,
             size: month.measured_at.map_or_else(|| "not measured yet".to_owned(), |_| bytes(month.storage_bytes)),
@@ -251,6 +251,7 @@ struct New {
     project: Project,
     base: String,
     branches: Vec<Branch>,
+    has_regions: bool,
     regions: Vec<Region>,
     has_default: bool,
     form: NewForm,
@@ -284,7 +285,8 @@ impl New {
             is_default: None,
         });
         let (base, regions) = (project_pages::address(&frame, project.id), app.regions.list().to_vec());
-        Ok(Self { frame, base, project, branches, regions, has_default, form, problem })
+        let has_regions = app.regions.are_several();
+        Ok(Self { frame, base, project, branches, has_regions, regions, has_default, form, problem })
     }
 }
 
@@ -324,7 +326,9 @@ async fn create(
     match made.await {
         Ok(answer) => Ok(answer),
         Err(error) => {
-            let problem = Problem::of(error, &["name", "region", "branchId"])?;
+            let fields = ["name", "branchId", "region"];
+            let shown = if app.regions.are_several() { 3 } else { 2 };
+            let problem = Problem::of(error, &fields[..shown])?;
             Ok(again(New::of(&app, &member, &project, Some(form), problem).await?))
         }
     }

@@ -17,7 +17,7 @@ use crate::auth::{attempts, links, users};
 use crate::base::error::{Result, describe};
 use crate::base::name::Email;
 use crate::http::Failure;
-use crate::http::failure::unknown_route;
+use crate::http::failure::unknown_page;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -45,18 +45,18 @@ struct Forgotten {
 }
 
 /// Without a mail server there is no such page.
-async fn check(app: &App) -> Result<(), Failure> {
-    if app.mail { Ok(()) } else { Err(unknown_route().await) }
+fn check(app: &App) -> Result<(), Failure> {
+    if app.mail { Ok(()) } else { Err(unknown_page()) }
 }
 
 async fn show_forgotten(State(app): State<Arc<App>>, anybody: Anybody) -> Result<Response, Failure> {
-    check(&app).await?;
+    check(&app)?;
     let page = ForgottenPage { frame: anybody.frame, email: String::new(), problem: Problem::none() };
     Ok(private(Html(page).into_response()))
 }
 
 async fn show_asked(State(app): State<Arc<App>>, anybody: Anybody) -> Result<Html<AskedPage>, Failure> {
-    check(&app).await?;
+    check(&app)?;
     Ok(Html(AskedPage { frame: anybody.frame }))
 }
 
@@ -67,7 +67,7 @@ async fn ask_for_reset(
     anybody: Anybody,
     Form(given): Form<Forgotten>,
 ) -> Result<Response, Failure> {
-    check(&app).await?;
+    check(&app)?;
     let Anybody { frame, origin, .. } = anybody;
     let page = |email: String, problem: Problem| private(again(ForgottenPage { frame, email, problem }));
     let email = match Email::parse(&given.email) {

@@ -100,5 +100,5 @@ fn resources() -> Router<Arc<App>> {
 
 /// There is a page for what does not exist, too.
 async fn unknown(_uri: Uri) -> failure::Failure {
-    failure::unknown_route().await
+    failure::unknown_page()
 }

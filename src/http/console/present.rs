@@ -118,7 +118,7 @@ fn error_page(app: &App, headers: &HeaderMap, guest: Option<&Guest>, said: Said,
             "There is no such page",
             Some("It may have been deleted, or it belongs to a workspace that you are not a member of.".to_owned()),
         ),
-        Kind::Forbidden => ("Not allowed", said.hint),
+        Kind::Forbidden | Kind::LimitedToken => ("Not allowed", said.hint),
         Kind::TooManyRequests => ("Too many requests", Some("Wait a moment, then load the page again.".to_owned())),
         Kind::Unavailable => ("Not right now", Some("Wait a moment, then load the page again.".to_owned())),
         Kind::Internal => (

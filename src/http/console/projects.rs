@@ -67,6 +67,7 @@ struct Row {
 #[template(path = "projects/list.html")]
 struct List {
     frame: Frame,
+    has_regions: bool,
     q: String,
     rows: Vec<Row>,
     next: Option<String>,
@@ -118,6 +119,7 @@ async fn list(
         next: found.next,
         more: format!("{}?{}", frame.to("projects"), query_string(&[("q", &q)])),
         usage: vec![used(standing.projects, "projects"), used(standing.databases, "databases")],
+        has_regions: app.regions.are_several(),
         may_create: actor.may_create_projects().is_ok(),
         api: app.public.api.clone(),
         is_filtered: !q.is_empty() || query.cursor.is_some(),
@@ -133,7 +135,7 @@ pub(super) fn query_string(pairs: &[(&str, &str)]) -> String {
 }
 
 fn region_of(app: &App, project: &Project) -> String {
-    project.default_region.as_deref().map(|id| app.regions.describe(id).name).unwrap_or_default()
+    project.default_region.as_deref().and_then(|id| app.regions.label(id)).unwrap_or_default()
 }
 
 /// What there is to say of a project's databases: what needs somebody first. Nothing when it has none.
@@ -155,6 +157,7 @@ struct New {
     frame: Frame,
     name: String,
     region: String,
+    has_regions: bool,
     regions: Vec<Region>,
     database: bool,
     problem: Problem,
@@ -175,6 +178,7 @@ impl New {
             frame: member.frame(Section::Projects),
             name: form.name,
             region: form.region,
+            has_regions: app.regions.are_several(),
             regions: app.regions.list().to_vec(),
             database: form.database.is_some(),
             problem,
@@ -198,8 +202,8 @@ async fn create(
     match make(&app, &member, &form, attempt).await {
         Ok(answer) => Ok(answer),
         Err(error) => {
-            let problem = Problem::of(error, &["name", "region"])?;
-            Ok(again(New::of(&app, &member, form, problem)))
+            let fields: &[&str] = if app.regions.are_several() { &["name", "region"] } else { &["name"] };
+            Ok(again(New::of(&app, &member, form, Problem::of(error, fields)?)))
         }
     }
 }
@@ -259,6 +263,7 @@ struct Show {
     base: String,
     region: String,
     is_settings: bool,
+    has_regions: bool,
     rows: Vec<DatabaseRow>,
     next: Option<String>,
     more: String,
@@ -302,7 +307,7 @@ async fn show(
     let rows = found.items.into_iter().map(|database| DatabaseRow {
         address: super::databases::address(&frame, database.id),
         branch: name_of(&database),
-        region: app.regions.describe(&database.region).name,
+        region: app.regions.label(&database.region).unwrap_or_default(),
         state: state(database.status),
         has_damaged_backups: health.get(&database.id).is_some_and(|health| health.damaged > 0),
         database,
@@ -311,6 +316,7 @@ async fn show(
     Ok(Html(Show {
         region: region_of(&app, &project),
         is_settings: false,
+        has_regions: app.regions.are_several(),
         rows,
         next: found.next,
         more: format!("{base}?"),

@@ -99,7 +99,7 @@ impl From<Error> for Refusal {
         let (status, code) = match &error {
             Error::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
             Error::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
-            Error::Forbidden { .. } => (StatusCode::BAD_REQUEST, "unauthorized_client"),
+            Error::Forbidden { .. } | Error::LimitedToken { .. } => (StatusCode::BAD_REQUEST, "unauthorized_client"),
             _ => (StatusCode::BAD_REQUEST, "invalid_request"),
         };
         if status.is_server_error() {

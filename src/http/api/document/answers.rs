@@ -107,7 +107,11 @@ pub(super) fn headers() -> impl Iterator<Item = (String, RefOr<Header>)> {
         ("RateLimit-Remaining", "How many of them may come now.", number(999)),
         ("RateLimit-Reset", "In how many seconds all of them may come again.", number(1)),
         ("Retry-After", "How many seconds to wait before the request is worth repeating.", seconds),
-        ("WWW-Authenticate", "How to say who is calling.", text("Bearer")),
+        (
+            "WWW-Authenticate",
+            "How to say who is calling; on 403, that the token is limited and another one may do it.",
+            text("Bearer"),
+        ),
     ];
     headers.into_iter().map(|(name, description, schema)| {
         let header = HeaderBuilder::new().description(Some(description)).schema(Some(schema)).build();
@@ -121,7 +125,7 @@ fn add_headers(response: &mut Response, status: &str) {
         refer(response, header);
     }
     match status {
-        "401" => refer(response, "WWW-Authenticate"),
+        "401" | "403" => refer(response, "WWW-Authenticate"),
         "409" | "429" | "503" => refer(response, "Retry-After"),
         _ => {}
     }
