@@ -49,6 +49,8 @@ pub struct App {
     /// Certificates of the authority that issues the gateway's certificate, as PEM; `None` where the
     /// operator has given a certificate.
     pub authorities: Option<watch::Receiver<String>>,
+    /// Backups are started without anybody asking.
+    pub scheduled_backups: bool,
     /// How long a deleted database can be restored; zero: not at all.
     pub undelete: SignedDuration,
     /// Proxies that are believed when they say where a request comes from.

@@ -133,7 +133,9 @@ async fn make(ctx: &JobCtx, job: &Job, plan: &Plan, step: &str) -> Result<(), St
             job.succeed(&tx).await?;
             if restores::find(&tx, plan.id).await?.is_some() {
                 restores::finish(&tx, plan.id).await?;
-                databases::back_up_now(&tx, ctx.app.clock.now(), &ctx.app.keyring, plan.id).await?;
+                if ctx.app.scheduled_backups {
+                    databases::back_up_now(&tx, ctx.app.clock.now(), &ctx.app.keyring, plan.id).await?;
+                }
             }
             Ok(tx.commit().await?)
         }

@@ -388,6 +388,7 @@ async fn start(
         mail: mailer.is_some(),
         rates: config.rates(),
         quotas: config.quotas(),
+        scheduled_backups: !config.backup_every.is_zero(),
         undelete: config.undelete(),
         metadata_at_risk: AtomicBool::default(),
         health,

@@ -987,3 +987,25 @@ async fn a_flood_of_writes_stays_within_its_queue_delays_nobody_and_can_be_resto
     let copy = flooding.make_from("copy", json!({"type": "database", "databaseId": flooding.id})).await;
     assert_eq!(ask(&copy, "SELECT count(*) FROM bulk"), (parts * 20_000).to_string());
 }
+
+#[tokio::test]
+async fn a_copy_is_backed_up_by_itself_only_where_backups_are_and_a_request_meets_that_backup() {
+    for (every, by_itself) in [("0", 0), ("24h", 1)] {
+        let howdah = Howdah::start_with(&["--backup-every", every]).await;
+        let kept = Kept::new(&howdah).await;
+        let body =
+            json!({"projectId": kept.project, "name": "copy", "source": {"type": "database", "databaseId": kept.id}});
+        let made = kept.owner.post("/v1/databases", body).await;
+        let copy = made.data(201)["id"].as_str().unwrap().to_owned();
+        kept.owner.ended(made.headers["howdah-operation"].to_str().unwrap()).await;
+        let of_copy = async || {
+            let all = kept.owner.get(&format!("/v1/operations?databaseId={copy}")).await.data(200).clone();
+            all.as_array().unwrap().iter().filter(|operation| operation["kind"] == "back_up_database").count()
+        };
+        assert_eq!(of_copy().await, by_itself, "--backup-every {every}");
+        let asked = kept.owner.post(&format!("/v1/databases/{copy}/backups"), json!({"backupType": "full"})).await;
+        asked.data(202);
+        let ended = kept.owner.ended(asked.headers["howdah-operation"].to_str().unwrap()).await;
+        assert_eq!(ended["state"], "succeeded", "{ended}");
+    }
+}

@@ -122,6 +122,7 @@ impl World {
             mail: true,
             rates: Rates::default(),
             quotas: Quotas::default(),
+            scheduled_backups: true,
             undelete,
             metadata_at_risk: std::sync::atomic::AtomicBool::default(),
             health: Arc::default(),

@@ -290,7 +290,7 @@ pub async fn retention_days(session: &Session, project: ProjectId) -> Result<i32
 ///
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such database; [`Error::Conflict`] when it is not
-/// `ready`, or a backup of it is under way.
+/// `ready`, or a backup of it is under way that somebody asked for or that is of another kind.
 pub async fn create(
     tx: &Tx,
     actor: &Principal,
@@ -301,7 +301,10 @@ pub async fn create(
 ) -> Result<(Backup, WorkflowId)> {
     let of = databases::get(tx, actor, database).await?;
     actor.may_change()?;
-    let started = begin(tx, now, keyring, &of, kind, true).await?;
+    let started = match begin(tx, now, keyring, &of, kind, true).await? {
+        Some(started) => Some(started),
+        None => adopt(tx, database, kind).await?,
+    };
     let (backup, operation) = started.ok_or_else(|| {
         Error::conflict(
             format!("a backup of the database {database} is under way"),
@@ -318,6 +321,13 @@ pub async fn create(
     };
     audit::record(tx, actor, now, change).await?;
     Ok((backup, operation))
+}
+
+/// The backup under way of a database that was started without anybody asking, if it is of the wanted kind. From
+/// now on it is one that somebody asked for.
+async fn adopt(tx: &Tx, database: DatabaseId, kind: Option<Kind>) -> Result<Option<(Backup, WorkflowId)>> {
+    let Some((id, operation)) = store::adopt(tx, database, kind).await? else { return Ok(None) };
+    Ok(store::get(tx, database, id).await?.map(|backup| (backup, operation)))
 }
 
 /// Starts a backup that nobody asked for; nothing happens when one is under way already.

@@ -6,9 +6,11 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{ArchiveState, Archiving, Backup, Due, Era, Health, Held, Kind, Loss, SealedVault, State, Trial, Vault};
+use super::{
+    ArchiveState, Archiving, BACK_UP, Backup, Due, Era, Health, Held, Kind, Loss, SealedVault, State, Trial, Vault,
+};
 use crate::base::error::{Error, Result};
-use crate::base::id::{BackupId, DatabaseId, InstanceId, ProjectId};
+use crate::base::id::{BackupId, DatabaseId, InstanceId, ProjectId, WorkflowId};
 use crate::base::store::{Session, Tx};
 use crate::domain::databases;
 use crate::queue::Reason;
@@ -241,6 +243,26 @@ pub(super) async fn insert(
         [&id.uuid(), &instance.uuid(), &database.uuid(), &kind.as_str(), &requested, &now];
     tx.execute(&statement, &values).await?;
     Ok(())
+}
+
+pub(super) async fn adopt(tx: &Tx, database: DatabaseId, kind: Option<Kind>) -> Result<Option<(BackupId, WorkflowId)>> {
+    let statement = tx
+        .prepare_cached(
+            "UPDATE backups b
+                SET requested = true
+               FROM workflows w
+              WHERE b.database_id = $1
+                AND b.state = 'running'
+                AND NOT b.requested
+                AND ($2::text IS NULL OR b.kind = $2)
+                AND w.subject = b.database_id
+                AND w.kind = $3
+                AND w.state IN ('waiting', 'running')
+          RETURNING b.id, w.id AS operation",
+        )
+        .await?;
+    let row = tx.query_opt(&statement, &[&database.uuid(), &kind.map(Kind::as_str), &BACK_UP.name]).await?;
+    Ok(row.map(|row| (row.get::<_, Uuid>("id").into(), row.get::<_, Uuid>("operation").into())))
 }
 
 pub(super) async fn mark_begun(session: &Session, id: BackupId, labels: &[&str]) -> Result<()> {

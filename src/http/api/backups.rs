@@ -406,7 +406,8 @@ pub(super) async fn list_backups(
 ///
 /// Besides those that are made by themselves. It goes on after the answer; `Howdah-Operation` names
 /// the operation that tells how far it is. A database that sleeps is backed up without being woken
-/// for anybody else.
+/// for anybody else. A backup under way that was started by itself, such as the first one of a copy, is answered
+/// instead of another one, unless another type is wanted.
 #[utoipa::path(post, path = "/v1/databases/{databaseId}/backups", tag = "Database Backups",
     params(("databaseId" = String, Path, description = "The database's id.")),
     request_body = CreateBackup, responses(
