@@ -202,6 +202,7 @@ pub(super) async fn look_at_archive(ctx: &JobCtx, instance: InstanceId) -> Resul
         archived_until: status.archived_until,
         failing_since: status.failing_since,
         failing_reason: status.obstacle.map(|obstacle| explain(obstacle).to_owned()),
+        waiting: i64::try_from(status.pending_bytes).unwrap_or(i64::MAX),
         lost: status.gaps.into_iter().map(loss).collect(),
     };
     let now = ctx.app.clock.now();

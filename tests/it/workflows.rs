@@ -1075,6 +1075,9 @@ async fn a_clock_that_is_set_back_makes_no_backup_or_loss_up() {
         backups::record_archive(&session, instance, now, &state).await.unwrap();
         let window = backups::window(&session, database, now).await.unwrap();
         assert_eq!(window.end() < Some(now), is_due, "{lost}: {window:?}");
+        let state = backups::archiving(&session, database).await.unwrap().unwrap().state;
+        let expected = if is_due { backups::ArchivingState::Lost } else { backups::ArchivingState::Ok };
+        assert_eq!(state, expected, "{lost}");
         let due = backups::due(&session, now, SignedDuration::from_hours(24), SignedDuration::from_hours(24)).await;
         assert_eq!(!due.unwrap().is_empty(), is_due, "{lost}");
     }

@@ -39,6 +39,8 @@ pub const RETENTION_DAYS: i32 = 7;
 const FAILED_LISTED: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// A database whose last backup failed waits for so long for the next one.
 const RETRY_AFTER: SignedDuration = SignedDuration::from_mins(10);
+/// An archive for which more than this waits is behind, in bytes.
+const BEHIND: i64 = 64 << 20;
 /// A full backup at least every so often.
 const FULL_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -197,16 +199,33 @@ pub struct ArchiveState {
     pub failing_since: Option<Timestamp>,
     /// Why, for whoever has the database.
     pub failing_reason: Option<String>,
+    /// How much waits, in bytes.
+    pub waiting: i64,
     /// What was lost.
     pub lost: Vec<Loss>,
+}
+
+/// Whether what a database writes gets into its vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArchivingState {
+    /// It does.
+    Ok,
+    /// It does, more slowly than it is written.
+    Behind,
+    /// It does not.
+    Stuck,
+    /// Some was lost, and no backup was made since.
+    Lost,
 }
 
 /// How what a database writes gets into its vault.
 #[derive(Clone, Debug)]
 pub struct Archiving {
-    /// Since when it does not; `None`: it does.
-    pub failing_since: Option<Timestamp>,
-    /// Why it does not.
+    /// Whether it does.
+    pub state: ArchivingState,
+    /// Since when it does not, or not in full.
+    pub since: Option<Timestamp>,
+    /// Why it does not, or not in full.
     pub reason: Option<String>,
 }
 

@@ -7,7 +7,8 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    ArchiveState, Archiving, BACK_UP, Backup, Due, Era, Health, Held, Kind, Loss, SealedVault, State, Trial, Vault,
+    ArchiveState, Archiving, ArchivingState, BACK_UP, BEHIND, Backup, Due, Era, Health, Held, Kind, Loss, SealedVault,
+    State, Trial, Vault,
 };
 use crate::base::error::{Error, Result};
 use crate::base::id::{BackupId, DatabaseId, InstanceId, ProjectId, WorkflowId};
@@ -33,6 +34,9 @@ const SELECT: &str = "SELECT b.id,
         b.labels_before,
         EXISTS (SELECT FROM damaged_backups d WHERE d.id = b.id) AS damaged
    FROM backups b";
+
+const LOST: &str =
+    "changes were lost before they were archived; moments from then on can be restored after the next backup";
 
 const BUILDS_ON: &str = "the backup that it builds on is damaged; choose another one";
 
@@ -537,13 +541,21 @@ pub(super) async fn record_archive(
                 SET archived_until = greatest(CASE WHEN archived_until <= $6 THEN archived_until END, $2),
                     failing_since = $3,
                     failing_reason = $4,
+                    waiting_bytes = $7,
                     gap_at = greatest(gap_at, $5)
               WHERE instance_id = $1",
         )
         .await?;
     let gap_at = state.lost.iter().map(|loss| loss.until).max();
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-        [&instance.uuid(), &state.archived_until, &state.failing_since, &state.failing_reason, &gap_at, &now];
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] = [
+        &instance.uuid(),
+        &state.archived_until,
+        &state.failing_since,
+        &state.failing_reason,
+        &gap_at,
+        &now,
+        &state.waiting,
+    ];
     if gap_at.is_some() {
         let lose = session
             .prepare_cached(
@@ -568,14 +580,39 @@ pub(super) async fn record_archive(
 pub(super) async fn archiving(session: &Session, database: DatabaseId) -> Result<Option<Archiving>> {
     let statement = session
         .prepare_cached(
-            "SELECT v.failing_since, v.failing_reason
+            "SELECT v.failing_since,
+                    v.failing_reason,
+                    v.waiting_bytes,
+                    v.archived_until,
+                    (SELECT max(g.lost_until)
+                       FROM archive_gaps g
+                      WHERE g.instance_id = v.instance_id
+                        AND NOT EXISTS (SELECT
+                                          FROM backups b
+                                         WHERE b.instance_id = v.instance_id
+                                           AND b.state = 'completed'
+                                           AND coalesce(b.first_segment > g.last_segment COLLATE \"C\",
+                                                        b.completed_at > g.lost_until))) AS lost_at
                FROM vaults v
                JOIN databases d ON d.instance_id = v.instance_id
               WHERE d.id = $1",
         )
         .await?;
     let row = session.query_opt(&statement, &[&database.uuid()]).await?;
-    Ok(row.map(|row| Archiving { failing_since: row.get("failing_since"), reason: row.get("failing_reason") }))
+    Ok(row.map(|row| {
+        let (failing, lost): (Option<Timestamp>, Option<Timestamp>) = (row.get("failing_since"), row.get("lost_at"));
+        let waiting: i64 = row.get("waiting_bytes");
+        let (state, since, reason) = match (failing, lost) {
+            (Some(_), _) => (ArchivingState::Stuck, failing, row.get("failing_reason")),
+            (None, Some(_)) => (ArchivingState::Lost, lost, Some(LOST.to_owned())),
+            (None, None) if waiting > BEHIND => {
+                let reason = format!("{} MiB wait, since more is written than is archived", waiting >> 20);
+                (ArchivingState::Behind, row.get("archived_until"), Some(reason))
+            }
+            (None, None) => (ArchivingState::Ok, None, None),
+        };
+        Archiving { state, since, reason }
+    }))
 }
 
 pub(super) async fn archived_until(session: &Session, instance: InstanceId) -> Result<Option<Timestamp>> {

@@ -15,7 +15,7 @@ use crate::base::clock::format_timestamp;
 use crate::base::error::Error;
 use crate::base::id::{BackupId, DatabaseId, ProjectId};
 use crate::base::name::DatabaseName;
-use crate::domain::backups::{self, Archiving, Backup, Kind, State as BackupState};
+use crate::domain::backups::{self, Archiving, ArchivingState, Backup, Kind, State as BackupState};
 use crate::domain::databases;
 use crate::domain::restores::{self, Source};
 use crate::http::Failure;
@@ -161,22 +161,26 @@ pub(super) struct RestorableWindowWire {
 /// Whether what is written gets to where backups are kept.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-enum ArchivingState {
+#[schema(as = ArchivingState)]
+enum ArchivingStateWire {
     Ok,
+    Behind,
     Stuck,
+    Lost,
 }
 
 /// How archiving goes.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Archiving)]
 pub(super) struct ArchivingWire {
-    /// `stuck`: what is written waits on the server's disk, and is tried again. When too much waits it is given
-    /// up; a backup follows as soon as one can be made, and the moments until then cannot be restored.
-    state: ArchivingState,
-    /// Since when it is stuck; null otherwise.
+    /// `behind`: more is written than is archived, and waits on the server's disk. `stuck`: nothing can be archived;
+    /// what is written waits, and is tried again. When too much waits it is given up: then the state is `lost` until
+    /// the next backup, which follows as soon as one can be made, and the moments until that cannot be restored.
+    state: ArchivingStateWire,
+    /// Since when it is not `ok`; null otherwise.
     #[schema(format = "date-time", example = json!(null))]
     since: Option<String>,
-    /// Why it is stuck; null otherwise.
+    /// Why it is not `ok`; null otherwise.
     #[schema(example = json!(null))]
     reason: Option<String>,
 }
@@ -184,8 +188,13 @@ pub(super) struct ArchivingWire {
 impl From<Archiving> for ArchivingWire {
     fn from(archiving: Archiving) -> Self {
         Self {
-            state: if archiving.failing_since.is_some() { ArchivingState::Stuck } else { ArchivingState::Ok },
-            since: archiving.failing_since.map(format_timestamp),
+            state: match archiving.state {
+                ArchivingState::Ok => ArchivingStateWire::Ok,
+                ArchivingState::Behind => ArchivingStateWire::Behind,
+                ArchivingState::Stuck => ArchivingStateWire::Stuck,
+                ArchivingState::Lost => ArchivingStateWire::Lost,
+            },
+            since: archiving.since.map(format_timestamp),
             reason: archiving.reason,
         }
     }
