@@ -388,7 +388,7 @@ async fn a_full_place_is_told_waited_for_and_leaves_a_gap_that_is_seen() {
     let vaults = disk.vaults().display().to_string();
     let arguments = ["--backup-dir", &vaults, "--backup-queue", "4", "--backup-every", "0"];
     let mut howdah = Howdah::start_with(&arguments).await;
-    howdah.expect_errors(&["gave up"]);
+    howdah.expect_errors(&["gave up", "the disk of the backups is almost full"]);
     let kept = Kept::new(&howdah).await;
     kept.note("one");
     kept.back_up().await;
