@@ -501,7 +501,8 @@ async fn an_application_is_made_changed_and_deleted() {
 
 #[tokio::test]
 async fn what_does_not_fit_is_said_beside_its_field() {
-    let howdah = Howdah::start_with(&["--max-projects", "2"]).await;
+    let howdah =
+        Howdah::start_with(&["--max-projects", "2", "--region", "us-east-1=Rack 1", "--region", "mars-2=Rack 2"]).await;
     let mut ada = Browser::administrator(&howdah).await;
     let shop = Shop::open(&howdah, &mut ada).await;
     let long = "x".repeat(257);
