@@ -104,7 +104,8 @@ fn write(snapshot: &Snapshot, metadata_at_risk: bool, disks: &[Arc<Disk>]) -> Re
         }
         registry.register(name, help, family);
     }
-    let of_disk: [(&str, &str, fn(&Look) -> u64); 5] = [
+    type OfLook = fn(&Look) -> u64;
+    let of_disk: [(&str, &str, OfLook); 5] = [
         ("disk_free_bytes", "Bytes that are free on a disk that Howdah writes to", |look| look.bytes.free),
         ("disk_bytes", "Bytes that such a disk has", |look| look.bytes.total),
         ("disk_free_inodes", "Inodes that are free on it", |look| look.files.free),

@@ -246,8 +246,7 @@ async fn free_room_first(ctx: &JobCtx, plan: &Plan, instance: InstanceId) -> Res
         ctx.instances.flush_archive(&vault).await.map_err(from_backup)?;
         reaches_the_end(ctx, &vault).await.map_err(from_backup)
     };
-    let archived: Result<bool, StepError> =
-        tokio::time::timeout(LAST_ARCHIVING, archive).await.unwrap_or_else(|_| Ok(false));
+    let archived: Result<bool, StepError> = tokio::time::timeout(LAST_ARCHIVING, archive).await.unwrap_or(Ok(false));
     match archived {
         Ok(true) => return look_at_archive(ctx, instance).await,
         Ok(false) => leave_end(ctx, plan, instance, NO_ROOM_FOR_BACKUP).await?,

@@ -144,7 +144,7 @@ impl Watch {
             }
         }
         self.next_count = begun + begun.elapsed() * SHARE_OF_COUNTS;
-        for id in self.growth.to_stop(look, usage, &held, begun) {
+        for id in self.growth.too_fast(look, usage, &held, begun) {
             self.instances.hold_back(id).await;
         }
     }
@@ -180,7 +180,7 @@ struct Growth {
 impl Growth {
     /// Which instances to stop, by what each one takes now. `held`: those that were stopped before, and run so that
     /// their owners can delete.
-    fn to_stop(
+    fn too_fast(
         &mut self,
         look: &Look,
         usage: HashMap<InstanceId, DiskUsage>,
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn fastest_growing_instances_are_stopped_when_it_is_tight() {
         let (mut growth, now) = (Growth::default(), Instant::now());
-        let mut stop = |look: &Look, usage, held: &[InstanceId]| growth.to_stop(look, usage, held, now);
+        let mut stop = |look: &Look, usage, held: &[InstanceId]| growth.too_fast(look, usage, held, now);
         let (low, critical, exhausted) = (look(300, 100_000), look(120, 100_000), look(20, 100_000));
         assert!(stop(&low, sizes((900, 1300), (30, 1300)), &[]).is_empty(), "nothing to compare with");
         assert!(stop(&low, sizes((900, 1300), (90, 1300)), &[]).is_empty(), "there is room");
@@ -269,16 +269,16 @@ mod tests {
     fn inodes_are_counted_when_they_are_what_is_scarce() {
         let (mut growth, now) = (Growth::default(), Instant::now());
         let tight = look(1000, 3000);
-        assert!(growth.to_stop(&tight, sizes((30, 1300), (30, 1300)), &[], now).is_empty());
-        assert_eq!(growth.to_stop(&tight, sizes((900, 1310), (31, 2000)), &[], now), [id(2)]);
+        assert!(growth.too_fast(&tight, sizes((30, 1300), (30, 1300)), &[], now).is_empty());
+        assert_eq!(growth.too_fast(&tight, sizes((900, 1310), (31, 2000)), &[], now), [id(2)]);
     }
 
     #[test]
     fn growth_of_long_ago_is_forgotten() {
         let (mut growth, now) = (Growth::default(), Instant::now());
         let tight = look(120, 100_000);
-        assert!(growth.to_stop(&tight, sizes((30, 1300), (30, 1300)), &[], now).is_empty());
+        assert!(growth.too_fast(&tight, sizes((30, 1300), (30, 1300)), &[], now).is_empty());
         let later = now + WINDOW * 2;
-        assert!(growth.to_stop(&tight, sizes((90, 1300), (30, 1300)), &[], later).is_empty());
+        assert!(growth.too_fast(&tight, sizes((90, 1300), (30, 1300)), &[], later).is_empty());
     }
 }

@@ -305,10 +305,13 @@ async fn sessions_per_database_is_kept_and_may_change_between_a_backup_and_its_r
     kept.connection = at(&howdah, &kept.connection);
     let mut sessions = Vec::new();
     for _ in 0..60 {
-        let (client, session) = tokio_postgres::connect(&kept.connection, tokio_postgres::NoTls).await.unwrap();
-        tokio::spawn(session);
-        client.batch_execute("BEGIN").await.unwrap(); // or it would be ended when the instance is idle
-        sessions.push(client);
+        let (client, mut session) = tokio_postgres::connect(&kept.connection, tokio_postgres::NoTls).await.unwrap();
+        // Without a transaction it would be ended when the instance is idle.
+        tokio::select! {
+            begun = client.batch_execute("BEGIN") => begun.unwrap(),
+            ended = &mut session => panic!("{ended:?}"),
+        }
+        sessions.push((client, session));
     }
     let refused = tokio_postgres::connect(&kept.connection, tokio_postgres::NoTls).await.err().unwrap();
     let refused = refused.as_db_error().unwrap();
