@@ -14,6 +14,7 @@ use crate::base::id::{DatabaseId, InstanceId};
 use crate::domain::audit::{self, Consequence};
 use crate::domain::connections::credential::issue_probe;
 use crate::domain::databases::{self, Plan, Status};
+use crate::domain::restores::SourceType;
 use crate::domain::{backups, restores, usage};
 use crate::engine::backups::{BackupError, BackupFacts, Vault};
 use crate::engine::bounded::Bounded;
@@ -278,7 +279,8 @@ async fn bring_to_vault(ctx: &JobCtx, job: &Job, plan: &Plan, instance: Instance
     let known = backups::vault(&session, &ctx.app.keyring, instance).await?;
     let has_backup = backups::newest(&session, instance).await?.is_some();
     drop(session);
-    if !used && !has_backup {
+    let is_empty = !used && plan.source == SourceType::Empty;
+    if is_empty && !has_backup {
         return Ok(());
     }
     if let Some(known) = known.filter(|_| has_backup) {

@@ -536,7 +536,7 @@ async fn what_does_not_fit_is_said_beside_its_field() {
             "branchId",
             "no such branch",
         ),
-        ("/databases/{database}/connections", vec![("name", "ab")], "name", "too short"),
+        ("/databases/{database}/connections", vec![("name", " ")], "name", "too short"),
         ("/databases/{database}/settings", vec![("name", long.as_str()), ("branchId", "{branch}")], "name", "too long"),
         (
             "/databases/{database}/restore",

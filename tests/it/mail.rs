@@ -523,9 +523,9 @@ async fn names_stay_in_their_place_and_invitations_are_limited() {
     let howdah = server.howdah().await;
     let mut ada = Browser::administrator(&howdah).await;
     ada.get("/console/account").await;
-    let hostile = "Zoë https://evil.example/?a=b \u{202e}Bcc: eve@evil.example";
+    let hostile = "Zoë https://evil.example/?a=b Bcc: eve@evil.example";
     ada.submit("/console/account/name", &[("name", hostile)]).await.location();
-    ada.submit("/console/account/name", &[("name", "Ada\r\nBcc: eve@evil.example")]).await.assert_says(422, "control");
+    ada.submit("/console/account/name", &[("name", "Ada\r\nBcc: eve@evil.example")]).await.assert_says(422, "cannot be seen");
     ada.get("/console/workspaces").await;
     let page = ada.submit("/console/workspaces", &[("name", "\"}}{{ 7*7 }}<b>=?utf-8?q?x?=")]).await;
     let workspace = page.location().to_owned();

@@ -362,7 +362,7 @@ async fn the_page_of_consent_says_whose_an_application_is() {
     assert!(!page.text.contains(warning) && !page.text.contains("has registered itself"), "{}", page.text);
 
     // The names of those that Howdah brings are no one else's.
-    for name in ["Command line", "command  LINE", "Command-Line", " APIpages ", "Comm\u{200b}and line"] {
+    for name in ["Command line", "command  LINE", "Command-Line", " APIpages ", "Comm\u{b7}and line"] {
         ada.get(&format!("{create}/new")).await;
         let page = ada.submit(&format!("{create}/new"), &fields(name)).await;
         page.assert_says(422, "the name of an application that Howdah brings");

@@ -76,9 +76,9 @@ async function makeProject(page: Page): Promise<{ string: string; project: strin
 
 async function makeConnection(page: Page, database: string): Promise<void> {
   await page.goto(database);
-  await page.getByLabel("New connection").fill("ab");
+  await page.getByLabel("New connection").fill("web\u200b");
   await page.getByRole("button", { name: "Create connection" }).click();
-  assert.match((await page.locator("#name-problem").textContent()) ?? "", /too short/);
+  assert.match((await page.locator("#name-problem").textContent()) ?? "", /cannot be seen/);
   await page.getByLabel("New connection").fill("worker");
   // Twice, as people do; there is one to rotate then.
   await page.getByRole("button", { name: "Create connection" }).dblclick();

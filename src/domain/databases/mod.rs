@@ -197,6 +197,8 @@ pub struct Plan {
     pub status: Status,
     /// Since when it is to go, when it is.
     pub deleted_at: Option<Timestamp>,
+    /// See [`Database::source`].
+    pub source: SourceType,
 }
 
 /// Makes a database in a project: its rows, its first connection, and the start of the workflow.

@@ -244,7 +244,7 @@ pub(super) async fn mark_deleted(tx: &Tx, id: DatabaseId, now: Timestamp) -> Res
 pub(super) async fn plan(session: &Session, id: DatabaseId) -> Result<Option<Plan>> {
     let statement = session
         .prepare_cached(
-            "SELECT id, project_id, instance_id, major, status, status_reason, deleted_at
+            "SELECT id, project_id, instance_id, major, status, status_reason, deleted_at, source_type
                FROM databases
               WHERE id = $1",
         )
@@ -261,6 +261,7 @@ fn read_plan(row: &Row) -> Result<Plan> {
         status: Status::parse(row.get("status"))?,
         status_reason: row.get("status_reason"),
         deleted_at: row.get("deleted_at"),
+        source: SourceType::parse(row.get("source_type")).unwrap_or(SourceType::Empty),
     })
 }
 
@@ -273,7 +274,7 @@ pub(super) async fn keep_until(tx: &Tx, id: DatabaseId, moment: Timestamp) -> Re
 pub(super) async fn outlived(session: &Session, now: Timestamp) -> Result<Vec<Plan>> {
     let statement = session
         .prepare_cached(
-            "SELECT id, project_id, instance_id, major, status, status_reason, deleted_at
+            "SELECT id, project_id, instance_id, major, status, status_reason, deleted_at, source_type
                FROM databases d
               WHERE d.forget_at <= $1 AND NOT EXISTS (SELECT FROM vaults v WHERE v.database_id = d.id)
               ORDER BY id",
