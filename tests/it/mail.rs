@@ -525,7 +525,9 @@ async fn names_stay_in_their_place_and_invitations_are_limited() {
     ada.get("/console/account").await;
     let hostile = "Zoë https://evil.example/?a=b Bcc: eve@evil.example";
     ada.submit("/console/account/name", &[("name", hostile)]).await.location();
-    ada.submit("/console/account/name", &[("name", "Ada\r\nBcc: eve@evil.example")]).await.assert_says(422, "cannot be seen");
+    ada.submit("/console/account/name", &[("name", "Ada\r\nBcc: eve@evil.example")])
+        .await
+        .assert_says(422, "cannot be seen");
     ada.get("/console/workspaces").await;
     let page = ada.submit("/console/workspaces", &[("name", "\"}}{{ 7*7 }}<b>=?utf-8?q?x?=")]).await;
     let workspace = page.location().to_owned();

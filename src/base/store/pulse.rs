@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a request or a new session of the gateway waits for one answer.
-pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(4);
+/// How long a request or a new session of the gateway waits for one answer. With the second that a create waits for its
+/// workflow, it stays below the five seconds after which clients are promised an answer.
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_millis(3500);
 /// How long work in the background waits for one.
 const BACKGROUND_LIMIT: Duration = Duration::from_secs(60);
 

@@ -59,9 +59,9 @@ export async function useConnections(api: Api, databaseId: string): Promise<void
     api.POST("/v1/connections/{id}/rotate", { params: { path } }),
   );
   await refused(
-    "create a connection with a short name",
+    "create a connection with an empty name",
     422,
     "validation-error",
-    api.POST("/v1/connections", { body: { databaseId, name: "ab" } }),
+    api.POST("/v1/connections", { body: { databaseId, name: "" } }),
   );
 }
