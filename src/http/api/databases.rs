@@ -280,7 +280,7 @@ pub(super) struct CreateDatabase {
     #[serde(default)]
     #[schema(default = false)]
     is_default: bool,
-    /// What to make it from; only `empty`.
+    /// What to create it from: `empty`, which is the default, a `backup` or a `database`.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     source: Option<CreateSource>,
@@ -355,7 +355,7 @@ pub(super) struct CreateDatabaseOf {
     #[serde(default)]
     #[schema(default = false)]
     is_default: bool,
-    /// What to make it from; only `empty`.
+    /// What to create it from: `empty`, which is the default, a `backup` or a `database`.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     source: Option<CreateSource>,
