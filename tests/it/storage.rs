@@ -326,7 +326,8 @@ async fn a_stop_does_not_wait_for_a_bucket_that_has_died_and_says_what_it_leaves
     })
     .await;
     howdah.stop().await;
-    assert_eq!(howdah.log().matches("not archived: ").count(), 1, "the second stop leaves nothing");
+    let log = howdah.log();
+    assert_eq!(log.matches("not archived: ").count(), 1, "the second stop leaves nothing: {log}");
 }
 
 /// A small place for backups, which can be filled to the last byte. Where file systems cannot be mounted,

@@ -13,6 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::program::{Failure, PgBackRest};
 use super::queue::{Queue, Taken};
@@ -515,8 +516,8 @@ impl LocalEngine {
         let (from, wanted, into) = (place.clone(), names.to_vec(), batch.wal.clone());
         let taken: Vec<Taken> = blocking(DOING, move || {
             let take = || -> io::Result<Vec<Taken>> {
-                tree::remove(&into, &machine.stop)?;
-                tree::remove(&machine.backup_work(id).join("spool"), &machine.stop)?;
+                remove_batch(&into)?;
+                remove_batch(&machine.backup_work(id).join("spool"))?;
                 machine.make_vault_work(id)?;
                 machine.make_for_backup_user(&into)?;
                 machine.make_for_backup_user(&into.join("archive_status"))?;
@@ -598,7 +599,7 @@ impl LocalEngine {
                 record.reached.archived_until = file.finished_at.or(record.reached.archived_until);
             }
         }
-        let (place, record, stop) = (place.clone(), record.clone(), self.machine.stop.clone());
+        let (place, record) = (place.clone(), record.clone());
         let noted = blocking(DOING, move || {
             let note = || -> io::Result<()> {
                 let queue = Queue::open(&place)?;
@@ -606,7 +607,7 @@ impl LocalEngine {
                 if !archived.is_empty() {
                     record.note(&place)?;
                 }
-                tree::remove(&wal, &stop)
+                remove_batch(&wal)
             };
             note().map_err(failed(DOING))
         });
@@ -682,6 +683,12 @@ struct Queues {
     empty: HashSet<InstanceId>,
     /// How long it took to look into each.
     looks: Vec<(InstanceId, Duration)>,
+}
+
+/// Removes the directory of a batch. It holds no more than a batch does, so a stop, which still archives what was
+/// written last, waits for it.
+fn remove_batch(directory: &Path) -> io::Result<()> {
+    tree::remove(directory, &CancellationToken::new())
 }
 
 /// Looks into queues. What instances write that are not archived is let go.
