@@ -277,6 +277,7 @@ pub async fn retry(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) -
 async fn lock(tx: &Tx, actor: &Principal, id: WorkflowId) -> Result<Operation> {
     let operation = get(tx, actor, id).await?;
     actor.may_change()?;
+    store::hold_project(tx, operation.project).await?;
     databases::hold(tx, operation.database).await?;
     get(tx, actor, id).await
 }

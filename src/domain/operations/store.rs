@@ -92,6 +92,13 @@ pub(super) async fn list(
     session.query(&statement, &values).await?.iter().map(read).collect()
 }
 
+/// Makes a concurrent delete or transfer of the project wait: these lock the project before its databases.
+pub(super) async fn hold_project(tx: &Tx, project: ProjectId) -> Result<()> {
+    let statement = tx.prepare_cached("SELECT FROM projects WHERE id = $1 FOR KEY SHARE").await?;
+    tx.execute(&statement, &[&project.uuid()]).await?;
+    Ok(())
+}
+
 pub(super) async fn follow_project(tx: &Tx, project: ProjectId) -> Result<()> {
     let statement = tx
         .prepare_cached(
