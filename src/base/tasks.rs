@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// After running for so long, the next pause is the first one again.
+/// A task that ran for this long restarts with the shortest pause again.
 const STEADY: Duration = Duration::from_secs(60);
 
 /// The tracked spawner: nothing in Howdah runs in the background without it.

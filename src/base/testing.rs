@@ -1,4 +1,4 @@
-//! What tests of several folders share.
+//! Helpers that the tests of several folders share.
 
 /// The committed inputs of a fuzz target.
 pub(crate) fn corpus(target: &str) -> Vec<Vec<u8>> {

@@ -257,7 +257,7 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, stop: Stop, p
             relay::close(stream, &message).await;
         }
         Stop::Evicted => {
-            // Its place is another's already: say what fits into the socket's buffer and close.
+            // Another connection has its place already: send what fits into the socket's buffer and close.
             let last = Refusal::Unauthenticated.encode();
             let _ = async { stream.write_all(&last).await.and(stream.flush().await) }.now_or_never();
             tracing::debug!(%peer, user, "closed a connection that had not logged in, for a newer one");

@@ -90,7 +90,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
     let provider = provider::configured(&config.oidc)?;
     config.audit_stream.as_deref().map(|target| jobs::audit::Target::parse(target).check()).transpose()?;
     let mailer = mail::mailer(&config.mail, config.public_url.as_deref())?;
-    // Its warnings come after the errors of options: those are one line each.
+    // This may warn. Wrong options are reported before it, in one line each.
     let shares = open_files::share(prepare_this_process(), &config);
     let directory = DataDirectory::open_to_serve(&local.data_directory)?;
     if directory.is_some() {

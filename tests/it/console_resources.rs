@@ -199,7 +199,7 @@ async fn each_page_is_for_who_may_see_it() {
     }
     for template in ASK {
         let path = shop.at(template);
-        // What has ended cannot be cancelled.
+        // An operation that has ended cannot be cancelled.
         let allowed = if template.ends_with("/cancel") { 409 } else { 200 };
         assert_eq!(ada.get(&path).await.status, allowed, "{path}");
         vera.get(&path).await.assert_says(403, "Not allowed");

@@ -100,7 +100,7 @@ async fn a_damaged_backup_is_shown_as_damaged_with_the_ways_around_it() {
     let made = client.text(&["databases", "restore", "kept", "--backup", "latest", "--as", "beside"]);
     assert_eq!(notes(made.lines().find(|line| line.starts_with("postgres://")).unwrap()), "one two");
 
-    // One that restores after all is damaged no more, and what failed can be retried.
+    // A backup that restores after all is no longer marked as damaged, and the failed copy can be retried.
     flip_a_byte(&broken);
     let verify = format!("{}/backups/{}/verify", kept.path(), first["id"].as_str().unwrap());
     let verified = kept.owner.post(&verify, json!({})).await;

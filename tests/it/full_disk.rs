@@ -1,4 +1,4 @@
-//! What happens when the disk fills up: one who fills it is stopped, and everything else goes on.
+//! A full disk: the instance that fills it is stopped, and everything else goes on.
 
 use std::io::Write as _;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What the store announces (PostgreSQL's LISTEN and NOTIFY).
+//! Announcements of the metadata store (PostgreSQL's LISTEN and NOTIFY).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// The pause before it is opened again.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What the store announces (PostgreSQL's NOTIFY). A payload is a bare id.
+/// An announcement of the store (PostgreSQL's NOTIFY). Its payload is a bare id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
     /// A workflow was started or has to be looked at again.

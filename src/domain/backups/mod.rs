@@ -37,7 +37,7 @@ pub const VERIFY: queue::Kind = queue::Kind { name: "verify_backup", first_step:
 pub const RETENTION_DAYS: i32 = 7;
 /// Failed backups stay in the list for so long.
 const FAILED_LISTED: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// A database whose last backup failed waits for so long for the next one.
+/// After a failed backup, the next one of the database starts no earlier than this.
 const RETRY_AFTER: SignedDuration = SignedDuration::from_mins(10);
 /// An archive for which more than this waits is behind, in bytes.
 const BEHIND: i64 = 64 << 20;

@@ -293,7 +293,7 @@ fn read_pid(place: &Place) -> Option<Pid> {
 
 /// The process that a lock file names.
 pub(super) fn pid_in(text: &str) -> Option<Pid> {
-    // A negative number stands for a group of processes, and is none to `Pid` either.
+    // A negative number names a process group; `Pid` refuses it.
     let number: i32 = text.lines().next()?.trim().parse().ok().filter(|number| *number > 1)?;
     Pid::from_raw(number)
 }

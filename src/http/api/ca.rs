@@ -1,4 +1,4 @@
-//! What clients verify the gateway's certificate by.
+//! The CA certificate by which clients verify the gateway's certificate.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What goes wrong on purpose, and the figures of it.
+//! The faults that the torture injects, and how many of each there were.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -150,7 +150,7 @@ impl Filler {
         let this = Self(disk.join("filler"));
         let file = File::create(&this.0)?;
         let mut size = 0;
-        // What others free meanwhile is taken too.
+        // Room that others free meanwhile is filled as well.
         for step in [64 << 20, 1 << 20, 1 << 12] {
             let flags = rustix::fs::FallocateFlags::empty();
             while rustix::fs::fallocate(&file, flags, size, step).is_ok() {

@@ -134,7 +134,7 @@ impl LocalEngine {
                     return BackupError::Full { doing: DOING };
                 }
                 match self.gaps_of(vault.instance).await {
-                    // What was lost, the backup would need.
+                    // The backup would need the WAL that was lost.
                     Ok(gaps) if gaps.len() > begun => return BackupError::Lost,
                     Ok(_) => sleep(INTERVAL).await,
                     Err(error) => return error,
