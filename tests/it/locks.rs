@@ -28,31 +28,43 @@ async fn blocked(session: &Session) {
 }
 
 #[tokio::test]
-async fn database_that_becomes_ready_is_locked_before_its_probes() {
+async fn database_is_locked_before_its_probes_even_when_it_is_deleted() {
     let howdah = Howdah::start().await;
     let project = howdah.owner().create_project("both").await;
     let id = DatabaseId::parse(project["database"]["id"].as_str().unwrap()).unwrap();
     let (store, tasks) = howdah.store();
     let session = store.session().await.unwrap();
-    let probe = "INSERT INTO probes (user_name, database_id, verifier, expires_at)
-                 VALUES ('probe', $1, '', now() + interval '1 minute')";
-    session.execute(probe, &[&id.uuid()]).await.unwrap();
+    for is_deleted in [false, true] {
+        if is_deleted {
+            session.execute("UPDATE databases SET deleted_at = now() WHERE id = $1", &[&id.uuid()]).await.unwrap();
+        }
+        for becomes_ready in [true, false] {
+            let probe = "INSERT INTO probes (user_name, database_id, verifier, expires_at)
+                         VALUES ('probe', $1, '', now() + interval '1 minute')";
+            session.execute(probe, &[&id.uuid()]).await.unwrap();
 
-    // As a cancel or a delete does: first the database, then what belongs to it.
-    let other = store.begin().await.unwrap();
-    databases::hold(&other, id).await.unwrap();
-    let ready = async {
-        let tx = store.begin().await.unwrap();
-        databases::mark_ready(&tx, id).await.expect("it waits, and is not chosen to break a deadlock");
-        tx.commit().await.unwrap();
-    };
-    let goes_on = async {
-        blocked(&session).await;
-        let ended = other.execute("DELETE FROM probes WHERE database_id = $1", &[&id.uuid()]).await;
-        assert_eq!(ended.expect("nobody else has a lock on the probes"), 1);
-        other.commit().await.unwrap();
-    };
-    tokio::join!(ready, goes_on);
+            // As a cancel or a delete does: first the database, then what belongs to it.
+            let other = store.begin().await.unwrap();
+            databases::hold(&other, id).await.unwrap();
+            let step = async {
+                let tx = store.begin().await.unwrap();
+                let written = if becomes_ready {
+                    databases::mark_ready(&tx, id).await
+                } else {
+                    databases::mark_failed(&tx, id, "a reason").await
+                };
+                written.expect("it waits, and is not chosen to break a deadlock");
+                tx.commit().await.unwrap();
+            };
+            let goes_on = async {
+                blocked(&session).await;
+                let ended = other.execute("DELETE FROM probes WHERE database_id = $1", &[&id.uuid()]).await;
+                assert_eq!(ended.expect("nobody else has a lock on the probes"), 1);
+                other.commit().await.unwrap();
+            };
+            tokio::join!(step, goes_on);
+        }
+    }
     tasks.stop();
 }
 
@@ -66,7 +78,8 @@ async fn concurrent_creates_deletes_cancels_backups_and_transfers_never_deadlock
     let send = async |method: Method, path: &str, body: serde_json::Value| {
         let response = owner.request(method, path).json(&body).send().await.unwrap();
         let status = response.status().as_u16();
-        assert!(status < 500, "{path} answered {status}: {}", response.text().await.unwrap());
+        let answer = response.text().await.unwrap();
+        assert!(status < 500, "{path} answered {status}: {answer}\n{}", howdah.metadata_log());
     };
     let list = async |path: &str| owner.get(path).await.data(200).as_array().unwrap().clone();
     let creates = async {
@@ -123,6 +136,6 @@ async fn concurrent_creates_deletes_cancels_backups_and_transfers_never_deadlock
     }
     howdah.assert_tidy().await;
     assert!(!howdah.log().contains("deadlock detected"), "{}", howdah.log());
-    assert_eq!(deadlocks(&store).await, before, "PostgreSQL broke a deadlock");
+    assert_eq!(deadlocks(&store).await, before, "PostgreSQL broke a deadlock: {}", howdah.metadata_log());
     tasks.stop();
 }

@@ -159,11 +159,10 @@ pub(super) async fn retention_days(session: &Session, project: ProjectId) -> Res
     Ok(row.and_then(|row| row.get("days")))
 }
 
-/// The database's instance, which stays that until the transaction ends.
+/// The instance of a database that is not deleted, which stays that until the transaction ends.
 pub(super) async fn lock_instance(tx: &Tx, database: DatabaseId) -> Result<Option<InstanceId>> {
-    let statement = tx
-        .prepare_cached("SELECT instance_id FROM databases WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE")
-        .await?;
+    databases::hold(tx, database).await?;
+    let statement = tx.prepare_cached("SELECT instance_id FROM databases WHERE id = $1 AND deleted_at IS NULL").await?;
     let row = tx.query_opt(&statement, &[&database.uuid()]).await?;
     Ok(row.and_then(|row| row.get::<_, Option<Uuid>>("instance_id")).map(Into::into))
 }

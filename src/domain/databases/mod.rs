@@ -442,7 +442,8 @@ pub async fn back_up_now(tx: &Tx, now: Timestamp, keyring: &Keyring, id: Databas
 
 /// The probe through the gateway has succeeded.
 pub async fn mark_ready(tx: &Tx, id: DatabaseId) -> Result<()> {
-    // The database first, as where it is deleted or its making is cancelled: two orders would be a deadlock.
+    // The update leaves out a deleted database, and would not lock it.
+    hold(tx, id).await?;
     store::mark_ready(tx, id).await?;
     connections::credential::end_probes(tx, id).await?;
     tx.announce(Channel::DatabaseChanged, &id.bare()).await
@@ -457,13 +458,15 @@ pub async fn mark_provisioning(tx: &Tx, id: DatabaseId) -> Result<bool> {
 
 /// Its workflow has given up. The reason is a sentence for its owner.
 pub async fn mark_failed(tx: &Tx, id: DatabaseId, reason: &str) -> Result<()> {
+    hold(tx, id).await?;
     store::mark_failed(tx, id, reason).await?;
     connections::credential::end_probes(tx, id).await?;
     tx.announce(Channel::DatabaseChanged, &id.bare()).await
 }
 
 /// Locks a database, deleted or not, until the transaction ends. A step that writes to several tables begins with it;
-/// `ARCHITECTURE.md` has the order of locks.
+/// `ARCHITECTURE.md` has the order of locks. An update with conditions is no such lock: it locks nothing when they do
+/// not hold.
 pub async fn hold(tx: &Tx, id: DatabaseId) -> Result<()> {
     store::hold(tx, id).await
 }

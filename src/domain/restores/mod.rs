@@ -268,8 +268,8 @@ pub async fn choose_backup(tx: &Tx, database: DatabaseId, backup: BackupId) -> R
 /// nothing comes into the vault of the old one any more. The old instance is kept until
 /// [`finish`].
 pub async fn swap(tx: &Tx, now: Timestamp, restore: &Restore) -> Result<()> {
-    // The database's row first, as when the restore is cancelled: two orders would be a deadlock.
-    store::lock_status(tx, restore.database).await?;
+    // As when the restore is cancelled: two orders would be a deadlock.
+    databases::hold(tx, restore.database).await?;
     if let Some(replaced) = store::swap(tx, restore.database, restore.instance).await? {
         backups::close_vault(tx, replaced, now).await?;
         usage::begin_anew(tx, restore.database).await?;
@@ -295,6 +295,7 @@ pub async fn give_up(tx: &Tx, database: DatabaseId, reason: &Reason) -> Result<(
 /// The database is what it was before a restore in place that was given up, with the reason beside it.
 /// The restored instance, which nobody uses any more, is still to be removed; [`finish`] follows.
 pub async fn put_back(tx: &Tx, database: DatabaseId, reason: Option<&str>) -> Result<()> {
+    databases::hold(tx, database).await?;
     store::put_back(tx, database, reason).await?;
     tx.announce(Channel::DatabaseChanged, &database.bare()).await
 }

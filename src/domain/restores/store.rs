@@ -8,7 +8,7 @@ use crate::auth::Scope;
 use crate::base::error::Result;
 use crate::base::id::{BackupId, DatabaseId, InstanceId};
 use crate::base::store::{Session, Tx};
-use crate::domain::databases::Status;
+use crate::domain::databases::{self, Status};
 use crate::queue::Reason;
 
 /// Deleted ones are found as long as they are kept.
@@ -79,11 +79,10 @@ pub(super) async fn settle_source(tx: &Tx, database: DatabaseId) -> Result<()> {
     Ok(())
 }
 
-/// The status of a live database, which stays that until the transaction ends.
+/// The status of a database that is not deleted, which stays that until the transaction ends.
 pub(super) async fn lock_status(tx: &Tx, database: DatabaseId) -> Result<Option<Status>> {
-    let statement = tx
-        .prepare_cached("SELECT status FROM databases WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE")
-        .await?;
+    databases::hold(tx, database).await?;
+    let statement = tx.prepare_cached("SELECT status FROM databases WHERE id = $1 AND deleted_at IS NULL").await?;
     let row = tx.query_opt(&statement, &[&database.uuid()]).await?;
     row.map(|row| Status::parse(row.get("status"))).transpose()
 }

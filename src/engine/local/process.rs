@@ -322,6 +322,12 @@ pub(super) fn said_in(text: &str) -> Says {
     }
 }
 
+/// Whether a lock file names this state of this server. The text is read once for both: between two reads a server
+/// that starts replaces the file of its predecessor.
+fn is_said_of(server: Pid, state: Says, text: &str) -> bool {
+    pid_in(text) == Some(server) && said_in(text) == state
+}
+
 /// The files by which PostgreSQL knows that a server runs.
 pub(super) fn lock_files(place: &Place) -> [PathBuf; 2] {
     [place.data().join("postmaster.pid"), place.socket().join(".s.PGSQL.5432.lock")]
@@ -506,7 +512,7 @@ impl Server {
     /// left, says that it accepts sessions.
     pub(super) fn reports_ready(&self, place: &Place) -> bool {
         let is_child = self.child.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        is_child && says(place) == Says::Ready && read_pid(place) == Some(self.pid)
+        is_child && is_said_of(self.pid, Says::Ready, &place.read_lock_file().unwrap_or_default())
     }
 }
 
@@ -525,4 +531,18 @@ pub(super) fn remove_shared_memory_of(uid: u32) {
 #[expect(deprecated, reason = "the successor, AsyncFd::register, is unsafe, which is forbidden here")]
 fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(pidfd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lock_file_of_a_killed_predecessor_makes_no_server_ready() {
+        let server = Pid::from_raw(4711).unwrap();
+        let of = |pid: i32, state: &str| format!("{pid}\n/data\n1700000000\n5432\n/socket\n\n  123 4\n{state}\n");
+        assert!(is_said_of(server, Says::Ready, &of(4711, "ready   ")));
+        assert!(!is_said_of(server, Says::Ready, &of(4711, "starting")));
+        assert!(!is_said_of(server, Says::Ready, &of(4710, "ready   ")));
+    }
 }
