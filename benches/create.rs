@@ -108,10 +108,10 @@ fn main() {
         print_machine();
         Times::print_head();
         back_to_back.whole.print("create, back to back: POST to first row");
-        back_to_back.post.print("  of that the POST");
+        back_to_back.post.print("  of which the POST");
         let name = format!("create, {} ms apart: POST to first row", pace.as_millis());
         paced.whole.print(&name);
-        paced.post.print("  of that the POST");
+        paced.post.print("  of which the POST");
         synced.print("initdb + start + first row");
         unsynced.print("initdb --no-sync + start + first row");
         createdb.print("CREATE DATABASE on a running server + first row");
@@ -121,17 +121,17 @@ fn main() {
         for (name, series) in [("back to back", &back_to_back), ("paced", &paced)] {
             let (p50, p99) = (series.whole.p50(), series.whole.percentile(99));
             let faster = synced.p50() / p50;
-            println!("{name}: {} of {count} creates found the stock empty", series.unprepared);
+            println!("{name}: {} of {count} creates found the pool empty", series.unprepared);
             judge("  p50", p50, " ms", "at most 100 ms", p50 <= 100.0);
             judge("  p99", p99, " ms", "at most 500 ms", p99 <= 500.0);
             judge("  times as fast as initdb + start", faster, "", "at least 10", faster >= 10.0);
             println!("  times as fast as CREATE DATABASE: {:.2}", createdb.p50() / p50);
         }
-        println!("{burst_count} creates from {clients} clients, which began with a full pool of prepared instances");
+        println!("{burst_count} creates from {clients} clients, starting with a full pool of prepared instances");
         judge("  creates", rate, " /s", "at least 15 /s", rate >= 15.0);
         let p99 = concurrent.percentile(99);
         judge("  p99 to the first row", p99, " ms", "at most 1500 ms", p99 <= 1500.0);
-        println!("  times as many as CREATE DATABASE: {:.2} ({createdb_rate:.1} /s)", rate / createdb_rate);
-        println!("disk space of a database in which nothing was done: {:.1} MB", bytes as f64 / 1e6);
+        println!("  times the rate of CREATE DATABASE: {:.2} ({createdb_rate:.1} /s)", rate / createdb_rate);
+        println!("disk space of an unused database: {:.1} MB", bytes as f64 / 1e6);
     });
 }

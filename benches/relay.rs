@@ -56,7 +56,7 @@ fn main() {
         let mut ways = vec![("Howdah's gateway", gateway.clone()), ("direct", direct.clone())];
         match &bouncer {
             Some(bouncer) => ways.push(("PgBouncer, session mode", url(bouncer.address.to_string()))),
-            None => println!("PgBouncer is not installed: no comparison with it"),
+            None => println!("PgBouncer is not installed: skipping the comparison"),
         }
         for connection in [&gateway, &direct] {
             pgbench(connection, &["-i", "-q", "-s", "10"]);

@@ -41,7 +41,7 @@ fn main() {
         Times::print_head();
         wakes.print("wake: connect to first row");
         by_hand.print("postgres started by hand, to first row");
-        warm.print("for comparison, awake: connect to first row");
+        warm.print("already awake: connect to first row");
         println!();
         let ratio = wakes.p50() / by_hand.p50();
         judge("wake / by hand, p50", ratio, "", "at most 2", ratio <= 2.0);

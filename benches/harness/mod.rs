@@ -499,7 +499,7 @@ pub(crate) fn postgres_program(name: &str) -> PathBuf {
     newest.expect("a PostgreSQL server is installed").join(name)
 }
 
-/// Durations of the same thing.
+/// Durations of one measurement.
 pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
@@ -511,7 +511,7 @@ impl Times {
         self.0.push(time);
     }
 
-    /// The smallest time that so many per cent of the times do not exceed, in milliseconds.
+    /// The time that `percent` % of the times do not exceed, in milliseconds.
     pub(crate) fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort();
@@ -522,7 +522,7 @@ impl Times {
         self.percentile(50)
     }
 
-    /// A line of the table.
+    /// Prints a line of the table.
     pub(crate) fn print(&self, name: &str) {
         let (p50, p99, most) = (self.p50(), self.percentile(99), self.percentile(100));
         println!("{name:<52} {:>4} {p50:>9.1} {p99:>9.1} {most:>9.1}", self.0.len());
@@ -533,13 +533,13 @@ impl Times {
     }
 }
 
-/// A line that compares with what the project holds itself to.
-pub(crate) fn judge(what: &str, value: f64, unit: &str, bar: &str, held: bool) {
-    let verdict = if held { "held" } else { "MISSED" };
-    println!("{what:<52} {value:>9.2}{unit:<4} bar: {bar:<16} {verdict}");
+/// Prints a measurement beside the project's target for it.
+pub(crate) fn judge(what: &str, value: f64, unit: &str, target: &str, met: bool) {
+    let verdict = if met { "met" } else { "MISSED" };
+    println!("{what:<52} {value:>9.2}{unit:<4} target: {target:<16} {verdict}");
 }
 
-/// What the numbers were made on.
+/// Prints the machine that the numbers come from.
 pub(crate) fn print_machine() {
     let version = Command::new(postgres_program("postgres")).arg("--version").output().unwrap().stdout;
     let cores = std::thread::available_parallelism().unwrap();
