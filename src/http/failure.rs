@@ -12,22 +12,22 @@ use utoipa::ToSchema;
 use super::request_id;
 use crate::base::error::{Error, describe};
 
-/// The error envelope.
+/// An error.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     error: ErrorDetail,
 }
 
-/// What went wrong.
+/// The details of an error.
 #[derive(Debug, Serialize, ToSchema)]
 struct ErrorDetail {
-    /// A stable word for programs, such as `resource-not-found`.
+    /// A stable code for programs, such as `resource-not-found`.
     #[schema(example = "resource-not-found")]
     code: &'static str,
-    /// A sentence for people.
+    /// What failed, as a sentence for people.
     #[schema(example = "database with id db_abc not found")]
     message: String,
-    /// What to do about it.
+    /// How to resolve the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     hint: Option<String>,

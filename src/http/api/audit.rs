@@ -20,14 +20,14 @@ use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 use crate::http::query::Query;
 
-/// What an entry of the audit log is: always `auditEntry`.
+/// The resource type: always `auditEntry`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum AuditEntryType {
     AuditEntry,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum AuditOutcome {
@@ -53,13 +53,13 @@ impl From<AuditOutcome> for Outcome {
     }
 }
 
-/// What kind of credential somebody came with.
+/// The type of an actor.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum AuditActorType {
     ServiceToken,
     User,
-    /// Nobody knows who: in no workspace's log.
+    /// Unknown. The audit log of a workspace contains no such entries.
     Anonymous,
 }
 
@@ -68,102 +68,102 @@ enum AuditActorType {
 #[serde(rename_all = "camelCase")]
 #[schema(as = AuditEntry)]
 pub(super) struct AuditEntryWire {
-    /// Its id.
+    /// The entry's ID.
     #[schema(value_type = AuditEntryId)]
     id: String,
     /// Always `auditEntry`.
     r#type: AuditEntryType,
-    /// When it happened.
+    /// When the request was handled.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     at: String,
-    /// What was asked for: a verb and a noun.
+    /// The requested action: a verb and a noun.
     #[schema(example = "create_database")]
     action: String,
-    /// `allowed` when it was carried out, `refused` when it changed nothing.
+    /// `allowed` if the request succeeded, `refused` if it changed nothing.
     outcome: AuditOutcome,
-    /// The status of the answer, where it was refused.
+    /// The HTTP status of a refused request. Null otherwise.
     #[schema(example = json!(null))]
     status: Option<u16>,
-    /// Why it was refused.
+    /// Why the request was refused. Null otherwise.
     #[schema(example = json!(null))]
     reason: Option<String>,
-    /// Who asked for it.
+    /// The caller.
     actor: AuditActorWire,
-    /// The address that the request came from.
+    /// The IP address of the caller.
     #[schema(example = "192.0.2.7")]
     address: Option<String>,
-    /// The `X-Request-Id` of the answer.
+    /// The `X-Request-Id` of the response.
     #[schema(example = "5d41402abc4b2a76")]
     request_id: String,
-    /// What it was done to, or was to be done to, as far as the request named it.
+    /// The affected resource, if the request identified one.
     resource: Option<AuditResourceWire>,
-    /// The project that it was about, if it was about one.
+    /// The ID of the affected project, if any.
     #[schema(value_type = Option<ProjectId>)]
     project_id: Option<String>,
-    /// What the resource was before; null when there was none. Without secrets.
+    /// The resource before the change, without secrets. Null if it did not exist.
     #[schema(value_type = Option<HashMap<String, Value>>, example = json!(null))]
     before: Option<serde_json::Value>,
-    /// What the resource was afterwards; null when it was gone. Without secrets.
+    /// The resource after the change, without secrets. Null if it was deleted.
     #[schema(value_type = Option<HashMap<String, Value>>, example = json!({"name": "reporting"}))]
     after: Option<serde_json::Value>,
 }
 
-/// Who asked for a change.
+/// The caller that requested a change.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditActor)]
 struct AuditActorWire {
-    /// What it came with.
+    /// The actor's type.
     r#type: AuditActorType,
-    /// The token's or the user's id.
+    /// The ID of the service token or of the user.
     #[schema(example = "itgr_01jzq6w3c4e5f6g7h8j9k0m1n2")]
     id: String,
-    /// The token's name then, or the user's address.
+    /// The name of the service token at that time, or the user's email address.
     #[schema(example = "continuous integration")]
     name: String,
-    /// The name of the application that acted for the user, where one did.
+    /// The name of the application that acted for the user. Null if none did.
     #[schema(example = json!(null))]
     application: Option<String>,
 }
 
-/// What a change was made to.
+/// The resource of a change.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditResource)]
 struct AuditResourceWire {
-    /// What it is, such as `database`.
+    /// The resource's type, such as `database`.
     #[schema(example = "database")]
     r#type: String,
-    /// Its id.
+    /// The resource's ID.
     #[schema(example = "db_01jzq6w3c4e5f6g7h8j9k0m1n2")]
     id: String,
-    /// Its name then.
+    /// The resource's name at that time.
     #[schema(example = "reporting")]
     name: Option<String>,
 }
 
-/// Which entries; those that fit all that is given.
+/// Filters of the audit log. Entries must match all of them.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub(super) struct AuditQuery {
-    /// Only entries of this action, such as `delete_database`.
+    /// Return only entries with this action, such as `delete_database`.
     action: Option<String>,
-    /// Only entries with this outcome.
+    /// Return only entries with this outcome.
     #[param(inline)]
     outcome: Option<AuditOutcome>,
-    /// Only what this service token did.
+    /// Return only actions of this service token.
     token_id: Option<String>,
-    /// Only what this user did, by themselves or through an application.
+    /// Return only actions of this user, including those through an application.
     user_id: Option<String>,
-    /// Only what somebody did who has this in their name or address, or whose application has it in its name.
+    /// Return only actions of callers whose name, email address or application name contains this text.
     actor_name: Option<String>,
-    /// Only what is about this project and what is in it.
+    /// Return only actions on this project and the resources in it.
     project_id: Option<String>,
-    /// Only what was done to the thing with this id, with its prefix.
+    /// Return only actions on the resource with this ID, given with its prefix.
     resource_id: Option<String>,
-    /// Only entries of this moment or later.
+    /// Return only entries at or after this moment.
     #[param(format = "date-time")]
     since: Option<String>,
-    /// Only entries before this moment.
+    /// Return only entries before this moment.
     #[param(format = "date-time")]
     until: Option<String>,
 }
@@ -224,15 +224,15 @@ fn wire(entry: Entry) -> AuditEntryWire {
 
 /// List the audit log of a workspace
 ///
-/// Every change, allowed or refused, newest first: who asked for it, from where, and what the thing was
-/// before and afterwards. A token that is limited to projects sees what is about them. Entries are
-/// kept for a year.
+/// Returns all changes in a workspace, allowed and refused, newest first: the caller, its address, and the resource
+/// before and after the change. A token that is limited to projects gets only the entries about them. Entries are
+/// stored for 365 days.
 #[utoipa::path(get, path = "/v1/workspaces/{id}/audit-log", tag = "Workspaces",
-    params(("id" = String, Path, description = "The workspace's id."), PageQuery, AuditQuery), responses(
+    params(("id" = String, Path, description = "The ID of the workspace."), PageQuery, AuditQuery), responses(
     (status = 200, description = "The entries.", body = List<AuditEntryWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such workspace.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The workspace does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_audit_log(
     State(app): State<Arc<App>>,

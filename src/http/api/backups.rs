@@ -31,14 +31,15 @@ use crate::http::retry::Repeatable;
 const DEFAULT_LIMIT: u32 = 25;
 const LARGEST_PAGE: u32 = 100;
 
-/// What a backup is: always `backup`.
+/// The resource type: always `backup`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum BackupResourceType {
     Backup,
 }
 
-/// How much a backup holds by itself.
+/// The type of a backup: `full` contains all files, `differential` the changes since the last full backup, and
+/// `incremental` the changes since the last backup of any type.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum BackupType {
@@ -67,7 +68,7 @@ impl From<BackupType> for Kind {
     }
 }
 
-/// How a backup stands.
+/// The status of a backup.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum BackupStatus {
@@ -81,84 +82,85 @@ enum BackupStatus {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Backup)]
 pub(super) struct BackupWire {
-    /// Its id.
+    /// The backup's ID.
     #[schema(value_type = BackupId)]
     id: String,
     /// Always `backup`.
     r#type: BackupResourceType,
-    /// How much it holds by itself. Each can be restored by itself, whatever it is.
+    /// The backup's type. Every backup can be restored, whatever its type.
     backup_type: BackupType,
-    /// When it began.
+    /// When the backup started.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
-    /// How large the database's files were, in bytes; left out while that is not known.
+    /// The size of the database's files in bytes. Omitted while unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 23068672)]
     size: Option<i64>,
-    /// How it stands. Only a completed one can be restored.
+    /// The backup's status. Only a completed backup can be restored.
     status: BackupStatus,
-    /// Why it failed; null otherwise.
+    /// Why the backup failed. Null otherwise.
     #[schema(example = json!(null))]
     failure_reason: Option<String>,
-    /// The earliest moment that it can be restored to; null while it is not complete.
+    /// When the backup was complete, which is the earliest moment that it can be restored to. Null until then.
     #[schema(format = "date-time", example = "2026-07-09T11:52:19.000Z")]
     completed_at: Option<String>,
-    /// When it was last restored for a trial and found whole; null when it was not yet.
+    /// When the backup was last verified successfully. Null if it was not verified yet.
     #[schema(format = "date-time", example = json!(null))]
     verified_at: Option<String>,
-    /// How fast that restore was, in bytes a second; null without one.
+    /// The speed of the restore in that verification, in bytes per second. Null if the backup was not verified yet.
     #[schema(example = json!(null))]
     restore_bytes_per_second: Option<i64>,
-    /// How many tables and indexes were read then, PostgreSQL's own among them; null without one.
+    /// The number of tables and indexes read in that verification, including system catalogs. Null if the backup was
+    /// not verified yet.
     #[schema(example = json!(null))]
     verified_relations: Option<i64>,
-    /// Why the last trial failed, or a restore found it damaged, or that it builds on a backup that is
-    /// damaged: do not rely on this backup, and make another one. Null when the last trial went well, or
-    /// there was none.
+    /// Why the last verification failed, why a restore found the backup damaged, or which damaged backup it depends on.
+    /// Do not rely on such a backup; create another one. Null if the last verification succeeded, or there was none.
     #[schema(example = json!(null))]
     verification_failure: Option<String>,
-    /// Whether the backup does not restore, or builds on one that does not. `verificationFailure` says why.
+    /// Whether the backup, or a backup that it depends on, cannot be restored. The reason is in
+    /// `verificationFailure`.
     #[schema(example = false)]
     is_damaged: bool,
 }
 
-/// What holds for all backups of a database.
+/// Retention, restorable moments and archiving of a database.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = BackupMeta)]
 pub(super) struct BackupMetaWire {
-    /// For how many days every moment stays restorable.
+    /// For how many days the database can be restored to any moment.
     #[schema(example = 7)]
     backup_retention_days: i32,
-    /// The earliest moment that the database can be restored to; null when there is none.
+    /// The earliest moment that the database can be restored to. Null if there is none.
     #[schema(format = "date-time", example = "2026-07-02T11:52:19.000Z")]
     earliest_restorable_time: Option<String>,
-    /// The latest moment that the database can be restored to from what is where backups are kept, should this
-    /// server be lost; null when there is none. While the server is there a `targetTime` may be later, up to now:
-    /// what was written since is archived first.
+    /// The latest moment that the database can be restored to from its backup repository alone, for example after a
+    /// loss of this server. Null if there is none. While the server is running, `targetTime` can be any moment up to
+    /// now: later changes are archived before the restore.
     #[schema(format = "date-time", example = "2026-07-09T12:00:00.000Z")]
     latest_restorable_time: Option<String>,
-    /// All moments that the database can be restored to from what is where backups are kept, oldest first, beyond
-    /// the original. What lies between two of these cannot be restored.
+    /// The periods that the database can be restored to from its backup repository, oldest first. Moments between two
+    /// periods cannot be restored. Not part of the Prisma Management API.
     restorable_windows: Vec<RestorableWindowWire>,
-    /// How the write-ahead log gets to where backups are kept, beyond the original; null while nothing was
-    /// backed up yet.
+    /// The state of archiving the write-ahead log (WAL) to the backup repository. Null until the first backup starts.
+    /// Not part of the Prisma Management API.
     archiving: Option<ArchivingWire>,
 }
 
-/// Moments that can be restored.
+/// A period in which every moment can be restored.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RestorableWindow)]
 pub(super) struct RestorableWindowWire {
-    /// The first.
+    /// The first restorable moment.
     #[schema(format = "date-time", example = "2026-07-02T11:52:19.000Z")]
     from: String,
-    /// The last.
+    /// The last restorable moment.
     #[schema(format = "date-time", example = "2026-07-09T12:00:00.000Z")]
     until: String,
 }
 
-/// Whether what is written gets to where backups are kept.
+/// The state of archiving.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ArchivingState)]
@@ -169,18 +171,19 @@ enum ArchivingStateWire {
     Lost,
 }
 
-/// How archiving goes.
+/// The state of archiving, and the reason for it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Archiving)]
 pub(super) struct ArchivingWire {
-    /// `behind`: more is written than is archived, and waits on the server's disk. `stuck`: nothing can be archived;
-    /// what is written waits, and is tried again. When too much waits it is given up: then the state is `lost` until
-    /// the next backup, which follows as soon as one can be made, and the moments until that cannot be restored.
+    /// `ok`: WAL is archived as it is written. `behind`: WAL is written faster than it is archived, and waits on the
+    /// server's disk. `stuck`: archiving is failing; WAL waits on the server's disk, and archiving is retried. `lost`:
+    /// too much WAL was waiting and some of it was discarded; moments until the next backup cannot be restored. That
+    /// backup starts as soon as possible.
     state: ArchivingStateWire,
-    /// Since when it is not `ok`; null otherwise.
+    /// When the state stopped being `ok`. Null while it is `ok`.
     #[schema(format = "date-time", example = json!(null))]
     since: Option<String>,
-    /// Why it is not `ok`; null otherwise.
+    /// Why the state is not `ok`. Null while it is `ok`.
     #[schema(example = json!(null))]
     reason: Option<String>,
 }
@@ -200,15 +203,15 @@ impl From<Archiving> for ArchivingWire {
     }
 }
 
-/// How much of the list this is.
+/// The size of the list.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = BackupPagination)]
 pub(super) struct BackupPaginationWire {
-    /// Whether there are older backups than these.
+    /// Whether there are more, older backups.
     #[schema(example = false)]
     has_more: bool,
-    /// How many were asked for.
+    /// The maximum number of backups in the list.
     #[schema(example = 25)]
     limit: Option<u32>,
 }
@@ -218,7 +221,7 @@ pub(super) struct BackupPaginationWire {
 #[schema(as = BackupList)]
 pub(super) struct BackupListWire {
     data: Vec<BackupWire>,
-    /// What holds for all of them.
+    /// Retention, restorable moments and archiving of the database.
     meta: BackupMetaWire,
     pagination: BackupPaginationWire,
 }
@@ -228,54 +231,54 @@ pub(super) struct BackupListWire {
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeletedDatabase)]
 pub(super) struct DeletedDatabaseWire {
-    /// Its id, to name it as the `source` of a new database.
+    /// The database's ID. Use it in the `source` of a new database to restore the database.
     #[schema(value_type = DatabaseId)]
     id: String,
-    /// Its name.
+    /// The database's name.
     #[schema(example = "my_project")]
     name: String,
-    /// Its region's id.
+    /// The ID of the database's region.
     #[schema(example = "us-east-1")]
     region: String,
-    /// When it was deleted.
+    /// When the database was deleted.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     deleted_at: String,
-    /// Until when it can be restored.
+    /// Until when the database can be restored.
     #[schema(format = "date-time", example = "2026-07-16T11:52:15.341Z")]
     restorable_until: String,
 }
 
-/// What a new backup is to be.
+/// A backup to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"backupType": "full"}))]
 pub(super) struct CreateBackup {
-    /// How much it holds by itself; what is due when it is left out.
+    /// The backup's type. Chosen by the backup schedule when omitted.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     backup_type: Option<BackupType>,
 }
 
-/// Where a backup is restored to.
+/// A restore to a new database.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"targetDatabaseName": "before_the_accident"}))]
 pub(super) struct RestoreBackup {
-    /// The name of the new database; no live database of the project has it.
+    /// The name of the new database. Must not be the name of another database of the project.
     #[schema(min_length = 1, max_length = 256)]
     target_database_name: String,
-    /// The moment to get to; the end of the backup when it is left out.
+    /// The moment to restore to. Defaults to the end of the backup.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, format = "date-time")]
     target_time: Option<String>,
 }
 
-/// What a database is brought back to.
+/// A restore in place.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"source": {"type": "backup", "databaseId": "db_01jzq6w3c4e5f6g7h8j9k0m1n2", "backupId": "bak_01jzq6w3c4e5f6g7h8j9k0m1n2"}}))]
 pub(super) struct RestoreDatabase {
-    /// The backup, or with `type` `database` and `targetTime` the database and the moment.
+    /// The backup to restore, or (type `database`) the database and the moment to restore to.
     source: RestoreSource,
 }
 
@@ -286,21 +289,21 @@ pub(super) enum RestoreSource {
     /// A backup.
     #[serde(rename_all = "camelCase")]
     Backup {
-        /// The database that it is of.
+        /// The ID of the backed-up database.
         database_id: String,
-        /// The backup.
+        /// The ID of the backup.
         backup_id: String,
-        /// The moment to get to, beyond the original; the backup's end when it is left out.
+        /// The moment to restore to. Defaults to the end of the backup. Not part of the Prisma Management API.
         #[serde(default, deserialize_with = "given")]
         #[schema(nullable = false, format = "date-time")]
         target_time: Option<String>,
     },
-    /// A moment, for which the right backup is chosen; beyond the original.
+    /// A database at a moment. Howdah chooses the backup. Not part of the Prisma Management API.
     #[serde(rename_all = "camelCase")]
     Database {
-        /// The database.
+        /// The ID of the database.
         database_id: String,
-        /// The moment to get to.
+        /// The moment to restore to.
         #[schema(format = "date-time")]
         target_time: String,
     },
@@ -317,11 +320,11 @@ impl RestoreSource {
     }
 }
 
-/// Which backups.
+/// The page of the list of backups.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct BackupQuery {
-    /// How many backups to answer at most: 1 to 100.
+    /// The maximum number of backups to return: 1 to 100.
     #[param(minimum = 1, maximum = 100, default = 25)]
     limit: Option<u32>,
 }
@@ -368,14 +371,14 @@ fn parse_database(id: &str) -> Result<DatabaseId, Error> {
 
 /// List backups of a database
 ///
-/// What the repository holds, newest first, with what is being made and what failed in the last week. Any
-/// moment within `restorableWindows` can be restored to, not only the ends of backups.
+/// Returns the backups of a database, newest first, including a running backup and backups that failed in the last 7
+/// days. The database can be restored to any moment within `restorableWindows`, not only to the ends of backups.
 #[utoipa::path(get, path = "/v1/databases/{databaseId}/backups", tag = "Database Backups",
-    params(("databaseId" = String, Path, description = "The database's id."), BackupQuery), responses(
+    params(("databaseId" = String, Path, description = "The ID of the database."), BackupQuery), responses(
     (status = 200, description = "The backups.", body = BackupListWire),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such database.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The database does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_backups(
     State(app): State<Arc<App>>,
@@ -413,19 +416,19 @@ pub(super) async fn list_backups(
 
 /// Create a backup of a database
 ///
-/// Besides those that are made by themselves. It goes on after the answer; `Howdah-Operation` names
-/// the operation that tells how far it is. A database that sleeps is backed up without being woken
-/// for anybody else. A backup under way that was started by itself, such as the first one of a copy, is answered
-/// instead of another one, unless another type is wanted.
+/// Starts a backup of a database and returns it. Backups also run on a schedule. The work continues after the response;
+/// the `Howdah-Operation` header contains the ID of the operation to follow. Backing up a sleeping database does not
+/// wake it for clients. If a scheduled backup is already running, it is returned instead of a new one, unless another
+/// type is requested. Requires the developer role.
 #[utoipa::path(post, path = "/v1/databases/{databaseId}/backups", tag = "Database Backups",
-    params(("databaseId" = String, Path, description = "The database's id.")),
+    params(("databaseId" = String, Path, description = "The ID of the database.")),
     request_body = CreateBackup, responses(
-    (status = 202, description = "The backup, which is being made.", body = Data<BackupWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such database.", body = ErrorBody),
-    (status = 409, description = "The database is not `ready`, or a backup of it is under way.", body = ErrorBody),
-    (status = 422, description = "A value does not fit.", body = ErrorBody),
+    (status = 202, description = "The running backup.", body = Data<BackupWire>),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The database does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 409, description = "The database is not `ready`, or another backup of it is running.", body = ErrorBody),
+    (status = 422, description = "A value is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn create_backup(
     State(app): State<Arc<App>>,
@@ -444,18 +447,18 @@ pub(super) async fn create_backup(
 
 /// Verify a backup
 ///
-/// Restores it for a trial into an instance that nobody is routed to, reads all tables and indexes there,
-/// and throws that away; the database is not touched. It goes on after the answer; `verifiedAt`,
-/// `restoreBytesPerSecond` and `verificationFailure` say how it went. The newest backups of databases in
-/// use are verified by themselves, in turn.
+/// Restores a backup into a test instance that clients cannot reach, reads all tables and indexes there, and removes
+/// the instance. The database is not affected. The work continues after the response; the result is in `verifiedAt`,
+/// `restoreBytesPerSecond` and `verificationFailure` of the backup. The newest backups of databases in use are also
+/// verified on a schedule, in turn. Requires the developer role.
 #[utoipa::path(post, path = "/v1/databases/{databaseId}/backups/{backupId}/verify", tag = "Database Backups",
-    params(("databaseId" = String, Path, description = "The database's id."),
-        ("backupId" = String, Path, description = "The backup's id.")), responses(
-    (status = 202, description = "The backup, which is being verified.", body = Data<BackupWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such database or backup.", body = ErrorBody),
-    (status = 409, description = "The backup is not complete, or is being verified.", body = ErrorBody),
+    params(("databaseId" = String, Path, description = "The ID of the database."),
+        ("backupId" = String, Path, description = "The ID of the backup.")), responses(
+    (status = 202, description = "The backup that is being verified.", body = Data<BackupWire>),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The database or the backup does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 409, description = "The backup is not complete, or is already being verified.", body = ErrorBody),
 ))]
 pub(super) async fn verify_backup(
     State(app): State<Arc<App>>,
@@ -474,19 +477,20 @@ pub(super) async fn verify_backup(
 
 /// Restore a backup to a new database
 ///
-/// In the same project, region and branch, with a connection of its own, whose secret is in the answer.
-/// With `targetTime`, to a moment after the backup's end. It goes on after the answer; a connect
-/// waits for it.
+/// Creates a database from a backup, in the same project, region and branch. The response contains the connection
+/// string of its first connection, which is not returned again. With `targetTime`, the new database has the state of
+/// that moment after the end of the backup. The work continues after the response; connections wait until the database
+/// is ready. Requires the developer role.
 #[utoipa::path(post, path = "/v1/databases/{databaseId}/backups/{backupId}/restore", tag = "Database Backups",
-    params(("databaseId" = String, Path, description = "The database's id."),
-        ("backupId" = String, Path, description = "The backup's id.")),
+    params(("databaseId" = String, Path, description = "The ID of the database."),
+        ("backupId" = String, Path, description = "The ID of the backup.")),
     request_body = RestoreBackup, responses(
     (status = 202, description = "The new database, with the secrets of its first connection.", body = Data<CreatedDatabaseWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such database or backup.", body = ErrorBody),
-    (status = 409, description = "A live database of the project has the name, the backup is not complete, or the workspace has as many databases as it may have.", body = ErrorBody),
-    (status = 422, description = "A value does not fit, or the moment cannot be restored.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The database or the backup does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 409, description = "Another database of the project has the name, the backup is not complete, or the workspace has reached its limit of databases (`planLimitReached`).", body = ErrorBody),
+    (status = 422, description = "A value is invalid, or the database cannot be restored to that moment.", body = ErrorBody),
 ))]
 pub(super) async fn restore_backup(
     State(app): State<Arc<App>>,
@@ -505,19 +509,20 @@ pub(super) async fn restore_backup(
 
 /// Restore a database in place
 ///
-/// To a backup, or to a moment. At once and for good: what was written since is gone, unless that moment
-/// is still restorable. Connections and credentials stay; sessions are ended when the restored
-/// database takes over. The status is `recovering` until it is done; a restore that does not work
-/// leaves the database as it was, with the reason in `statusReason`.
+/// Restores a database in place to a backup or a moment. Changes made after that moment are discarded; to get them
+/// back, restore the database to a later moment while that can still be restored. Connections and credentials are
+/// kept; sessions are closed when the restored data replaces the current data. The status is `recovering` until the
+/// restore has finished. If the restore fails, the database keeps its current data, and `statusReason` contains the
+/// reason. Requires the developer role.
 #[utoipa::path(post, path = "/v1/databases/{targetDatabaseId}/restore", tag = "Database Backups",
-    params(("targetDatabaseId" = String, Path, description = "The database's id.")),
+    params(("targetDatabaseId" = String, Path, description = "The ID of the database.")),
     request_body = RestoreDatabase, responses(
-    (status = 200, description = "The database, which is being restored.", body = Data<RestoringDatabaseWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such database or backup.", body = ErrorBody),
-    (status = 409, description = "The database is being made or restored, or the backup is not complete.", body = ErrorBody),
-    (status = 422, description = "A value does not fit, or the moment cannot be restored.", body = ErrorBody),
+    (status = 200, description = "The database that is being restored.", body = Data<RestoringDatabaseWire>),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The database or the backup does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 409, description = "The database is being created or restored, was never created, or the backup is not complete.", body = ErrorBody),
+    (status = 422, description = "A value is invalid, or the database cannot be restored to that moment.", body = ErrorBody),
 ))]
 pub(super) async fn restore_database(
     State(app): State<Arc<App>>,
@@ -537,13 +542,13 @@ pub(super) async fn restore_database(
 
 /// List deleted databases of a project
 ///
-/// Those that can still be restored, the last one first: name one as the `source` of a new database. The
-/// project may be deleted itself.
+/// Returns the deleted databases of a project that can still be restored, last deleted first. To restore one, use it
+/// as the `source` of a new database. The project itself may be deleted.
 #[utoipa::path(get, path = "/v1/projects/{projectId}/deleted-databases", tag = "Database Backups",
-    params(("projectId" = String, Path, description = "The project's id.")), responses(
+    params(("projectId" = String, Path, description = "The ID of the project.")), responses(
     (status = 200, description = "The deleted databases.", body = Data<Vec<DeletedDatabaseWire>>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is and was no such project.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The project never existed, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn list_deleted_databases(
     State(app): State<Arc<App>>,

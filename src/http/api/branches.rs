@@ -24,14 +24,14 @@ use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::retry::Repeatable;
 
-/// What a branch is: always `branch`.
+/// The resource type: always `branch`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum BranchType {
     Branch,
 }
 
-/// What a branch is for.
+/// The role of a branch.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum BranchRole {
@@ -53,63 +53,63 @@ impl From<Role> for BranchRole {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Branch)]
 pub(super) struct BranchWire {
-    /// Its id.
+    /// The branch's ID.
     #[schema(value_type = BranchId)]
     id: String,
     /// Always `branch`.
     r#type: BranchType,
-    /// Its address in this API.
+    /// The resource's URL in this API.
     #[schema(format = "uri", example = json!(sample_url("branches", "br")))]
     url: String,
-    /// Its name.
+    /// The branch's name.
     #[schema(example = "main")]
     git_name: String,
-    /// Whether databases go here when nobody says where; true for one branch of each project.
+    /// Whether this is the project's default branch, where databases are created unless a branch is given.
     is_default: bool,
-    /// `production` for a project's first branch, `preview` for every other one.
+    /// `production` for the project's first branch, `preview` for every other branch.
     role: BranchRole,
-    /// When it was made.
+    /// When the branch was created.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
-    /// When it was changed last.
+    /// When the branch was last changed.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     updated_at: String,
-    /// Its project.
+    /// The project that the branch belongs to.
     project: ProjectReference,
 }
 
-/// What a new branch needs.
+/// A branch to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"gitName": "feature-1"}))]
 pub(super) struct CreateBranch {
-    /// Its name, 1 to 256 characters; no two live branches of a project share one.
+    /// The branch's name, 1 to 256 characters. Unique in the project.
     #[schema(min_length = 1, max_length = 256)]
     git_name: String,
-    /// Whether it becomes its project's default branch, in place of the one that is.
+    /// Whether the branch becomes the project's default branch, replacing the current one.
     #[serde(default)]
     #[schema(default = false)]
     is_default: bool,
 }
 
-/// What to change about a branch: names and roles stay.
+/// Changes to a branch. The name and the role cannot be changed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"isDefault": true}))]
 pub(super) struct UpdateBranch {
-    /// True makes it its project's default branch, in place of the one that is.
+    /// `true` makes the branch the project's default branch, replacing the current one.
     is_default: Option<bool>,
 }
 
-/// Which branches; one filter at most.
+/// Filters of the list of branches; at most one can be given.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub(super) struct BranchQuery {
-    /// Only the branch of this name.
+    /// Return only the branch with this name.
     #[param(min_length = 1, max_length = 256)]
     git_name: Option<String>,
-    /// Only branches whose name has this in it; capitals and small letters differ.
+    /// Return only branches whose name contains this text. Case-sensitive.
     #[param(min_length = 1, max_length = 256)]
     git_name_contains: Option<String>,
 }
@@ -121,7 +121,7 @@ impl BranchQuery {
             (Some(name), None) => BranchName::parse(name).map(Filter::GitName),
             (None, Some(part)) => BranchName::parse(part).map(Filter::GitNameContains),
             (Some(_), Some(_)) => {
-                Err(Error::invalid("gitName and gitNameContains exclude each other", "Use one of them."))
+                Err(Error::invalid("gitName and gitNameContains are mutually exclusive", "Send only one of them."))
             }
         }
     }
@@ -152,13 +152,13 @@ fn parse_project(id: &str) -> Result<ProjectId, Error> {
 
 /// List branches of a project
 ///
-/// Oldest first.
+/// Returns the branches of a project, oldest first.
 #[utoipa::path(get, path = "/v1/projects/{projectId}/branches", tag = "Branches",
-    params(("projectId" = String, Path, description = "The project's id."), PageQuery, BranchQuery), responses(
+    params(("projectId" = String, Path, description = "The ID of the project."), PageQuery, BranchQuery), responses(
     (status = 200, description = "The branches.", body = List<BranchWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such project.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit, or both filters are given.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The project does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid, or both filters are given.", body = ErrorBody),
 ))]
 pub(super) async fn list_branches(
     State(app): State<Arc<App>>,
@@ -175,18 +175,18 @@ pub(super) async fn list_branches(
 
 /// Create a branch
 ///
-/// For previews: a project's one production branch is made with it. A branch holds no data of its
-/// own, databases are put on it.
+/// Creates a branch with the role `preview`. The only `production` branch of a project is created with the project. A
+/// branch groups databases and contains no data itself. Requires the developer role.
 #[utoipa::path(post, path = "/v1/projects/{projectId}/branches", tag = "Branches",
-    params(("projectId" = String, Path, description = "The project's id.")),
+    params(("projectId" = String, Path, description = "The ID of the project.")),
     request_body = CreateBranch, responses(
     (status = 201, description = "The branch.", body = Data<BranchWire>),
-    (status = 400, description = "The body is not JSON.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such project.", body = ErrorBody),
+    (status = 400, description = "The body is not valid JSON.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The project does not exist, or the token cannot access it.", body = ErrorBody),
     (status = 409, description = "Another branch of the project has the name.", body = ErrorBody),
-    (status = 422, description = "A value does not fit, or there is one that does not belong there.", body = ErrorBody),
+    (status = 422, description = "A value is invalid, or a field is unknown.", body = ErrorBody),
 ))]
 pub(super) async fn create_branch(
     State(app): State<Arc<App>>,
@@ -204,11 +204,13 @@ pub(super) async fn create_branch(
 }
 
 /// Get a branch
+///
+/// Returns a branch. The databases on it are listed by `GET /v1/databases` with `branchId`.
 #[utoipa::path(get, path = "/v1/branches/{branchId}", tag = "Branches",
-    params(("branchId" = String, Path, description = "The branch's id.")), responses(
+    params(("branchId" = String, Path, description = "The ID of the branch.")), responses(
     (status = 200, description = "The branch.", body = Data<BranchWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such branch.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The branch does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn get_branch(
     State(app): State<Arc<App>>,
@@ -221,16 +223,17 @@ pub(super) async fn get_branch(
 
 /// Update a branch
 ///
-/// Makes it the default branch of its project, in place of the one that is. Roles stay.
+/// Makes a branch the default branch of its project, replacing the current one. Roles are unchanged. Requires the
+/// developer role.
 #[utoipa::path(patch, path = "/v1/branches/{branchId}", tag = "Branches",
-    params(("branchId" = String, Path, description = "The branch's id.")),
+    params(("branchId" = String, Path, description = "The ID of the branch.")),
     request_body = UpdateBranch, responses(
     (status = 200, description = "The branch.", body = Data<BranchWire>),
-    (status = 400, description = "The body is not JSON.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such branch.", body = ErrorBody),
-    (status = 422, description = "It is to be the default branch no more, or something else is to change.", body = ErrorBody),
+    (status = 400, description = "The body is not valid JSON.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The branch does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 422, description = "`isDefault` is false for the default branch, or another field is given.", body = ErrorBody),
 ))]
 pub(super) async fn update_branch(
     State(app): State<Arc<App>>,
@@ -248,16 +251,16 @@ pub(super) async fn update_branch(
 
 /// Delete a branch
 ///
-/// Its name is free from then on. A branch with databases, the default one and the one for
-/// production stay.
+/// Deletes a branch. Its name can then be used for another branch. The default branch, the production branch and
+/// branches with databases cannot be deleted. Requires the developer role.
 #[utoipa::path(delete, path = "/v1/branches/{branchId}", tag = "Branches",
-    params(("branchId" = String, Path, description = "The branch's id.")), responses(
-    (status = 204, description = "It is gone."),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such branch.", body = ErrorBody),
-    (status = 409, description = "There are databases on it.", body = ErrorBody),
-    (status = 422, description = "It is the default branch, or the one for production.", body = ErrorBody),
+    params(("branchId" = String, Path, description = "The ID of the branch.")), responses(
+    (status = 204, description = "The branch was deleted."),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The branch does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 409, description = "The branch has databases.", body = ErrorBody),
+    (status = 422, description = "The branch is the default branch or the production branch.", body = ErrorBody),
 ))]
 pub(super) async fn delete_branch(
     State(app): State<Arc<App>>,

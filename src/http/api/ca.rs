@@ -13,7 +13,7 @@ use crate::http::failure::{ErrorBody, Kind};
 
 const PEM: &str = "application/x-pem-file";
 
-/// Certificates, each as PEM.
+/// One or more certificates in PEM format.
 #[derive(ToSchema)]
 #[schema(example = "-----BEGIN CERTIFICATE-----\nMIIB...\n-----END CERTIFICATE-----\n")]
 pub(super) struct Certificates(String);
@@ -26,22 +26,23 @@ impl IntoResponse for Certificates {
 
 /// Get the CA certificate
 ///
-/// The certificate of the authority that issues the gateway's certificate, as PEM: what clients of
-/// databases verify the gateway by (`sslrootcert`, `NODE_EXTRA_CA_CERTS`). While an authority is replaced by
-/// the next one, the file has both. Needs no token.
+/// Returns the certificate of the CA that issued the gateway's certificate, in PEM format. PostgreSQL clients use it to
+/// verify the gateway (`sslrootcert`, `NODE_EXTRA_CA_CERTS`). During a CA rotation the file contains both
+/// certificates. Requires no token.
 ///
-/// A gateway with a certificate that the operator has given answers 404: clients trust its issuer.
+/// Fails with 404 when the operator has configured a certificate for the gateway: clients verify it with its issuer's
+/// certificate.
 #[utoipa::path(get, path = "/v1/ca.pem", tag = "Misc", security(()), responses(
     (status = 200, description = "The certificate.", body = inline(Certificates), content_type = "application/x-pem-file"),
-    (status = 404, description = "The gateway has a certificate that the operator has given.", body = ErrorBody),
+    (status = 404, description = "The operator has configured a certificate for the gateway.", body = ErrorBody),
 ))]
 pub(super) async fn get_ca(State(app): State<Arc<App>>) -> Result<Certificates, Failure> {
     match &app.authorities {
         Some(authorities) => Ok(Certificates(authorities.borrow().clone())),
         None => Err(Failure::new(
             Kind::NotFound,
-            "This gateway has a certificate of the operator's own; clients trust it as they trust its issuer.",
-            "Ask the operator who has issued the certificate; one of a public authority needs no file.",
+            "The gateway uses a certificate that the operator has configured, so this server has no CA certificate.",
+            "Ask the operator for the issuer's certificate. A certificate from a public CA needs no file.",
         )),
     }
 }

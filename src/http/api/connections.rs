@@ -26,10 +26,10 @@ use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::retry::Repeatable;
 
-/// Where a connection leads.
+/// The addresses of a connection.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Endpoints {
-    /// Straight to the database.
+    /// The direct address of the database.
     direct: Endpoint,
 }
 
@@ -45,14 +45,14 @@ pub(super) struct Endpoint {
     port: u16,
 }
 
-/// Where a new connection leads.
+/// The addresses of a connection, with secrets.
 #[derive(Debug, Serialize, ToSchema)]
 struct SecretEndpoints {
-    /// Straight to the database.
+    /// The direct address of the database.
     direct: SecretEndpoint,
 }
 
-/// A host and a port, and how to get in.
+/// A host, a port and the connection string.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct SecretEndpoint {
@@ -62,7 +62,7 @@ struct SecretEndpoint {
     /// The port.
     #[schema(example = 5432)]
     port: u16,
-    /// The whole connection string.
+    /// The complete connection string.
     #[schema(example = sample_string)]
     connection_string: String,
 }
@@ -84,41 +84,41 @@ pub(super) struct DirectConnection {
     user: String,
 }
 
-/// What a connection is: always `connection`.
+/// The resource type: always `connection`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum ConnectionType {
     Connection,
 }
 
-/// What a connection speaks: always `postgres`.
+/// The protocol of a connection: always `postgres`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum ConnectionKind {
     Postgres,
 }
 
-/// What every answer says about a connection.
+/// The fields of every connection.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ConnectionFields {
-    /// Its id.
+    /// The connection's ID.
     #[schema(value_type = ConnectionId)]
     id: String,
     /// Always `connection`.
     r#type: ConnectionType,
-    /// Its address in this API.
+    /// The resource's URL in this API.
     #[schema(format = "uri", example = json!(sample_url("connections", "con")))]
     url: String,
-    /// Its name.
+    /// The connection's name.
     #[schema(example = "web")]
     name: String,
-    /// When it was made.
+    /// When the connection was created.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// Always `postgres`.
     kind: ConnectionKind,
-    /// Its database.
+    /// The database that the connection belongs to.
     database: DatabaseReference,
 }
 
@@ -128,32 +128,32 @@ struct ConnectionFields {
 pub(super) struct ConnectionWire {
     #[serde(flatten)]
     fields: ConnectionFields,
-    /// Where it leads.
+    /// The connection's addresses.
     endpoints: Endpoints,
 }
 
-/// The connection that is made with a database, with its secret, which is shown this once.
+/// The connection that was created with a database, with its secret, which is returned only once.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = FirstConnection)]
 pub(super) struct FirstConnectionWire {
     #[serde(flatten)]
     fields: ConnectionFields,
-    /// Where it leads, and how to get in.
+    /// The connection's addresses and connection string.
     endpoints: SecretEndpoints,
     /// Deprecated: use `endpoints.direct`.
     #[schema(deprecated)]
     direct_connection: DirectConnection,
 }
 
-/// A connection with its secret, which is shown this once.
+/// A connection with its secret, which is returned only once.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ConnectionWithSecret)]
 pub(super) struct NewConnectionWire {
     #[serde(flatten)]
     fields: ConnectionFields,
-    /// Where it leads, and how to get in.
+    /// The connection's addresses and connection string.
     endpoints: SecretEndpoints,
     /// Deprecated: use `endpoints.direct`.
     #[schema(deprecated)]
@@ -164,71 +164,71 @@ pub(super) struct NewConnectionWire {
     /// Deprecated: use `endpoints.direct.host`.
     #[schema(deprecated, example = "db.example.com")]
     host: Option<String>,
-    /// Deprecated: it is part of the connection string.
+    /// Deprecated: use the connection string.
     #[schema(deprecated, example = json!(SAMPLE_PASSWORD))]
     pass: Option<String>,
-    /// Deprecated: it is part of the connection string.
+    /// Deprecated: use the connection string.
     #[schema(deprecated, example = json!(SAMPLE_USER))]
     user: Option<String>,
 }
 
-/// Deprecated: the connection that was made with a database. Use `connections`.
+/// Deprecated: the connection that was created with a database. Use `connections`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ApiKey {
-    /// The connection's id.
+    /// The connection's ID.
     #[schema(value_type = ConnectionId)]
     id: String,
     /// Always `connection`.
     r#type: ConnectionType,
-    /// The connection's address in this API.
+    /// The connection's URL in this API.
     #[schema(format = "uri", example = json!(sample_url("connections", "con")))]
     url: String,
     /// The connection's name.
     #[schema(example = "Default")]
     name: String,
-    /// When it was made.
+    /// When the connection was created.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
     /// Always `postgres`.
     kind: ConnectionKind,
-    /// Where it leads.
+    /// The connection's addresses.
     endpoints: Endpoints,
-    /// The whole connection string.
+    /// The complete connection string.
     #[schema(example = sample_string)]
     connection_string: String,
     /// The parts of the direct endpoint.
     direct_connection: DirectConnection,
 }
 
-/// What a new connection needs.
+/// A connection to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "web"}))]
 pub(super) struct CreateConnection {
-    /// A name of 3 to 65 characters.
+    /// The connection's name, 1 to 256 characters.
     #[schema(min_length = 1, max_length = 256)]
     name: String,
 }
 
-/// What a new connection needs, and whose it is.
+/// A connection to create, and its database.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"databaseId": "db_01jzq6w3c4e5f6g7h8j9k0m1n2", "name": "web"}))]
 pub(super) struct CreateConnectionOf {
-    /// The database's id.
+    /// The ID of the database.
     database_id: String,
-    /// A name of 3 to 65 characters.
+    /// The connection's name, 1 to 256 characters.
     #[schema(min_length = 1, max_length = 256)]
     name: String,
 }
 
-/// Which connections.
+/// Filters of the list of connections.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub(super) struct ConnectionQuery {
-    /// Only the connections of this database.
+    /// Return only connections of this database.
     database_id: Option<String>,
 }
 
@@ -337,13 +337,13 @@ fn parse(id: &str) -> Result<ConnectionId, Error> {
 
 /// List connections of a database
 ///
-/// Oldest first. Secrets are not shown again.
+/// Returns the connections of a database, oldest first, without their secrets.
 #[utoipa::path(get, path = "/v1/databases/{databaseId}/connections", tag = "Databases Connections",
-    params(("databaseId" = String, Path, description = "The database's id."), PageQuery), responses(
+    params(("databaseId" = String, Path, description = "The ID of the database."), PageQuery), responses(
     (status = 200, description = "The connections.", body = List<ConnectionWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such database.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The database does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_connections(
     State(app): State<Arc<App>>,
@@ -359,21 +359,21 @@ pub(super) async fn list_connections(
 
 /// Create a connection
 ///
-/// A new user name and password for the database, good at once. The answer holds the connection
-/// string, which is not shown again.
+/// Creates a user name and a password for the database. They work immediately. The response contains the connection
+/// string, which is not returned again. Requires the developer role.
 ///
-/// In SQL every connection is the role `tenant`; the user name is for signing in only. The password changes
-/// when the connection is rotated, not by `ALTER ROLE`.
+/// In SQL, every connection has the role `tenant`; the user name is used for authentication only. To change the
+/// password, rotate the connection: `ALTER ROLE` does not change it.
 #[utoipa::path(post, path = "/v1/databases/{databaseId}/connections", tag = "Databases Connections",
-    params(("databaseId" = String, Path, description = "The database's id.")),
+    params(("databaseId" = String, Path, description = "The ID of the database.")),
     request_body = CreateConnection, responses(
     (status = 200, description = "The connection, with its secret.", body = Data<NewConnectionWire>),
-    (status = 400, description = "The body is not JSON.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such database.", body = ErrorBody),
+    (status = 400, description = "The body is not valid JSON.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The database does not exist, or the token cannot access it.", body = ErrorBody),
     (status = 409, description = "The database has reached its limit of connections (`planLimitReached`).", body = ErrorBody),
-    (status = 422, description = "A value does not fit.", body = ErrorBody),
+    (status = 422, description = "A value is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn create_connection(
     State(app): State<Arc<App>>,
@@ -404,12 +404,12 @@ async fn create(
 
 /// List connections
 ///
-/// Those of every database that the token reaches, oldest first. Secrets are not shown again. A
-/// database that is not there has none.
+/// Returns the connections of all databases that the token can access, oldest first, without their secrets. The list
+/// is empty if the database in the filter does not exist.
 #[utoipa::path(get, path = "/v1/connections", tag = "Connections", params(PageQuery, ConnectionQuery), responses(
     (status = 200, description = "The connections.", body = List<ConnectionWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_all_connections(
     State(app): State<Arc<App>>,
@@ -425,19 +425,19 @@ pub(super) async fn list_all_connections(
 
 /// Create a connection of a database
 ///
-/// A new user name and password for the database, good at once. The answer holds the connection
-/// string, which is not shown again.
+/// Creates a user name and a password for the database. They work immediately. The response contains the connection
+/// string, which is not returned again. Requires the developer role.
 ///
-/// In SQL every connection is the role `tenant`; the user name is for signing in only. The password changes
-/// when the connection is rotated, not by `ALTER ROLE`.
+/// In SQL, every connection has the role `tenant`; the user name is used for authentication only. To change the
+/// password, rotate the connection: `ALTER ROLE` does not change it.
 #[utoipa::path(post, path = "/v1/connections", tag = "Connections", request_body = CreateConnectionOf, responses(
     (status = 201, description = "The connection, with its secret.", body = Data<NewConnectionWire>),
-    (status = 400, description = "The body is not JSON.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such database.", body = ErrorBody),
+    (status = 400, description = "The body is not valid JSON.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The database does not exist, or the token cannot access it.", body = ErrorBody),
     (status = 409, description = "The database has reached its limit of connections (`planLimitReached`).", body = ErrorBody),
-    (status = 422, description = "A value does not fit.", body = ErrorBody),
+    (status = 422, description = "A value is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn create_connection_of(
     State(app): State<Arc<App>>,
@@ -450,12 +450,12 @@ pub(super) async fn create_connection_of(
 
 /// Get a connection
 ///
-/// Without its secret, which was shown when it was created.
+/// Returns a connection without its secret, which only the response that created it contains.
 #[utoipa::path(get, path = "/v1/connections/{id}", tag = "Connections",
-    params(("id" = String, Path, description = "The connection's id.")), responses(
+    params(("id" = String, Path, description = "The ID of the connection.")), responses(
     (status = 200, description = "The connection.", body = Data<ConnectionWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such connection.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The connection does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn get_connection(
     State(app): State<Arc<App>>,
@@ -468,15 +468,15 @@ pub(super) async fn get_connection(
 
 /// Rotate a connection's credential
 ///
-/// Gives it another user name and password; its id and name stay. The old ones are no longer good
-/// when this answers, and the sessions that were opened with them are ended. The answer holds the
-/// new connection string, which is not shown again. Takes no body.
+/// Replaces the user name and the password of a connection; its ID and name are unchanged. The old credential stops
+/// working immediately, and the sessions that it opened are closed. The response contains the new connection string,
+/// which is not returned again. Requires the developer role.
 #[utoipa::path(post, path = "/v1/connections/{id}/rotate", tag = "Connections",
-    params(("id" = String, Path, description = "The connection's id.")), responses(
+    params(("id" = String, Path, description = "The ID of the connection.")), responses(
     (status = 200, description = "The connection, with its new secret.", body = Data<NewConnectionWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such connection.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The connection does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn rotate_connection(
     State(app): State<Arc<App>>,
@@ -500,13 +500,14 @@ pub(super) async fn rotate_connection(
 
 /// Delete a connection
 ///
-/// Its user name and password are no longer good when this answers, and its sessions are ended.
+/// Deletes a connection. Its user name and password stop working immediately, and its sessions are closed. Requires
+/// the developer role.
 #[utoipa::path(delete, path = "/v1/connections/{id}", tag = "Connections",
-    params(("id" = String, Path, description = "The connection's id.")), responses(
-    (status = 204, description = "It is gone."),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such connection.", body = ErrorBody),
+    params(("id" = String, Path, description = "The ID of the connection.")), responses(
+    (status = 204, description = "The connection was deleted."),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The connection does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn delete_connection(
     State(app): State<Arc<App>>,

@@ -30,10 +30,10 @@ use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::retry::Repeatable;
 
-/// Where a database is.
+/// The region of a database.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RegionReference {
-    /// The region's id.
+    /// The region's ID.
     #[schema(example = "us-east-1")]
     id: String,
     /// The region's name.
@@ -41,15 +41,15 @@ pub(super) struct RegionReference {
     name: String,
 }
 
-/// What a database is: always `database`.
+/// The resource type: always `database`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum DatabaseType {
     Database,
 }
 
-/// How a database stands. `ready` means that SQL has worked through the address of its connection
-/// strings.
+/// The status of a database. `ready` means that a query has succeeded through the address of the connection
+/// strings. A database with the status `failure` could not be created.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(example = "ready")]
@@ -71,7 +71,7 @@ impl From<Status> for DatabaseStatus {
     }
 }
 
-/// How a database stands in the answer that creates it. A connect waits for one that is still
+/// The status of a database in the response that creates it. Connections wait while it is still
 /// `provisioning`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -91,71 +91,73 @@ impl From<Status> for CreatedDatabaseStatus {
     }
 }
 
-/// What a database was made from, or brought back to last.
+/// The source that a database was created from or last restored from.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "camelCase")]
 #[schema(as = DatabaseSource, example = json!({"type": "empty"}))]
 pub(super) enum SourceWire {
-    /// Nothing.
+    /// No source: the database was created empty.
     Empty,
     /// A backup.
     #[serde(rename_all = "camelCase")]
     Backup {
-        /// The database that the backup is of.
+        /// The ID of the backed-up database.
         #[schema(value_type = DatabaseId)]
         database_id: String,
-        /// The backup.
+        /// The ID of the backup.
         #[schema(value_type = BackupId)]
         backup_id: String,
     },
     /// Another database.
     #[serde(rename_all = "camelCase")]
     Database {
-        /// The database.
+        /// The ID of that database.
         #[schema(value_type = DatabaseId)]
         database_id: String,
     },
 }
 
-/// What every answer says about a database.
+/// The fields of every database.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DatabaseFields {
-    /// Its id.
+    /// The database's ID.
     #[schema(value_type = DatabaseId)]
     id: String,
     /// Always `database`.
     r#type: DatabaseType,
-    /// Its address in this API.
+    /// The resource's URL in this API.
     #[schema(format = "uri", example = json!(sample_url("databases", "db")))]
     url: String,
-    /// Its name. Inside PostgreSQL the database is always called `postgres`.
+    /// The database's name in this API. The name inside PostgreSQL is always `postgres`.
     #[schema(example = "my_project")]
     name: String,
-    /// Why it stands at `failure`, or what keeps it at `provisioning`; null otherwise.
+    /// Why the status is `failure`, why the database is still `provisioning`, or why the last restore failed. Null
+    /// otherwise.
     #[schema(example = json!(null))]
     status_reason: Option<String>,
-    /// When it was made.
+    /// When the database was created.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
-    /// Whether it is its project's default database.
+    /// Whether this is the project's default database.
     #[schema(example = true)]
     is_default: bool,
-    /// The connection that was made with it, while that exists.
+    /// The ID of the connection that was created with the database. Null once that connection is deleted.
     #[schema(value_type = Option<ConnectionId>)]
     default_connection_id: Option<String>,
-    /// Its region.
+    /// The database's region.
     region: RegionReference,
-    /// The branch that it stands on.
+    /// The ID of the database's branch.
     #[schema(value_type = BranchId)]
     branch_id: String,
-    /// Beyond the original: the name of its branch.
+    /// The name of the database's branch. Not part of the Prisma Management API.
     #[schema(example = "main")]
     branch_git_name: String,
-    /// The identity that an external tool gave it.
+    /// The identifier that an external tool assigned to the database.
     #[schema(example = json!(null))]
     logical_id: Option<String>,
-    /// The operation that is changing it, or changed it last; null when that is forgotten.
+    /// The ID of the operation that is changing the database or changed it last. Null once that operation is no longer
+    /// stored.
     #[schema(value_type = Option<WorkflowId>)]
     operation_id: Option<String>,
 }
@@ -166,33 +168,33 @@ pub(super) struct DatabaseFields {
 pub(super) struct DatabaseWire {
     #[serde(flatten)]
     fields: DatabaseFields,
-    /// How it stands.
+    /// The database's status.
     status: DatabaseStatus,
-    /// What it was made from.
+    /// What the database was created from or last restored from.
     source: SourceWire,
-    /// Its connections. Their secrets were in the answers that created them.
+    /// The database's connections, without secrets. Secrets are only in the responses that create connections.
     connections: Vec<ConnectionWire>,
-    /// Its project.
+    /// The project that the database belongs to.
     project: ProjectReference,
 }
 
-/// A database that is being brought back to a backup, or to a moment after one.
+/// A database that is being restored in place.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RestoringDatabase)]
 pub(super) struct RestoringDatabaseWire {
     #[serde(flatten)]
     fields: DatabaseFields,
-    /// How it stands: `recovering`.
+    /// The database's status: `recovering`.
     status: DatabaseStatus,
-    /// The backup that it is brought back to, or from which on.
+    /// The backup that the restore starts from.
     source: BackupSource,
-    /// Its connections. They stay.
+    /// The database's connections, which the restore keeps.
     connections: Vec<ConnectionWire>,
-    /// Its project.
+    /// The project that the database belongs to.
     project: ProjectReference,
 }
 
-/// What is restored: always a backup.
+/// The type of the source: always `backup`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum BackupSourceType {
@@ -205,41 +207,41 @@ enum BackupSourceType {
 struct BackupSource {
     /// Always `backup`.
     r#type: BackupSourceType,
-    /// The database that the backup is of.
+    /// The ID of the backed-up database.
     #[schema(value_type = DatabaseId)]
     database_id: String,
-    /// The backup.
+    /// The ID of the backup.
     #[schema(value_type = BackupId)]
     backup_id: String,
 }
 
-/// A database that was just made, with the secret of its first connection.
+/// A new database, with the secret of its first connection.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CreatedDatabase)]
 pub(super) struct CreatedDatabaseWire {
     #[serde(flatten)]
     fields: DatabaseFields,
-    /// How it stands: normally it is `ready`.
+    /// The database's status, normally `ready`.
     status: DatabaseStatus,
-    /// What it was made from.
+    /// What the database was created from or last restored from.
     source: SourceWire,
-    /// Its first connection, with the secret that is not shown again.
+    /// The database's first connection, with its secret, which is not returned again.
     connections: Vec<FirstConnectionWire>,
-    /// Its project.
+    /// The project that the database belongs to.
     project: ProjectReference,
 }
 
-/// A database as the answer that creates it shows it, with the secrets of its first connection.
+/// A new database, with the secrets of its first connection.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DatabaseWithSecretFields {
     #[serde(flatten)]
     fields: DatabaseFields,
-    /// How it stands: normally it is `ready`.
+    /// The database's status, normally `ready`.
     status: CreatedDatabaseStatus,
-    /// What it was made from.
+    /// What the database was created from or last restored from.
     source: SourceWire,
-    /// Its first connection, with the secret that is not shown again.
+    /// The database's first connection, with its secret, which is not returned again.
     connections: Vec<FirstConnectionWire>,
     /// Deprecated: use `connections`.
     #[schema(deprecated)]
@@ -252,35 +254,35 @@ pub(super) struct DatabaseWithSecretFields {
     direct_connection: Option<DirectConnection>,
 }
 
-/// A new database.
+/// A new database, with its secrets.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DatabaseWithSecret)]
 pub(super) struct NewDatabaseWire {
     #[serde(flatten)]
     database: DatabaseWithSecretFields,
-    /// Its project.
+    /// The project that the database belongs to.
     project: ProjectReference,
 }
 
-/// What a new database needs; all of it may be left out.
+/// A database to create. All fields are optional.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"name": "reporting", "region": "us-east-1"}))]
 pub(super) struct CreateDatabase {
-    /// Its name, 1 to 256 characters. Without one a default database is called like its project,
-    /// and any other gets a made-up name.
+    /// The database's name, 1 to 256 characters. When omitted, a default database is named after its project, and
+    /// any other database gets a generated name.
     #[serde(default, deserialize_with = "given")]
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
-    /// A region's id, or `inherit` for the project's.
+    /// The ID of a region, or `inherit` for the project's region.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, default = "us-east-1")]
     region: Option<String>,
-    /// Whether it becomes the project's default database; a project has at most one.
+    /// Whether the database becomes the project's default database. A project has at most one.
     #[serde(default)]
     #[schema(default = false)]
     is_default: bool,
-    /// What to create it from: `empty`, which is the default, a `backup` or a `database`.
+    /// What to create the database from: `empty` (the default), a `backup` or a `database`.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     source: Option<CreateSource>,
@@ -290,84 +292,85 @@ pub(super) struct CreateDatabase {
     from_database: Option<FromDatabase>,
 }
 
-/// Deprecated: a copy of a database, or with `backupId` what a backup of it holds.
+/// Deprecated: use `source`. Copies a database or, with `backupId`, restores a backup of it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"id": "db_01jzq6w3c4e5f6g7h8j9k0m1n2"}))]
 pub(super) struct FromDatabase {
-    /// The database.
+    /// The ID of the database.
     id: String,
-    /// The backup.
+    /// The ID of the backup.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     backup_id: Option<String>,
 }
 
-/// What to make a database from.
+/// What to create a database from.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"type": "empty"}))]
 pub(super) enum CreateSource {
-    /// Nothing.
+    /// No source: the database is empty.
     // Not a unit: serde ignores unknown fields beside the tag of one.
     Empty {},
-    /// What a backup holds.
+    /// A backup.
     #[serde(rename_all = "camelCase")]
     Backup {
-        /// The database that the backup is of. It may be deleted, as long as it can be restored.
+        /// The ID of the backed-up database. A deleted database is accepted while it can be restored.
         database_id: String,
-        /// The backup.
+        /// The ID of the backup.
         backup_id: String,
-        /// The moment to get to, beyond the original; the backup's end when it is left out.
+        /// The moment to restore to. Defaults to the end of the backup. Not part of the Prisma Management API.
         #[serde(default, deserialize_with = "given")]
         #[schema(nullable = false, format = "date-time")]
         target_time: Option<String>,
     },
-    /// A copy of another database.
+    /// Another database, which is copied.
     #[serde(rename_all = "camelCase")]
     Database {
-        /// The database. It may be deleted, as long as it can be restored.
+        /// The ID of the database. A deleted database is accepted while it can be restored.
         database_id: String,
-        /// The moment to get to, beyond the original; now, when it is left out.
+        /// The moment to copy the database at. Defaults to now, or to the last restorable moment of a deleted database.
+        /// Not part of the Prisma Management API.
         #[serde(default, deserialize_with = "given")]
         #[schema(nullable = false, format = "date-time")]
         target_time: Option<String>,
     },
 }
 
-/// What a new database needs, and whose it is.
+/// A database to create, and its project.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"projectId": "proj_01jzq6w3c4e5f6g7h8j9k0m1n2", "name": "reporting"}))]
 pub(super) struct CreateDatabaseOf {
-    /// The project's id.
+    /// The ID of the project.
     project_id: String,
-    /// Its name, 1 to 256 characters. Without one a default database is called like its project,
-    /// and any other gets a made-up name.
+    /// The database's name, 1 to 256 characters. When omitted, a default database is named after its project, and
+    /// any other database gets a generated name.
     #[serde(default, deserialize_with = "given")]
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
-    /// A region's id, or `inherit` for the project's.
+    /// The ID of a region, or `inherit` for the project's region.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, default = "us-east-1")]
     region: Option<String>,
-    /// Whether it becomes the project's default database; a project has at most one.
+    /// Whether the database becomes the project's default database. A project has at most one.
     #[serde(default)]
     #[schema(default = false)]
     is_default: bool,
-    /// What to create it from: `empty`, which is the default, a `backup` or a `database`.
+    /// What to create the database from: `empty` (the default), a `backup` or a `database`.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     source: Option<CreateSource>,
-    /// The branch that it stands on; the project's default one when no branch is named.
+    /// The ID of the database's branch. Defaults to the project's default branch.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, value_type = String, required = false)]
     branch_id: Option<Option<String>>,
-    /// The branch that it stands on, by name, in place of `branchId`; it is made when it is missing.
+    /// The name of the database's branch, instead of `branchId`. A missing branch is created.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, value_type = String, required = false, min_length = 1, max_length = 256)]
     branch_git_name: Option<Option<String>>,
-    /// An external tool's own name for it; unique on the branch. Not with `branchGitName`.
+    /// An identifier assigned by an external tool. Unique on the branch. Cannot be combined with `branchGitName`.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
@@ -377,41 +380,41 @@ pub(super) struct CreateDatabaseOf {
     from_database: Option<FromDatabase>,
 }
 
-/// What to change about a database; what is left out stays.
+/// Changes to a database. Omitted fields are unchanged.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"name": "analytics"}))]
 pub(super) struct UpdateDatabase {
-    /// Another name, 1 to 256 characters.
+    /// The new name, 1 to 256 characters.
     #[serde(default, deserialize_with = "given")]
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
-    /// The branch to move it to.
+    /// The ID of the branch to move the database to.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, value_type = String, required = false)]
     branch_id: Option<Option<String>>,
-    /// The branch to move it to, by name, in place of `branchId`; it is made when it is missing.
+    /// The name of the branch to move the database to, instead of `branchId`. A missing branch is created.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, value_type = String, required = false, min_length = 1, max_length = 256)]
     branch_git_name: Option<Option<String>>,
-    /// An external tool's own name for it; unique on the branch. Not together with a move.
+    /// An identifier assigned by an external tool. Unique on the branch. Cannot be combined with a move.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
 }
 
-/// Which databases.
+/// Filters of the list of databases.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub(super) struct DatabaseQuery {
-    /// Only the databases of this project.
+    /// Return only databases of this project.
     project_id: Option<String>,
-    /// Only the database with this logical id, on each branch.
+    /// Return only databases with this logical ID: at most one per branch.
     logical_id: Option<String>,
-    /// Only the databases on this branch. Every database is on one, so `unassigned` finds none.
+    /// Return only databases on this branch. Every database is on a branch, so `unassigned` returns none.
     branch_id: Option<String>,
-    /// Only the databases on branches of this name.
+    /// Return only databases on branches with this name.
     #[param(min_length = 1, max_length = 256)]
     branch_git_name: Option<String>,
 }
@@ -436,12 +439,15 @@ fn placement(
     match (id, git_name) {
         (None, None) => Ok(None),
         (Some(None), _) => {
-            Err(refuse("branchId: every database is on a branch, so it cannot be null", "Leave it out."))
+            Err(refuse("branchId cannot be null: every database is on a branch", "Omit branchId to use the default."))
         }
-        (_, Some(None)) => {
-            Err(refuse("branchGitName: every database is on a branch, so it cannot be null", "Leave it out."))
+        (_, Some(None)) => Err(refuse(
+            "branchGitName cannot be null: every database is on a branch",
+            "Omit branchGitName to use the default.",
+        )),
+        (Some(_), Some(_)) => {
+            Err(refuse("branchId and branchGitName are mutually exclusive", "Send only one of them."))
         }
-        (Some(_), Some(_)) => Err(refuse("branchId and branchGitName exclude each other", "Use one of them.")),
         (Some(Some(id)), None) => {
             BranchId::parse(&id).map(Placement::Branch).map(Some).ok_or_else(|| Error::not_found("branch", id))
         }
@@ -584,13 +590,13 @@ fn region(app: &App, asked: Option<&str>, project: &Project) -> Result<String, E
 
 /// List databases of a project
 ///
-/// Oldest first.
+/// Returns the databases of a project, oldest first.
 #[utoipa::path(get, path = "/v1/projects/{projectId}/databases", tag = "Databases",
-    params(("projectId" = String, Path, description = "The project's id."), PageQuery), responses(
+    params(("projectId" = String, Path, description = "The ID of the project."), PageQuery), responses(
     (status = 200, description = "The databases.", body = List<DatabaseWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such project.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The project does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_databases(
     State(app): State<Arc<App>>,
@@ -606,19 +612,19 @@ pub(super) async fn list_databases(
 
 /// Create a database
 ///
-/// A PostgreSQL instance of its own. The answer holds the connection string of its first
-/// connection, which is not shown again. It is normally `ready`; when it is still
-/// `provisioning`, a connect waits for it.
+/// Creates a database, which is a separate PostgreSQL instance, on the project's default branch. The response contains
+/// the connection string of its first connection, which is not returned again. The database is normally `ready`; if it
+/// is still `provisioning`, connections wait until it is ready. Requires the developer role.
 #[utoipa::path(post, path = "/v1/projects/{projectId}/databases", tag = "Databases",
-    params(("projectId" = String, Path, description = "The project's id.")),
+    params(("projectId" = String, Path, description = "The ID of the project.")),
     request_body = CreateDatabase, responses(
     (status = 201, description = "The database, with its secrets.", body = Data<NewDatabaseWire>),
-    (status = 400, description = "The project has a default database already, or the body is not JSON.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not do this.", body = ErrorBody),
-    (status = 404, description = "There is no such project.", body = ErrorBody),
-    (status = 409, description = "The workspace has reached its limit of databases (`planLimitReached`).", body = ErrorBody),
-    (status = 422, description = "A value does not fit.", body = ErrorBody),
+    (status = 400, description = "The project already has a default database, `source` and `fromDatabase` are both given, or the body is not valid JSON.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The project, or the source, does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 409, description = "The source cannot be used now (the backup is not complete, or the database is not `ready`), or the workspace has reached its limit of databases (`planLimitReached`).", body = ErrorBody),
+    (status = 422, description = "A value is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn create_database(
     State(app): State<Arc<App>>,
@@ -644,7 +650,10 @@ pub(super) async fn create_database(
 /// What a create names to be made from, in the one way or the other.
 fn parse_source(source: Option<&CreateSource>, from: Option<&FromDatabase>) -> Result<Option<Source>, Error> {
     match (source, from) {
-        (Some(_), Some(_)) => Err(Error::rejected("source and fromDatabase exclude each other", "Use source.")),
+        (Some(_), Some(_)) => Err(Error::rejected(
+            "source and fromDatabase are mutually exclusive",
+            "Send only source; fromDatabase is deprecated.",
+        )),
         (Some(source), None) => source.parse(),
         (None, Some(from)) => from.parse(),
         (None, None) => Ok(None),
@@ -673,8 +682,8 @@ pub(super) async fn restore_beside(
     let session = app.store.session().await?;
     let kept = databases::get(&session, actor, of).await?;
     if databases::has_name(&session, kept.project, &name).await? {
-        let message = format!("targetDatabaseName: a database of the project is called {:?}", name.as_str());
-        return Err(Error::conflict(message, "Choose another name, or rename that database first.").into());
+        let message = format!("targetDatabaseName: the project already has a database named {:?}", name.as_str());
+        return Err(Error::conflict(message, "Choose another name, or rename the existing database first.").into());
     }
     drop(session);
     let wanted = Wanted {
@@ -729,12 +738,12 @@ async fn create(
 
 /// List databases
 ///
-/// Those of every project that the token reaches, oldest first; with filters, those that fit all
-/// of them. A project or a branch that is not there has none.
+/// Returns the databases of all projects that the token can access, oldest first. If several filters are given,
+/// databases must match all of them. The list is empty if a project or branch in a filter does not exist.
 #[utoipa::path(get, path = "/v1/databases", tag = "Databases", params(PageQuery, DatabaseQuery), responses(
     (status = 200, description = "The databases.", body = List<DatabaseWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_all_databases(
     State(app): State<Arc<App>>,
@@ -749,18 +758,18 @@ pub(super) async fn list_all_databases(
 
 /// Create a database of a project
 ///
-/// A PostgreSQL instance of its own, on a branch of the project: the default one, unless
-/// `branchId` or `branchGitName` names another. The answer holds the connection string of its first
-/// connection, which is not shown again. It is normally `ready`; when it is still `provisioning`, a
-/// connect waits for it.
+/// Creates a database, which is a separate PostgreSQL instance, on a branch of the project: the default branch, unless
+/// `branchId` or `branchGitName` selects another one. The response contains the connection string of its first
+/// connection, which is not returned again. The database is normally `ready`; if it is still `provisioning`,
+/// connections wait until it is ready. Requires the developer role.
 #[utoipa::path(post, path = "/v1/databases", tag = "Databases", request_body = CreateDatabaseOf, responses(
     (status = 201, description = "The database, with the secrets of its first connection.", body = Data<CreatedDatabaseWire>),
-    (status = 400, description = "The project has a default database already, the branch is null or named twice, `logicalId` comes with `branchGitName`, or the body is not JSON.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not do this.", body = ErrorBody),
-    (status = 404, description = "There is no such project, or the project has no such branch.", body = ErrorBody),
-    (status = 409, description = "Another database of the branch has the logical id, or the workspace has reached its limit of databases (`planLimitReached`).", body = ErrorBody),
-    (status = 422, description = "A value does not fit.", body = ErrorBody),
+    (status = 400, description = "The project already has a default database, `branchId` or `branchGitName` is null, both are given, `logicalId` is combined with `branchGitName`, `source` and `fromDatabase` are both given, or the body is not valid JSON.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The project, the branch, or the source does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 409, description = "Another database on the branch has the logical ID, the source cannot be used now (the backup is not complete, or the database is not `ready`), or the workspace has reached its limit of databases (`planLimitReached`).", body = ErrorBody),
+    (status = 422, description = "A value is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn create_database_of(
     State(app): State<Arc<App>>,
@@ -773,7 +782,7 @@ pub(super) async fn create_database_of(
         .unwrap_or(Placement::Default);
     if matches!(placement, Placement::GitName(_)) && new.logical_id.is_some() {
         let message = "logicalId cannot be combined with branchGitName";
-        return Err(Error::rejected(message, "Name the branch by branchId instead.").into());
+        return Err(Error::rejected(message, "Send branchId instead of branchGitName.").into());
     }
     let logical_id = new.logical_id.as_deref().map(LogicalId::parse).transpose()?;
     let source = parse_source(new.source.as_ref(), new.from_database.as_ref())?;
@@ -786,11 +795,13 @@ pub(super) async fn create_database_of(
 }
 
 /// Get a database
+///
+/// Returns a database with its status and its connections, without their secrets.
 #[utoipa::path(get, path = "/v1/databases/{databaseId}", tag = "Databases",
-    params(("databaseId" = String, Path, description = "The database's id.")), responses(
+    params(("databaseId" = String, Path, description = "The ID of the database.")), responses(
     (status = 200, description = "The database.", body = Data<DatabaseWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such database.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The database does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn get_database(
     State(app): State<Arc<App>>,
@@ -803,18 +814,18 @@ pub(super) async fn get_database(
 
 /// Update a database
 ///
-/// Another name, another branch of its project, or another logical id. A branch that is named and
-/// missing is made. Moving and giving a logical id are two requests.
+/// Changes the name, the branch or the logical ID of a database. If `branchGitName` names a missing branch, the branch
+/// is created. A move to another branch and a change of the logical ID need two requests. Requires the developer role.
 #[utoipa::path(patch, path = "/v1/databases/{databaseId}", tag = "Databases",
-    params(("databaseId" = String, Path, description = "The database's id.")),
+    params(("databaseId" = String, Path, description = "The ID of the database.")),
     request_body = UpdateDatabase, responses(
     (status = 200, description = "The database.", body = Data<DatabaseWire>),
-    (status = 400, description = "The body is not JSON.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not do this.", body = ErrorBody),
-    (status = 404, description = "There is no such database, or its project has no such branch.", body = ErrorBody),
-    (status = 409, description = "Another database of the branch has the logical id.", body = ErrorBody),
-    (status = 422, description = "A value does not fit, or excludes another one.", body = ErrorBody),
+    (status = 400, description = "The body is not valid JSON.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The database does not exist, the token cannot access it, or its project does not have the branch.", body = ErrorBody),
+    (status = 409, description = "Another database on the branch has the logical ID.", body = ErrorBody),
+    (status = 422, description = "A value is invalid, or two values are mutually exclusive.", body = ErrorBody),
 ))]
 pub(super) async fn update_database(
     State(app): State<Arc<App>>,
@@ -826,8 +837,8 @@ pub(super) async fn update_database(
     let id = parse(&id)?;
     let placement = placement(change.branch_id, change.branch_git_name, |message, hint| Error::invalid(message, hint))?;
     if placement.is_some() && change.logical_id.is_some() {
-        let message = "logicalId cannot be combined with another branch";
-        return Err(Error::invalid(message, "Move the database first, and give it the logical id then.").into());
+        let message = "logicalId cannot be combined with a move to another branch";
+        return Err(Error::invalid(message, "Send two requests: move the database first, then set logicalId.").into());
     }
     let change = DatabaseChange {
         name: change.name.as_deref().map(DatabaseName::parse).transpose()?,
@@ -842,16 +853,17 @@ pub(super) async fn update_database(
 
 /// Delete a database
 ///
-/// Deletes a database and returns it as it was. Its credentials stop working at once, and its sessions are ended. A
-/// last backup is kept, with the earlier ones, for as long as the operator configured (a week by default): until then
-/// the database can be restored, in the console or with `howdah databases undelete`. Its files on the server are
-/// removed as soon as the last backup is complete. The default database can only be deleted with its project.
+/// Deletes a database and returns its last state. Its credentials stop working immediately, and its sessions are
+/// closed. A final backup is kept, with the earlier ones, for as long as the operator configured (7 days by default);
+/// until then the database can be restored: use it as the `source` of a new database, or run `howdah databases
+/// undelete`. Its files on the server are removed when the final backup is complete. The default database can only be
+/// deleted together with its project. Requires the developer role.
 #[utoipa::path(delete, path = "/v1/databases/{databaseId}", tag = "Databases",
-    params(("databaseId" = String, Path, description = "The database's id.")), responses(
-    (status = 200, description = "The database as it was.", body = Data<DatabaseWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "It is its project's default database, the project has delete protection, or the token may not.", body = ErrorBody),
-    (status = 404, description = "There is no such database.", body = ErrorBody),
+    params(("databaseId" = String, Path, description = "The ID of the database.")), responses(
+    (status = 200, description = "The deleted database.", body = Data<DatabaseWire>),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The database is the project's default database, the project has delete protection, the token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The database does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn delete_database(
     State(app): State<Arc<App>>,

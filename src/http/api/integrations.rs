@@ -21,26 +21,26 @@ use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::retry::Repeatable;
 
-/// What a person lets an application do in a workspace.
+/// The permission that a person gave an application to act for them in a workspace.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Integration)]
 pub(super) struct IntegrationWire {
-    /// Its id.
+    /// The integration's ID.
     #[schema(value_type = IntegrationId)]
     id: String,
-    /// Its address in this API.
+    /// The resource's URL in this API.
     #[schema(format = "uri", example = json!(sample_url("integrations", "itgr")))]
     url: String,
-    /// When the person consented.
+    /// When the person gave the permission.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
-    /// What to.
+    /// The permitted scopes.
     #[schema(example = json!(["workspace:admin", "offline_access"]))]
     scopes: Vec<String>,
-    /// The application.
+    /// The application that acts for the person.
     client: IntegrationClient,
-    /// The person.
+    /// The person that the application acts for.
     created_by_user: IntegrationUser,
 }
 
@@ -48,13 +48,13 @@ pub(super) struct IntegrationWire {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct IntegrationClient {
-    /// Its id.
+    /// The application's ID.
     #[schema(example = "itgr_cmm3lndn701oo0uefvxzo0ivw")]
     id: String,
-    /// Its name.
+    /// The application's name.
     #[schema(example = "Prisma CLI")]
     name: String,
-    /// When it was registered.
+    /// When the application was registered.
     #[schema(format = "date-time", example = "2026-07-01T08:00:00.000Z")]
     created_at: String,
 }
@@ -63,23 +63,23 @@ pub(super) struct IntegrationClient {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct IntegrationUser {
-    /// Their id.
+    /// The person's ID.
     #[schema(example = "usr_01jzq6w3c4e5f6g7h8j9k0m1n4")]
     id: String,
-    /// Their address.
+    /// The person's email address.
     #[schema(format = "email", example = "ada@example.com")]
     email: String,
-    /// What they are called, if they said.
+    /// The person's name. Null if they gave none.
     #[schema(example = "Ada Lovelace")]
     display_name: Option<String>,
 }
 
-/// Whose integrations.
+/// Filters of the list of integrations.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub(super) struct IntegrationQuery {
-    /// The workspace's id.
+    /// The ID of the workspace.
     workspace_id: String,
 }
 
@@ -114,12 +114,12 @@ fn parse_workspace(id: &str) -> Result<WorkspaceId, Error> {
 
 /// List integrations
 ///
-/// The applications that people let act for them in a workspace, oldest first. Empty for a
-/// workspace that is not the token's own, and for a token that is limited to projects.
+/// Returns the integrations of a workspace, oldest first: the applications that may act for its members. The list is
+/// empty for a workspace other than the token's, and for a token that is limited to projects.
 #[utoipa::path(get, path = "/v1/integrations", tag = "Integrations", params(IntegrationQuery, PageQuery), responses(
     (status = 200, description = "The integrations.", body = List<IntegrationWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 422, description = "`workspaceId` is missing, or a parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 422, description = "`workspaceId` is missing, or a parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_all_integrations(
     State(app): State<Arc<App>>,
@@ -134,11 +134,13 @@ pub(super) async fn list_all_integrations(
 }
 
 /// Get an integration
+///
+/// Returns an integration with its application, its scopes and the person that the application acts for.
 #[utoipa::path(get, path = "/v1/integrations/{id}", tag = "Integrations",
-    params(("id" = String, Path, description = "The integration's id.")), responses(
+    params(("id" = String, Path, description = "The ID of the integration.")), responses(
     (status = 200, description = "The integration.", body = Data<IntegrationWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such integration.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The integration does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn get_integration(
     State(app): State<Arc<App>>,
@@ -151,15 +153,15 @@ pub(super) async fn get_integration(
 
 /// Delete an integration
 ///
-/// The application may no longer act for the person who consented: its tokens are refused from the
-/// moment of this answer on. Everybody may delete their own, whatever their role; those of others take
-/// an admin, or a token of the workspace.
+/// Deletes an integration. The application can no longer act for the person; its tokens are revoked immediately.
+/// Everyone can delete their own integrations. Deleting the integrations of others requires the admin role or a service
+/// token.
 #[utoipa::path(delete, path = "/v1/integrations/{id}", tag = "Integrations",
-    params(("id" = String, Path, description = "The integration's id.")), responses(
-    (status = 204, description = "It is gone."),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token is read-only, or the person may not delete those of others.", body = ErrorBody),
-    (status = 404, description = "There is no such integration.", body = ErrorBody),
+    params(("id" = String, Path, description = "The ID of the integration.")), responses(
+    (status = 204, description = "The integration was deleted."),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller cannot delete the integrations of others.", body = ErrorBody),
+    (status = 404, description = "The integration does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn delete_integration(
     State(app): State<Arc<App>>,
@@ -174,14 +176,14 @@ pub(super) async fn delete_integration(
 
 /// List integrations of a workspace
 ///
-/// The applications that people let act for them in it, oldest first. A token that is limited to
-/// projects sees none.
+/// Returns the integrations of a workspace, oldest first: the applications that may act for its members. The list is
+/// empty for a token that is limited to projects.
 #[utoipa::path(get, path = "/v1/workspaces/{workspaceId}/integrations", tag = "Integrations",
-    params(("workspaceId" = String, Path, description = "The workspace's id."), PageQuery), responses(
+    params(("workspaceId" = String, Path, description = "The ID of the workspace."), PageQuery), responses(
     (status = 200, description = "The integrations.", body = List<IntegrationWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such workspace.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The workspace does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_integrations(
     State(app): State<Arc<App>>,
@@ -197,16 +199,16 @@ pub(super) async fn list_integrations(
 
 /// Delete an application's integrations
 ///
-/// The application may no longer act for anybody in the workspace: its tokens for it are refused
-/// from the moment of this answer on. For a person who may not delete those of others, it is their own
-/// that is deleted.
+/// Deletes all integrations of an application in a workspace. The application can no longer act for anyone there; its
+/// tokens for the workspace are revoked immediately. For a caller without the admin role, only their own integration is
+/// deleted.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspaceId}/integrations/{clientId}", tag = "Integrations",
-    params(("workspaceId" = String, Path, description = "The workspace's id."),
-        ("clientId" = String, Path, description = "The application's id.")), responses(
-    (status = 204, description = "They are gone."),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token is read-only, or the person may not delete those of others.", body = ErrorBody),
-    (status = 404, description = "There is no such workspace, or the application has no integration in it.", body = ErrorBody),
+    params(("workspaceId" = String, Path, description = "The ID of the workspace."),
+        ("clientId" = String, Path, description = "The ID of the application.")), responses(
+    (status = 204, description = "The integrations were deleted."),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller cannot delete the integrations of others.", body = ErrorBody),
+    (status = 404, description = "The workspace does not exist, the token cannot access it, or the application has no integration in it.", body = ErrorBody),
 ))]
 pub(super) async fn delete_integrations_of_client(
     State(app): State<Arc<App>>,

@@ -15,45 +15,45 @@ use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::path::Path;
 
-/// What a workspace may have and has, and how fast requests may come.
+/// The limits of a workspace, their usage, and the rate limits.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Limits)]
 pub(super) struct LimitsWire {
-    /// Projects of the workspace.
+    /// The projects of the workspace.
     projects: QuotaWire,
-    /// Databases in all of its projects.
+    /// The databases in all projects of the workspace.
     databases: QuotaWire,
-    /// Connections of each database; used is what the one with most of them has.
+    /// The connections of each database. `used` is the highest number of connections of one database.
     connections_per_database: QuotaWire,
-    /// Requests with one token; null when they are not limited.
+    /// The rate limit of each token. Null if there is none.
     requests_per_token: Option<RateWire>,
-    /// Requests from one address, whatever their tokens; null when they are not limited. A tenth of
-    /// it holds for requests without a token that is known to be good.
+    /// The rate limit of each IP address, across all tokens. Null if there is none. Requests without a valid token are
+    /// limited to a tenth of it.
     requests_per_address: Option<RateWire>,
 }
 
-/// How much there may be of something, and how much there is.
+/// A limit and its usage.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Quota)]
 struct QuotaWire {
-    /// How much there may be; null when it is not limited.
+    /// The limit. Null if there is none.
     #[schema(example = 1000)]
     limit: Option<u32>,
-    /// How much there is. More than the limit when that was lowered.
+    /// The current usage. Exceeds the limit if the limit was lowered.
     #[schema(example = 12)]
     used: u32,
 }
 
-/// How fast requests may come.
+/// A rate limit.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Rate)]
 struct RateWire {
-    /// In the long run.
+    /// The number of requests per second in the long run.
     #[schema(example = 100)]
     per_second: u32,
-    /// At once, after a pause.
+    /// The number of requests that can be sent at once after a pause.
     #[schema(example = 1000)]
     burst: u32,
 }
@@ -72,15 +72,15 @@ impl From<Rate> for RateWire {
 
 /// Get a workspace's limits
 ///
-/// How much it may have, how much of that is used, and how fast requests may come. What would be
-/// more than a limit is refused with the code `planLimitReached`; requests that come faster, with
-/// `rate-limit-exceeded`. The operator of this server sets the limits.
+/// Returns the limits of a workspace, their usage, and the rate limits. Requests that would exceed a limit fail with
+/// the code `planLimitReached`; requests that exceed a rate limit fail with `rate-limit-exceeded`. The operator of this
+/// server sets the limits.
 #[utoipa::path(get, path = "/v1/workspaces/{id}/limits", tag = "Workspaces",
-    params(("id" = String, Path, description = "The workspace's id.")), responses(
+    params(("id" = String, Path, description = "The ID of the workspace.")), responses(
     (status = 200, description = "The limits.", body = Data<LimitsWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
     (status = 403, description = "The token is limited to projects.", body = ErrorBody),
-    (status = 404, description = "There is no such workspace.", body = ErrorBody),
+    (status = 404, description = "The workspace does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn get_limits(
     State(app): State<Arc<App>>,

@@ -17,7 +17,7 @@ use crate::http::Failure;
 use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 
-/// Who is calling.
+/// The caller's identity.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Me, example = json!({
     "user": null,
@@ -25,11 +25,11 @@ use crate::http::failure::ErrorBody;
     "credential": {"type": "service_token", "id": "itgr_01jzq6w3c4e5f6g7h8j9k0m1n2", "name": "continuous integration"},
 }))]
 pub(super) struct MeWire {
-    /// The person, if the credential stands for one: null for a service token.
+    /// The person that the application acts for. Null for a service token.
     user: Option<UserWire>,
-    /// The workspace that the credential reaches.
+    /// The workspace that the credential can access.
     workspace: Option<NamedWire>,
-    /// The credential.
+    /// The credential of the request.
     credential: CredentialWire,
 }
 
@@ -37,10 +37,10 @@ pub(super) struct MeWire {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = User)]
 struct UserWire {
-    /// The person's id.
+    /// The person's ID.
     #[schema(example = "usr_01jzq6w3c4e5f6g7h8j9k0m1n2")]
     id: String,
-    /// The person's address.
+    /// The person's email address.
     #[schema(format = "email", example = "ada@example.com")]
     email: String,
     /// The person's name.
@@ -48,19 +48,19 @@ struct UserWire {
     name: Option<String>,
 }
 
-/// A workspace and its name.
+/// A workspace with its name.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = NamedWorkspace)]
 struct NamedWire {
-    /// Its id.
+    /// The workspace's ID.
     #[schema(value_type = WorkspaceId)]
     id: String,
-    /// Its name.
+    /// The workspace's name.
     #[schema(example = "Personal")]
     name: String,
 }
 
-/// What kind of credential a request carries.
+/// The type of a credential.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum CredentialType {
@@ -68,27 +68,27 @@ enum CredentialType {
     Oauth,
 }
 
-/// What a request carries to say who it comes from.
+/// The credential of a request.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Credential)]
 struct CredentialWire {
-    /// What kind it is.
+    /// The credential's type.
     r#type: CredentialType,
-    /// Its id.
+    /// The ID of the service token or of the integration.
     #[schema(example = "itgr_01jzq6w3c4e5f6g7h8j9k0m1n2")]
     id: Option<String>,
-    /// The service token's name, or the application's.
+    /// The name of the service token or of the application.
     #[schema(example = "continuous integration")]
     name: Option<String>,
 }
 
-/// Say who is calling
+/// Get the current identity
 ///
-/// The workspace that the token reaches, the token's id and name, and the person that it acts for, if
-/// an application acts for one.
+/// Returns the workspace that the token can access, the token's ID and name and, for an application, the person that it
+/// acts for.
 #[utoipa::path(get, path = "/v1/me", tag = "Misc", responses(
-    (status = 200, description = "Who is calling.", body = Data<MeWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 200, description = "The caller's identity.", body = Data<MeWire>),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
 ))]
 pub(super) async fn get_me(State(app): State<Arc<App>>, Caller(actor): Caller) -> Result<Json<Data<MeWire>>, Failure> {
     let workspace = workspaces::get(&app.store.session().await?, &actor, actor.workspace()).await?;

@@ -115,37 +115,37 @@ fn operations() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(regions::list_accelerate_regions))
 }
 
-/// One thing.
+/// One resource.
 #[derive(Debug, Serialize, ToSchema)]
 struct Data<T> {
     data: T,
 }
 
-/// One page of things.
+/// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 struct List<T> {
     data: Vec<T>,
     pagination: Pagination,
 }
 
-/// Where the next page begins.
+/// The position of a page in its list.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Pagination {
-    /// Give this as `cursor` to get the next page; null on the last one.
+    /// The `cursor` of the next page. Null on the last page.
     #[schema(example = json!(null))]
     next_cursor: Option<String>,
     /// Whether there is a next page.
     has_more: bool,
 }
 
-/// Which page.
+/// The page to return.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct PageQuery {
-    /// `pagination.nextCursor` of the page before.
+    /// The `pagination.nextCursor` of the previous page.
     cursor: Option<String>,
-    /// How many things a page has at most: 1 to 1000.
+    /// The maximum number of items on a page: 1 to 1000.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
 }
@@ -166,8 +166,8 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
 fn moment(field: &str, text: &str) -> Result<Timestamp> {
     text.parse().map_err(|_| {
         Error::invalid(
-            format!("{field}: not a moment"),
-            "Give a date and time with its offset, such as 2030-01-31T12:00:00Z.",
+            format!("{field}: not a valid timestamp"),
+            "Send a date and time with an offset, such as 2030-01-31T12:00:00Z.",
         )
     })
 }
@@ -193,13 +193,13 @@ macro_rules! references {
         $(#[$doc])*
         #[derive(Debug, Serialize, ToSchema)]
         struct $name {
-            /// Its id.
+            /// The resource's ID.
             #[schema(value_type = $id)]
             id: String,
-            /// Its address in this API.
+            /// The resource's URL in this API.
             #[schema(format = "uri", example = json!(sample_url($collection, $id::PREFIX)))]
             url: String,
-            /// Its name.
+            /// The resource's name.
             #[schema(example = $sample)]
             name: String,
         }
@@ -214,11 +214,11 @@ macro_rules! references {
 }
 
 references! {
-    /// The workspace that owns something.
+    /// A reference to a workspace.
     WorkspaceReference(WorkspaceId, "workspaces", "Personal");
-    /// The project that something belongs to.
+    /// A reference to a project.
     ProjectReference(ProjectId, "projects", "my_project");
-    /// The database that something belongs to.
+    /// A reference to a database.
     DatabaseReference(DatabaseId, "databases", "my_project");
 }
 

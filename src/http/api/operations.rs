@@ -23,14 +23,14 @@ use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::retry::Repeatable;
 
-/// What an operation is: always `operation`.
+/// The resource type: always `operation`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum OperationType {
     Operation,
 }
 
-/// How an operation stands.
+/// The state of an operation.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[schema(example = "succeeded")]
@@ -55,70 +55,70 @@ impl From<WorkflowState> for OperationState {
     }
 }
 
-/// Work on a database that goes on after the request that started it.
+/// Work on a database that continues after the request that started it.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Operation)]
 pub(super) struct OperationWire {
-    /// Its id.
+    /// The operation's ID.
     #[schema(value_type = WorkflowId)]
     id: String,
     /// Always `operation`.
     r#type: OperationType,
-    /// Its address in this API.
+    /// The resource's URL in this API.
     #[schema(format = "uri", example = json!(sample_url("operations", "op")))]
     url: String,
-    /// What it does.
+    /// The kind of work.
     #[schema(example = "provision_database")]
     kind: String,
-    /// How it stands.
+    /// The operation's state.
     state: OperationState,
-    /// The step that it is at, or ended at.
+    /// The current step, or the last one of an operation that has ended.
     #[schema(example = "prove_ready")]
     step: String,
-    /// How often this step was tried without success.
+    /// The number of failed attempts at this step.
     #[schema(example = 0)]
     attempts: i32,
-    /// What keeps it from getting further, or why it ended as it did; null while all is well.
+    /// Why the step is being retried, or why the operation failed or was cancelled. Null otherwise.
     #[schema(example = json!(null))]
     reason: Option<String>,
-    /// How far its step has come; null where that cannot be told.
+    /// The progress of the step. Null if unknown.
     progress: Option<ProgressWire>,
-    /// The database that it works on. After a delete it is there no more.
+    /// The database that the operation works on. May no longer exist.
     database: DatabaseReference,
-    /// The project of that database.
+    /// The ID of the database's project.
     #[schema(value_type = ProjectId)]
     project_id: String,
-    /// When it began.
+    /// When the operation was created.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
-    /// When something happened to it last.
+    /// When the operation last changed.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.437Z")]
     updated_at: String,
-    /// When its step is tried again, while it waits for that; null otherwise.
+    /// When the step is retried next. Null if no retry is scheduled.
     #[schema(format = "date-time", example = json!(null))]
     next_attempt_at: Option<String>,
-    /// When it ended; null while it has not.
+    /// When the operation ended. Null until then.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.437Z")]
     ended_at: Option<String>,
-    /// Whether it can be cancelled now.
+    /// Whether the operation can be cancelled now.
     can_cancel: bool,
-    /// Whether it can be retried now. It cannot while the backup that it restores is damaged.
+    /// Whether the operation can be retried now. Restores of damaged backups cannot be retried.
     can_retry: bool,
 }
 
-/// How far the step of an operation has come.
+/// The progress of an operation's step.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Progress)]
 struct ProgressWire {
-    /// In bytes.
+    /// The number of bytes done.
     #[schema(example = 11534336)]
     done_bytes: i64,
-    /// All there is to do, as far as that is known.
+    /// The total number of bytes, as far as known.
     #[schema(example = 23068672)]
     total_bytes: i64,
-    /// Of a hundred.
+    /// The progress in percent, 0 to 100.
     #[schema(example = 50)]
     percent: i64,
 }
@@ -130,16 +130,16 @@ impl From<(i64, i64)> for ProgressWire {
     }
 }
 
-/// Which operations.
+/// Filters of the list of operations.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub(super) struct OperationQuery {
-    /// Only the operations on this database, which may be gone.
+    /// Return only operations on this database, which may be deleted.
     database_id: Option<String>,
-    /// Only the operations on databases of this project.
+    /// Return only operations on databases of this project.
     project_id: Option<String>,
-    /// Only operations in this state.
+    /// Return only operations in this state.
     #[param(inline)]
     state: Option<OperationState>,
 }
@@ -171,7 +171,11 @@ fn wire(app: &App, operation: Operation) -> OperationWire {
         step: operation.step,
         progress: operation.progress.map(Into::into),
         attempts: operation.attempts,
-        reason: if superseded { Some("the database was deleted meanwhile".into()) } else { operation.reason },
+        reason: if superseded {
+            Some("the database was deleted before the operation ended".into())
+        } else {
+            operation.reason
+        },
         database: DatabaseReference::new(app, operation.database, operation.database_name),
         project_id: operation.project.to_string(),
         created_at: format_timestamp(operation.created_at),
@@ -187,12 +191,12 @@ fn parse(id: &str) -> Result<WorkflowId, Error> {
 
 /// List operations
 ///
-/// The work on the databases that the token reaches, and on those that it has deleted, newest first.
-/// Operations that ended more than 30 days ago are forgotten.
+/// Returns the operations on all databases that the token can access, including deleted databases, newest first.
+/// Operations are stored for 30 days after they end.
 #[utoipa::path(get, path = "/v1/operations", tag = "Operations", params(PageQuery, OperationQuery), responses(
     (status = 200, description = "The operations.", body = List<OperationWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_operations(
     State(app): State<Arc<App>>,
@@ -207,13 +211,13 @@ pub(super) async fn list_operations(
 
 /// List operations of a database
 ///
-/// Newest first.
+/// Returns the operations on a database, newest first.
 #[utoipa::path(get, path = "/v1/databases/{databaseId}/operations", tag = "Operations",
-    params(("databaseId" = String, Path, description = "The database's id."), PageQuery), responses(
+    params(("databaseId" = String, Path, description = "The ID of the database."), PageQuery), responses(
     (status = 200, description = "The operations.", body = List<OperationWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such database.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The database does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_database_operations(
     State(app): State<Arc<App>>,
@@ -228,11 +232,13 @@ pub(super) async fn list_database_operations(
 }
 
 /// Get an operation
+///
+/// Returns an operation with its state and its progress. Poll it to follow work that continues after a response.
 #[utoipa::path(get, path = "/v1/operations/{operationId}", tag = "Operations",
-    params(("operationId" = String, Path, description = "The operation's id.")), responses(
+    params(("operationId" = String, Path, description = "The ID of the operation.")), responses(
     (status = 200, description = "The operation.", body = Data<OperationWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such operation.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The operation does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn get_operation(
     State(app): State<Arc<App>>,
@@ -245,17 +251,18 @@ pub(super) async fn get_operation(
 
 /// Cancel an operation
 ///
-/// Calls off the making of a database, which then stands at `failure`: it can be retried, or the
-/// database deleted; a backup; and a restore in place that has not taken over: the database is at once what
-/// it was before, and the operation ends when what was restored has been removed. Everything else goes
-/// through and cannot be cancelled; `canCancel` says so.
+/// Cancels an operation that is creating a database, creating a backup, or restoring a database in place. A database
+/// whose creation is cancelled gets the status `failure`: retry the operation, or delete the database. A restore in
+/// place can be cancelled until the restored data replaces the current data; the database keeps its current data, and
+/// the operation ends when the restored data has been removed. Other operations cannot be cancelled; see `canCancel`.
+/// Requires the developer role.
 #[utoipa::path(post, path = "/v1/operations/{operationId}/cancel", tag = "Operations",
-    params(("operationId" = String, Path, description = "The operation's id.")), responses(
+    params(("operationId" = String, Path, description = "The ID of the operation.")), responses(
     (status = 200, description = "The operation.", body = Data<OperationWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such operation.", body = ErrorBody),
-    (status = 409, description = "It has ended, is one that cannot be cancelled, or is a restore that has taken over.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The operation does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 409, description = "The operation has ended, is of a kind that cannot be cancelled, or is a restore whose data has already replaced the current data.", body = ErrorBody),
 ))]
 pub(super) async fn cancel_operation(
     State(app): State<Arc<App>>,
@@ -272,14 +279,15 @@ pub(super) async fn cancel_operation(
 
 /// Retry an operation
 ///
-/// Tries an operation again that failed or was cancelled. It goes on at the step where it was.
+/// Retries an operation that was creating a database and failed or was cancelled. It continues with the step that it
+/// ended at. Requires the developer role.
 #[utoipa::path(post, path = "/v1/operations/{operationId}/retry", tag = "Operations",
-    params(("operationId" = String, Path, description = "The operation's id.")), responses(
+    params(("operationId" = String, Path, description = "The ID of the operation.")), responses(
     (status = 200, description = "The operation.", body = Data<OperationWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such operation.", body = ErrorBody),
-    (status = 409, description = "It neither failed nor was cancelled, or another one came after it.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The operation does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 409, description = "The operation did not fail and was not cancelled, does not create a database, is not the last operation of its database, or restores a damaged backup.", body = ErrorBody),
 ))]
 pub(super) async fn retry_operation(
     State(app): State<Arc<App>>,

@@ -30,7 +30,7 @@ use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::retry::Repeatable;
 
-/// What a project is: always `project`.
+/// The resource type: always `project`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum ProjectType {
@@ -42,102 +42,102 @@ enum ProjectType {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Project)]
 pub(super) struct ProjectWire {
-    /// Its id.
+    /// The project's ID.
     #[schema(value_type = ProjectId)]
     id: String,
     /// Always `project`.
     r#type: ProjectType,
-    /// Its address in this API.
+    /// The resource's URL in this API.
     #[schema(format = "uri", example = json!(sample_url("projects", "proj")))]
     url: String,
-    /// Its name.
+    /// The project's name.
     #[schema(example = "my_project")]
     name: String,
-    /// The identity that an external tool gave it.
+    /// The identifier that an external tool assigned to the project.
     #[schema(example = json!(null))]
     logical_id: Option<String>,
-    /// When it was made.
+    /// When the project was created.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
-    /// The region of its default database, or the one that it was made with.
+    /// The region of the default database, or the region that the project was created with.
     #[schema(example = "us-east-1")]
     default_region: Option<String>,
-    /// Its workspace.
+    /// The workspace that owns the project.
     workspace: WorkspaceReference,
-    /// Whether it and its databases cannot be deleted.
+    /// Whether the project and its databases are protected from deletion.
     delete_protection: bool,
-    /// For how many days every moment of its databases stays restorable; null: as the workspace has it.
+    /// For how many days the project's databases can be restored to any moment. Null: the workspace's setting applies.
     #[schema(example = 7)]
     backup_retention_days: Option<i32>,
 }
 
-/// A new project, with its default database unless none was wanted.
+/// A new project, with its default database if one was created.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProjectWithSecret)]
 pub(super) struct NewProjectWire {
     #[serde(flatten)]
     project: ProjectWire,
-    /// Its default database, with the secrets of its first connection; null when none was wanted.
+    /// The default database with the secrets of its first connection. Null when `createDatabase` was false.
     database: Option<DatabaseWithSecretFields>,
 }
 
-/// What a new project needs; all of it may be left out.
+/// A project to create. All fields are optional.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"name": "my_project", "region": "us-east-1"}))]
 pub(super) struct CreateProject {
-    /// Whether it gets a default database at once.
+    /// Whether to create a default database with the project.
     #[serde(default = "yes")]
     #[schema(default = true)]
     create_database: bool,
-    /// Its name, 1 to 256 characters; a made-up one when there is none.
+    /// The project's name, 1 to 256 characters. Generated when omitted.
     #[serde(default, deserialize_with = "given")]
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
-    /// The region of its default database.
+    /// The region of the default database.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     region: Option<String>,
-    /// An external tool's own name for it; unique in the workspace.
+    /// An identifier assigned by an external tool. Unique in the workspace.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, max_length = 256)]
     logical_id: Option<String>,
-    /// The workspace; the token's own.
+    /// The ID of the workspace. Must be the token's workspace, which is the default.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     workspace_id: Option<String>,
 }
 
-/// What to change about a project; what is left out stays.
+/// Changes to a project. Omitted fields are unchanged.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"name": "another_name"}))]
 pub(super) struct UpdateProject {
-    /// Another name, 1 to 256 characters.
+    /// The new name, 1 to 256 characters.
     #[serde(default, deserialize_with = "given")]
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     name: Option<String>,
-    /// Any object. It is kept and never shown.
+    /// Any JSON object. Howdah stores it and never returns it.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, value_type = HashMap<String, Value>, required = false)]
     settings: Option<serde_json::Map<String, serde_json::Value>>,
-    /// Whether it and its databases cannot be deleted.
+    /// Whether to protect the project and its databases from deletion.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     delete_protection: Option<bool>,
-    /// For how many days every moment of its databases stays restorable: 1 to 365; null: as the workspace
-    /// has it.
+    /// For how many days the project's databases can be restored to any moment: 1 to 365. Null: the workspace's
+    /// setting applies.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<i32>, required = false, minimum = 1, maximum = 365)]
     backup_retention_days: Option<Option<i32>>,
 }
 
-/// Who gets a project.
+/// The recipient of a project.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"recipientAccessToken": "eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ3b3Jrc3BhY2U6MDFqenE2dzNjNGU1In0.c2lnbmF0dXJl"}))]
 pub(super) struct TransferProject {
-    /// A token of the workspace that gets the project. It names that workspace and proves its consent.
+    /// A token of the workspace that receives the project. It identifies that workspace and proves its consent.
     recipient_access_token: String,
 }
 
@@ -145,12 +145,12 @@ fn yes() -> bool {
     true
 }
 
-/// Which projects.
+/// Filters of the list of projects.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub(super) struct ProjectQuery {
-    /// Only the project with this logical id.
+    /// Return only the project with this logical ID.
     logical_id: Option<String>,
 }
 
@@ -176,11 +176,11 @@ fn parse(id: &str) -> Result<ProjectId, Error> {
 
 /// List projects
 ///
-/// Oldest first.
+/// Returns the projects that the token can access, oldest first.
 #[utoipa::path(get, path = "/v1/projects", tag = "Projects", params(PageQuery, ProjectQuery), responses(
     (status = 200, description = "The projects.", body = List<ProjectWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_projects(
     State(app): State<Arc<App>>,
@@ -198,17 +198,18 @@ pub(super) async fn list_projects(
 
 /// Create a project
 ///
-/// With a default database, unless `createDatabase` is false. The answer holds the connection
-/// string of the database's first connection, which is not shown again. The database is normally
-/// `ready`; when it is still `provisioning`, a connect waits for it.
+/// Creates a project and, unless `createDatabase` is false, its default database. The response contains the
+/// connection string of the database's first connection, which is not returned again. The database is normally
+/// `ready`; if it is still `provisioning`, connections wait until it is ready. Requires the developer role and a
+/// token that is not limited to projects.
 #[utoipa::path(post, path = "/v1/projects", tag = "Projects", request_body = CreateProject, responses(
     (status = 201, description = "The project.", body = Data<NewProjectWire>),
-    (status = 400, description = "The body is not JSON.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such workspace.", body = ErrorBody),
-    (status = 409, description = "Another project has the logical id, or the workspace has reached a limit (`planLimitReached`).", body = ErrorBody),
-    (status = 422, description = "A value does not fit.", body = ErrorBody),
+    (status = 400, description = "The body is not valid JSON.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The workspace does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 409, description = "Another project of the workspace has the logical ID, or the workspace has reached a limit (`planLimitReached`).", body = ErrorBody),
+    (status = 422, description = "A value is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn create_project(
     State(app): State<Arc<App>>,
@@ -271,11 +272,13 @@ async fn made(
 }
 
 /// Get a project
+///
+/// Returns a project. Its databases are listed by `GET /v1/projects/{projectId}/databases`.
 #[utoipa::path(get, path = "/v1/projects/{id}", tag = "Projects",
-    params(("id" = String, Path, description = "The project's id.")), responses(
+    params(("id" = String, Path, description = "The ID of the project.")), responses(
     (status = 200, description = "The project.", body = Data<ProjectWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such project.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The project does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn get_project(
     State(app): State<Arc<App>>,
@@ -287,15 +290,17 @@ pub(super) async fn get_project(
 }
 
 /// Update a project
+///
+/// Changes the name, delete protection, backup retention or settings of a project. Requires the developer role.
 #[utoipa::path(patch, path = "/v1/projects/{id}", tag = "Projects",
-    params(("id" = String, Path, description = "The project's id.")),
+    params(("id" = String, Path, description = "The ID of the project.")),
     request_body = UpdateProject, responses(
     (status = 200, description = "The project.", body = Data<ProjectWire>),
-    (status = 400, description = "The body is not JSON.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not do this.", body = ErrorBody),
-    (status = 404, description = "There is no such project.", body = ErrorBody),
-    (status = 422, description = "A value does not fit.", body = ErrorBody),
+    (status = 400, description = "The body is not valid JSON.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The project does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 422, description = "A value is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn update_project(
     State(app): State<Arc<App>>,
@@ -319,18 +324,19 @@ pub(super) async fn update_project(
 
 /// Transfer a project
 ///
-/// To the workspace of the recipient's token, with all its databases. Ids and connection strings
-/// stay as they are, sessions go on; from then on the project does not exist for the giver.
+/// Moves a project with all its databases to the workspace of the recipient's token. IDs, connection strings and
+/// open sessions are unaffected. Afterwards the project is no longer accessible from the original workspace.
+/// Requires the developer role in both workspaces.
 #[utoipa::path(post, path = "/v1/projects/{id}/transfer", tag = "Projects",
-    params(("id" = String, Path, description = "The project's id.")),
+    params(("id" = String, Path, description = "The ID of the project.")),
     request_body = TransferProject, responses(
-    (status = 200, description = "The project, in the recipient's workspace.", body = Data<ProjectWire>),
-    (status = 400, description = "The recipient's token is not good, or the body is not JSON.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such project.", body = ErrorBody),
-    (status = 409, description = "It is in that workspace already, another project there has its logical id, or it would have more than it may (`planLimitReached`).", body = ErrorBody),
-    (status = 422, description = "A value does not fit.", body = ErrorBody),
+    (status = 200, description = "The project, now in the recipient's workspace.", body = Data<ProjectWire>),
+    (status = 400, description = "The recipient's token is invalid or cannot create projects, or the body is not valid JSON.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The project does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 409, description = "The project is already in that workspace, another project there has its logical ID, or the transfer would exceed a limit of that workspace (`planLimitReached`).", body = ErrorBody),
+    (status = 422, description = "A value is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn transfer_project(
     State(app): State<Arc<App>>,
@@ -356,7 +362,7 @@ async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> 
     accepted.map(|accepted| accepted.principal).map_err(|error| match error {
         Error::Unauthenticated(_) => Error::rejected(
             "recipientAccessToken: the recipient's access token is invalid, expired or revoked",
-            "The recipient has to give a new one.",
+            "Ask the recipient for a new token.",
         ),
         other => other,
     })
@@ -364,16 +370,16 @@ async fn recipient(app: &App, tx: &Tx, token: &str) -> Result<Principal, Error> 
 
 /// Delete a project
 ///
-/// Deletes a project with all its databases. Their credentials stop working at once, and their sessions are ended. A
-/// last backup of each is kept, with the earlier ones, for as long as the operator configured (a week by default):
-/// until then each database can be restored into another project.
+/// Deletes a project with all its databases. Their credentials stop working immediately, and their sessions are
+/// closed. A final backup of each database is kept, with the earlier ones, for as long as the operator configured (7
+/// days by default); until then each database can be restored into another project. Requires the developer role.
 #[utoipa::path(delete, path = "/v1/projects/{id}", tag = "Projects",
-    params(("id" = String, Path, description = "The project's id.")), responses(
-    (status = 204, description = "It is gone."),
-    (status = 400, description = "Delete protection is on, or one of its databases is being restored.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such project.", body = ErrorBody),
+    params(("id" = String, Path, description = "The ID of the project.")), responses(
+    (status = 204, description = "The project was deleted."),
+    (status = 400, description = "Delete protection is on, or a database of the project is being restored, or is being backed up on request.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The project does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn delete_project(
     State(app): State<Arc<App>>,

@@ -13,14 +13,14 @@ use crate::http::caller::Caller;
 use crate::http::failure::ErrorBody;
 use crate::http::query::Query;
 
-/// What a region is: always `region`.
+/// The resource type: always `region`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum RegionType {
     Region,
 }
 
-/// What is made in a region. There is no Accelerate here, so no region has it.
+/// A product of a region. Howdah has only `postgres`; `accelerate` exists for compatibility.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum Product {
@@ -28,23 +28,23 @@ enum Product {
     Accelerate,
 }
 
-/// Whether a region takes new databases.
+/// Whether databases can be created in a region.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum RegionStatus {
     Available,
 }
 
-/// A region in which databases can be made.
+/// A region for databases.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PostgresRegion)]
 pub(super) struct PostgresRegionWire {
-    /// Its id.
+    /// The region's ID.
     #[schema(example = "us-east-1")]
     id: String,
     /// Always `region`.
     r#type: RegionType,
-    /// Its name.
+    /// The region's name.
     #[schema(example = "This server")]
     name: String,
     /// Always `available`.
@@ -57,15 +57,15 @@ pub(super) struct PostgresRegionWire {
 pub(super) struct RegionWire {
     #[serde(flatten)]
     region: PostgresRegionWire,
-    /// What is made there.
+    /// The product that is available in the region.
     product: Product,
 }
 
-/// Which regions.
+/// Filters of the list of regions.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RegionQuery {
-    /// Only regions in which this is made.
+    /// Return only regions with this product.
     #[param(inline)]
     product: Option<Product>,
 }
@@ -81,11 +81,11 @@ fn all(app: &App) -> impl Iterator<Item = PostgresRegionWire> {
 
 /// List regions
 ///
-/// The regions in which databases can be made.
+/// Returns the regions in which databases can be created.
 #[utoipa::path(get, path = "/v1/regions", tag = "Regions", params(RegionQuery), responses(
     (status = 200, description = "The regions.", body = Data<Vec<RegionWire>>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_regions(
     State(app): State<Arc<App>>,
@@ -103,10 +103,10 @@ pub(super) async fn list_regions(
 
 /// List PostgreSQL regions
 ///
-/// The regions in which databases can be made, with whether they take new ones now.
+/// Returns the regions in which databases can be created, with their status.
 #[utoipa::path(get, path = "/v1/regions/postgres", tag = "Regions", responses(
     (status = 200, description = "The regions.", body = Data<Vec<PostgresRegionWire>>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_postgres_regions(
     State(app): State<Arc<App>>,
@@ -117,10 +117,10 @@ pub(super) async fn list_postgres_regions(
 
 /// List Accelerate regions
 ///
-/// There is no Accelerate here, so the list is empty.
+/// Returns an empty list: Howdah does not provide Prisma Accelerate. The route exists for compatibility.
 #[utoipa::path(get, path = "/v1/regions/accelerate", tag = "Regions", responses(
-    (status = 200, description = "The regions: none.", body = Data<Vec<RegionWire>>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
+    (status = 200, description = "An empty list.", body = Data<Vec<RegionWire>>),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_accelerate_regions(_caller: Caller) -> Json<Data<Vec<RegionWire>>> {
     Json(Data { data: Vec::new() })

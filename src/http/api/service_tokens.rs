@@ -29,7 +29,7 @@ use crate::http::retry::Repeatable;
 /// The largest page of this list, smaller than that of others.
 const LARGEST_PAGE: u32 = 100;
 
-/// What a service token is: always `serviceToken`.
+/// The resource type: always `serviceToken`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum ServiceTokenType {
@@ -41,75 +41,75 @@ enum ServiceTokenType {
 #[serde(rename_all = "camelCase")]
 #[schema(as = ServiceToken)]
 pub(super) struct ServiceTokenWire {
-    /// Its id.
+    /// The token's ID.
     #[schema(value_type = ServiceTokenId)]
     id: String,
     /// Always `serviceToken`.
     r#type: ServiceTokenType,
-    /// Its name.
+    /// The token's name.
     #[schema(example = "continuous integration")]
     name: String,
-    /// The first and last characters of its value, to tell it from others.
+    /// The first and last characters of the token's value, to recognize it by.
     #[schema(example = "eyJ0eX…k3Zg")]
     value_hint: String,
-    /// When it was made.
+    /// When the token was created.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
-    /// Until when it is good; null when it does not expire.
+    /// When the token expires. Null if it does not expire.
     #[schema(format = "date-time", example = json!(null))]
     expires_at: Option<String>,
-    /// When it was used last, to the minute; null when it never was.
+    /// When the token was last used, to the minute. Null if it was never used.
     #[schema(format = "date-time", example = "2026-07-09T12:04:00.000Z")]
     last_used_at: Option<String>,
-    /// Whether it changes nothing.
+    /// Whether the token is read-only.
     read_only: bool,
-    /// The only projects that it sees; null when it sees all of its workspace.
+    /// The IDs of the projects that the token is limited to. Null if it can access the whole workspace.
     #[schema(value_type = Option<Vec<ProjectId>>, example = json!(null))]
     project_ids: Option<Vec<String>>,
 }
 
-/// A new service token, with the value that is not shown again.
+/// A new service token, with its value, which is not returned again.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ServiceTokenWithSecret)]
 pub(super) struct NewServiceTokenWire {
     #[serde(flatten)]
     token: ServiceTokenWire,
-    /// What requests carry as `Authorization: Bearer`. It is not shown again.
+    /// The token's value, to be sent as `Authorization: Bearer <value>`. It is not returned again.
     #[schema(
         example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ3b3Jrc3BhY2U6MDFqenE2dzNjNGU1In0.c2lnbmF0dXJl"
     )]
     value: String,
 }
 
-/// What a new service token needs: a name, and what it may do less than everything.
+/// A service token to create, with its restrictions.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"name": "continuous integration"}))]
 pub(super) struct CreateServiceToken {
-    /// Its name, 1 to 256 characters.
+    /// The token's name, 1 to 256 characters.
     #[schema(min_length = 1, max_length = 256)]
     name: String,
-    /// Until when it is good; it does not expire when this is left out.
+    /// When the token expires. It does not expire when omitted.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, format = "date-time")]
     expires_at: Option<String>,
-    /// Whether it changes nothing.
+    /// Whether the token is read-only.
     #[serde(default)]
     #[schema(default = false)]
     read_only: bool,
-    /// The only projects that it sees, with what is in them: 1 to 100; all when this is left out.
+    /// The IDs of 1 to 100 projects to limit the token to. It can access the whole workspace when omitted.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, value_type = Option<Vec<ProjectId>>, min_items = 1, max_items = 100)]
     project_ids: Option<Vec<String>>,
 }
 
-/// Which page.
+/// The page of the list of service tokens.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ServiceTokenPage {
-    /// `pagination.nextCursor` of the page before.
+    /// The `pagination.nextCursor` of the previous page.
     cursor: Option<String>,
-    /// How many tokens a page has at most: 1 to 100.
+    /// The maximum number of tokens on a page: 1 to 100.
     #[param(minimum = 1, maximum = 100, default = 100)]
     limit: Option<u32>,
 }
@@ -140,12 +140,13 @@ impl CreateServiceToken {
 
 /// List service tokens
 ///
-/// Newest first, without their values. Empty for a workspace that is not the token's own.
+/// Returns the service tokens of a workspace, newest first, without their values. The list is empty for a workspace
+/// other than the caller's.
 #[utoipa::path(get, path = "/v1/workspaces/{workspaceId}/service-tokens", tag = "Service Tokens",
-    params(("workspaceId" = String, Path, description = "The workspace's id."), ServiceTokenPage), responses(
+    params(("workspaceId" = String, Path, description = "The ID of the workspace."), ServiceTokenPage), responses(
     (status = 200, description = "The tokens.", body = List<ServiceTokenWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_service_tokens(
     State(app): State<Arc<App>>,
@@ -161,18 +162,18 @@ pub(super) async fn list_service_tokens(
 
 /// Create a service token
 ///
-/// The answer holds the token's value, which is not shown again. A token may do everything in its
-/// workspace, unless it is made read-only, limited to projects, or to a time. None is worth more
-/// than the one that makes it.
+/// Creates a service token. The response contains its value, which is not returned again. A service token has the admin
+/// role in its workspace, unless it is read-only, limited to projects, or expires. A token cannot create a token with
+/// more permissions or a later expiry than its own. Requires the admin role.
 #[utoipa::path(post, path = "/v1/workspaces/{workspaceId}/service-tokens", tag = "Service Tokens",
-    params(("workspaceId" = String, Path, description = "The workspace's id.")),
+    params(("workspaceId" = String, Path, description = "The ID of the workspace.")),
     request_body = CreateServiceToken, responses(
     (status = 201, description = "The token.", body = Data<NewServiceTokenWire>),
-    (status = 400, description = "The body is not JSON.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The new token would be worth more than the caller's.", body = ErrorBody),
-    (status = 404, description = "There is no such workspace or project.", body = ErrorBody),
-    (status = 422, description = "A value does not fit.", body = ErrorBody),
+    (status = 400, description = "The body is not valid JSON.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The caller's role is too low, its token is read-only or limited to projects, or the new token would expire later than the caller's.", body = ErrorBody),
+    (status = 404, description = "The workspace or a project does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 422, description = "A value is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn create_service_token(
     State(app): State<Arc<App>>,
@@ -192,15 +193,15 @@ pub(super) async fn create_service_token(
 
 /// Revoke a service token
 ///
-/// It is refused from the moment of this answer on.
+/// Revokes a service token. Requests with it fail immediately. Requires the admin role.
 #[utoipa::path(delete, path = "/v1/workspaces/{workspaceId}/service-tokens/{serviceTokenId}", tag = "Service Tokens",
-    params(("workspaceId" = String, Path, description = "The workspace's id."),
-        ("serviceTokenId" = String, Path, description = "The token's id.")), responses(
-    (status = 204, description = "It is revoked."),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The caller's token is read-only.", body = ErrorBody),
-    (status = 404, description = "There is no such token.", body = ErrorBody),
-    (status = 409, description = "It is the last token that may do everything in the workspace.", body = ErrorBody),
+    params(("workspaceId" = String, Path, description = "The ID of the workspace."),
+        ("serviceTokenId" = String, Path, description = "The ID of the service token.")), responses(
+    (status = 204, description = "The token was revoked."),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The caller's token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The token does not exist, or the caller cannot access it.", body = ErrorBody),
+    (status = 409, description = "The token is the last one of the workspace without restrictions.", body = ErrorBody),
 ))]
 pub(super) async fn delete_service_token(
     State(app): State<Arc<App>>,

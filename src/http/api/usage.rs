@@ -21,114 +21,112 @@ use crate::http::query::Query;
 /// Bytes in a GiB.
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// What a database used in a period.
+/// The usage of a database in a period.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Usage)]
 pub(super) struct UsageWire {
-    /// From when to when.
+    /// The period.
     period: PeriodWire,
-    /// What was used.
+    /// The usage in the period.
     metrics: Metrics,
-    /// When this answer was made.
+    /// When this response was created.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     generated_at: String,
-    /// When the database was measured last, in the period or before; null when it never was.
+    /// When the database was last measured, in the period or before it. Null if it was never measured.
     #[schema(format = "date-time", example = "2026-07-09T11:51:40.002Z")]
     measured_at: Option<String>,
 }
 
-/// From when to when.
+/// A period.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsagePeriod)]
 pub(super) struct PeriodWire {
-    /// When it begins.
+    /// The start of the period.
     #[schema(format = "date-time", example = "2026-07-01T00:00:00.000Z")]
     start: String,
-    /// When it ends.
+    /// The end of the period.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     end: String,
 }
 
-/// What was used.
+/// The usage in a period.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsageMetrics)]
 pub(super) struct Metrics {
-    /// How much was done.
+    /// The number of operations.
     operations: Operations,
-    /// How large the database is.
+    /// The size of the database.
     storage: Storage,
 }
 
-/// What operations are counted in: always `ops`.
+/// The unit of operations: always `ops`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum OperationsUnit {
     Ops,
 }
 
-/// What storage is measured in: always `GiB`.
+/// The unit of storage: always `GiB`.
 #[derive(Debug, Serialize, ToSchema)]
 enum StorageUnit {
     GiB,
 }
 
-/// How much was done.
+/// The number of operations.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsedOperations)]
 pub(super) struct Operations {
-    /// Transactions that were committed or rolled back.
+    /// The number of transactions that were committed or rolled back.
     #[schema(example = 1204)]
     used: u64,
     /// Always `ops`.
     unit: OperationsUnit,
 }
 
-/// How large a database is.
+/// The size of a database.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsedStorage)]
 pub(super) struct Storage {
-    /// Its size on the disk, without write-ahead log; 0 until it has been measured.
+    /// The size on disk, without the write-ahead log. 0 until the database is measured.
     #[schema(example = 0.021)]
     used: f64,
     /// Always `GiB`.
     unit: StorageUnit,
 }
 
-/// Which period.
+/// The period to report.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub(super) struct UsageQuery {
-    /// When the period begins; the first of this month when it is left out.
+    /// The start of the period. Defaults to the first day of the current month.
     #[param(format = "date-time")]
     start_date: Option<String>,
-    /// When the period ends; now when it is left out. A moment after today counts as the end of today.
+    /// The end of the period. Defaults to now. Later moments are limited to the end of the current day.
     #[param(format = "date-time")]
     end_date: Option<String>,
 }
 
 /// Get a database's usage
 ///
-/// How many operations the database has carried out in a period, and how much storage it takes.
-/// Asking does not wake a database that sleeps.
+/// Returns the number of operations of a database in a period, and the size of its data. The request does not wake a
+/// sleeping database.
 ///
-/// An operation is a transaction that was committed or rolled back; a statement outside of a
-/// transaction block is one of its own, and so is each process that the server starts to carry out
-/// a query in parallel. Opening a connection is none, nor is the server's maintenance of a database
-/// that nobody uses. Operations are counted by the hour: an hour that the period touches counts as
-/// a whole, so give whole hours where periods are to be added up. The hours of the last 400 days
-/// are kept.
+/// An operation is a transaction that was committed or rolled back. A statement outside a transaction block counts as
+/// one transaction, and so does each parallel worker of a query. Opening a connection and the server's maintenance of
+/// an unused database do not count. Operations are counted per hour, and every hour that overlaps the period counts in
+/// full: use whole hours if you add up periods. Counts are stored for 400 days.
 ///
-/// Storage is the size of the data, as it was measured last in the period or before it. A database
-/// is measured once a minute while it is awake, and when it goes to sleep; `measuredAt` says when
-/// that was. What was done since is not in the answer yet. Days and months are those of UTC.
+/// Storage is the size of the data at the last measurement in the period or before it. A database is measured once a
+/// minute while it is awake, and when it goes to sleep; `measuredAt` contains the time of the last measurement. Later
+/// changes are not included. Days and months are in UTC.
 #[utoipa::path(get, path = "/v1/databases/{databaseId}/usage", tag = "Database Usage",
-    params(("databaseId" = String, Path, description = "The database's id."), UsageQuery), responses(
-    (status = 200, description = "The usage; not wrapped in `data`.", body = UsageWire),
-    (status = 400, description = "A date is not a moment with its offset, or the period ends before it begins.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such database.", body = ErrorBody),
+    params(("databaseId" = String, Path, description = "The ID of the database."), UsageQuery), responses(
+    (status = 200, description = "The usage, not wrapped in `data`.", body = UsageWire),
+    (status = 400, description = "A date is not a timestamp with an offset, or the period ends before it starts.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The database does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn get_usage(
     State(app): State<Arc<App>>,
@@ -138,7 +136,10 @@ pub(super) async fn get_usage(
 ) -> Result<Json<UsageWire>, Failure> {
     let database = DatabaseId::parse(&database).ok_or_else(|| Error::not_found("database", &database))?;
     let Query(query) = query.map_err(|_| {
-        Error::rejected("startDate and endDate cannot be read", "Give each of them once at most, and as text.")
+        Error::rejected(
+            "startDate or endDate cannot be read",
+            "Send each parameter at most once, as a timestamp such as 2030-01-31T12:00:00Z.",
+        )
     })?;
     let now = app.clock.now();
     let period = Period::parse(query.start_date.as_deref(), query.end_date.as_deref(), now)?;

@@ -27,7 +27,7 @@ use crate::http::path::Path;
 use crate::http::query::Query;
 use crate::http::retry::Repeatable;
 
-/// What a workspace is: always `workspace`.
+/// The resource type: always `workspace`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 enum WorkspaceType {
@@ -39,43 +39,43 @@ enum WorkspaceType {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Workspace)]
 pub(super) struct WorkspaceWire {
-    /// Its id.
+    /// The workspace's ID.
     #[schema(value_type = WorkspaceId)]
     id: String,
     /// Always `workspace`.
     r#type: WorkspaceType,
-    /// Its address in this API.
+    /// The resource's URL in this API.
     #[schema(format = "uri", example = json!(sample_url("workspaces", "wksp")))]
     url: String,
-    /// Its name.
+    /// The workspace's name.
     #[schema(example = "Personal")]
     name: String,
-    /// When it was made.
+    /// When the workspace was created.
     #[schema(format = "date-time", example = "2026-07-09T11:52:15.341Z")]
     created_at: String,
-    /// For how many days every moment of its databases stays restorable, where their project says nothing;
-    /// null: as the server has it, which is 7.
+    /// For how many days the workspace's databases can be restored to any moment, unless their project has its own
+    /// setting. Null: the default of 7 days applies.
     #[schema(example = 14)]
     backup_retention_days: Option<i32>,
 }
 
-/// What to change about a workspace; what is left out stays.
+/// Changes to a workspace. Omitted fields are unchanged.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"backupRetentionDays": 14}))]
 pub(super) struct UpdateWorkspace {
-    /// Another name: 1 to 256 characters.
+    /// The new name, 1 to 256 characters.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, min_length = 1, max_length = 256)]
     name: Option<String>,
-    /// For how many days every moment of its databases stays restorable, where their project says nothing:
-    /// 1 to 365; null: as the server has it.
+    /// For how many days the workspace's databases can be restored to any moment, unless their project has its own
+    /// setting: 1 to 365. Null: the default of 7 days applies.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<i32>, required = false, minimum = 1, maximum = 365)]
     backup_retention_days: Option<Option<i32>>,
 }
 
-/// What a workspace may use.
+/// The subscription of a workspace.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Subscription)]
@@ -83,20 +83,20 @@ pub(super) struct SubscriptionWire {
     /// The plan's name.
     #[schema(example = "Self-hosted")]
     plan_name: &'static str,
-    /// Whether the workspace has reached its limit of projects or databases, so that no more can
-    /// be made; `GET /v1/workspaces/{id}/limits` has the numbers.
+    /// Whether the workspace has reached its limit of projects or databases, so that no more can be created.
+    /// `GET /v1/workspaces/{id}/limits` returns the numbers.
     usage_blocked: bool,
-    /// Where to get another plan: this server's own address, since there is nothing to buy.
+    /// The URL of this server. A self-hosted server has no other plans.
     #[schema(format = "uri", example = "https://howdah.example.com")]
     upgrade_url: String,
 }
 
-/// What a new workspace needs; all of it may be left out.
+/// A workspace to create. All fields are optional.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"displayName": "Research"}))]
 pub(super) struct CreateWorkspace {
-    /// Its name.
+    /// The workspace's name. Generated from the person's name when omitted.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     display_name: Option<String>,
@@ -120,11 +120,11 @@ pub(super) fn parse(id: &str) -> Result<WorkspaceId, Error> {
 
 /// List workspaces
 ///
-/// The workspaces that the token reaches; a service token reaches exactly one.
+/// Returns the workspaces that the token can access. Every token can access exactly one workspace.
 #[utoipa::path(get, path = "/v1/workspaces", tag = "Workspaces", params(PageQuery), responses(
     (status = 200, description = "The workspaces.", body = List<WorkspaceWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 422, description = "A parameter does not fit.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 422, description = "A parameter is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn list_workspaces(
     State(app): State<Arc<App>>,
@@ -138,15 +138,15 @@ pub(super) async fn list_workspaces(
 
 /// Create a workspace
 ///
-/// The person whom the caller acts for owns it. The access token stays one of its own workspace: to work in
-/// the new one, the person lets the application act there, too. A service token belongs to one workspace
-/// and cannot make another.
+/// Creates a workspace. Its owner is the person that the application acts for. The access token cannot access the new
+/// workspace: the person has to authorize the application there, too. A service token belongs to one workspace and
+/// cannot create another one. Requires the developer role in the current workspace.
 #[utoipa::path(post, path = "/v1/workspaces", tag = "Workspaces", request_body = CreateWorkspace, responses(
     (status = 201, description = "The workspace.", body = Data<WorkspaceWire>),
-    (status = 400, description = "The body is not JSON.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token is a service token.", body = ErrorBody),
-    (status = 422, description = "A value does not fit.", body = ErrorBody),
+    (status = 400, description = "The body is not valid JSON.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is a service token or read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 422, description = "A value is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn create_workspace(
     State(app): State<Arc<App>>,
@@ -163,13 +163,13 @@ pub(super) async fn create_workspace(
 
 /// Get a workspace's subscription
 ///
-/// What clients look at when a limit is reached. This server has one plan, whose limits its
-/// operator sets.
+/// Returns the plan of a workspace, and whether it has reached a limit. This server has one plan; its operator sets the
+/// limits.
 #[utoipa::path(get, path = "/v1/workspaces/{id}/subscription", tag = "Workspaces",
-    params(("id" = String, Path, description = "The workspace's id.")), responses(
+    params(("id" = String, Path, description = "The ID of the workspace.")), responses(
     (status = 200, description = "The subscription.", body = Data<SubscriptionWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such workspace.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The workspace does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn get_subscription(
     State(app): State<Arc<App>>,
@@ -183,11 +183,13 @@ pub(super) async fn get_subscription(
 }
 
 /// Get a workspace
+///
+/// Returns a workspace.
 #[utoipa::path(get, path = "/v1/workspaces/{id}", tag = "Workspaces",
-    params(("id" = String, Path, description = "The workspace's id.")), responses(
+    params(("id" = String, Path, description = "The ID of the workspace.")), responses(
     (status = 200, description = "The workspace.", body = Data<WorkspaceWire>),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 404, description = "There is no such workspace.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 404, description = "The workspace does not exist, or the token cannot access it.", body = ErrorBody),
 ))]
 pub(super) async fn get_workspace(
     State(app): State<Arc<App>>,
@@ -200,17 +202,18 @@ pub(super) async fn get_workspace(
 
 /// Update a workspace
 ///
-/// For how long backups are kept. Those that are too old then are removed within half an hour, and the
-/// moments that can be restored begin later.
+/// Changes the name or the backup retention of a workspace. After a shorter retention is set, backups that are too old
+/// are removed at the next retention check, normally within 30 minutes. Requires the admin role and a token that is not
+/// limited to projects.
 #[utoipa::path(patch, path = "/v1/workspaces/{id}", tag = "Workspaces",
-    params(("id" = String, Path, description = "The workspace's id.")),
+    params(("id" = String, Path, description = "The ID of the workspace.")),
     request_body = UpdateWorkspace, responses(
     (status = 200, description = "The workspace.", body = Data<WorkspaceWire>),
-    (status = 400, description = "The body is not JSON.", body = ErrorBody),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The token may not: it is read-only or limited.", body = ErrorBody),
-    (status = 404, description = "There is no such workspace.", body = ErrorBody),
-    (status = 422, description = "A value does not fit.", body = ErrorBody),
+    (status = 400, description = "The body is not valid JSON.", body = ErrorBody),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The token is read-only, or the caller's role is too low.", body = ErrorBody),
+    (status = 404, description = "The workspace does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 422, description = "A value is invalid.", body = ErrorBody),
 ))]
 pub(super) async fn update_workspace(
     State(app): State<Arc<App>>,
@@ -232,17 +235,18 @@ pub(super) async fn update_workspace(
 
 /// Delete a workspace
 ///
-/// Beyond the original. Only an owner may, through an application that acts for them: a service token is
-/// nobody's. Its tokens, applications and invitations are no longer good when this answers, this access token
-/// among them; its members keep their accounts. There must be no project in it, and no deleted database that
-/// can still be restored. Its audit log stays for administrators of the server.
+/// Deletes a workspace. Requires the owner role and an access token of an application; service tokens cannot delete
+/// workspaces. All tokens, applications and invitations of the workspace stop working immediately, including the access
+/// token of this request. The members keep their accounts. The workspace must have no projects and no deleted databases
+/// that can still be restored. Administrators of the server can still read its audit log. Not part of the Prisma
+/// Management API.
 #[utoipa::path(delete, path = "/v1/workspaces/{id}", tag = "Workspaces",
-    params(("id" = String, Path, description = "The workspace's id.")), responses(
-    (status = 204, description = "It is gone."),
-    (status = 401, description = "No valid token.", body = ErrorBody),
-    (status = 403, description = "The caller does not own it, or is a service token.", body = ErrorBody),
-    (status = 404, description = "There is no such workspace.", body = ErrorBody),
-    (status = 409, description = "There are projects in it, or deleted databases that can still be restored.", body = ErrorBody),
+    params(("id" = String, Path, description = "The ID of the workspace.")), responses(
+    (status = 204, description = "The workspace was deleted."),
+    (status = 401, description = "The token is missing or invalid.", body = ErrorBody),
+    (status = 403, description = "The caller is not an owner of the workspace, or the token is read-only or a service token.", body = ErrorBody),
+    (status = 404, description = "The workspace does not exist, or the token cannot access it.", body = ErrorBody),
+    (status = 409, description = "The workspace has projects, or deleted databases that can still be restored.", body = ErrorBody),
 ))]
 pub(super) async fn delete_workspace(
     State(app): State<Arc<App>>,

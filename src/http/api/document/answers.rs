@@ -31,22 +31,27 @@ enum When {
 
 /// What no handler says: the status, the name in the document, when, and what it means.
 const FAILURES: [(&str, &str, When, &str); 11] = [
-    ("400", "NotJson", When::WithBody, "The body is not JSON."),
+    ("400", "NotJson", When::WithBody, "The body is not valid JSON."),
     ("408", "TooSlow", When::Changing, "The body did not arrive in time."),
-    ("409", "UnderWay", When::Changing, "A request with the same `Idempotency-Key` is being carried out."),
+    ("409", "UnderWay", When::Changing, "A request with the same `Idempotency-Key` is still in progress."),
     ("413", "TooLarge", When::Changing, "The body is too large."),
-    ("414", "AddressTooLong", When::Always, "The address is too long."),
-    ("415", "WrongType", When::WithBody, "The body is not of type `application/json`."),
-    ("422", "KeyMisfit", When::Changing, "The `Idempotency-Key` does not fit, or was used for another request."),
+    ("414", "AddressTooLong", When::Always, "The URL is too long."),
+    ("415", "WrongType", When::WithBody, "The `Content-Type` of the body is not `application/json`."),
+    ("422", "KeyMisfit", When::Changing, "The `Idempotency-Key` is invalid, or was used for another request."),
     (
         "429",
         "TooFast",
         When::Always,
-        "The token or the address sends requests too fast; `Retry-After` says when to send the next.",
+        "The token or the IP address has exceeded its rate limit. Wait for the time in `Retry-After`.",
     ),
     ("431", "HeadTooLarge", When::Always, "The header fields are too many or too large."),
-    ("500", "Fault", When::Always, "A fault of the server."),
-    ("503", "Unavailable", When::Always, "The server cannot do it right now; `Retry-After` says when to try again."),
+    ("500", "Fault", When::Always, "An internal error occurred."),
+    (
+        "503",
+        "Unavailable",
+        When::Always,
+        "The server is temporarily unable to handle the request. Retry after the time in `Retry-After`.",
+    ),
 ];
 
 /// Adds the failures that no handler names, and the headers.
@@ -96,20 +101,28 @@ pub(super) fn headers() -> impl Iterator<Item = (String, RefOr<Header>)> {
     let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).examples([1]).build();
     let replayed = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["true"])).build();
     let headers = [
-        ("X-Request-Id", "The id of the request, which an operator finds in the log.", text("5d41402abc4b2a76")),
-        ("Idempotent-Replayed", "There, and `true`, when this answer was given before.", replayed),
+        (
+            "X-Request-Id",
+            "The ID of the request. The operator can find it in the server's log.",
+            text("5d41402abc4b2a76"),
+        ),
+        (
+            "Idempotent-Replayed",
+            "`true` if this is a repeated response to an earlier request with the same `Idempotency-Key`. Absent otherwise.",
+            replayed,
+        ),
         (
             "Howdah-Operation",
-            "The operations that this has started, separated by commas.",
+            "The IDs of the operations that the request started, separated by commas.",
             text("op_01jzq6w3c4e5f6g7h8j9k0m1n2"),
         ),
-        ("RateLimit-Limit", "How many requests may come at once.", number(1000)),
-        ("RateLimit-Remaining", "How many of them may come now.", number(999)),
-        ("RateLimit-Reset", "In how many seconds all of them may come again.", number(1)),
-        ("Retry-After", "How many seconds to wait before the request is worth repeating.", seconds),
+        ("RateLimit-Limit", "The number of requests that can be sent at once.", number(1000)),
+        ("RateLimit-Remaining", "The number of requests that can be sent now.", number(999)),
+        ("RateLimit-Reset", "The number of seconds until `RateLimit-Limit` requests can be sent again.", number(1)),
+        ("Retry-After", "The number of seconds to wait before retrying the request.", seconds),
         (
             "WWW-Authenticate",
-            "How to say who is calling; on 403, that the token is limited and another one may do it.",
+            "The authentication scheme. On 403, `insufficient_scope` means that a token with fewer restrictions is needed.",
             text("Bearer"),
         ),
     ];
@@ -155,8 +168,8 @@ fn idempotency_key() -> Parameter {
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(
-            "Makes the request safe to repeat: the same key with the same request gives the same answer for 24 hours, \
-             and changes nothing more. Use a new random UUID for each change.",
+            "Makes the request safe to retry: for 24 hours, the same request with the same key returns the same response \
+             and makes no further change. Use a new random UUID for each change.",
         ))
         .schema(Some(schema))
         .build()

@@ -20,31 +20,34 @@ use crate::domain::regions::Regions;
     info(
         title = "Howdah Management API",
         version = "v1",
-        description = "REST API for managing workspaces, projects, branches, databases and connections. \
-                       Every database is a PostgreSQL instance of its own.\n\n\
-                       Every change may carry an `Idempotency-Key` and is then safe to repeat. Ids are taken \
-                       with and without their prefix.\n\n\
-                       Every answer says how fast requests may come: up to `RateLimit-Limit` at once, \
-                       `RateLimit-Remaining` of them now, and all of them again in `RateLimit-Reset` seconds. \
-                       Requests beyond that are answered with 429; `Retry-After` says when the next one is taken.\n\n\
-                       Every error has a stable `code`, a `message` for people and mostly a `hint` that says what to \
-                       do. `X-Request-Id` is on every answer: name it when you ask the operator about one."
+        description = "REST API for managing workspaces, projects, branches, databases, connections and backups. \
+                       Every database is a separate PostgreSQL instance.\n\n\
+                       **Idempotency.** Send an `Idempotency-Key` header with a request that changes something to make \
+                       it safe to retry. **IDs** are accepted with and without their prefix.\n\n\
+                       **Operations.** Work that continues after a response is an operation. Its ID is in the \
+                       `Howdah-Operation` header; poll `GET /v1/operations/{operationId}` for its state.\n\n\
+                       **Rate limits.** Up to `RateLimit-Limit` requests can be sent at once, `RateLimit-Remaining` of \
+                       them now, and all of them again in `RateLimit-Reset` seconds. Further requests fail with 429; \
+                       `Retry-After` contains the number of seconds to wait.\n\n\
+                       **Errors.** Every error has a stable `code`, a `message` for people and, in most cases, a \
+                       `hint` that explains how to resolve it. Every response has an `X-Request-Id` header: include its \
+                       value when you report a problem to the operator."
     ),
     security(("OAuth2" = ["workspace:admin", "offline_access"]), ("Bearer" = [])),
     tags(
         (name = "Projects", description = "A project groups databases."),
-        (name = "Databases", description = "A database is a PostgreSQL instance of its own."),
-        (name = "Databases Connections", description = "The credentials of one database."),
-        (name = "Database Backups", description = "What a database can be restored from."),
-        (name = "Database Usage", description = "What a database has done and how large it is."),
-        (name = "Connections", description = "A connection is a credential of one database."),
-        (name = "Operations", description = "An operation is work on a database that goes on after the request that started it."),
-        (name = "Integrations", description = "An integration is what a person lets an application do in a workspace."),
-        (name = "Service Tokens", description = "A service token is what a program calls this API with."),
+        (name = "Databases", description = "A database is a separate PostgreSQL instance."),
+        (name = "Databases Connections", description = "The connections of one database."),
+        (name = "Database Backups", description = "Backups of databases, and restores from them."),
+        (name = "Database Usage", description = "The operations and the size of a database."),
+        (name = "Connections", description = "A connection is a user name and a password for one database."),
+        (name = "Operations", description = "An operation is work on a database that continues after the request that started it."),
+        (name = "Integrations", description = "An integration is the permission that a person gave an application to act for them in a workspace."),
+        (name = "Service Tokens", description = "A service token authenticates a program that calls this API."),
         (name = "Workspaces", description = "A workspace owns projects."),
-        (name = "Regions", description = "Where databases are made."),
-        (name = "Misc", description = "What belongs to no other group."),
-        (name = EXPERIMENTAL, description = "What may still change: branches, where a project's databases stand."),
+        (name = "Regions", description = "A region is where databases are created."),
+        (name = "Misc", description = "The current identity, and the CA certificate of the gateway."),
+        (name = EXPERIMENTAL, description = "Routes that may still change. A branch groups the databases of a project by Git branch."),
     )
 )]
 struct Document;
@@ -56,7 +59,9 @@ pub(super) fn begin() -> OpenApi {
     let mut document = Document::openapi();
     let mut scheme = Http::new(HttpAuthScheme::Bearer);
     scheme.bearer_format = Some("JWT".into());
-    scheme.description = Some("A service token. The first one is in the file `initial-token` of the server.".into());
+    scheme.description = Some(
+        "A service token. The first one is in the file `initial-token` in the data directory of the server.".into(),
+    );
     document.components.get_or_insert_default().add_security_scheme("Bearer", SecurityScheme::Http(scheme));
     name_authorization(&mut document, "");
     document
@@ -68,7 +73,7 @@ pub(in crate::http) fn name_authorization(document: &mut OpenApi, address: &str)
     let scopes = Scopes::from_iter(oauth::Scopes::ALL);
     let flow = Flow::AuthorizationCode(AuthorizationCode::with_refresh_url(authorize, token.clone(), scopes, token));
     let mut scheme = OAuth2::new([flow]);
-    scheme.description = Some("For applications that act for a person who signs in and agrees to it.".into());
+    scheme.description = Some("For applications that act for a person, who signs in and gives permission.".into());
     document.components.get_or_insert_default().add_security_scheme("OAuth2", SecurityScheme::OAuth2(scheme));
 }
 
