@@ -1,9 +1,9 @@
 //! `GET /v1/projects/{id}` and `GET /v1/databases?limit=100`, in a workspace with 100 databases and
-//! in one with 10,000, beside `pgbench -S -M prepared` on the same metadata instance. All are asked
-//! by the same number of clients, each over one connection, in rounds that alternate.
+//! in one with 10,000, compared with `pgbench -S -M prepared` on the same metadata instance. All use the same
+//! number of clients, each with one connection, in alternating rounds.
 //!
-//! `HOWDAH_BENCH_SECONDS` sets the length of a run, `HOWDAH_BENCH_ROUNDS` their number,
-//! `HOWDAH_BENCH_CLIENTS` that of the clients.
+//! `HOWDAH_BENCH_SECONDS` sets the length of a run, `HOWDAH_BENCH_ROUNDS` the number of runs, and
+//! `HOWDAH_BENCH_CLIENTS` the number of clients.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench prints, or fails at once")]
 
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use harness::{Howdah, Times, judge, number, postgres_program, print_machine, run};
 
-/// Databases without instances, straight into the metadata store: `many` in the second workspace,
-/// and 100 in the first, whose ids lie evenly between them. Each has a connection.
+/// Inserts databases without instances into the metadata store: `many` in the second workspace, and 100 in the
+/// first, with IDs spread evenly between them. Each has a connection.
 const FILL: &str = "
     INSERT INTO projects (id, workspace_id, name, created_at)
     SELECT id('1', n), CASE WHEN n % 11 = 0 THEN few.id ELSE many.id END, 'project ' || n, now()
@@ -36,7 +36,7 @@ const FILL: &str = "
     SELECT gen_random_uuid(), id, workspace_id, 'Default', 'user of ' || id, 'none', now() FROM databases;
     ANALYZE projects, branches, databases, connections";
 
-/// What is asked, over and over.
+/// A request that is sent repeatedly.
 struct Request {
     name: &'static str,
     bytes: Vec<u8>,
@@ -50,7 +50,7 @@ impl Request {
         Self { name, bytes: head.into_bytes(), rates: Vec::new(), times: Times::new() }
     }
 
-    /// Asks for so long with so many clients.
+    /// Sends the request with this many clients for this long.
     fn round(&mut self, address: &str, clients: usize, length: Duration) {
         let begun = Instant::now();
         let asked: Vec<Vec<Duration>> = std::thread::scope(|scope| {
@@ -82,7 +82,7 @@ impl Request {
     }
 }
 
-/// One client: how long each answer took.
+/// Runs one client; returns the time of each response.
 fn ask(address: &str, request: &[u8], until: Instant) -> Vec<Duration> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -103,7 +103,7 @@ fn ask(address: &str, request: &[u8], until: Instant) -> Vec<Duration> {
     times
 }
 
-/// How long a good answer is, once its head is there.
+/// The length of a successful response, as soon as its header is complete.
 fn length(answer: &[u8]) -> Option<usize> {
     let head = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
     let text = std::str::from_utf8(&answer[..head]).unwrap();
@@ -112,7 +112,7 @@ fn length(answer: &[u8]) -> Option<usize> {
     Some(head + 4 + body.parse::<usize>().unwrap())
 }
 
-/// `pgbench` on the metadata instance; what it says.
+/// Runs `pgbench` on the metadata instance; returns its output.
 fn pgbench(connection: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(postgres_program("pgbench"));
     let output = command.args(arguments).arg(connection).stdin(Stdio::null()).output().unwrap();

@@ -1,10 +1,10 @@
-//! Backing up, restoring and cloning a database of 1 GB, beside the same commands of pgBackRest by hand
-//! and `cp -a`; and restoring a small one, beside `pg_dump | pg_restore`. Data, settings of PostgreSQL,
-//! and compression, cipher and number of processes of pgBackRest are the same on both sides.
+//! Backing up, restoring and copying a database of 1 GB, compared with the same pgBackRest commands by hand and
+//! with `cp -a`. Restoring a small database, compared with `pg_dump | pg_restore`. Both sides have the same data,
+//! PostgreSQL settings, and compression, cipher and number of processes of pgBackRest.
 //!
-//! `HOWDAH_BENCH_SCALE` sets the scale of pgbench (15 MB each), `HOWDAH_BENCH_ROUNDS` how often each is
-//! done. `HOWDAH_BENCH_DIRECTORY` is where everything is: on XFS or Btrfs both Howdah, of a database that
-//! sleeps, and `cp -a` share the blocks of files with their copies.
+//! `HOWDAH_BENCH_SCALE` sets the scale of pgbench (15 MB each), `HOWDAH_BENCH_ROUNDS` the number of rounds.
+//! `HOWDAH_BENCH_DIRECTORY` is the directory of all data. On XFS or Btrfs, `cp -a` and Howdah's copy of a sleeping
+//! database share blocks with the original.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench prints, or fails at once")]
 
@@ -19,7 +19,7 @@ use harness::{Howdah, Plain, Running, Times, first_row, judge, number, postgres_
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// A database of Howdah's that is backed up, restored and cloned.
+/// A database of Howdah that is backed up, restored and copied.
 struct Kept<'a> {
     howdah: &'a Howdah,
     id: String,
@@ -42,7 +42,7 @@ impl<'a> Kept<'a> {
         made["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Makes a database from this one and asks it for a row. Then it goes again.
+    /// Creates a database from this one, reads a row from it, and deletes it.
     async fn make_from(&self, source: Value, times: &mut Times) {
         let begun = Instant::now();
         let body = json!({"projectId": self.project, "name": "made", "source": source});
@@ -50,7 +50,7 @@ impl<'a> Kept<'a> {
         let connection = made["connections"][0]["endpoints"]["direct"]["connectionString"].as_str().expect("a secret");
         first_row(connection).await;
         times.add(begun.elapsed());
-        // Its own first backup is not part of this.
+        // The new database's own first backup must not run during the next measurement.
         self.howdah.settled().await;
         let path = format!("/v1/databases/{}", made["id"].as_str().expect("an id"));
         self.howdah.send(Method::DELETE, &path, &json!({})).await;
@@ -66,7 +66,7 @@ impl<'a> Kept<'a> {
     }
 }
 
-/// The same by hand: a plain server with a repository of its own.
+/// The comparison by hand: a plain server with its own repository.
 struct ByHand<'a> {
     plain: &'a Plain,
     environment: Vec<(String, String)>,
@@ -112,7 +112,7 @@ impl<'a> ByHand<'a> {
         self.plain.start_with(settings, &self.environment)
     }
 
-    /// Into the place of what is there, and until it has recovered to the end of the backup.
+    /// Replaces the data directory with the backup, and waits until recovery has ended.
     async fn restore(&self, times: &mut Times) -> Running {
         let data = self.plain.root().join("data");
         std::fs::remove_dir_all(&data).unwrap();
@@ -138,7 +138,7 @@ fn fill(connection: &str, scale: usize) {
     done(Command::new(postgres_program("pgbench")).args(["-i", "-q", "-s", &scale, connection]));
 }
 
-/// Of the files, in MB.
+/// The size of the files, in MB.
 fn size(directory: &Path) -> f64 {
     let output = Command::new("du").args(["-sb", "--"]).arg(directory).output().unwrap().stdout;
     let bytes: f64 = String::from_utf8(output).unwrap().split_whitespace().next().unwrap().parse().unwrap();
@@ -151,7 +151,7 @@ fn main() {
         let howdah = Howdah::start(&[
             "--backup-every",
             "0",
-            // A trial would restore beside what is measured, which nothing does by hand.
+            // No restore verification during the measurement: the comparison has none.
             "--drill-every",
             "0",
             "--idle-stop",
@@ -169,7 +169,7 @@ fn main() {
         let plain = Plain::init(&howdah.recipe(), &[]);
         let large = Kept::new(&howdah).await;
         fill(&large.connection, scale);
-        // What was written is archived with the first one; the others are what is measured.
+        // The first backup also archives the WAL of filling the database, so it is not measured.
         large.back_up().await;
         let backup_of_small = small.back_up().await;
 

@@ -1,9 +1,9 @@
-//! From `POST /v1/projects` to the first row over the connection string in the answer, beside
-//! `initdb` + start + first row and `CREATE DATABASE` + first row on a running server; then a burst
-//! from several clients at once, beside as many `CREATE DATABASE` on a running server.
+//! The time from `POST /v1/projects` to the first row over the returned connection string, compared with
+//! `initdb` + start + first row, and with `CREATE DATABASE` + first row on a running server. Then a burst from
+//! several clients at once, compared with as many `CREATE DATABASE` on a running server.
 //!
-//! `HOWDAH_BENCH_CREATES` sets the number of creates, `HOWDAH_BENCH_PACE_MS` the pause between
-//! those of the paced series, `HOWDAH_BENCH_BURST` and `HOWDAH_BENCH_CLIENTS` the size of the burst.
+//! `HOWDAH_BENCH_CREATES` sets the number of creates, `HOWDAH_BENCH_PACE_MS` the pause between the
+//! creates of the paced series. `HOWDAH_BENCH_BURST` and `HOWDAH_BENCH_CLIENTS` set the size of the burst.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench prints, or fails at once")]
 
@@ -37,8 +37,7 @@ async fn series(howdah: &Howdah, count: usize, pause: Duration) -> Series {
     series
 }
 
-/// Runs `create` `count` times from `clients` at once. Returns the time of each, and how many were done
-/// per second.
+/// Runs `create` `count` times from `clients` clients at once. Returns the time of each, and the rate per second.
 async fn burst(count: usize, clients: usize, create: impl AsyncFn(usize)) -> (Times, f64) {
     let (next, begun) = (Cell::new(0), Instant::now());
     let client = async || {

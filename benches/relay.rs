@@ -1,7 +1,7 @@
-//! `pgbench -S` through the gateway, directly, and through `PgBouncer` in session mode; all by TCP
-//! on the loopback address, without TLS, with SCRAM, on servers with the same settings.
+//! `pgbench -S` through the gateway, directly, and through `PgBouncer` in session mode. All use TCP on the
+//! loopback address, SCRAM and no TLS, on servers with the same settings.
 //!
-//! `HOWDAH_BENCH_SECONDS` sets the length of a run, `HOWDAH_BENCH_ROUNDS` their number.
+//! `HOWDAH_BENCH_SECONDS` sets the length of a run, `HOWDAH_BENCH_ROUNDS` the number of runs.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench prints, or fails at once")]
 

@@ -1,7 +1,7 @@
-//! From connecting to a sleeping database to its first row, beside starting `postgres` by hand on
-//! a data directory like it, with the same settings, asked every millisecond until a row comes.
+//! The time from connecting to a sleeping database to its first row. The comparison starts `postgres` by hand on
+//! a similar data directory with the same settings, and queries it every millisecond until it returns a row.
 //!
-//! `HOWDAH_BENCH_WAKES` sets the number of each.
+//! `HOWDAH_BENCH_WAKES` sets the number of wakes and of starts by hand.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench prints, or fails at once")]
 

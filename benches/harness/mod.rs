@@ -1,6 +1,5 @@
-//! What the benches share: a Howdah and plain PostgreSQL servers on temporary directories, one
-//! client for all of them, and tables of times. Whatever is started ends with its value, also
-//! when a bench panics.
+//! The harness of the benches: a Howdah and plain PostgreSQL servers in temporary directories, one client for all
+//! of them, and tables of times. Started programs end when their value is dropped, also when a bench panics.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -23,14 +22,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
-/// Nothing that a bench waits for takes longer.
+/// The longest that a bench waits for something.
 const LIMIT: Duration = Duration::from_secs(60);
-/// But what copies a large database.
+/// The same for work that copies a large database.
 const LONG_LIMIT: Duration = Duration::from_secs(600);
-/// How often to look whether something is there: what a start by hand is asked with.
+/// How often to poll; a server started by hand is queried this often.
 const INTERVAL: Duration = Duration::from_millis(1);
 
-/// The options of `initdb`, those of Howdah's own templates.
+/// Options of `initdb`, the same as for Howdah's own templates.
 const INITDB: [&str; 4] = ["--data-checksums", "--wal-segsize=1", "--encoding=UTF8", "--locale=C.UTF-8"];
 
 /// Runs a bench.
@@ -38,12 +37,12 @@ pub(crate) fn run(bench: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(bench);
 }
 
-/// A number that can be set by an environment variable.
+/// Reads a number from an environment variable.
 pub(crate) fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |text| text.parse().expect("the variable holds a number"))
 }
 
-/// A directory directly under `/tmp` that is removed at the end.
+/// A directory directly under `/tmp`, removed at the end.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -58,7 +57,7 @@ impl Directory {
         Self(path)
     }
 
-    /// The PostgreSQL servers on data directories in here: process id and arguments.
+    /// The PostgreSQL servers on data directories in it: process ID and arguments.
     fn servers(&self) -> Vec<(i32, Vec<String>)> {
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
         let found = processes.filter_map(|process| {
@@ -81,7 +80,7 @@ impl Drop for Directory {
     }
 }
 
-/// A program that is told to end, waited for, and killed when it does not.
+/// A program that is asked to end, waited for, and killed if it does not end.
 struct Program {
     child: Child,
     signal: Signal,
@@ -100,7 +99,7 @@ impl Drop for Program {
     }
 }
 
-/// A running Howdah and its owner.
+/// A running Howdah and its owner's token.
 pub(crate) struct Howdah {
     _program: Program,
     directory: Directory,
@@ -110,7 +109,7 @@ pub(crate) struct Howdah {
 }
 
 impl Howdah {
-    /// Starts one and waits until it is ready and its stock is full.
+    /// Starts Howdah and waits until it is ready and the pool of prepared instances is full.
     pub(crate) async fn start(arguments: &[&str]) -> Self {
         let directory = Directory::new(None);
         let data = directory.0.join("data");
@@ -118,7 +117,7 @@ impl Howdah {
         let mut command = Command::new(env!("CARGO_BIN_EXE_howdah"));
         command.args(["serve", "--http", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--data-dir"]);
         command.arg(&data).args(arguments);
-        // A backup of the metadata at the first start would be measured with everything else.
+        // Without this, the backup of the metadata at the first start would run during the measurement.
         command.env("HOWDAH_BACKUP_EVERY", "0");
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let program = Program { child: command.spawn().unwrap(), signal: Signal::TERM };
@@ -148,7 +147,7 @@ impl Howdah {
         self.url.trim_start_matches("http://")
     }
 
-    /// The path of the first thing in a list.
+    /// The path of the first resource in a list.
     pub(crate) async fn first(&self, token: &str, list: &str) -> String {
         let answer = self.client.get(format!("{}{list}", self.url)).bearer_auth(token).send().await.unwrap();
         let body: Value = answer.json().await.unwrap();
@@ -166,7 +165,7 @@ impl Howdah {
         execute(&self.metadata("howdah"), sql).await;
     }
 
-    /// Makes another workspace; answers its token.
+    /// Creates another workspace; returns its token.
     pub(crate) async fn another_workspace(&self, name: &str) -> String {
         let tasks = Tasks::default();
         let store = Store::open(self.metadata("howdah").parse().unwrap(), 1, &tasks).unwrap();
@@ -183,29 +182,29 @@ impl Howdah {
         issued.value.expose().to_owned()
     }
 
-    /// How many prepared instances there are.
+    /// The number of prepared instances.
     pub(crate) fn stock(&self) -> usize {
         let listed = std::fs::read_dir(self.directory.0.join("data/stock")).into_iter().flatten().flatten();
         listed.filter(|entry| entry.path().extension().is_none()).count()
     }
 
-    /// Waits until the stock is full, with the default target.
+    /// Waits until the pool of prepared instances is full, with the default size.
     pub(crate) async fn restock(&self) {
         eventually("the stock to be full", async || (self.stock() >= 8).then_some(())).await;
     }
 
-    /// Makes a project with its database; answers the connection string.
+    /// Creates a project with a database; returns the connection string.
     pub(crate) async fn create(&self) -> String {
         let made = self.create_project().await;
         made["database"]["connectionString"].as_str().expect("an answer with a connection string").to_owned()
     }
 
-    /// Makes a project with its database; answers the `data`.
+    /// Creates a project with a database; returns `data`.
     pub(crate) async fn create_project(&self) -> Value {
         self.send(Method::POST, "/v1/projects", &json!({"name": "bench", "region": "us-east-1"})).await.0
     }
 
-    /// Sends a request; answers the `data`, and the operation that goes on.
+    /// Sends a request; returns `data`, and the operation that it started.
     pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> (Value, Option<String>) {
         let request = self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token);
         let answer = request.json(body).send().await.unwrap();
@@ -215,7 +214,7 @@ impl Howdah {
         (body["data"].take(), operation.map(|id| id.to_str().unwrap().to_owned()))
     }
 
-    /// Does something whose work goes on, and waits until that is done; answers the `data`.
+    /// Sends a request that starts an operation, and waits for its end; returns `data`.
     pub(crate) async fn carry_out(&self, path: &str, body: &Value) -> Value {
         let (data, operation) = self.send(Method::POST, path, body).await;
         let path = format!("/v1/operations/{}", operation.expect("an operation"));
@@ -228,7 +227,7 @@ impl Howdah {
         data
     }
 
-    /// Waits until nothing goes on any more.
+    /// Waits until no workflow is running.
     pub(crate) async fn settled(&self) {
         eventually_within(LONG_LIMIT, "all operations to end", async || {
             let all = self.send(Method::GET, "/v1/operations", &json!({})).await.0;
@@ -237,10 +236,10 @@ impl Howdah {
         .await;
     }
 
-    /// What the smallest instance takes on the disk, in bytes.
+    /// The disk space of the smallest instance, in bytes.
     pub(crate) fn bytes_per_database(&self) -> u64 {
         fn bytes(path: &Path) -> u64 {
-            // A server may remove a file of its own meanwhile.
+            // The server may remove a file during the count.
             let Ok(facts) = std::fs::symlink_metadata(path) else { return 0 };
             let below = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| bytes(&entry.path()));
             facts.blocks() * 512 + below.sum::<u64>()
@@ -254,12 +253,12 @@ impl Howdah {
         all.filter(|arguments| Path::new(&arguments[2]).starts_with(self.directory.0.join("data/instances"))).collect()
     }
 
-    /// Waits until no instance's server runs any more.
+    /// Waits until no instance is running.
     pub(crate) async fn asleep(&self) {
         eventually("the instances to be stopped", async || self.instances().is_empty().then_some(())).await;
     }
 
-    /// How the server of the one instance there is was started.
+    /// How the server of the only instance was started.
     pub(crate) fn recipe(&self) -> Recipe {
         let mut all = self.instances();
         let arguments = all.pop().expect("an instance runs");
@@ -270,7 +269,7 @@ impl Howdah {
     }
 }
 
-/// How Howdah started a server: its arguments, which name files below `root`, and settings.
+/// How Howdah started a server: its settings and its arguments, which name files below `root`.
 pub(crate) struct Recipe {
     root: String,
     arguments: Vec<String>,
@@ -285,12 +284,12 @@ pub(crate) struct Plain {
     port: u16,
 }
 
-/// A plain server that runs.
+/// A running plain server.
 pub(crate) struct Running(#[expect(dead_code, reason = "held for its end")] Program);
 
 impl Plain {
-    /// `initdb`, and the same settings and arguments as in the recipe. Local sessions are trusted;
-    /// those on 127.0.0.1 use SCRAM.
+    /// Runs `initdb`, with the same settings and arguments as in the recipe. Local sessions are trusted; those on
+    /// 127.0.0.1 use SCRAM.
     pub(crate) fn init(recipe: &Recipe, options: &[&str]) -> Self {
         let user = postgres_user();
         let directory = Directory::new(user);
@@ -317,13 +316,13 @@ impl Plain {
         Self { directory, user, arguments, port: free_port() }
     }
 
-    /// Starts `postgres`, without waiting for it. `tcp`: it listens on 127.0.0.1 too.
+    /// Starts `postgres`, without waiting for it. With `tcp` it listens on 127.0.0.1 too.
     pub(crate) fn start(&self, tcp: bool) -> Running {
         let settings: &[&str] = if tcp { &["listen_addresses=127.0.0.1"] } else { &[] };
         self.start_with(settings, &[])
     }
 
-    /// The same, with more settings, and with variables in its environment.
+    /// Starts it with additional settings and environment variables.
     pub(crate) fn start_with(&self, settings: &[&str], environment: &[(String, String)]) -> Running {
         let log = std::fs::File::create(self.directory.0.join("postgres.log")).unwrap();
         let mut server = as_user(postgres_program("postgres"), self.user);
@@ -336,28 +335,28 @@ impl Plain {
         Running(Program { child: server.spawn().unwrap(), signal: Signal::INT })
     }
 
-    /// Asks every millisecond until a row comes.
+    /// Queries the server every millisecond until it returns a row.
     pub(crate) async fn until_row(&self) {
         let connection = self.local("postgres");
         eventually("a plain server to answer", async || try_first_row(&connection).await.ok()).await;
     }
 
-    /// The connection string of its socket.
+    /// A connection string with its socket.
     pub(crate) fn local(&self, database: &str) -> String {
         format!("host={} port={} user=postgres dbname={database} sslmode=disable", self.socket().display(), self.port)
     }
 
-    /// Its directory, which is removed with it: its user's own.
+    /// A directory that belongs to the server's user and is removed with it.
     pub(crate) fn root(&self) -> &Path {
         &self.directory.0
     }
 
-    /// A program that runs as the server's user.
+    /// A command that runs as the server's user.
     pub(crate) fn program(&self, program: impl Into<PathBuf>) -> Command {
         as_user(program.into(), self.user)
     }
 
-    /// Waits until it has recovered and answers.
+    /// Waits until the server has recovered and accepts queries.
     pub(crate) async fn until_recovered(&self) {
         eventually_within(LONG_LIMIT, "a plain server to recover", async || {
             let (client, driver) = tokio_postgres::connect(&self.local("postgres"), NoTls).await.ok()?;
@@ -404,7 +403,7 @@ pub(crate) struct Bouncer {
 }
 
 impl Bouncer {
-    /// SCRAM on both sides, as at Howdah's gateway; everything else is its default.
+    /// Uses SCRAM on both sides, like Howdah's gateway, and defaults for everything else.
     pub(crate) async fn start(server: &Plain, database: &str, user: &str, password: &str) -> Option<Self> {
         let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
         let program = program.into_iter().find(|path| Path::new(path).exists())?;
@@ -432,10 +431,10 @@ impl Bouncer {
     }
 }
 
-/// Connects and asks for a row.
+/// Connects and reads a row.
 ///
 /// # Panics
-/// When none comes.
+/// If that fails.
 pub(crate) async fn first_row(connection: &str) {
     try_first_row(connection).await.expect("a row at the first attempt");
 }
@@ -470,7 +469,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// As root the plain servers run as the user of PostgreSQL's package.
+/// As root, the plain servers run as the user of PostgreSQL's package.
 fn postgres_user() -> Option<(u32, u32)> {
     if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
         return None;
@@ -488,7 +487,7 @@ fn as_user(program: PathBuf, user: Option<(u32, u32)>) -> Command {
     command
 }
 
-/// One of PostgreSQL's own programs, of the newest version installed.
+/// The path of a PostgreSQL program, of the newest installed version.
 pub(crate) fn postgres_program(name: &str) -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL's server package is installed");
     let newest = versions
