@@ -99,11 +99,11 @@ impl Action {
 
     fn in_words(self) -> &'static str {
         match self {
-            Self::ChangeResources => "changes nothing",
-            Self::ManageCredentials => "gives nobody access",
-            Self::ManageMembers => "does not decide about members",
-            Self::ManageWorkspace => "does not change the workspace",
-            Self::OwnWorkspace => "does not decide about owners",
+            Self::ChangeResources => "change resources in",
+            Self::ManageCredentials => "manage tokens and applications of",
+            Self::ManageMembers => "manage members of",
+            Self::ManageWorkspace => "change settings of",
+            Self::OwnWorkspace => "manage owners of, or delete,",
         }
     }
 }
@@ -242,7 +242,7 @@ impl Principal {
     pub fn may_see_all(&self) -> Result<()> {
         if self.limits.projects.is_some() {
             return Err(Error::limited_token(
-                "This token is limited to projects and does not see the whole workspace.",
+                "This token is limited to certain projects and cannot read the whole workspace.",
                 "Use a token that is not limited to projects.",
             ));
         }
@@ -255,20 +255,20 @@ impl Principal {
     /// [`Error::Forbidden`] when it may not.
     pub fn may(&self, action: Action) -> Result<()> {
         if self.limits.read_only {
-            return Err(Error::limited_token("This token is read-only.", "Use a token that may change things."));
+            return Err(Error::limited_token("This token is read-only.", "Use a token that is not read-only."));
         }
         let person = matches!(action, Action::ManageMembers | Action::OwnWorkspace);
         if person && self.user().is_none() {
             return Err(Error::forbidden(
-                "This takes a person who has signed in; a service token is none.",
+                "Service tokens cannot do this: it requires a signed-in member.",
                 "Do it in the console.",
             ));
         }
         let least = action.least_role();
         if self.role < least {
             return Err(Error::forbidden(
-                format!("Whoever is {} of this workspace {}.", self.role, action.in_words()),
-                format!("Ask someone who is {least} to do it, or to give you that role."),
+                format!("The role {} cannot {} this workspace.", self.role, action.in_words()),
+                format!("This requires the role {least} or higher. Ask an admin or owner of the workspace."),
             ));
         }
         Ok(())
@@ -289,7 +289,10 @@ impl Principal {
     pub fn may_create_projects(&self) -> Result<()> {
         self.may_change()?;
         if self.limits.projects.is_some() {
-            return Err(Error::limited_token("This token is limited to projects and creates none.", WHOLE_WORKSPACE));
+            return Err(Error::limited_token(
+                "This token is limited to certain projects and cannot create projects.",
+                WHOLE_WORKSPACE,
+            ));
         }
         Ok(())
     }
@@ -301,7 +304,7 @@ impl Principal {
     pub fn may_change_workspace(&self) -> Result<()> {
         self.may(Action::ManageWorkspace)?;
         if self.limits.projects.is_some() {
-            let message = "This token is limited to projects and does not change the workspace.";
+            let message = "This token is limited to certain projects and cannot change the workspace.";
             return Err(Error::limited_token(message, WHOLE_WORKSPACE));
         }
         Ok(())
@@ -325,14 +328,14 @@ impl Principal {
         self.may(Action::ManageCredentials)?;
         if self.limits.projects.is_some() {
             return Err(Error::limited_token(
-                "This token is limited to projects and creates no tokens.",
+                "This token is limited to certain projects and cannot create tokens.",
                 WHOLE_WORKSPACE,
             ));
         }
         match (self.limits.expires_at, wanted.expires_at) {
             (Some(own), wanted) if wanted.is_none_or(|wanted| wanted > own) => Err(Error::forbidden(
-                "This token expires, and creates none that is good for longer than itself.",
-                format!("Set expiresAt to {own} or earlier, or use a token that lasts longer."),
+                "This token cannot create a token that expires later than itself.",
+                format!("Set expiresAt to {own} or earlier, or use a token that expires later."),
             )),
             _ => Ok(()),
         }

@@ -155,7 +155,7 @@ pub enum Failure {
     #[error("it answered {0:?}")]
     Declined(String),
     /// What it says cannot be believed.
-    #[error("what it says cannot be believed: {0}")]
+    #[error("its response could not be verified: {0}")]
     Untrusted(String),
     /// A fault of Howdah.
     #[error(transparent)]

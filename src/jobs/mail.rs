@@ -8,9 +8,9 @@ use crate::domain::mail;
 use crate::mail::{Mail, MailError};
 use crate::queue::{Job, Reason, StepError};
 
-const REFUSED: &str = "the mail server refuses the address";
-const WAITS: &str = "the mail server does not take it; the server's log says why";
-const NO_SERVER: &str = "there is no mail server any more";
+const REFUSED: &str = "the mail server refused the address";
+const WAITS: &str = "the mail server does not accept the mail; see the server's log";
+const NO_SERVER: &str = "no mail server is configured";
 
 /// Runs one step of `send_mail`. It is tried for as long as the mail is worth it: what is in the way, the
 /// operator mends.
@@ -30,7 +30,7 @@ pub async fn send(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> 
     let sent = match &ctx.mailer {
         _ if app.clock.now() >= outgoing.expires_at => Err(StepError::Fail(Reason::new(
             format!("{id} ({}) waited for too long", outgoing.topic),
-            "the mail server did not take it for too long",
+            "the mail server kept refusing the message",
         ))),
         None => Err(StepError::Wait(Reason::new(format!("{id} ({}): {NO_SERVER}", outgoing.topic), NO_SERVER))),
         Some(mailer) => {

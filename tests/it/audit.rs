@@ -210,16 +210,18 @@ async fn what_the_console_refuses_is_in_the_log_of_the_workspace() {
     let page = format!("{workspace}/projects/{}", id.trim_start_matches("proj_"));
 
     vera.get(&page).await;
-    vera.submit(&format!("{page}/delete"), &[("confirm", "p")]).await.assert_says(403, "Not allowed");
+    vera.submit(&format!("{page}/delete"), &[("confirm", "p")]).await.assert_says(403, "Permission denied");
     ada.get(&format!("{page}/settings")).await;
     ada.submit(&format!("{page}/settings"), &[("name", "")]).await.assert_says(422, "id=\"name-problem\"");
-    ada.submit(&format!("{page}/delete"), &[("confirm", "q")]).await.assert_says(422, "not the name");
+    ada.submit(&format!("{page}/delete"), &[("confirm", "q")]).await.assert_says(422, "does not match");
     owner.patch(&format!("/v1/projects/{id}"), json!({"deleteProtection": true})).await.data(200);
     ada.submit(&format!("{page}/delete"), &[("confirm", "p")]).await.assert_says(422, "elete protection");
-    ada.submit(&format!("{workspace}/projects/nothing/delete"), &[("confirm", "p")]).await.assert_says(404, "no such");
+    ada.submit(&format!("{workspace}/projects/nothing/delete"), &[("confirm", "p")])
+        .await
+        .assert_says(404, "Page not found");
     // What is no change, or goes nowhere, is not in it.
-    vera.get(&format!("{page}/settings")).await.assert_says(403, "Not allowed");
-    ada.submit(&format!("{workspace}/nothing"), &[]).await.assert_says(404, "no such");
+    vera.get(&format!("{page}/settings")).await.assert_says(403, "Permission denied");
+    ada.submit(&format!("{workspace}/nothing"), &[]).await.assert_says(404, "Page not found");
     ada.get(&format!("{workspace}/audit?since=x")).await.assert_says(200, "since-problem");
 
     let refused = log(&owner, "?outcome=refused").await;
@@ -233,7 +235,7 @@ async fn what_the_console_refuses_is_in_the_log_of_the_workspace() {
     ];
     let expected = expected.map(|(action, status, name)| (json!(action), json!(status), json!(name)));
     assert_eq!(refused.iter().map(told).collect::<Vec<_>>(), expected);
-    for (entry, words) in refused.iter().zip(["proj", "elete protection is on", "not the name", "name", "viewer"]) {
+    for (entry, words) in refused.iter().zip(["proj", "elete protection is on", "does not match", "name", "viewer"]) {
         assert!(entry["reason"].as_str().unwrap().contains(words), "{words}: {entry}");
     }
     assert_eq!(refused[4]["resource"], json!({"type": "project", "id": id, "name": null}));
@@ -259,7 +261,7 @@ async fn what_is_done_to_accounts_is_in_the_log_of_the_installation() {
         &[("current", "typed-in-the-wrong-field"), ("password", "x"), ("again", "x")],
     )
     .await
-    .assert_says(422, "not your password");
+    .assert_says(422, "Wrong password");
     let own = people.between("href=\"/console/people/", "\"");
     ada.submit(&format!("/console/people/{own}/administrator"), &[]).await.assert_says(422, "last administrator");
 

@@ -277,7 +277,7 @@ async fn workspaces_and_regions_are_listed() {
     assert_eq!(client.json(&["workspaces", "get", "Default"]), own);
     assert_eq!(client.json(&["workspaces", "get", text(&own["id"])]), own);
     assert!(client.failure(2, &["workspaces", "delete", "Default"]).contains("--yes"));
-    assert!(client.failure(4, &["workspaces", "delete", "Default", "--yes"]).contains("a person who has signed in"));
+    assert!(client.failure(4, &["workspaces", "delete", "Default", "--yes"]).contains("signed-in member"));
     client.failure(5, &["workspaces", "delete", "nothing", "--yes"]);
     assert_eq!(client.json(&["regions", "list"]).as_array().unwrap().len(), 6);
     assert!(client.text(&["regions", "ls"]).contains("eu-central-1"));

@@ -120,7 +120,7 @@ async fn a_refused_form_names_the_addresses_and_the_option_that_cures_it() {
     // A proxy that rewrites `Host`, in front of another address than the public one.
     let page = submit(&mut browser, &[("origin", "http://db.lan:8080")]).await;
     page.assert_says(403, "Nothing was changed");
-    page.assert_says(403, &format!("sent from http://db.lan:8080, but the request arrived for {host}, and"));
+    page.assert_says(403, &format!("submitted from http://db.lan:8080, but the request arrived for {host}, and"));
     page.assert_says(403, "the public URL of this server is http://howdah.lan.");
     page.assert_says(403, "--public-url http://db.lan:8080");
     page.assert_says(403, "proxy_set_header Host $http_host");
@@ -136,7 +136,7 @@ async fn a_refused_form_names_the_addresses_and_the_option_that_cures_it() {
     browser.get("/console/sign-in").await;
     browser.cookies.clear();
     let page = browser.submit("/console/sign-in", &fields).await;
-    page.assert_says(403, "The browser sent no cookie of this console.");
+    page.assert_says(403, "The browser sent no cookie for this console.");
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn a_page_without_encryption_says_so_and_names_the_public_url() {
     let fields = browser.filled(&[("email", "ada@example.com"), ("password", PASSWORD)]);
     let request = browser.post("/console/sign-in", &fields).header("origin", "http://192.0.2.7:8080");
     let page = browser.send(request.header("host", "192.0.2.7:8080")).await;
-    page.assert_says(403, "this page is at http://192.0.2.7:8080, and the public URL of this server is https://howdah");
+    page.assert_says(403, "this page is at http://192.0.2.7:8080, but the public URL of this server is https://howdah");
     page.assert_says(403, "Open https://howdah.example/console.");
     page.assert_says(403, "--public-url http://192.0.2.7:8080");
 }
@@ -196,13 +196,13 @@ async fn only_members_and_administrators_see_what_is_theirs() {
     for elsewhere in [&own, &unknown, &"/console/workspaces/x".to_owned()] {
         for template in PAGES.iter().filter(|path| path.starts_with("{workspace}")) {
             let page = ada.get(&fill(template, elsewhere)).await;
-            page.assert_says(404, "There is no such page");
+            page.assert_says(404, "Page not found");
             answers.push(page.text.split("Request ").next().unwrap().to_owned());
         }
         ada.get("/console/account").await;
         for (template, fields) in CHANGES.iter().filter(|(path, _)| path.starts_with("{workspace}")) {
             let path = fill(template, elsewhere);
-            ada.submit(&path, fields).await.assert_says(404, "There is no such page");
+            ada.submit(&path, fields).await.assert_says(404, "Page not found");
         }
     }
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
@@ -221,9 +221,9 @@ async fn only_members_and_administrators_see_what_is_theirs() {
         (format!("{workspace}/members/{user}/remove"), vec![]),
     ] {
         let page = viewer.submit(&path, &fields).await;
-        page.assert_says(403, "Not allowed");
+        page.assert_says(403, "Permission denied");
     }
-    ada.get("/console/audit").await.assert_says(200, "<h1>Audit log</h1>");
+    ada.get("/console/audit").await.assert_says(200, "<h1>Server audit log</h1>");
     viewer.get("/console/people").await.assert_says(403, "Only administrators");
     viewer.get("/console/audit").await.assert_says(403, "Only administrators");
     for change in ["reset", "enable", "administrator", "disable"] {
@@ -231,7 +231,7 @@ async fn only_members_and_administrators_see_what_is_theirs() {
         viewer.submit(&path, &[("confirm", "ada@example.com")]).await.assert_says(403, "Only administrators");
     }
     // An administrator of the server is no member by that.
-    ada.get(&format!("{own}/members")).await.assert_says(404, "There is no such page");
+    ada.get(&format!("{own}/members")).await.assert_says(404, "Page not found");
 
     // Nobody makes more of themselves than they are, and the last owner stays.
     let mut admin = ada.invite(&howdah, &workspace, "adam", "admin").await;
@@ -245,10 +245,10 @@ async fn only_members_and_administrators_see_what_is_theirs() {
     ada.submit(&format!("{workspace}/settings/leave"), &[("confirm", "Default")]).await.assert_says(422, "last owner");
     viewer.get(&format!("{workspace}/settings")).await;
     let leave = format!("{workspace}/settings/leave");
-    viewer.submit(&leave, &[("confirm", "Defaul")]).await.assert_says(422, "not the name");
+    viewer.submit(&leave, &[("confirm", "Defaul")]).await.assert_says(422, "does not match");
     let left = viewer.submit(&leave, &[("confirm", "Default")]).await;
     assert_eq!(left.location(), "/console/workspaces");
-    viewer.get(&format!("{workspace}/members")).await.assert_says(404, "There is no such page");
+    viewer.get(&format!("{workspace}/members")).await.assert_says(404, "Page not found");
 }
 
 #[tokio::test]
@@ -350,8 +350,8 @@ async fn signing_in_begins_a_new_session_and_comes_back_here() {
     assert_eq!(browser.submit("/console/sign-out", &[]).await.location(), "/console/sign-in");
     assert!(!browser.cookies.contains_key("howdah_session"));
     assert!(attacker.get("/console/account").await.location().starts_with("/console/sign-in"));
-    browser.get("/console/sign-in").await.assert_says(200, "You have signed out.");
-    assert!(!browser.get("/console/sign-in").await.text.contains("You have signed out."), "it is said once");
+    browser.get("/console/sign-in").await.assert_says(200, "Signed out.");
+    assert!(!browser.get("/console/sign-in").await.text.contains("Signed out."), "it is said once");
     browser.sign_in("ada@example.com").await;
     browser.get("/console/account").await;
     browser.submit("/console/account/theme", &[("theme", "dark")]).await;
@@ -403,7 +403,7 @@ async fn attempts_to_sign_in_are_limited() {
         page.assert_says(422, "Wrong email address or password.");
     }
     let page = attempt("ada@example.com", PASSWORD).await;
-    page.assert_says(429, "too many attempts");
+    page.assert_says(429, "Too many attempts");
     let seconds: u64 = page.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=30).contains(&seconds), "{seconds}");
     // An account that is not there is told apart by nothing.
@@ -411,7 +411,7 @@ async fn attempts_to_sign_in_are_limited() {
     for _ in 0..9 {
         attempt("nobody@example.com", "wrong wrong wrong").await.assert_says(422, "Wrong email address");
     }
-    attempt("nobody@example.com", "wrong wrong wrong").await.assert_says(429, "too many attempts");
+    attempt("nobody@example.com", "wrong wrong wrong").await.assert_says(429, "Too many attempts");
 }
 
 #[tokio::test]
@@ -456,7 +456,7 @@ async fn links_are_good_once() {
     assert_eq!(carol.submit(&format!("{link}/account"), &forged).await.location(), workspace);
     carol.get("/console/account").await.assert_says(200, "carol@example.com");
     other.get(&link).await.assert_says(404, "expired or has already been used");
-    owner.submit(&link, &[]).await.assert_says(404, "There is no such page");
+    owner.submit(&link, &[]).await.assert_says(404, "Page not found");
     // One who has an account signs in for it, and comes back to it.
     let link = owner.invitation(&workspace, "dan@example.com", "viewer").await;
     let page = other.get(&link).await;
@@ -489,7 +489,7 @@ async fn links_are_good_once() {
     // Somebody is kept out at once, and let in again; the last administrator stays.
     owner.get(&format!("/console/people/{id}")).await;
     let keep_out = format!("/console/people/{id}/disable");
-    owner.submit(&keep_out, &[("confirm", "someone else")]).await.assert_says(422, "not the name");
+    owner.submit(&keep_out, &[("confirm", "someone else")]).await.assert_says(422, "does not match");
     owner.submit(&keep_out, &[("confirm", "carol@example.com")]).await.location();
     assert!(carol.get("/console/account").await.location().starts_with("/console/sign-in"));
     carol.get("/console/sign-in").await;
@@ -511,18 +511,16 @@ async fn an_authenticator_is_asked_each_time() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     ada.get("/console/account").await;
-    ada.submit("/console/account/authenticator", &[("current", "wrong")]).await.assert_says(422, "not your password");
+    ada.submit("/console/account/authenticator", &[("current", "wrong")]).await.assert_says(422, "Wrong password");
     let page = ada.submit("/console/account/authenticator", &[("current", PASSWORD)]).await;
     page.assert_says(200, "<svg");
-    let secret = page.between("aria-label=\"Key of the authenticator\">", "<").replace(' ', "");
+    let secret = page.between("aria-label=\"Key for the authenticator app\">", "<").replace(' ', "");
     let code = |steps: i64| {
         let secret = totp_rs::Secret::try_from_base32(&secret).unwrap();
         let totp = Builder::new().with_secret(secret).build().unwrap();
         totp.generate((Clock::system().now().as_second() + 30 * steps) as u64).to_string()
     };
-    ada.submit("/console/account/authenticator/confirm", &[("code", "12345")])
-        .await
-        .assert_says(422, "not the authenticator");
+    ada.submit("/console/account/authenticator/confirm", &[("code", "12345")]).await.assert_says(422, "Wrong code");
     let page = ada.submit("/console/account/authenticator/confirm", &[("code", &code(0))]).await;
     page.assert_says(200, "Recovery codes");
     let recovery = page.between("<pre id=\"recovery-codes\" tabindex=\"0\" aria-label=\"Recovery codes\">", "</pre>");
@@ -544,7 +542,7 @@ async fn an_authenticator_is_asked_each_time() {
     page.assert_says(422, "Wrong or already used code.");
     let page = browser.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", &right), ("next", "//x")]).await;
     assert_eq!(page.location(), "/console");
-    browser.get("/console/account").await.assert_says(200, "10 of your recovery codes");
+    browser.get("/console/account").await.assert_says(200, "10 unused recovery codes left");
 
     // The same code is not good again, for who has watched it being typed.
     let page = other.sign_in("ada@example.com").await;
@@ -555,7 +553,7 @@ async fn an_authenticator_is_asked_each_time() {
         .assert_says(422, "Wrong or already used code.");
     let page = other.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", recovery[3])]).await;
     assert_eq!(page.location(), "/console");
-    other.get("/console/account").await.assert_says(200, "9 of your recovery codes");
+    other.get("/console/account").await.assert_says(200, "9 unused recovery codes left");
     let mut third = Browser::new(&howdah);
     let page = third.sign_in("ada@example.com").await;
     let ticket = page.between("name=\"ticket\" value=\"", "\"");

@@ -194,7 +194,7 @@ async fn each_page_is_for_who_may_see_it() {
             assert_eq!(page.status, 200, "{who} {path}: {}", page.text);
             assert_eq!(page.headers["cache-control"], "no-store", "{path}");
         }
-        fred.get(&path).await.assert_says(404, "There is no such page");
+        fred.get(&path).await.assert_says(404, "Page not found");
         assert!(Browser::new(&howdah).get(&path).await.location().starts_with("/console/sign-in"), "{path}");
     }
     for template in ASK {
@@ -202,8 +202,8 @@ async fn each_page_is_for_who_may_see_it() {
         // An operation that has ended cannot be cancelled.
         let allowed = if template.ends_with("/cancel") { 409 } else { 200 };
         assert_eq!(ada.get(&path).await.status, allowed, "{path}");
-        vera.get(&path).await.assert_says(403, "Not allowed");
-        fred.get(&path).await.assert_says(404, "There is no such page");
+        vera.get(&path).await.assert_says(403, "Permission denied");
+        fred.get(&path).await.assert_says(404, "Page not found");
         let status = if template.starts_with("/integrations") { 403 } else { allowed };
         assert_eq!(dora.get(&path).await.status, status, "{path}");
     }
@@ -229,13 +229,13 @@ async fn each_page_is_for_who_may_see_it() {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let path = shop.at(template);
         vera.get(&mine).await;
-        vera.submit(&path, &fields).await.assert_says(403, "Not allowed");
+        vera.submit(&path, &fields).await.assert_says(403, "Permission denied");
         fred.get("/console/workspaces").await;
-        fred.submit(&path, &fields).await.assert_says(404, "There is no such page");
+        fred.submit(&path, &fields).await.assert_says(404, "Page not found");
         // The ids of one workspace mean nothing in another.
         let page = fred.submit(&shop.below(&elsewhere, template), &fields).await;
         if template.contains('{') {
-            page.assert_says(404, "There is no such page");
+            page.assert_says(404, "Page not found");
         }
         let page = ada.send(ada.post(&path, &fields)).await;
         page.assert_says(403, "Nothing was changed");
@@ -243,7 +243,7 @@ async fn each_page_is_for_who_may_see_it() {
     for template in ["/integrations/tokens/new", "/integrations/tokens/{token}/revoke"] {
         dora.get(&mine).await;
         let page = dora.submit(&shop.at(template), &[("name", "Forged"), ("expiresAt", "7"), ("reach", "all")]).await;
-        page.assert_says(403, "Not allowed");
+        page.assert_says(403, "Permission denied");
     }
     assert_eq!(shop.state().await, before);
     // Each of these attempts is in the audit log, under a name and with a reason.
@@ -271,7 +271,7 @@ async fn each_page_is_for_who_may_see_it() {
 
     // Nonsense is no page either.
     for path in ["/projects/x", "/databases/proj_{project}", "/operations/0", "/connections/{database}/rotate"] {
-        ada.get(&shop.at(path)).await.assert_says(404, "There is no such page");
+        ada.get(&shop.at(path)).await.assert_says(404, "Page not found");
     }
 }
 
@@ -346,7 +346,7 @@ async fn a_wrong_name_changes_nothing() {
     for (template, what) in [("/projects/{project}/delete", "project"), ("/databases/{database}/delete", "database")] {
         for typed in ["", "Sho", "shop", "orders", "Shop Orders"] {
             let page = ada.submit(&shop.at(template), &[("confirm", typed)]).await;
-            page.assert_says(422, &format!("This is not the name of the {what}. Nothing was changed."));
+            page.assert_says(422, &format!("The name of the {what} does not match. Nothing was changed."));
         }
         assert_eq!(ada.get(&shop.at(template)).await.status, 200, "a look at {template}");
     }
@@ -358,7 +358,7 @@ async fn a_wrong_name_changes_nothing() {
     // Protection holds whatever is typed, and is said.
     let settings = shop.at("/projects/{project}/settings");
     ada.submit(&settings, &[("name", "Shop"), ("deleteProtection", "on")]).await.location();
-    ada.get(&settings).await.assert_says(200, "Delete protection is on. Turn it off above first.");
+    ada.get(&settings).await.assert_says(200, "Delete protection is on. Turn it off first.");
     let page = ada.submit(&shop.at("/projects/{project}/delete"), &[("confirm", "Shop")]).await;
     assert_eq!(page.status, 422);
     ada.get(&shop.at("/databases/{database}/settings")).await.assert_says(200, "Delete protection is on");
@@ -367,8 +367,8 @@ async fn a_wrong_name_changes_nothing() {
     let page = ada.submit(&shop.at("/databases/{database}/delete"), &[("confirm", "Orders")]).await;
     assert_eq!(page.location(), shop.at("/projects/{project}"));
     let page = ada.get(&shop.at("/projects/{project}")).await;
-    page.assert_says(200, "The database Orders was deleted.");
-    ada.get(&shop.at("/databases/{database}")).await.assert_says(404, "There is no such page");
+    page.assert_says(200, "Database “Orders” deleted.");
+    ada.get(&shop.at("/databases/{database}")).await.assert_says(404, "Page not found");
     let page = ada.submit(&shop.at("/projects/{project}/delete"), &[("confirm", " Shop ")]).await;
     assert_eq!(page.location(), shop.at("/projects"));
     ada.get(&shop.at("/projects")).await.assert_says(200, "No projects yet");
@@ -394,7 +394,7 @@ async fn secrets_are_shown_once() {
 
     let page = ada.get(&database).await;
     let connection = format!("{workspace}/connections/{}", page.between("/connections/", "/rotate"));
-    ada.get(&format!("{connection}/rotate")).await.assert_says(200, "stop working at once");
+    ada.get(&format!("{connection}/rotate")).await.assert_says(200, "stop working immediately");
     assert_eq!(ask(&first, "SELECT 2"), "2", "asking changes nothing");
     let second = secret(&ada.submit(&format!("{connection}/rotate"), &[]).await);
     assert!(complaint(&first, "SELECT 1").contains("authentication failed"));
@@ -421,11 +421,11 @@ async fn secrets_are_shown_once() {
     page.assert_says(200, "in 7 days");
     let revoke = format!("{tokens}/{}", page.between("/integrations/tokens/01", "\"").replace("/revoke", ""));
     let revoke = revoke.replace("tokens/", "tokens/01");
-    ada.get(&format!("{revoke}/revoke")).await.assert_says(200, "Revoke the token CI?");
+    ada.get(&format!("{revoke}/revoke")).await.assert_says(200, "Revoke service token “CI”?");
     machine.get("/v1/projects").await.data(200);
     assert_eq!(ada.submit(&format!("{revoke}/revoke"), &[]).await.location(), format!("{workspace}/integrations"));
     machine.get("/v1/projects").await.assert_error(401, "authentication-failed");
-    ada.get(&format!("{workspace}/integrations")).await.assert_says(200, "The token CI was revoked.");
+    ada.get(&format!("{workspace}/integrations")).await.assert_says(200, "Service token “CI” revoked.");
 
     for path in [&database, &format!("{workspace}/audit"), &format!("{workspace}/operations"), &workspace] {
         let page = ada.get(path).await;
@@ -435,7 +435,7 @@ async fn secrets_are_shown_once() {
     }
     let page = ada.get(&format!("{workspace}/audit?action=Rotate+connection")).await;
     page.assert_says(200, "Rotate connection");
-    assert!(page.text.contains("Ada") && page.text.contains("person"), "who did it: {}", page.text);
+    assert!(page.text.contains("Ada") && page.text.contains("Account"), "who did it: {}", page.text);
 }
 
 #[tokio::test]
@@ -446,7 +446,7 @@ async fn an_application_is_made_changed_and_deleted() {
     ada.get(&integrations).await.assert_says(200, "No applications");
     let new = format!("{integrations}/applications/new");
     for (addresses, words) in [
-        ("", "There are 0 of them"),
+        ("", "0 given"),
         ("http://planner.example/", "Http is for addresses of the user&#39;s own machine only"),
         ("https://planner.example/ javascript:alert(1)", "A private scheme has to be a domain name backwards"),
     ] {
@@ -469,7 +469,7 @@ async fn an_application_is_made_changed_and_deleted() {
     assert_eq!(accepts("another").await, 401);
 
     let address = format!("{integrations}/applications/{id}");
-    ada.get(&format!("{address}/rotate")).await.assert_says(200, "stops working at once");
+    ada.get(&format!("{address}/rotate")).await.assert_says(200, "stops working immediately");
     assert_eq!(accepts(&first).await, 200, "asking changes nothing");
     let second = secret(&ada.submit(&format!("{address}/rotate"), &[]).await);
     assert_eq!((accepts(&first).await, accepts(&second).await), (401, 200));
@@ -483,20 +483,20 @@ async fn an_application_is_made_changed_and_deleted() {
     // One that cannot keep a secret gets none, and none later.
     let public = [("name", "On the phone"), ("redirectUris", "com.example.app:/callback"), ("public", "on")];
     let page = ada.submit(&new, &public).await;
-    page.assert_says(200, "It has no secret");
+    page.assert_says(200, "A public client has no secret");
     assert!(!page.text.contains("class=\"secret\""), "{}", page.text);
     let public = format!("{integrations}/applications/{}", page.between("/integrations/applications/", "\""));
     assert!(!ada.get(&public).await.text.contains("Rotate"));
-    ada.submit(&format!("{public}/rotate"), &[]).await.assert_says(422, "keeps no secret");
+    ada.submit(&format!("{public}/rotate"), &[]).await.assert_says(422, "has no secret");
 
     let delete = format!("{address}/delete");
     let page = ada.submit(&delete, &[("confirm", "Planner")]).await;
-    page.assert_says(422, "This is not the name of the application. Nothing was changed.");
+    page.assert_says(422, "The name of the application does not match. Nothing was changed.");
     assert_eq!(ada.submit(&delete, &[("confirm", "Day planner")]).await.location(), integrations);
     let page = ada.get(&integrations).await;
-    page.assert_says(200, "The application Day planner was deleted.");
+    page.assert_says(200, "Application “Day planner” deleted.");
     assert_eq!(accepts(&second).await, 401);
-    ada.get(&address).await.assert_says(404, "There is no such page");
+    ada.get(&address).await.assert_says(404, "Page not found");
 }
 
 #[tokio::test]
@@ -548,7 +548,7 @@ async fn what_does_not_fit_is_said_beside_its_field() {
             "/databases/{database}/restore",
             vec![("what", "now"), ("into", "new"), ("name", "Orders")],
             "name",
-            "has this name",
+            "already has a database with this name",
         ),
     ] {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, shop.fill(value))).collect();
@@ -598,7 +598,7 @@ async fn many_projects_have_pages_and_are_found_by_name() {
     assert!(!page.text.contains("rel=\"next\""));
     assert_eq!(count(&ada.get(&format!("{workspace}/projects?q=cUSTOMER+100%25+4")).await), 10);
     // No pattern.
-    ada.get(&format!("{workspace}/projects?q=_")).await.assert_says(200, "No project found");
+    ada.get(&format!("{workspace}/projects?q=_")).await.assert_says(200, "No projects found");
     assert_eq!(ada.get(&format!("{workspace}/projects?cursor=x")).await.status, 422);
 }
 
@@ -643,7 +643,9 @@ async fn a_database_is_brought_back_from_its_pages() {
     }
     let here = [("what", "backup"), ("backup", backup.as_str()), ("into", "here")];
     let wrong = [&here[..], &[("confirm", "Shopp")]].concat();
-    ada.submit(&format!("{database}/restore"), &wrong).await.assert_says(422, "This is not the name of the database");
+    ada.submit(&format!("{database}/restore"), &wrong)
+        .await
+        .assert_says(422, "The name of the database does not match");
     ask(&string, "DROP TABLE orders");
 
     // Beside it.
@@ -686,7 +688,7 @@ async fn a_database_is_brought_back_from_its_pages() {
     ada.get(&restore).await.assert_says(200, "Restore");
     let bare = project.rsplit('/').next().unwrap();
     let into = |name| [("name", name), ("into", "project"), ("project", bare)];
-    ada.submit(&restore, &into("Shop")).await.assert_says(422, "has this name");
+    ada.submit(&restore, &into("Shop")).await.assert_says(422, "already has a database with this name");
     let page = eventually("the last backup to be there", async || {
         let page = ada.submit(&restore, &into("Shop again")).await;
         (page.status == 200).then_some(page)
@@ -712,7 +714,7 @@ async fn what_went_with_its_project_is_listed_and_comes_back() {
     let database = bare(made["database"]["id"].as_str().unwrap());
     let project = format!("{workspace}/projects/{}", bare(made["id"].as_str().unwrap()));
     let restore = format!("{workspace}/deleted/{database}/restore");
-    ada.get(&restore).await.assert_says(404, "There is no such page");
+    ada.get(&restore).await.assert_says(404, "Page not found");
     ada.get(&format!("{project}/settings")).await;
     let page = ada.submit(&format!("{project}/delete"), &[("confirm", "Shop <1>")]).await;
     assert_eq!(page.location(), format!("{workspace}/projects"));
@@ -722,27 +724,27 @@ async fn what_went_with_its_project_is_listed_and_comes_back() {
         page.text.contains(&restore).then_some(page)
     })
     .await;
-    assert!(page.text.contains("Shop &#60;1&#62;</bdi> <span class=\"tag\">deleted"), "{}", page.text);
+    assert!(page.text.contains("Shop &#60;1&#62;</bdi> <span class=\"tag\">Deleted"), "{}", page.text);
 
     // Who may not, and what is nothing.
     let page = vera.get(&format!("{workspace}/deleted")).await;
     assert!(page.text.contains("Shop") && !page.text.contains(&restore), "{}", page.text);
-    vera.get(&restore).await.assert_says(403, "Not allowed");
+    vera.get(&restore).await.assert_says(403, "Permission denied");
     vera.get(&workspace).await;
     vera.submit(&restore, &[("name", "Mine"), ("into", "new"), ("projectName", "Mine")])
         .await
-        .assert_says(403, "Not allowed");
+        .assert_says(403, "Permission denied");
     let refused = format!("/v1/workspaces/{}/audit-log?outcome=refused&actorName=vera", owner.workspace_id().await);
     assert_eq!(owner.get(&refused).await.data(200)[0]["action"], "create_database");
     ada.get(&format!("{elsewhere}/deleted")).await.assert_says(200, "Nothing to restore");
-    ada.get(&format!("{elsewhere}/deleted/{database}/restore")).await.assert_says(404, "There is no such page");
-    ada.get(&format!("{workspace}/deleted/nothing/restore")).await.assert_says(404, "There is no such page");
+    ada.get(&format!("{elsewhere}/deleted/{database}/restore")).await.assert_says(404, "Page not found");
+    ada.get(&format!("{workspace}/deleted/nothing/restore")).await.assert_says(404, "Page not found");
     let page = ada.get(&restore).await;
     page.assert_says(200, "value=\"Shop &#60;1&#62;\"");
     let gone = bare(made["id"].as_str().unwrap());
     for (fields, status, words) in [
-        (vec![("name", "Shop"), ("into", "project"), ("project", "")], 422, "o project is chosen"),
-        (vec![("name", "Shop"), ("into", "project"), ("project", gone.as_str())], 404, "no such page"),
+        (vec![("name", "Shop"), ("into", "project"), ("project", "")], 422, "o project is selected"),
+        (vec![("name", "Shop"), ("into", "project"), ("project", gone.as_str())], 404, "Page not found"),
         (vec![("name", "Shop"), ("into", "new"), ("projectName", "")], 422, "id=\"projectName-problem\""),
         (vec![("name", ""), ("into", "new"), ("projectName", "Shop")], 422, "id=\"name-problem\""),
     ] {
@@ -896,14 +898,14 @@ async fn the_settings_of_a_project_say_what_they_inherit() {
     let made = owner.post("/v1/projects", json!({"name": "p", "createDatabase": false})).await.data(201).clone();
     let id = made["id"].as_str().unwrap();
     let page = format!("{workspace}/projects/{}/settings", bare(id));
-    ada.get(&page).await.assert_says(200, "as the server has it: 7 days");
+    ada.get(&page).await.assert_says(200, "server's default: 7.");
     owner.patch(&format!("/v1/projects/{id}"), json!({"backupRetentionDays": 30})).await.data(200);
     let shown = ada.get(&page).await;
-    shown.assert_says(200, "as the server has it: 7 days");
+    shown.assert_says(200, "server's default: 7.");
     assert!(shown.text.contains("value=\"30\""), "{}", shown.text);
     let path = format!("/v1/workspaces/{}", owner.workspace_id().await);
     owner.patch(&path, json!({"backupRetentionDays": 1})).await.data(200);
-    ada.get(&page).await.assert_says(200, "as the workspace has it: 1 day.");
+    ada.get(&page).await.assert_says(200, "workspace's setting: 1.");
     for days in ["0", "366", "-1", "1.5", "many"] {
         let page = ada.submit(&page, &[("name", "p"), ("backupRetentionDays", days)]).await;
         page.assert_says(422, "backupRetentionDays-problem");
@@ -923,7 +925,7 @@ async fn branches_are_made_used_and_deleted() {
     let project = shop.at("/projects/{project}");
     let page = ada.submit(&shop.at("/branches/{branch}/default"), &[]).await;
     assert_eq!(page.location(), project);
-    ada.get(&project).await.assert_says(200, "feature/search is the default branch now.");
+    ada.get(&project).await.assert_says(200, "“feature/search” is now the default branch.");
     let page = ada.submit(&shop.at("/branches/{branch}/delete"), &[]).await;
     page.assert_says(422, "The default branch of a project cannot be deleted");
     let fields = [("gitName", "fix"), ("isDefault", "on")];

@@ -60,7 +60,7 @@ async fn a_damaged_backup_is_shown_as_damaged_with_the_ways_around_it() {
     let projects = ada.get(&format!("{workspace}/projects")).await;
     projects.assert_says(200, "1 with damaged backups");
     projects.assert_says(200, "1 failed");
-    ada.get(&format!("{workspace}/projects/{}", bare(&kept.project))).await.assert_says(200, "damaged backups");
+    ada.get(&format!("{workspace}/projects/{}", bare(&kept.project))).await.assert_says(200, "Damaged backups");
     let restore = ada.get(&format!("{page_of_database}/restore")).await;
     restore.assert_says(200, "Every backup is damaged.");
     assert!(!restore.text.contains("name=\"backup\""), "{}", restore.text);

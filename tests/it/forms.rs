@@ -292,7 +292,7 @@ async fn a_secret_is_shown_again_to_who_loads_its_page_again() {
     ada.get("/console/account").await;
     let [first, second] = twice(&ada, begin, &[("current", PASSWORD)]).await;
     assert_eq!(told(&first), told(&second));
-    let shown = first.between("aria-label=\"Key of the authenticator\">", "<").replace(' ', "");
+    let shown = first.between("aria-label=\"Key for the authenticator app\">", "<").replace(' ', "");
     let shown = totp_rs::Secret::try_from_base32(&shown).unwrap();
     let totp = Builder::new().with_secret(shown).build().unwrap();
     ada.once = first.between("name=\"once\" value=\"", "\"");

@@ -196,14 +196,14 @@ async fn an_invitation_is_mailed_by_tls_and_leads_in() {
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
     let page = invite(&mut ada, &workspace, "grace@example.com").await;
-    page.assert_says(200, "An invitation was mailed to grace@example.com");
+    page.assert_says(200, "Invitation mailed to grace@example.com");
     let shown = format!("/console/invitations/{}", page.between("/console/invitations/", "<"));
 
     let mail = server.first("grace@example.com").await;
     assert_eq!((&mail.0["secure"], &mail.0["user"]), (&true.into(), &"howdah@howdah.example".into()));
     assert_eq!(mail.0["from"], "howdah@howdah.example");
     for line in [
-        "Subject: Ada invites you to \"Default\" on Howdah",
+        "Subject: Ada invited you to \"Default\" on Howdah",
         "From: Howdah <howdah@howdah.example>",
         "To: grace@example.com",
         "Auto-Submitted: auto-generated",
@@ -212,7 +212,7 @@ async fn an_invitation_is_mailed_by_tls_and_leads_in() {
     ] {
         assert!(mail.head().lines().any(|found| found == line), "no {line:?} in {}", mail.head());
     }
-    for words in ["Ada (ada@example.com)", "in the role developer", &howdah.url(), "until "] {
+    for words in ["Ada (ada@example.com)", "with the role developer", &howdah.url(), "expires on "] {
         assert!(mail.text().contains(words), "no {words:?} in {}", mail.text());
     }
     assert_eq!(mail.link("invitations"), shown);
@@ -261,11 +261,11 @@ async fn who_has_forgotten_a_password_is_mailed_a_link() {
     browser.send(forged).await.assert_says(403, "Nothing was changed");
     ask(&mut browser, "not an address").await.assert_says(422, "not an address");
     assert_eq!(ask(&mut browser, " ADA@example.com").await.location(), "/console/forgotten/asked");
-    browser.get("/console/forgotten/asked").await.assert_says(200, "Look into your mail");
+    browser.get("/console/forgotten/asked").await.assert_says(200, "Check your mail");
     assert_eq!(ask(&mut browser, "ada@example.com").await.location(), "/console/forgotten/asked");
     let (first, second) = (server.first("ada@example.com").await, server.nth(1, "ada@example.com").await);
-    assert!(first.head().contains("Subject: A new password for your Howdah account"), "{}", first.head());
-    assert!(first.text().contains("If it was not you, do nothing"), "{}", first.text());
+    assert!(first.head().contains("Subject: Reset the password of your Howdah account"), "{}", first.head());
+    assert!(first.text().contains("If you did not request it, ignore this mail"), "{}", first.text());
     let (link, other) = (first.link("reset"), second.link("reset"));
     assert_ne!(link, other);
     assert!(first.text().contains(&format!("\r\n{}{link}\r\n", howdah.url())), "{}", first.text());
@@ -289,18 +289,18 @@ async fn who_has_forgotten_a_password_is_mailed_a_link() {
     let _bob = browser.invite(&howdah, &workspace, "bob", "developer").await;
     let page = browser.get("/console/people").await;
     let bob = page.text.rsplit_once("href=\"/console/people/").unwrap().1.split('"').next().unwrap().to_owned();
-    browser.get(&format!("/console/people/{bob}")).await.assert_says(200, "Mail a link");
+    browser.get(&format!("/console/people/{bob}")).await.assert_says(200, "Mail reset link");
     let page = browser.submit(&format!("/console/people/{bob}/reset"), &[]).await;
-    page.assert_says(200, "This link was mailed to bob@example.com");
+    page.assert_says(200, "Password reset link mailed to bob@example.com");
     let mail = server.nth(1, "bob@example.com").await;
     assert_eq!(mail.link("reset"), format!("/console/reset/{}", page.between("/console/reset/", "<")));
-    assert!(mail.text().contains("An administrator has made a link"), "{}", mail.text());
+    assert!(mail.text().contains("An administrator created a password reset link"), "{}", mail.text());
     for _ in 0..2 {
         // What is so already is no news.
         browser.submit(&format!("/console/people/{bob}/administrator"), &[("administrator", "on")]).await.location();
     }
     let mail = server.nth(2, "bob@example.com").await;
-    assert!(mail.head().contains("Subject: You are an administrator of Howdah now"), "{}", mail.head());
+    assert!(mail.head().contains("Subject: You are now an administrator of Howdah"), "{}", mail.head());
     assert!(mail.text().contains("Ada (ada@example.com)"), "{}", mail.text());
     browser.get("/console/account").await;
     let new = [("current", "another-fine-tusk-7"), ("password", PASSWORD), ("again", PASSWORD)];
@@ -308,7 +308,11 @@ async fn who_has_forgotten_a_password_is_mailed_a_link() {
     server.nth(3, "ada@example.com").await;
     browser.submit("/console/account/authenticator/remove", &[("current", PASSWORD)]).await.location();
     let told = server.nth(4, "ada@example.com").await;
-    assert!(told.head().contains("Subject: The authenticator of your Howdah account was removed"), "{}", told.head());
+    assert!(
+        told.head().contains("Subject: Two-factor authentication of your Howdah account was turned off"),
+        "{}",
+        told.head()
+    );
     assert_eq!(server.all().iter().filter(|mail| mail.0["to"][0] == "bob@example.com").count(), 3);
     let log = howdah.log();
     for link in [link, other] {
@@ -367,7 +371,7 @@ async fn nobody_learns_who_has_an_account() {
         assert_eq!((statuses[3], taken), (429, if email.starts_with('n') { 2 } else { 1 }), "{email}: {statuses:?}");
     }
     let page = ask(&mut Browser::new(&howdah), "ADA@example.com").await;
-    page.assert_says(429, "too many attempts");
+    page.assert_says(429, "Too many attempts");
     assert!(page.headers.contains_key("retry-after"));
     assert_eq!(ask(&mut Browser::new(&howdah), "other@example.com").await.status, 303);
     let mut last = 0;
@@ -387,7 +391,7 @@ async fn mail_waits_for_its_server_and_nobody_waits_for_mail() {
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
     let page = invite(&mut ada, &workspace, "grace@example.com").await;
-    page.assert_says(200, "An invitation was mailed to grace@example.com");
+    page.assert_says(200, "Invitation mailed to grace@example.com");
     let shown = format!("/console/invitations/{}", page.between("/console/invitations/", "<"));
     eventually("the page to say so", async || {
         ada.get(&format!("{workspace}/members")).await.text.contains("Not mailed yet").then_some(())
@@ -481,7 +485,7 @@ async fn an_address_that_is_refused_is_given_up_and_said() {
     invite(&mut ada, &workspace, "a>b@example.com").await.assert_says(200, "/console/invitations/");
     eventually("the page to say so", async || {
         let page = ada.get(&format!("{workspace}/members")).await;
-        (page.text.matches("the mail server refuses the address").count() == 2).then_some(())
+        (page.text.matches("the mail server refused the address").count() == 2).then_some(())
     })
     .await;
     assert!(howdah.log().contains("5.1.1 Nobody here has this address"), "{}", howdah.log());
@@ -531,7 +535,7 @@ async fn names_stay_in_their_place_and_invitations_are_limited() {
     ada.get("/console/workspaces").await;
     let page = ada.submit("/console/workspaces", &[("name", "\"}}{{ 7*7 }}<b>=?utf-8?q?x?=")]).await;
     let workspace = page.location().to_owned();
-    invite(&mut ada, &workspace, "grace@example.com").await.assert_says(200, "An invitation was mailed");
+    invite(&mut ada, &workspace, "grace@example.com").await.assert_says(200, "Invitation mailed");
     let mail = server.first("grace@example.com").await;
     let head = mail.head();
     assert!(!head.replace("\r\n", "").contains(['\r', '\n']) && !head.contains("\r\nBcc"), "{head}");
@@ -546,7 +550,7 @@ async fn names_stay_in_their_place_and_invitations_are_limited() {
 
     for count in 1..5 {
         let page = invite(&mut ada, &workspace, "GRACE@example.com").await;
-        let said = if count < 3 { "An invitation was mailed" } else { "It was not mailed: too many" };
+        let said = if count < 3 { "Invitation mailed" } else { "The invitation was not mailed: too many" };
         page.assert_says(200, said);
         page.assert_says(200, "/console/invitations/");
     }
@@ -590,7 +594,7 @@ async fn without_a_mail_server_everything_works_by_links() {
     let mut browser = Browser::new(&howdah);
     assert!(!browser.get("/console/sign-in").await.text.contains("forgotten"));
     for path in ["/console/forgotten", "/console/forgotten/asked"] {
-        browser.get(path).await.assert_says(404, "There is no such page");
+        browser.get(path).await.assert_says(404, "Page not found");
     }
     browser.get("/console/sign-in").await;
     let page = browser.submit("/console/forgotten", &[("email", "ada@example.com")]).await;

@@ -116,7 +116,7 @@ async fn send(url: &str, path: &str, fields: &[(&str, &str)], authorization: Opt
 /// Somebody says yes on the page of consent; the address that they are sent to.
 async fn allow(browser: &mut Browser, query: &str, workspace: &str) -> String {
     let page = browser.get(&format!("/authorize?{query}")).await;
-    page.assert_says(200, "wants to act for you");
+    page.assert_says(200, "wants access to your account");
     let bare = workspace.rsplit('/').next().unwrap();
     let page = browser.submit("/authorize", &[("asked", query), ("workspace", bare), ("decision", "allow")]).await;
     page.location().to_owned()
@@ -165,7 +165,7 @@ async fn an_application_acts_for_somebody_until_that_is_taken_back() {
     let query = attempt.query(&application.id, ALL, REDIRECT);
 
     let page = ada.get(&format!("/authorize?{query}")).await;
-    page.assert_says(200, "has registered itself");
+    page.assert_says(200, "registered itself");
     let policy = page.headers["content-security-policy"].to_str().unwrap();
     assert!(
         policy.contains("form-action 'self' https://app.example.com;") && policy.contains("frame-ancestors 'none'")
@@ -255,9 +255,9 @@ async fn everybody_takes_back_what_they_gave_and_only_that() {
         let own = find(email).await.unwrap();
         let page = browser.get(&list).await;
         assert!(page.text.contains(&granted(&own)) && !page.text.contains(&granted(&adas)), "{}", page.text);
-        browser.get(&granted(&adas)).await.assert_says(403, "Not allowed");
-        browser.get(&granted(&own)).await.assert_says(200, "Revoke what Metrics may do?");
-        browser.submit(&granted(&adas), &[]).await.assert_says(403, "Not allowed");
+        browser.get(&granted(&adas)).await.assert_says(403, "Permission denied");
+        browser.get(&granted(&own)).await.assert_says(200, "Revoke access for “Metrics”?");
+        browser.submit(&granted(&adas), &[]).await.assert_says(403, "Permission denied");
         browser.get(&granted(&own)).await;
         assert_eq!(browser.submit(&granted(&own), &[]).await.location(), list);
         assert_eq!((status(&howdah, &mine).await, find(email).await), (401, None));
@@ -304,7 +304,7 @@ async fn a_sign_in_leads_on_to_what_the_application_asks_for_by_a_page() {
     let fields = [("email", "ada@example.com"), ("password", PASSWORD), ("next", asked.as_str())];
     // No redirection: a browser would hold the application's answer to the policy of the form's page.
     let page = browser.submit("/console/sign-in", &fields).await;
-    page.assert_says(200, "You have signed in");
+    page.assert_says(200, "<h1>Signed in</h1>");
     assert_eq!(page.headers.get("location"), None);
     let refresh = page.between("<meta http-equiv=\"refresh\" content=\"0; url=", "\">").replace("&#38;", "&");
     assert_eq!(refresh, asked);
@@ -344,7 +344,7 @@ async fn the_page_of_consent_says_whose_an_application_is() {
     let fields = |name| [("name", name), ("redirectUris", REDIRECT), ("public", "on")];
     ada.get(&format!("{create}/new")).await;
     let page = ada.submit(&format!("{create}/new"), &fields("Reports")).await;
-    page.assert_says(200, "The application Reports was made");
+    page.assert_says(200, "Application “Reports” created");
     let path = page.between("/integrations/applications/", "\"");
     let id = path.split('/').next().unwrap().to_owned();
 
@@ -358,17 +358,17 @@ async fn the_page_of_consent_says_whose_an_application_is() {
     page.assert_says(200, warning);
     let query = Attempt::new().query("cmm3lndn701oo0uefvxzo0ivw", ALL, "http://127.0.0.1:1/auth/callback");
     let page = fred.get(&format!("/authorize?{query}")).await;
-    page.assert_says(200, "wants to act for you");
-    assert!(!page.text.contains(warning) && !page.text.contains("has registered itself"), "{}", page.text);
+    page.assert_says(200, "wants access to your account");
+    assert!(!page.text.contains(warning) && !page.text.contains("registered itself"), "{}", page.text);
 
     // The names of those that Howdah brings are no one else's.
     for name in ["Command line", "command  LINE", "Command-Line", " APIpages ", "Comm\u{b7}and line"] {
         ada.get(&format!("{create}/new")).await;
         let page = ada.submit(&format!("{create}/new"), &fields(name)).await;
-        page.assert_says(422, "the name of an application that Howdah brings");
+        page.assert_says(422, "reserved for an application of Howdah");
         ada.get(&format!("{create}/{id}")).await;
         let page = ada.submit(&format!("{create}/{id}"), &fields(name)[..2]).await;
-        page.assert_says(422, "the name of an application that Howdah brings");
+        page.assert_says(422, "reserved for an application of Howdah");
         let metadata = json!({"client_name": name, "redirect_uris": [REDIRECT]});
         let answer = Client::new().post(format!("{}/register", howdah.url())).json(&metadata).send().await.unwrap();
         assert_eq!(answer.status(), 400, "{name}");
@@ -441,7 +441,7 @@ async fn nobody_is_sent_where_the_application_did_not_register() {
     assert_eq!(page.status, 404);
     ada.get(&format!("/authorize?{good}")).await;
     let page = ada.submit("/authorize", &[("asked", &good), ("decision", "allow")]).await;
-    page.assert_says(422, "Choose a workspace");
+    page.assert_says(422, "Select a workspace");
     let page = Browser::new(&howdah).get(&format!("/authorize?{good}")).await;
     assert!(
         page.location().starts_with("/console/sign-in?next=%2Fauthorize")
@@ -890,7 +890,7 @@ async fn what_is_over_is_worth_nothing() {
     let mut reports = Application { url: howdah.url(), id: made.id.bare().to_owned(), secret };
     let answer = tokens(&mut ada, &reports, ALL, &workspace).await;
     let page = ada.get(&format!("/authorize?{}", Attempt::new().query(&reports.id, ALL, REDIRECT))).await;
-    assert!(!page.text.contains("has registered itself"), "somebody here has made it");
+    assert!(!page.text.contains("registered itself"), "somebody here has made it");
     let tx = store.begin().await.unwrap();
     let secret = applications::rotate_secret(&tx, &actor, now, &made.id).await.unwrap();
     tx.commit().await.unwrap();

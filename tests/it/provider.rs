@@ -237,7 +237,7 @@ async fn whoever_was_invited_signs_in_with_the_provider() {
     ben.get(&link).await.assert_says(200, "Join as Ben@example.com");
     assert_eq!(ben.submit(&link, &[]).await.location(), workspace);
     let account = ben.get("/console/account").await;
-    account.assert_says(200, "You have none: your identity provider signs you in.");
+    account.assert_says(200, "You have no password and sign in with your identity provider.");
     assert!(account.text.contains("ben-1"), "the name that the provider gave");
     assert!(account.text.contains("Connected"));
     // It is the same person with another address, and the only way in stays.
@@ -248,11 +248,14 @@ async fn whoever_was_invited_signs_in_with_the_provider() {
     // Nothing is sent twice: the code was for one browser and one time.
     let stale = again.get(&back(&state)).await;
     assert_eq!(stale.location(), "/console", "who has signed in goes on");
-    Browser::new(&howdah).get(&back(&state)).await.assert_says(422, "This browser began no sign-in there");
+    Browser::new(&howdah)
+        .get(&back(&state))
+        .await
+        .assert_says(422, "The sign-in took too long, or was started in another browser");
 
     let page = ada.get("/console/people").await;
     let person = format!("/console/people/{}", page.between("<a href=\"/console/people/", "\""));
-    ada.get(&person).await.assert_says(200, "Signs in with");
+    ada.get(&person).await.assert_says(200, "Sign-in methods");
 }
 
 #[tokio::test]
@@ -269,17 +272,17 @@ async fn whoever_has_an_account_keeps_it_and_its_authenticator() {
     let mut mallory = ada.invite(&howdah, &workspace, "victim", "viewer").await;
     let mut victim = Browser::new(&howdah);
     let page = provider.sign_in(&mut victim, person("victim-1", "victim@example.com")).await;
-    page.assert_says(422, "victim@example.com has an account already.");
+    page.assert_says(422, "victim@example.com already has an account.");
     assert!(!is_signed_in(&mut victim).await && is_signed_in(&mut mallory).await);
     let page = provider.sign_in(&mut mallory, person("other-1", "ada@example.com")).await;
-    page.assert_says(422, "ada@example.com has an account already.");
+    page.assert_says(422, "ada@example.com already has an account.");
     // Her address has become somebody else's.
     let mut other = Browser::new(&howdah);
     let page = provider.sign_in(&mut other, person("ada-2", "ada@example.com")).await;
-    page.assert_says(422, "ada@example.com has an account already.");
+    page.assert_says(422, "ada@example.com already has an account.");
     assert!(!is_signed_in(&mut other).await);
     let page = provider.sign_in(&mut ada, person("ada-2", "ada@example.com")).await;
-    page.assert_says(422, "Somebody else of this identity provider");
+    page.assert_says(422, "belongs to another user of this identity provider");
     // An account of one's own, by the domain alone.
     let mut cleo = Browser::new(&howdah);
     provider.sign_in(&mut cleo, person("cleo", "cleo@example.org")).await.location();
@@ -287,7 +290,7 @@ async fn whoever_has_an_account_keeps_it_and_its_authenticator() {
 
     // With an authenticator, the provider is not enough.
     let page = ada.submit("/console/account/authenticator", &[("current", PASSWORD)]).await;
-    let secret = page.between("aria-label=\"Key of the authenticator\">", "<").replace(' ', "");
+    let secret = page.between("aria-label=\"Key for the authenticator app\">", "<").replace(' ', "");
     let totp = Builder::new().with_secret(totp_rs::Secret::try_from_base32(&secret).unwrap()).build().unwrap();
     let code = || totp.generate_current().to_string();
     ada.submit("/console/account/authenticator/confirm", &[("code", &code())]).await.assert_says(200, "ecovery");
@@ -302,8 +305,8 @@ async fn whoever_has_an_account_keeps_it_and_its_authenticator() {
     let keep_out = format!("/console/people/{cleos}/disable");
     assert_eq!(ada.submit(&keep_out, &[("confirm", "cleo@example.org")]).await.status, 303);
     assert!(!is_signed_in(&mut cleo).await);
-    provider.sign_in(&mut cleo, person("cleo", "cleo@example.org")).await.assert_says(422, "This account is kept out.");
-    provider.sign_in(&mut cleo, person("cleo-2", "cleo@example.org")).await.assert_says(422, "has an account already");
+    provider.sign_in(&mut cleo, person("cleo", "cleo@example.org")).await.assert_says(422, "This account is disabled.");
+    provider.sign_in(&mut cleo, person("cleo-2", "cleo@example.org")).await.assert_says(422, "already has an account");
 
     // The connection ends as it began: by its owner.
     ada.get("/console/account").await;
@@ -362,7 +365,7 @@ async fn odd_types_of_claims_keep_nobody_out() {
 async fn nobody_is_believed_who_is_not_the_provider() {
     let provider = Provider::start().await;
     let mut howdah = provider.howdah(&["--oidc-domain", "example.com"]).await;
-    howdah.expect_errors(&["which cannot be believed"]);
+    howdah.expect_errors(&["could not be verified"]);
     Browser::administrator(&howdah).await;
     let mut mallory = Browser::new(&howdah);
     let mut attempt = async |what: &str, says: Says, status: u16| {
@@ -414,14 +417,17 @@ async fn nobody_is_believed_who_is_not_the_provider() {
     let mut victim = Browser::new(&howdah);
     let state = provider.go(&mut mallory, "/console").await;
     *provider.says.lock().unwrap() = person("mallory", "mallory@example.com");
-    victim.get(&back(&state)).await.assert_says(422, "This browser began no sign-in there");
+    victim.get(&back(&state)).await.assert_says(422, "The sign-in took too long, or was started in another browser");
     provider.go(&mut victim, "/console").await;
-    victim.get(&back(&state)).await.assert_says(422, "This browser began no sign-in there");
+    victim.get(&back(&state)).await.assert_says(422, "The sign-in took too long, or was started in another browser");
     let state = provider.go(&mut victim, "/console").await;
-    victim.get(&format!("{}&iss=https://elsewhere.example", back(&state))).await.assert_says(502, "cannot be believed");
+    victim
+        .get(&format!("{}&iss=https://elsewhere.example", back(&state)))
+        .await
+        .assert_says(502, "could not be verified");
     let state = provider.go(&mut victim, "/console").await;
     let declined = format!("/console/sign-in/provider/callback?error=access_denied&state={state}");
-    victim.get(&declined).await.assert_says(422, "You did not sign in with Acme.");
+    victim.get(&declined).await.assert_says(422, "Acme did not sign you in.");
     assert_eq!(*provider.tokens.lock().unwrap(), asked);
     assert!(!is_signed_in(&mut victim).await);
 
@@ -441,7 +447,7 @@ async fn a_provider_that_does_not_answer_keeps_nobody_else_out() {
     let mut ada = Browser::administrator(&howdah).await;
     let mut elsewhere = Browser::new(&howdah);
     let page = elsewhere.get("/console/sign-in/provider").await;
-    page.assert_says(503, "Acme does not answer.");
+    page.assert_says(503, "Acme is not available.");
     assert_eq!(elsewhere.sign_in("ada@example.com").await.location(), "/console");
     *provider.down.lock().unwrap() = false;
     assert_eq!(provider.sign_in(&mut ada, person("ada", "ada@example.com")).await.location(), "/console/account");
@@ -452,8 +458,8 @@ async fn without_a_provider_there_is_no_way_to_one() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     assert!(!ada.get("/console/account").await.text.contains("Continue with"));
-    ada.get("/console/sign-in/provider").await.assert_says(404, "There is no such page");
-    ada.get(&back("state")).await.assert_says(404, "There is no such page");
+    ada.get("/console/sign-in/provider").await.assert_says(404, "Page not found");
+    ada.get(&back("state")).await.assert_says(404, "Page not found");
 }
 
 #[tokio::test]

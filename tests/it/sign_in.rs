@@ -63,12 +63,12 @@ async fn attempts_of_all_processes_count_together_and_over_a_restart() {
     assert_eq!(join_all(many).await.into_iter().filter(|taken| *taken).count(), 10);
     for round in ["in a third process", "after it was killed"] {
         let page = attempt(&howdah, ADA, PASSWORD, "").await;
-        page.assert_says(429, "too many attempts");
+        page.assert_says(429, "Too many attempts");
         let seconds: u64 = page.headers["retry-after"].to_str().unwrap().parse().unwrap();
         assert!((1..=30).contains(&seconds), "{round}: {seconds}");
         let current = [("current", PASSWORD)];
         let page = ada.submit("/console/account/authenticator", &current).await;
-        page.assert_says(422, "too many attempts");
+        page.assert_says(422, "Too many attempts");
         if round == "in a third process" {
             howdah.kill();
             howdah.launch().await;
@@ -82,7 +82,7 @@ async fn attempts_of_all_processes_count_together_and_over_a_restart() {
         assert_eq!(attempt(&howdah, ADA, PASSWORD, "").await.location(), "/console");
     }
     attempt(&howdah, ADA, "wrong wrong wrong", "").await.assert_says(422, "Wrong email address");
-    attempt(&howdah, ADA, PASSWORD, "").await.assert_says(429, "too many attempts");
+    attempt(&howdah, ADA, PASSWORD, "").await.assert_says(429, "Too many attempts");
 
     // The same through pages, all at once, for an account that is not there.
     let many = (0..20).map(|_| attempt(&howdah, "nobody@example.com", "wrong wrong wrong", ""));
@@ -126,13 +126,13 @@ async fn nobody_is_kept_out_where_they_have_signed_in_before() {
     }
     // From where nobody knows, those who exist and those who do not are kept out alike.
     for account in [ADA, "bea@example.com", "nobody@example.com"] {
-        attempt(&howdah, account, PASSWORD, elsewhere).await.assert_says(429, "too many attempts");
+        attempt(&howdah, account, PASSWORD, elsewhere).await.assert_says(429, "Too many attempts");
     }
     // The owner is not, where they have been before; nor is a wrong password more welcome there.
     for _ in 0..10 {
         attempt(&howdah, ADA, "wrong wrong wrong", home).await.assert_says(422, "Wrong email address");
     }
-    attempt(&howdah, ADA, PASSWORD, home).await.assert_says(429, "too many attempts");
+    attempt(&howdah, ADA, PASSWORD, home).await.assert_says(429, "Too many attempts");
     pass(&store, 30).await;
     assert_eq!(attempt(&howdah, ADA, PASSWORD, home).await.location(), "/console");
 
@@ -140,7 +140,7 @@ async fn nobody_is_kept_out_where_they_have_signed_in_before() {
     for address in 0..250 {
         take(&store, Proof::Password, "bea@example.com", &format!("192.0.2.{address}")).await;
     }
-    attempt(&howdah, "bea@example.com", PASSWORD, elsewhere).await.assert_says(429, "too many attempts");
+    attempt(&howdah, "bea@example.com", PASSWORD, elsewhere).await.assert_says(429, "Too many attempts");
     let page = ada.get("/console/people").await;
     let bea = page.text.rsplit_once("href=\"/console/people/").unwrap().1.split_once('"').unwrap().0.to_owned();
     ada.get(&format!("/console/people/{bea}")).await;
@@ -176,7 +176,7 @@ async fn codes_are_tried_less_often_than_passwords() {
     let mut ada = Browser::administrator(&howdah).await;
     ada.get("/console/account").await;
     let page = ada.submit("/console/account/authenticator", &[("current", PASSWORD)]).await;
-    let secret = page.between("aria-label=\"Key of the authenticator\">", "<").replace(' ', "");
+    let secret = page.between("aria-label=\"Key for the authenticator app\">", "<").replace(' ', "");
     let secret = totp_rs::Secret::try_from_base32(&secret).unwrap();
     let totp = Builder::new().with_secret(secret).build().unwrap();
     let code = |steps: i64| totp.generate((Clock::system().now().as_second() + 30 * steps) as u64).to_string();
@@ -201,7 +201,7 @@ async fn codes_are_tried_less_often_than_passwords() {
     }
     let (now, next) = (code(0), code(1));
     let right = [("ticket", ticket.as_str()), ("code", now.as_str())];
-    browser.submit("/console/sign-in/code", &right).await.assert_says(429, "too many attempts");
+    browser.submit("/console/sign-in/code", &right).await.assert_says(429, "Too many attempts");
     pass(&store, 30).await;
     let page = browser.submit("/console/sign-in/code", &right).await;
     // The step may have ended meanwhile.

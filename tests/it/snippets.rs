@@ -52,7 +52,7 @@ async fn check(howdah: &Howdah, sslmode: &str) -> (Page, tempfile::TempDir) {
     assert!(secret(&page).ends_with(&format!("?sslmode={sslmode}")));
     let database = ada.get(&page.between("class=\"button primary\" href=\"", "\"")).await;
     for page in [&page, &database] {
-        assert!(page.text.contains("In SQL you are the role <code>tenant</code>"), "{}", page.text);
+        assert!(page.text.contains("In SQL, every connection is the role <code>tenant</code>"), "{}", page.text);
         let offered = page.text.contains("<a href=\"/v1/ca.pem\" download=\"howdah-ca.pem\">");
         assert_eq!(offered, sslmode == "require", "{}", page.text);
     }

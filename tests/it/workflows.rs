@@ -1571,7 +1571,7 @@ async fn administrators_hear_once_of_what_they_cannot_rely_on() {
             assert_eq!(to(&letters), ["ada@example.com", "bob@example.com"]);
             assert_eq!(
                 letters[0].subject,
-                format!("A backup of \"{}\" does not restore", world.status(database).await.name)
+                format!("A backup of \"{}\" failed verification", world.status(database).await.name)
             );
             let text = &letters[0].text;
             assert!(
@@ -1601,7 +1601,7 @@ async fn administrators_hear_once_of_what_they_cannot_rely_on() {
     assert_eq!(to(&tell(&stuck(9, instance)).await), Vec::<String>::new());
     let letters = tell(&stuck(11, instance)).await;
     assert_eq!(to(&letters), ["ada@example.com", "bob@example.com"]);
-    assert_eq!(letters[0].subject, "Changes of \"Tests\" are not being backed up");
+    assert_eq!(letters[0].subject, "Archiving is failing for databases in \"Tests\"");
     let text = &letters[0].text;
     assert!(
         text.contains("the place is full") && text.contains(&database.bare()) && !text.contains(&second.bare()),
@@ -1618,7 +1618,7 @@ async fn administrators_hear_once_of_what_they_cannot_rely_on() {
     );
     let letters = tell("failing_since = NULL, failing_reason = NULL").await;
     assert_eq!(to(&letters), ["ada@example.com", "bob@example.com"]);
-    assert_eq!(letters[0].subject, "Changes of \"Tests\" are backed up again");
+    assert_eq!(letters[0].subject, "Archiving works again for databases in \"Tests\"");
     assert_eq!(to(&tell("failing_since = NULL").await), Vec::<String>::new());
     drop(session);
     world.end().await;

@@ -55,8 +55,8 @@ async fn an_owner_alone_deletes_a_workspace_that_is_empty() {
     howdah.anonymous().delete(&path).await.assert_error(401, "authentication-failed");
     adam.get(&format!("{workspace}/settings")).await;
     let page = adam.submit(&format!("{workspace}/settings/delete"), &[("confirm", "Research")]).await;
-    page.assert_says(403, "Not allowed");
-    adam.get(&format!("{workspace}/settings/delete")).await.assert_says(403, "Not allowed");
+    page.assert_says(403, "Permission denied");
+    adam.get(&format!("{workspace}/settings/delete")).await.assert_says(403, "Permission denied");
     assert!(!adam.get(&format!("{workspace}/settings")).await.text.contains("settings/delete"));
 
     // When it may not be: with a project, with what can be restored.
@@ -80,7 +80,7 @@ async fn an_owner_alone_deletes_a_workspace_that_is_empty() {
     page.assert_says(200, "Delete <bdi>Research</bdi>");
     let delete = format!("{workspace}/settings/delete");
     ada.submit(&delete, &[("confirm", "Research")]).await.assert_says(422, "still be restored");
-    ada.submit(&delete, &[("confirm", "research")]).await.assert_says(422, "not the name");
+    ada.submit(&delete, &[("confirm", "research")]).await.assert_says(422, "does not match");
     // All of it was refused, and is in the log.
     let log = owner.get(&format!("{path}/audit-log?action=delete_workspace")).await.data(200).clone();
     assert_eq!(log.as_array().unwrap().len(), 9, "{log}");
@@ -110,13 +110,13 @@ async fn an_owner_alone_deletes_a_workspace_that_is_empty() {
         who.get("/v1/projects").await.assert_error(401, "authentication-failed");
     }
     let page = ada.get("/console/workspaces").await;
-    page.assert_says(200, "The workspace Research was deleted.");
+    page.assert_says(200, "Workspace “Research” deleted.");
     assert!(!page.text.contains(&workspace), "{}", page.text);
     for path in ["", "/projects", "/members", "/audit", "/settings", "/settings/delete"] {
-        ada.get(&format!("{workspace}{path}")).await.assert_says(404, "There is no such page");
-        adam.get(&format!("{workspace}{path}")).await.assert_says(404, "There is no such page");
+        ada.get(&format!("{workspace}{path}")).await.assert_says(404, "Page not found");
+        adam.get(&format!("{workspace}{path}")).await.assert_says(404, "Page not found");
     }
-    ada.submit(&delete, &[("confirm", "Research")]).await.assert_says(404, "There is no such page");
+    ada.submit(&delete, &[("confirm", "Research")]).await.assert_says(404, "Page not found");
     Browser::new(&howdah).get(&link).await.assert_says(404, "expired or has already been used");
     for table in ["service_tokens", "integrations", "memberships", "invitations", "oauth_grants", "oauth_access_tokens"]
     {

@@ -76,11 +76,11 @@ async function addAuthenticator(page: Page): Promise<string> {
   const form = page.locator("form[action='/console/account/authenticator']");
   await form.locator("input[name=current]").fill(PASSWORD);
   await form.locator("button[type=submit]").click();
-  await page.getByRole("img", { name: "QR code for the authenticator" }).waitFor();
+  await page.getByRole("img", { name: "QR code for the authenticator app" }).waitFor();
   await check(page, "an authenticator");
   const secret = ((await page.locator("#totp-secret").textContent()) ?? "").replaceAll(" ", "").trim();
   await page.locator("input[name=code]").fill(code(secret));
-  await page.getByRole("button", { name: "Turn it on" }).click();
+  await page.getByRole("button", { name: "Turn on" }).click();
   await page.getByRole("heading", { name: "Recovery codes" }).waitFor();
   await check(page, "recovery codes");
   const codes = ((await page.locator("#recovery-codes").textContent()) ?? "").trim().split("\n");
@@ -97,8 +97,8 @@ async function forget(page: Page): Promise<void> {
   await other.getByRole("link", { name: "Forgot your password?" }).click();
   await check(other, "a forgotten password");
   await other.locator("input[name=email]").fill("somebody@elsewhere.example");
-  await other.getByRole("button", { name: "Mail me a link" }).click();
-  await other.getByRole("heading", { name: "Look into your mail" }).waitFor();
+  await other.getByRole("button", { name: "Send reset link" }).click();
+  await other.getByRole("heading", { name: "Check your mail" }).waitFor();
   await check(other, "a link was asked for");
   await context.close();
 }
@@ -134,7 +134,7 @@ async function chooseTheme(page: Page): Promise<void> {
   await choose("Light");
   await page.emulateMedia({ colorScheme: "dark" });
   assert.equal(await paper(), light);
-  await choose("As the system has them");
+  await choose("System");
   assert.equal(await paper(), dark);
   await page.emulateMedia({ colorScheme: "light" });
   assert.equal(await paper(), light);
@@ -179,8 +179,8 @@ async function acceptWithoutScriptAndLeave(browser: Browser, link: string): Prom
   assert.equal(await page.locator("main form").count(), 0, "a developer decides about nobody");
   await page.getByLabel("Console", { exact: true }).getByRole("link", { name: "Settings" }).click();
   for (const [name, said] of [
-    ["Something else", "This is not the name"],
-    ["Default", "You are in no workspace"],
+    ["Something else", "does not match"],
+    ["Default", "No workspaces"],
   ] as const) {
     // What does not fit leaves it open.
     if (!(await page.locator(".danger-zone[open]").count())) await page.locator(".danger-zone summary").click();

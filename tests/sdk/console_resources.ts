@@ -59,15 +59,15 @@ async function makeProject(page: Page): Promise<{ string: string; project: strin
   await page.locator("#name:focus").waitFor();
   await page.keyboard.type("Web shop");
   await page.keyboard.press("Enter");
-  await page.getByRole("heading", { name: "The project Web shop was made" }).waitFor();
+  await page.getByRole("heading", { name: "Project “Web shop” created" }).waitFor();
   const string = await revealed(page);
   assert.equal(psql(string, "SELECT 6 * 7"), "42");
   const shown = (await page.locator("#snippet-1").textContent()) ?? "";
   assert.equal(execFileSync("sh", ["-c", `${shown} -X -A -t -c 'SELECT 1'`], { encoding: "utf8" }).trim(), "1");
   await page.getByText("Python", { exact: true }).click();
   assert.match((await page.getByLabel("Python", { exact: true }).textContent()) ?? "", /psycopg/);
-  await page.getByRole("link", { name: "Go to the database" }).click();
-  await until(page, "ready");
+  await page.getByRole("link", { name: "Go to database" }).click();
+  await until(page, "Ready");
   const database = page.url();
   assert(!(await page.content()).includes(string.split("@")[0] ?? ""), "the string is shown once");
   await page.getByLabel("Above this page").getByRole("link", { name: "Web shop" }).click();
@@ -83,7 +83,7 @@ async function makeConnection(page: Page, database: string): Promise<void> {
   // Twice, as people do; there is one to rotate then.
   await page.getByRole("button", { name: "Create connection" }).dblclick();
   assert.equal(psql(await revealed(page), "SELECT 1"), "1");
-  await page.getByRole("link", { name: "Go to the database" }).click();
+  await page.getByRole("link", { name: "Go to database" }).click();
   await page.getByLabel("New connection").waitFor();
   // Back to the answer of a form: no browser's question whether to send it again.
   await page.goBack();
@@ -99,7 +99,7 @@ async function makeConnection(page: Page, database: string): Promise<void> {
   await page.goto(database);
   await page.getByRole("link", { name: "Delete… worker" }).click();
   await page.getByRole("button", { name: "Delete connection" }).click();
-  await page.getByRole("status").filter({ hasText: "The connection worker was deleted." }).waitFor();
+  await page.getByRole("status").filter({ hasText: "Connection “worker” deleted." }).waitFor();
 }
 
 async function backUpAndRestore(page: Page, string: string, database: string): Promise<void> {
@@ -122,8 +122,8 @@ async function backUpAndRestore(page: Page, string: string, database: string): P
   assert.equal(await page.getByLabel("Date and time, in UTC").inputValue(), last, "what was chosen is still chosen");
   await page.getByLabel("to confirm").fill("Web shop");
   await page.getByRole("button", { name: "Restore" }).click();
-  await page.getByRole("status").filter({ hasText: "The restore has begun." }).waitFor();
-  await until(page, "ready");
+  await page.getByRole("status").filter({ hasText: "Restore started." }).waitFor();
+  await until(page, "Ready");
   assert.equal(psql(string, "SELECT count(*) FROM orders"), "10");
 }
 
@@ -133,20 +133,20 @@ async function makeAndRevokeToken(page: Page): Promise<void> {
   await page.getByRole("link", { name: "New service token" }).click();
   await page.getByLabel("Name").fill("Nightly <b>job</b>");
   await page.getByLabel("Read-only").check();
-  await page.getByLabel("These projects only").check();
+  await page.getByLabel("Selected projects").check();
   await page.getByRole("group", { name: "Projects" }).getByLabel("Web shop").check();
   await page.getByRole("button", { name: "Create token" }).click();
   const value = await revealed(page);
   const status = async () =>
     (await fetch(`${root}/v1/projects`, { headers: { authorization: `Bearer ${value}` } })).status;
   assert.equal(await status(), 200);
-  await page.getByRole("link", { name: "Go to the integrations" }).click();
+  await page.getByRole("link", { name: "Go to integrations" }).click();
   const row = page.getByRole("row", { name: "Nightly <b>job</b>" });
-  assert.match(await row.innerText(), /1 project\s+read-only/);
+  assert.match(await row.innerText(), /1 project\s+Read-only/);
   await row.getByRole("link", { name: "Revoke" }).click();
   assert.equal(await status(), 200, "asking changes nothing");
   await page.getByRole("button", { name: "Revoke token" }).click();
-  await page.getByRole("status").filter({ hasText: "was revoked" }).waitFor();
+  await page.getByRole("status").filter({ hasText: "revoked" }).waitFor();
   assert.equal(await status(), 401);
 }
 
@@ -211,7 +211,7 @@ async function onlyLook(browser: Browser, pages: string[]): Promise<void> {
     const status = (await page.goto(address))?.status();
     if (status === 403) {
       refused += 1;
-      await page.getByRole("heading", { name: "Not allowed" }).waitFor();
+      await page.getByRole("heading", { name: "Permission denied" }).waitFor();
       continue;
     }
     assert.equal(status, 200, address);
@@ -225,18 +225,18 @@ async function onlyLook(browser: Browser, pages: string[]): Promise<void> {
 async function withoutScript(browser: Browser, string: string, database: string): Promise<void> {
   const { page } = await open(browser, required("HOWDAH_OWNER"), { javaScriptEnabled: false });
   await page.goto(`${database}/restore`);
-  await page.getByRole("radio", { name: /^In a new database/ }).check();
+  await page.getByRole("radio", { name: /^New database/ }).check();
   await page.getByLabel("Name of the new database").fill("Copy");
   await page.getByRole("button", { name: "Restore" }).click();
   const copy = (await page.locator(".secret pre").textContent()) ?? "";
   assert.notEqual(copy, string);
   assert.equal(await page.locator(".secret button[data-copy]").isVisible(), false, "no button that does nothing");
   assert.equal(psql(copy, "SELECT count(*) FROM orders"), "10");
-  await page.getByRole("link", { name: "Go to the database" }).click();
+  await page.getByRole("link", { name: "Go to database" }).click();
   await page.getByRole("link", { name: "Settings" }).last().click();
   await page.getByText("Delete this database").click();
   await page.getByLabel("to confirm").fill("Copy");
   await page.getByRole("button", { name: "Delete database" }).click();
-  await page.getByRole("status").filter({ hasText: "The database Copy was deleted." }).waitFor();
+  await page.getByRole("status").filter({ hasText: "Database “Copy” deleted." }).waitFor();
   await page.context().close();
 }

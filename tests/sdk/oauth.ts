@@ -95,7 +95,7 @@ async function theOfficialSdk(page: Page): Promise<void> {
   const login = await sdk.getLoginUrl({ scope: "workspace:admin offline_access", additionalParams: { utm_source: "test" } });
   await page.goto(login.url);
   await signIn(page);
-  await page.getByRole("heading", { name: "wants to act for you" }).waitFor();
+  await page.getByRole("heading", { name: "wants access to your account" }).waitFor();
   await check(page, "the page of consent");
   await page.setViewportSize({ width: 390, height: 800 });
   await check(page, "the page of consent on a phone");
@@ -123,7 +123,7 @@ async function theOfficialSdk(page: Page): Promise<void> {
   const row = page.getByRole("row", { name: "Command line" });
   await row.getByRole("link", { name: "Revoke" }).click();
   await page.getByRole("button", { name: "Revoke" }).click();
-  await page.getByRole("status").filter({ hasText: "was revoked" }).waitFor();
+  await page.getByRole("status").filter({ hasText: "revoked" }).waitFor();
   const refused = await sdk.client.GET("/v1/me").then(
     (answer) => answer.response.status,
     (error: unknown) => (error as { refreshTokenInvalid?: boolean }).refreshTokenInvalid === true ? 401 : String(error),
@@ -148,8 +148,8 @@ async function anIndependentLibrary(page: Page): Promise<void> {
     state,
   });
   await page.goto(address.href);
-  await page.getByText("has registered itself").waitFor();
-  await check(page, "consent for an application that has registered itself");
+  await page.getByText("registered itself").waitFor();
+  await check(page, "consent for an application that registered itself");
   await page.getByRole("button", { name: "Allow", exact: true }).click();
   const back = new URL(await returned);
   close();
@@ -185,7 +185,7 @@ async function theApiPages(page: Page): Promise<void> {
     assert(await box.locator(`input[data-value="${scope}"]`).isChecked(), `${scope} is chosen from the start`);
   }
   const [consent] = await Promise.all([page.waitForEvent("popup"), box.locator("button.authorize").click()]);
-  await consent.getByRole("heading", { name: "API pages wants to act for you" }).waitFor();
+  await consent.getByRole("heading", { name: "API pages wants access to your account" }).waitFor();
   await Promise.all([consent.waitForEvent("close"), consent.getByRole("button", { name: "Allow", exact: true }).click()]);
   await box.getByText("Authorized").first().waitFor();
   await page.locator(".auth-container .btn-done").first().click();

@@ -51,7 +51,7 @@ async function setUp(page: Page): Promise<void> {
 
 async function signInAgain(page: Page): Promise<void> {
   await page.getByRole("button", { name: "Sign out" }).first().click();
-  await page.getByText("You have signed out.").waitFor();
+  await page.getByText("Signed out.").waitFor();
   await warned(page);
   await page.locator("input[name=email]").fill("ada@example.com");
   await page.locator("input[name=password]").fill(PASSWORD);

@@ -16,9 +16,9 @@ pub struct Scopes {
 impl Scopes {
     /// Every scope and what it means, for people.
     pub const ALL: [(&str, &str); 3] = [
-        (ADMIN, "do everything in the workspace that you may do yourself"),
-        (READ, "see the workspace and everything in it, and change nothing"),
-        (OFFLINE, "go on while you are away, until you take the access back"),
+        (ADMIN, "Do everything in the workspace that you can do"),
+        (READ, "Read everything in the workspace, without changing it"),
+        (OFFLINE, "Keep access while you are offline, until you revoke it"),
     ];
 
     /// Reads a list with blanks between (RFC 6749, section 3.3); `None` when there is an unknown one.

@@ -80,8 +80,8 @@ pub async fn create(
     };
     if !store::insert(tx, &user, password_hash, now).await? {
         return Err(Error::conflict(
-            format!("{} has an account already", user.email),
-            "Sign in, or ask an administrator for a link that sets a new password.",
+            format!("{} already has an account", user.email),
+            "Sign in, or ask an administrator for a password reset link.",
         ));
     }
     Ok(user)
@@ -205,7 +205,7 @@ pub async fn rename(session: &Session, user: UserId, name: &PersonName) -> Resul
 /// [`Error::Conflict`] for the last administrator.
 pub async fn set_disabled(tx: &Tx, now: Timestamp, user: UserId, disabled: bool) -> Result<()> {
     if disabled && !store::has_another_administrator(tx, user).await? {
-        return Err(Error::conflict("this is the last administrator", "Make somebody else an administrator first."));
+        return Err(Error::conflict("this is the last administrator", "Make another account an administrator first."));
     }
     store::set_disabled(tx, user, disabled.then_some(now)).await
 }
@@ -216,7 +216,7 @@ pub async fn set_disabled(tx: &Tx, now: Timestamp, user: UserId, disabled: bool)
 /// [`Error::Conflict`] for the last one.
 pub async fn set_administrator(tx: &Tx, user: UserId, is_administrator: bool) -> Result<()> {
     if !is_administrator && !store::has_another_administrator(tx, user).await? {
-        return Err(Error::conflict("this is the last administrator", "Make somebody else an administrator first."));
+        return Err(Error::conflict("this is the last administrator", "Make another account an administrator first."));
     }
     store::set_administrator(tx, user, is_administrator).await
 }
@@ -244,8 +244,8 @@ pub async fn by_identity(session: &Session, issuer: &str, subject: &str) -> Resu
 pub async fn add_identity(tx: &Tx, now: Timestamp, issuer: &str, subject: &str, user: UserId) -> Result<()> {
     if store::has_identity(tx, issuer, user).await? {
         return Err(Error::conflict(
-            "somebody else of this identity provider has the account with this address",
-            "Ask an administrator of this server: the account may have been that of whoever had the address before.",
+            "the account with this email address belongs to another user of this identity provider",
+            "Ask an administrator of this server. The account may belong to a previous owner of the address.",
         ));
     }
     store::add_identity(tx, issuer, subject, user, now).await
@@ -257,7 +257,7 @@ pub async fn add_identity(tx: &Tx, now: Timestamp, issuer: &str, subject: &str, 
 /// [`Error::Conflict`] when there would be no way left to sign in.
 pub async fn remove_identities(tx: &Tx, user: UserId) -> Result<()> {
     if !get(tx, user).await?.has_password {
-        return Err(Error::conflict("there is no other way to sign in", "Set a password first."));
+        return Err(Error::conflict("this is the only way to sign in", "Set a password first."));
     }
     store::remove_identities(tx, user).await
 }

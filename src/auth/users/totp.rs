@@ -28,7 +28,7 @@ pub struct Enrolment {
 pub(super) async fn begin(tx: &Tx, keyring: &Keyring, user: &User, issuer: &str) -> Result<Enrolment> {
     let secret = random_bytes::<20>();
     if !store::set_totp(tx, user.id, &keyring.seal(PURPOSE, &secret)?).await? {
-        return Err(Error::conflict("there is an authenticator already", "Remove it first."));
+        return Err(Error::conflict("two-factor authentication is already on", "Turn it off first."));
     }
     enrolment(&secret, user, issuer)
 }
@@ -51,8 +51,8 @@ pub(super) async fn confirm(tx: &Tx, keyring: &Keyring, now: Timestamp, user: Us
         return store::confirm_totp(tx, user, now).await;
     }
     Err(Error::invalid(
-        "code: this is not the authenticator's code",
-        "Type the six digits that it shows now; the clock of the device must be right.",
+        "code: wrong code",
+        "Enter the six digits that the app shows now. The clock of your phone must be accurate.",
     ))
 }
 

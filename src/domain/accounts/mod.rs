@@ -72,7 +72,7 @@ pub async fn admit(
     };
     let account = users::get(tx, user).await?;
     if account.disabled_at.is_some() {
-        return Err(Error::rejected("this account is kept out", "Ask an administrator of this server."));
+        return Err(Error::rejected("this account is disabled", "Ask an administrator of this server."));
     }
     Ok(account)
 }
@@ -89,17 +89,17 @@ async fn account_of(
 ) -> Result<User> {
     let email = email.ok_or_else(|| {
         Error::rejected(
-            "your identity provider does not say that you have a verified address",
-            "Verify your address there, or sign in with a password.",
+            "your identity provider did not confirm a verified email address",
+            "Verify your email address there, or sign in with a password.",
         )
     })?;
     match users::find(tx, email.as_str()).await? {
         Some(user) if signed_in == Some(user.id) => return Ok(user),
         Some(_) => {
             return Err(Error::conflict(
-                format!("{} has an account already", email.as_str()),
-                "Sign in to it with its password, then connect it on the page of your account. If it is not you who \
-                 made it, ask an administrator of this server for a link that sets its password.",
+                format!("{} already has an account", email.as_str()),
+                "Sign in with its password, then connect the identity provider in your account settings. If you did not \
+                 create this account, ask an administrator of this server for a password reset link.",
             ));
         }
         None => {}
@@ -107,13 +107,13 @@ async fn account_of(
     if !users::exist(tx).await? {
         return Err(Error::rejected(
             "there is no account yet",
-            "Create the first one with the link that this server prints when it starts.",
+            "Create the first account with the link that this server prints when it starts.",
         ));
     }
     if !is_open && !members::is_invited(tx, now, email).await? {
         return Err(Error::rejected(
             format!("there is no account for {}", email.as_str()),
-            "Ask somebody for an invitation to their workspace.",
+            "Ask for an invitation to a workspace.",
         ));
     }
     let name = PersonName::parse(name.unwrap_or_default()).or_else(|_| PersonName::parse(email.as_str()))?;
@@ -276,7 +276,7 @@ pub async fn add_authenticator(
 ) -> Result<Vec<Secret>> {
     let user = owner(asker)?;
     if users::get(tx, user.id).await?.has_totp {
-        return Err(Error::conflict("there is an authenticator already", "Remove it first."));
+        return Err(Error::conflict("two-factor authentication is already on", "Turn it off first."));
     }
     let codes = users::confirm_totp(tx, keyring, now, user.id, code).await?;
     sessions::end_others(tx, user.id, Some(session)).await?;
@@ -301,7 +301,7 @@ pub async fn remove_authenticator(tx: &Tx, asker: &Asker, now: Timestamp) -> Res
 pub async fn renew_recovery_codes(tx: &Tx, asker: &Asker, now: Timestamp) -> Result<Vec<Secret>> {
     let user = owner(asker)?;
     if !users::get(tx, user.id).await?.has_totp {
-        return Err(Error::rejected("there is no authenticator", "Recovery codes stand in for one: add it first."));
+        return Err(Error::rejected("two-factor authentication is off", "Turn it on first to get recovery codes."));
     }
     let codes = users::renew_recovery_codes(tx, user.id).await?;
     record(tx, asker, now, "renew_recovery_codes", user, None, None).await?;

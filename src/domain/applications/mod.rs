@@ -143,8 +143,8 @@ pub async fn rotate_secret(tx: &Tx, actor: &Principal, now: Timestamp, id: &Oaut
     actor.may(Action::ManageCredentials)?;
     if application.is_public {
         return Err(Error::conflict(
-            format!("{} is a public application, which keeps no secret", application.name),
-            "Make another application if it can keep one.",
+            format!("{} is a public client and has no secret", application.name),
+            "Create another application if it can keep a secret.",
         ));
     }
     let secret = clients::rotate_secret(tx, id).await?;

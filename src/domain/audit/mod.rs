@@ -98,7 +98,7 @@ impl Asker {
         if self.user.as_ref().is_some_and(|user| user.is_administrator) {
             return Ok(());
         }
-        Err(Error::forbidden("Only administrators of this server see its people.", "Ask one of them."))
+        Err(Error::forbidden("Only administrators of this server can see its accounts.", "Ask an administrator."))
     }
 }
 

@@ -84,7 +84,7 @@ pub async fn consent(
     scopes: Scopes,
 ) -> Result<IntegrationId> {
     let Some(user) = actor.user() else {
-        return Err(Error::forbidden("Only a person lets an application act for them.", "Sign in."));
+        return Err(Error::forbidden("Only a signed-in member can give an application access.", "Sign in."));
     };
     let (workspace, names) = (actor.workspace(), scopes.names());
     let id = store::upsert(tx, IntegrationId::generate(now), workspace, &client.id, user.id, &names, now).await?;

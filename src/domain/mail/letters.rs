@@ -94,7 +94,7 @@ fn more(all: &[Archive]) -> usize {
 
 /// A moment as people write it.
 pub(super) fn moment(at: Timestamp) -> String {
-    at.strftime("%-d %B %Y, %H:%M UTC").to_string()
+    at.strftime("%-d %b %Y, %H:%M UTC").to_string()
 }
 
 /// A name that somebody has chosen, as it stands in a mail to somebody else: in one line, of a bounded
@@ -155,6 +155,6 @@ mod tests {
     #[test]
     fn moments_are_told_in_words() {
         let at = "2026-12-02T09:05:00Z".parse().unwrap();
-        assert_eq!(moment(at), "2 December 2026, 09:05 UTC");
+        assert_eq!(moment(at), "2 Dec 2026, 09:05 UTC");
     }
 }

@@ -151,8 +151,8 @@ impl<'a> Outbox<'a> {
                 ("The password of your Howdah account was changed", "The password of your account was changed.")
             }
             AccountChange::AuthenticatorRemoved => (
-                "The authenticator of your Howdah account was removed",
-                "The authenticator of your account was removed: the password alone signs in now.",
+                "Two-factor authentication of your Howdah account was turned off",
+                "Two-factor authentication of your account was turned off. Your password alone signs you in.",
             ),
         };
         let letter = letters::Changed {
@@ -161,7 +161,7 @@ impl<'a> Outbox<'a> {
             email: &user.email,
             root: self.root,
             when: letters::moment(now),
-            origin: from.map_or_else(|| "an address that is not known".to_owned(), |address| address.to_string()),
+            origin: from.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string()),
         };
         self.post(tx, now, "account", &user.email, &letter, now, None).await
     }

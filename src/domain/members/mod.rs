@@ -157,8 +157,8 @@ pub async fn invite(
     may_decide_about(actor, role)?;
     if store::is_member(tx, actor.workspace(), email.as_str()).await? {
         return Err(Error::conflict(
-            format!("{} is a member of this workspace already", email.as_str()),
-            "Change their role instead.",
+            format!("{} is already a member of this workspace", email.as_str()),
+            "Change the member's role instead.",
         ));
     }
     store::remove_invitations_of(tx, actor.workspace(), email.as_str()).await?;
@@ -269,7 +269,7 @@ fn may_decide_about(actor: &Principal, role: Role) -> Result<()> {
 
 async fn keeps_an_owner(tx: &Tx, actor: &Principal, member: &Member) -> Result<()> {
     if member.role == Role::Owner && !store::has_another_owner(tx, actor.workspace(), member.user.id).await? {
-        return Err(Error::conflict("this is the last owner of the workspace", "Make somebody else an owner first."));
+        return Err(Error::conflict("this is the last owner of the workspace", "Make another member an owner first."));
     }
     Ok(())
 }

@@ -152,20 +152,20 @@ async fn check_current(app: &Arc<App>, visitor: &Visitor, current: &str) -> Resu
             return Ok(());
         }
         return Err(Error::rejected(
-            "you have signed in too long ago for this",
-            "Sign out and in again with your identity provider, which shows that it is still you.",
+            "your sign-in is too old to confirm this change",
+            "Sign out, sign in again with your identity provider, and retry within 15 minutes.",
         ));
     }
     drop(session);
     let attempt = take(app, Proof::Password, &visitor.user.email, &visitor.origin).await?.map_err(|limit| {
         let hint = format!("Wait {} seconds, then try again.", limit.seconds);
-        Error::invalid("current: there were too many attempts", hint)
+        Error::invalid("current: too many attempts", hint)
     })?;
     let session = app.store.session().await?;
     if users::is_password(&session, visitor.user.id, &Secret::new(current)).await? {
         return attempts::give_back(&session, &attempt).await;
     }
-    Err(Error::invalid("current: this is not your password", "Type the one that you sign in with."))
+    Err(Error::invalid("current: wrong password", "Enter the password that you sign in with."))
 }
 
 async fn show_account(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Html<AccountPage>, Failure> {
@@ -180,7 +180,7 @@ async fn rename(State(app): State<Arc<App>>, visitor: Visitor, Form(new): Form<N
         tx.commit().await
     };
     match renamed.await {
-        Ok(()) => Ok(see_other(&app, "/console/account", "Your name is changed.")),
+        Ok(()) => Ok(see_other(&app, "/console/account", "Name changed.")),
         Err(error) => {
             let problem = Problem::of(error, &["name"])?;
             Ok(again(AccountPage { name: new.name, ..page(&app, &visitor, "name", problem).await? }))
@@ -203,7 +203,7 @@ async fn change_password(
     };
     match changed.await {
         Ok(()) => {
-            let said = "Your password is changed. Your other browsers are signed out.";
+            let said = "Password changed. Your other sessions are signed out.";
             Ok(see_other(&app, "/console/account", said))
         }
         Err(error) => refused(&app, &visitor, "password", error, &["current", "password", "again"]).await,
@@ -221,7 +221,7 @@ async fn choose_theme(State(app): State<Arc<App>>, _visitor: Visitor, Form(new):
         Theme::System => Cookie::Theme.clear(&app),
         theme => Cookie::Theme.set(&app, theme.word(), Some(CHOSEN)),
     };
-    with_cookie(see_other(&app, "/console/account", "The colours of this browser are changed."), cookie)
+    with_cookie(see_other(&app, "/console/account", "Theme changed."), cookie)
 }
 
 /// A name for the authenticator's list: the host that one signs in to.
@@ -327,9 +327,11 @@ async fn remove_authenticator(
         tx.commit().await
     };
     match removed.await {
-        Ok(()) => {
-            Ok(see_other(&app, "/console/account", "The authenticator is removed. The password alone signs you in."))
-        }
+        Ok(()) => Ok(see_other(
+            &app,
+            "/console/account",
+            "Two-factor authentication is off. Your password alone signs you in.",
+        )),
         Err(error) => refused(&app, &visitor, "remove-authenticator", error, &["current"]).await,
     }
 }
@@ -344,7 +346,7 @@ async fn end_session(
     let tx = app.store.begin().await?;
     accounts::end_session(&tx, &visitor.asker(), app.clock.now(), id).await?;
     tx.commit().await?;
-    Ok(see_other(&app, "/console/account", "That browser is signed out."))
+    Ok(see_other(&app, "/console/account", "Session signed out."))
 }
 
 async fn end_other_sessions(
@@ -355,13 +357,13 @@ async fn end_other_sessions(
     let tx = app.store.begin().await?;
     accounts::end_other_sessions(&tx, &visitor.asker(), app.clock.now(), visitor.session).await?;
     tx.commit().await?;
-    Ok(see_other(&app, "/console/account", "All your other browsers are signed out."))
+    Ok(see_other(&app, "/console/account", "All other sessions signed out."))
 }
 
 /// What a browser says it is, in words: its name and its system, as far as they are plain. Only for
 /// people to recognise it by.
 fn browser(user_agent: &Option<String>) -> String {
-    let Some(text) = user_agent.as_deref() else { return "A browser that does not say what it is".to_owned() };
+    let Some(text) = user_agent.as_deref() else { return "Unknown browser".to_owned() };
     let first =
         |names: &[(&str, &'static str)]| names.iter().find(|(mark, _)| text.contains(mark)).map(|(_, name)| *name);
     let name = first(&[

@@ -125,7 +125,7 @@ async fn create(
         let new = NewClient { name, description, redirect_uris, is_public: form.public.is_some() };
         let tx = app.store.begin().await?;
         let (application, secret) = applications::create(&tx, &member.actor, app.clock.now(), &new).await?;
-        let title = format!("The application {} was made", application.name);
+        let title = format!("Application “{}” created", application.name);
         let page = Reveal::of(&app, &member, title, application, secret.as_ref());
         attempt.commit(&app, tx, Html(page).into_response()).await
     };
@@ -196,7 +196,7 @@ async fn update(
     match changed.await {
         Ok(after) => {
             let address = address(&member.frame(Section::Integrations), &after.id);
-            Ok(see_other(&app, &address, &format!("The application {} was changed.", after.name)))
+            Ok(see_other(&app, &address, &format!("Application “{}” saved.", after.name)))
         }
         Err(error) => {
             let problem = Problem::of(error, &FIELDS)?;
@@ -209,11 +209,11 @@ fn rotation(member: &Member, application: &Application) -> Confirm {
     let frame = member.frame(Section::Integrations);
     let address = address(&frame, &application.id);
     Confirm {
-        title: format!("Rotate the secret of {}?", application.name),
+        title: format!("Rotate the secret of “{}”?", application.name),
         effects: vec![
-            "It gets another secret, which you see on the next page, this once.".to_owned(),
-            "The secret that it has stops working at once: the application gets no new tokens until it has the other \
-             one. Tokens that it has got already stay good."
+            "The new secret is shown once, on the next page.".to_owned(),
+            "The current secret stops working immediately. The application cannot get new tokens until it uses the \
+             new secret. Tokens that it already has stay valid."
                 .to_owned(),
         ],
         label: "Rotate secret",
@@ -244,7 +244,7 @@ async fn rotate(
     let rotated = async {
         let tx = app.store.begin().await?;
         let secret = applications::rotate_secret(&tx, &member.actor, app.clock.now(), &application.id).await?;
-        let title = format!("The secret of {} was rotated", application.name);
+        let title = format!("Secret of “{}” rotated", application.name);
         let page = Reveal::of(&app, &member, title, application.clone(), Some(&secret));
         attempt.commit(&app, tx, Html(page).into_response()).await
     };
@@ -268,6 +268,6 @@ async fn delete(
     let tx = app.store.begin().await?;
     applications::delete(&tx, &member.actor, app.clock.now(), &application.id).await?;
     let address = member.frame(Section::Integrations).to("integrations");
-    let answer = see_other(&app, &address, &format!("The application {} was deleted.", application.name));
+    let answer = see_other(&app, &address, &format!("Application “{}” deleted.", application.name));
     Ok(attempt.commit(&app, tx, answer).await?)
 }

@@ -59,9 +59,9 @@ impl Row {
         Self {
             action: action.chars().take(1).flat_map(char::to_uppercase).chain(action.chars().skip(1)).collect(),
             actor_kind: match entry.actor {
-                Actor::ServiceToken(_) => "service token",
-                Actor::User(_) => "person",
-                Actor::Anonymous => "not signed in",
+                Actor::ServiceToken(_) => "Service token",
+                Actor::User(_) => "Account",
+                Actor::Anonymous => "Not signed in",
             },
             same_actor: format!("{address}?{}", query_string(&[("actor", &actor_id)])),
             actor_id,

@@ -83,7 +83,7 @@ impl Restorable {
 }
 
 fn exactly(moment: Timestamp) -> String {
-    moment.strftime("%-d %B %Y, %H:%M:%S UTC").to_string()
+    moment.strftime("%-d %b %Y, %H:%M:%S UTC").to_string()
 }
 
 struct Row {
@@ -100,9 +100,9 @@ struct Row {
 
 fn kind(kind: Kind) -> &'static str {
     match kind {
-        Kind::Full => "full",
-        Kind::Differential => "differential",
-        Kind::Incremental => "incremental",
+        Kind::Full => "Full",
+        Kind::Differential => "Differential",
+        Kind::Incremental => "Incremental",
     }
 }
 
@@ -198,7 +198,7 @@ async fn create(
         let (actor, now) = (&member.actor, app.clock.now());
         backups::create(&tx, actor, now, &app.keyring, database.id, Kind::parse(&form.kind)).await?;
         let base = database_pages::address(&member.frame(Section::Projects), database.id);
-        attempt.commit(&app, tx, see_other(&app, &format!("{base}/backups"), "The backup has begun.")).await
+        attempt.commit(&app, tx, see_other(&app, &format!("{base}/backups"), "Backup started.")).await
     };
     match started.await {
         Ok(answer) => Ok(answer),
@@ -230,7 +230,7 @@ fn nothing_to_restore(status: Status, health: Health) -> Option<&'static str> {
     match status {
         Status::Ready => None,
         Status::Provisioning => Some("The database is being created and has no data yet. Wait until it is ready."),
-        Status::Recovering => Some("The database is being restored. Wait until that has ended."),
+        Status::Recovering => Some("The database is being restored. Wait until it is ready."),
         Status::Failure if health.damaged > 0 => Some("All backups of this database are damaged."),
         Status::Failure => Some(
             "The database could not be created, so there is no backup of it. Retry the operation that failed, or \
@@ -273,7 +273,10 @@ impl Ask {
         let window = backups::window(&session, database.id, app.clock.now()).await?;
         let complete = found.into_iter().filter(|backup| !backup.damaged).filter_map(|backup| {
             let at = backup.completed_at?;
-            Some(Choice { id: backup.id.bare(), label: format!("{} ({})", exactly(at), kind(backup.kind)) })
+            Some(Choice {
+                id: backup.id.bare(),
+                label: format!("{} ({})", exactly(at), kind(backup.kind).to_lowercase()),
+            })
         });
         let (window, choices) = (Restorable::of(&window.within_reach()), complete.collect::<Vec<_>>());
         let has_none = window.is_none() && choices.is_empty();
@@ -329,12 +332,12 @@ fn source(form: &RestoreForm, database: &Database) -> Result<Source> {
         "backup" => {
             let backup = BackupId::parse(&form.backup);
             let backup =
-                backup.ok_or_else(|| Error::invalid("backup: no backup is chosen", "Choose one of the list."))?;
+                backup.ok_or_else(|| Error::invalid("backup: no backup is selected", "Select one from the list."))?;
             Ok(Source::Backup { database, backup, to: None })
         }
         "moment" => Ok(Source::Database { database, to: Some(moment("targetTime", &form.moment)?) }),
         "now" => Ok(Source::Database { database, to: None }),
-        _ => Err(Error::invalid("what: nothing is chosen", "Say what to restore.")),
+        _ => Err(Error::invalid("what: nothing is selected", "Select what to restore from.")),
     }
 }
 
@@ -344,7 +347,7 @@ pub(super) fn moment(field: &str, text: &str) -> Result<Timestamp> {
     let text = text.trim();
     let local = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|moment| moment.timestamp());
     text.parse().ok().or_else(local).ok_or_else(|| {
-        Error::invalid(format!("{field}: this is not a date and time"), "Write it as 2030-01-31T12:00:00, in UTC.")
+        Error::invalid(format!("{field}: not a valid date and time"), "Use the format 2030-01-31T12:00:00, in UTC.")
     })
 }
 
@@ -395,7 +398,7 @@ async fn restore_beside(
         is_default: false,
         source: Some(source(form, database)?),
     };
-    let title = format!("{} is being restored to {}", database.name, form.name.trim());
+    let title = format!("Restoring “{}” to “{}”", database.name, form.name.trim());
     Ok(project_pages::create_database(app, member, database.project, wanted, title, attempt).await?)
 }
 
@@ -408,7 +411,7 @@ async fn restore_in_place(
 ) -> Result<Response, Refused> {
     let source = source(form, database)?;
     if form.what == "now" {
-        let message = "what it is now is there already: choose a backup or a moment";
+        let message = "the current state cannot be restored in place: select a backup or a point in time";
         return Err(Error::invalid(format!("what: {message}"), "").into());
     }
     let typed = Typed { confirm: form.confirm.clone() };
@@ -417,7 +420,7 @@ async fn restore_in_place(
     let tx = app.store.begin().await?;
     let (_, operation) = restores::start_in_place(&tx, &member.actor, app.clock.now(), database.id, &source).await?;
     let address = database_pages::address(&member.frame(Section::Projects), database.id);
-    let answer = attempt.commit(app, tx, see_other(app, &address, "The restore has begun.")).await?;
+    let answer = attempt.commit(app, tx, see_other(app, &address, "Restore started.")).await?;
     app.settle(&mut announcements, operation).await?;
     Ok(answer)
 }

@@ -78,7 +78,7 @@ async fn create(
         let tx = app.store.begin().await?;
         let now = app.clock.now();
         let branch = branches::create(&tx, &member.actor, now, page.project.id, &name, is_default).await?;
-        let answer = see_other(&app, &page.base, &format!("The branch {} was made.", branch.git_name));
+        let answer = see_other(&app, &page.base, &format!("Branch “{}” created.", branch.git_name));
         attempt.commit(&app, tx, answer).await
     };
     match made.await {
@@ -106,13 +106,13 @@ async fn make_default(
     branches::update(&tx, &member.actor, app.clock.now(), branch.id, Some(true)).await?;
     tx.commit().await?;
     let address = project_pages::address(&member.frame(Section::Projects), branch.project);
-    Ok(see_other(&app, &address, &format!("{} is the default branch now.", branch.git_name)))
+    Ok(see_other(&app, &address, &format!("“{}” is now the default branch.", branch.git_name)))
 }
 
 fn deletion(member: &Member, branch: &Branch) -> Confirm {
     let frame = member.frame(Section::Projects);
     Confirm {
-        title: format!("Delete the branch “{}”?", branch.git_name),
+        title: format!("Delete branch “{}”?", branch.git_name),
         effects: vec![format!(
             "The branch is removed from the project “{}”. It has no databases, so no data is lost.",
             branch.project_name
@@ -147,7 +147,7 @@ async fn delete(
         let tx = app.store.begin().await?;
         branches::delete(&tx, &member.actor, app.clock.now(), branch.id).await?;
         let address = project_pages::address(&member.frame(Section::Projects), branch.project);
-        let answer = see_other(&app, &address, &format!("The branch {} was deleted.", branch.git_name));
+        let answer = see_other(&app, &address, &format!("Branch “{}” deleted.", branch.git_name));
         attempt.commit(&app, tx, answer).await
     };
     match deleted.await {

@@ -53,6 +53,15 @@ impl Span {
         }
     }
 
+    /// The time that one bar stands for.
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Day => "hour",
+            Self::Week => "6 hours",
+            Self::Month => "day",
+        }
+    }
+
     fn bars(self) -> (usize, SignedDuration) {
         match self {
             Self::Day => (24, SignedDuration::from_hours(1)),
@@ -140,18 +149,25 @@ impl Chart {
         let total: u64 = steps.iter().map(|step| step.operations).sum();
         let busiest = steps.iter().max_by_key(|step| step.operations).filter(|step| step.operations > 0);
         let about_operations = match busiest {
-            None => "None in this time.".to_owned(),
+            None => "None in this time range.".to_owned(),
             Some(step) => {
-                format!("{} total, peak {} from {} on.", count(total), count(step.operations), exact(step.start))
+                format!(
+                    "{} total, peak {} in the {} from {}.",
+                    count(total),
+                    count(step.operations),
+                    span.unit(),
+                    exact(step.start)
+                )
             }
         };
         let sizes = || steps.iter().filter_map(|step| step.size);
         let about_size = match (sizes().next(), sizes().next_back()) {
-            (Some(first), Some(last)) => format!("From {} to {}.", bytes(first), bytes(last)),
+            (Some(first), Some(last)) => format!("{} to {}.", bytes(first), bytes(last)),
             _ => "Not measured yet.".to_owned(),
         };
-        let operations =
-            |step: &Step| (step.operations, format!("{} from {} on", count(step.operations), exact(step.start)));
+        let operations = |step: &Step| {
+            (step.operations, format!("{} in the {} from {}", count(step.operations), span.unit(), exact(step.start)))
+        };
         let size = |step: &Step| {
             let size = step.size.unwrap_or_default();
             (size, format!("{} at {}", bytes(size), exact(step.start)))
@@ -173,7 +189,7 @@ impl Chart {
                 .map(|step| Line {
                     from: exact(step.start),
                     operations: count(step.operations),
-                    size: step.size.map_or_else(|| "not measured".to_owned(), bytes),
+                    size: step.size.map_or_else(|| "Not measured".to_owned(), bytes),
                 })
                 .collect(),
         }
@@ -312,7 +328,7 @@ mod tests {
             ]
         );
         let chart = Chart::of(&hours, Span::Week, now);
-        assert_eq!(chart.pictures[0].description, "12 total, peak 7 from 17 May 2030, 06:00 UTC on.");
+        assert_eq!(chart.pictures[0].description, "12 total, peak 7 in the 6 hours from 17 May 2030, 06:00 UTC.");
         assert_eq!(chart.pictures[0].bars.len(), 2, "no bar where nothing happened");
         assert_eq!(chart.pictures[1].bars.len(), 28);
         assert_eq!(chart.lines[0].operations, "5", "the newest line first");

@@ -57,7 +57,7 @@ impl Typed {
         if self.confirm.trim() == name.trim() {
             return Ok(());
         }
-        Err(Problem::with("confirm", format!("This is not the name of the {what}. Nothing was changed.")))
+        Err(Problem::with("confirm", format!("The name of the {what} does not match. Nothing was changed.")))
     }
 }
 

@@ -104,7 +104,7 @@ async fn create(
         let tx = app.store.begin().await?;
         let now = app.clock.now();
         let credential = connections::create(&tx, &member.actor, now, &app.quotas, database.id, &name).await?;
-        let title = format!("The connection {} was made", name.as_str());
+        let title = format!("Connection “{}” created", name.as_str());
         let page = Reveal::of(&app, member.frame(Section::Projects), title, database.clone(), &credential);
         attempt.commit(&app, tx, page.into_response()).await
     };
@@ -125,11 +125,11 @@ async fn find(app: &App, member: &Member, id: &str) -> Result<Connection> {
 fn rotation(member: &Member, connection: &Connection) -> Confirm {
     let frame = member.frame(Section::Projects);
     Confirm {
-        title: format!("Rotate the connection {}?", connection.name),
+        title: format!("Rotate connection “{}”?", connection.name),
         effects: vec![
-            format!("It gets another user name and password for the database {}.", connection.database_name),
-            "The ones that it has stop working at once, and the sessions opened with them are ended.".to_owned(),
-            "You see the new connection string on the next page, this once.".to_owned(),
+            format!("The connection gets a new user name and password for database “{}”.", connection.database_name),
+            "The current ones stop working immediately, and sessions that use them end.".to_owned(),
+            "The new connection string is shown once, on the next page.".to_owned(),
         ],
         label: "Rotate",
         action: frame.to(&format!("connections/{}/rotate", connection.id.bare())),
@@ -160,7 +160,7 @@ async fn rotate(
     let tx = app.store.begin().await?;
     let credential = connections::rotate(&tx, &member.actor, app.clock.now(), connection.id).await?;
     let database = databases::get(&tx, &member.actor, connection.database).await?;
-    let title = format!("The connection {} was rotated", connection.name);
+    let title = format!("Connection “{}” rotated", connection.name);
     let page = Reveal::of(&app, member.frame(Section::Projects), title, database, &credential);
     let answer = attempt.commit(&app, tx, page.into_response()).await?;
     // Sessions end by the connection's id: the new string is shown when the gateway has heard of it.
@@ -177,10 +177,10 @@ async fn ask_to_delete(
     member.actor.may_change()?;
     let frame = member.frame(Section::Projects);
     Ok(Confirm {
-        title: format!("Delete the connection {}?", connection.name),
+        title: format!("Delete connection “{}”?", connection.name),
         effects: vec![
-            "Its user name and password stop working at once, and the sessions opened with them are ended.".to_owned(),
-            format!("The database {} and its other connections stay as they are.", connection.database_name),
+            "The user name and password stop working immediately, and sessions that use them end.".to_owned(),
+            format!("Database “{}” and its other connections do not change.", connection.database_name),
         ],
         label: "Delete connection",
         action: frame.to(&format!("connections/{}/delete", connection.id.bare())),
@@ -201,6 +201,6 @@ async fn delete(
     let tx = app.store.begin().await?;
     connections::delete(&tx, &member.actor, app.clock.now(), connection.id).await?;
     let address = pages::address(&member.frame(Section::Projects), connection.database);
-    let answer = see_other(&app, &address, &format!("The connection {} was deleted.", connection.name));
+    let answer = see_other(&app, &address, &format!("Connection “{}” deleted.", connection.name));
     Ok(attempt.commit(&app, tx, answer).await?)
 }

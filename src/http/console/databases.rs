@@ -53,10 +53,10 @@ pub(super) fn address(frame: &Frame, id: DatabaseId) -> String {
 /// How a database stands: the kind of its dot, and in a word.
 pub(super) fn state(status: Status) -> (&'static str, &'static str) {
     match status {
-        Status::Provisioning => ("busy", "creating"),
-        Status::Ready => ("good", "ready"),
-        Status::Recovering => ("busy", "restoring"),
-        Status::Failure => ("bad", "failed"),
+        Status::Provisioning => ("busy", "Creating"),
+        Status::Ready => ("good", "Ready"),
+        Status::Recovering => ("busy", "Restoring"),
+        Status::Failure => ("bad", "Failed"),
     }
 }
 
@@ -194,7 +194,7 @@ impl Show {
             region: app.regions.label(&database.region).unwrap_or_default(),
             branch: branch.git_name,
             source,
-            size: month.measured_at.map_or_else(|| "not measured yet".to_owned(), |_| bytes(month.storage_bytes)),
+            size: month.measured_at.map_or_else(|| "Not measured yet".to_owned(), |_| bytes(month.storage_bytes)),
             month: count(month.operations),
             measured_at: month.measured_at,
             connections: rows.collect(),
@@ -320,7 +320,7 @@ async fn create(
             is_default: form.is_default.is_some(),
             source: None,
         };
-        let title = format!("The database {} was made", form.name.trim());
+        let title = format!("Database “{}” created", form.name.trim());
         project_pages::create_database(&app, &member, id, wanted, title, attempt).await
     };
     match made.await {
@@ -365,8 +365,8 @@ impl Settings {
         actor.may_change()?;
         let branches = list_branches(&session, actor, &project).await?;
         let kept = match (project.delete_protection, database.is_default) {
-            (true, _) => Some("Delete protection is on for its project: nothing in it can be deleted."),
-            (false, true) => Some("It is its project's default database, which goes with the project only."),
+            (true, _) => Some("Delete protection is on for the project, so this database cannot be deleted."),
+            (false, true) => Some("The default database of a project can only be deleted with the project."),
             (false, false) => None,
         };
         Ok(Self {
@@ -413,7 +413,7 @@ async fn update(
     match changed.await {
         Ok(after) => {
             let address = format!("{}/settings", address(&member.frame(Section::Projects), after.id));
-            Ok(see_other(&app, &address, &format!("The settings of {} were changed.", after.name)))
+            Ok(see_other(&app, &address, &format!("Settings of database “{}” saved.", after.name)))
         }
         Err(error) => {
             let problem = Problem::of(error, &["name", "branchId"])?;
@@ -436,7 +436,7 @@ async fn delete(
             let tx = app.store.begin().await?;
             databases::delete(&tx, &member.actor, app.clock.now(), database.id).await?;
             let address = project_pages::address(&member.frame(Section::Projects), database.project);
-            let answer = see_other(&app, &address, &format!("The database {} was deleted.", database.name));
+            let answer = see_other(&app, &address, &format!("Database “{}” deleted.", database.name));
             return Ok(attempt.commit(&app, tx, answer).await?);
         }
     };

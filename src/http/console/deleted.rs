@@ -151,7 +151,7 @@ async fn restore(
 
 /// What stands above the connection string.
 fn title(deleted: &Deleted) -> String {
-    format!("{} is being restored", deleted.name)
+    format!("Restoring “{}”", deleted.name)
 }
 
 fn source(deleted: &Deleted) -> Source {
@@ -165,8 +165,9 @@ async fn restore_into(
     form: &RestoreForm,
     attempt: Attempt,
 ) -> Result<Response> {
-    let project = ProjectId::parse(&form.project)
-        .ok_or_else(|| Error::invalid("project: no project is chosen", "Choose one, or have a new one made."))?;
+    let project = ProjectId::parse(&form.project).ok_or_else(|| {
+        Error::invalid("project: no project is selected", "Select a project, or restore to a new one.")
+    })?;
     let wanted = Wanted {
         name: form.name.trim(),
         region: &deleted.region,

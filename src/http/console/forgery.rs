@@ -30,28 +30,28 @@ pub(super) fn another_site(app: &App, headers: &HeaderMap, kind: ProtectionError
     match (kind, from.as_deref()) {
         (ProtectionErrorKind::CrossOriginRequest, _) => Failure::new(
             Kind::Forbidden,
-            "The form was sent from another site.",
-            "Nothing was changed. Open the page of this console and send the form from there.",
+            "The form was submitted from another site.",
+            "Nothing was changed. Open this console and submit the form there.",
         ),
         (_, None | Some("null")) => Failure::new(
             Kind::Forbidden,
-            "The browser did not say which site the form was sent from.",
-            "Nothing was changed. Reload the page of the form and send it again. If a proxy or a browser extension \
-             removes the Origin or Referer header, turn that off for this site.",
+            "The browser did not say which site the form was submitted from.",
+            "Nothing was changed. Reload the page and submit the form again. If a proxy or a browser extension removes \
+             the Origin or Referer header, turn that off for this site.",
         ),
         (_, Some(from)) => {
             let host = text(headers, header::HOST).unwrap_or_default();
             Failure::new(
                 Kind::Forbidden,
                 format!(
-                    "The form was sent from {from}, but the request arrived for {host}, and the public URL of this \
+                    "The form was submitted from {from}, but the request arrived for {host}, and the public URL of this \
                      server is {}.",
                     app.public.api
                 ),
                 format!(
-                    "Nothing was changed. If {from} is the address of this console, its operator can start Howdah with \
-                     --public-url {from}, or have the proxy pass the Host header on (nginx: proxy_set_header Host \
-                     $http_host)."
+                    "Nothing was changed. If {from} is the address of this console, the operator can start Howdah with \
+                     --public-url {from}, or configure the proxy to pass on the Host header (nginx: \
+                     proxy_set_header Host $http_host)."
                 ),
             )
         }
@@ -64,8 +64,8 @@ pub(super) fn no_cookie(app: &App, headers: &HeaderMap) -> Failure {
     if is_encrypted(headers) || !public.starts_with("https://") {
         return Failure::new(
             Kind::Forbidden,
-            "The browser sent no cookie of this console.",
-            "Nothing was changed. Allow cookies for this site, then open the page again and send the form from there.",
+            "The browser sent no cookie for this console.",
+            "Nothing was changed. Allow cookies for this site, reload the page and submit the form again.",
         );
     }
     let here = text(headers, header::ORIGIN).filter(|origin| origin != "null");
@@ -73,7 +73,7 @@ pub(super) fn no_cookie(app: &App, headers: &HeaderMap) -> Failure {
     Failure::new(
         Kind::Forbidden,
         format!(
-            "The browser sent no cookie: this page is at {here}, and the public URL of this server is {public}, so its \
+            "The browser sent no cookie: this page is at {here}, but the public URL of this server is {public}, so its \
              cookies work over https only."
         ),
         format!(
@@ -93,7 +93,7 @@ pub(super) fn warning(app: &App, headers: &HeaderMap) -> Option<String> {
         true => {
             format!("You cannot sign in here: the cookies of this server work over https only. Open {public}/console.")
         }
-        false => "Anybody on the network between this browser and the server can read your password. The operator of \
+        false => "Anyone on the network between this browser and the server can read your password. The operator of \
                   this server can set up HTTPS: see docs/https.md of Howdah."
             .to_owned(),
     })

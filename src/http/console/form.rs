@@ -65,14 +65,13 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
 pub(super) fn not_of_ours() -> Failure {
     Failure::new(
         Kind::Forbidden,
-        "The form is too old, or was not sent from a page of this console.",
-        "Nothing was changed. Open the page again and send the form from there.",
+        "The form is too old, or was not submitted from a page of this console.",
+        "Nothing was changed. Reload the page and submit the form again.",
     )
 }
 
 fn unreadable(error: serde_html_form::de::Error) -> Failure {
-    Error::invalid(format!("The form cannot be read: {error}."), "Open the page again and send the form from there.")
-        .into()
+    Error::invalid(format!("The form cannot be read: {error}."), "Reload the page and submit the form again.").into()
 }
 
 /// What the hidden field `csrf` must hold: a mark of the cookie that only this browser has. Whoever
@@ -141,7 +140,7 @@ impl Problem {
 
 /// What is said when another name was typed than the one that confirms.
 pub(crate) fn not_the_name(name: &str) -> Error {
-    Error::invalid("confirm: this is not the name", format!("Type {name} as it stands there."))
+    Error::invalid("confirm: the name does not match", format!("Type “{name}” exactly."))
 }
 
 /// With a stop at the end and, unless it begins with an address, a capital at the beginning.
@@ -169,8 +168,8 @@ mod tests {
         let problem = Problem::of(error(), &["region"]).unwrap();
         assert!(problem.is_general(), "a field that the form does not have");
         assert!(!Problem::none().is_general());
-        let taken = Error::conflict("ada@example.com has an account already", "Sign in.");
-        assert_eq!(Problem::of(taken, &[]).unwrap().message, "ada@example.com has an account already.");
+        let taken = Error::conflict("ada@example.com already has an account", "Sign in.");
+        assert_eq!(Problem::of(taken, &[]).unwrap().message, "ada@example.com already has an account.");
         assert!(Problem::of(Error::not_found("project", "x"), &[]).is_err());
     }
 }

@@ -117,7 +117,7 @@ impl Frame {
 
     /// A moment for people: to the minute, UTC.
     pub(crate) fn exact(&self, time: &Timestamp) -> String {
-        time.strftime("%-d %B %Y, %H:%M UTC").to_string()
+        time.strftime("%-d %b %Y, %H:%M UTC").to_string()
     }
 
     /// A moment for programs.

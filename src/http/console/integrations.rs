@@ -73,7 +73,7 @@ struct ListQuery {
 
 fn reach(token: &ServiceToken) -> String {
     match token.limits.projects.as_deref() {
-        None => "the whole workspace".to_owned(),
+        None => "Whole workspace".to_owned(),
         Some([_]) => "1 project".to_owned(),
         Some(projects) => format!("{} projects", projects.len()),
     }
@@ -140,10 +140,10 @@ async fn ask_to_revoke(
     member.actor.may_take_back(integration.user.id)?;
     let frame = member.frame(Section::Integrations);
     Ok(Confirm {
-        title: format!("Revoke what {} may do?", integration.client.name),
+        title: format!("Revoke access for “{}”?", integration.client.name),
         effects: vec![
-            format!("The application no longer acts for {} in this workspace.", integration.user.email),
-            "The tokens that it has stop working at once. It can ask again.".to_owned(),
+            format!("The application can no longer access this workspace on behalf of {}.", integration.user.email),
+            "Its tokens stop working immediately. The application can ask for access again.".to_owned(),
         ],
         label: "Revoke",
         action: frame.to(&format!("integrations/granted/{}/revoke", integration.id.bare())),
@@ -164,6 +164,6 @@ async fn revoke(
     let tx = app.store.begin().await?;
     integrations::delete(&tx, &member.actor, app.clock.now(), integration.id).await?;
     let address = member.frame(Section::Integrations).to("integrations");
-    let answer = see_other(&app, &address, &format!("{} was revoked.", integration.client.name));
+    let answer = see_other(&app, &address, &format!("Access for “{}” revoked.", integration.client.name));
     Ok(attempt.commit(&app, tx, answer).await?)
 }

@@ -174,7 +174,7 @@ async fn reset(
         tx.commit().await
     };
     match changed.await {
-        Ok(()) => Ok(see_other(&app, "/console/sign-in", "You have a new password. Sign in with it.")),
+        Ok(()) => Ok(see_other(&app, "/console/sign-in", "Password changed. Sign in with your new password.")),
         Err(error) => {
             let problem = Problem::of(error, &["password", "again"])?;
             Ok(private(again(ResetPage { frame, token, email: user.email, problem })))

@@ -110,7 +110,7 @@ async fn page_of(session: &Session, app: &App, member: &Member, problem: Problem
 }
 
 fn read_role(text: &str) -> Result<Role> {
-    Role::parse(text).ok_or_else(|| Error::invalid("role: there is no such role", "Choose one of the list."))
+    Role::parse(text).ok_or_else(|| Error::invalid("role: there is no such role", "Select one from the list."))
 }
 
 async fn list_members(State(app): State<Arc<App>>, member: Member) -> Result<Html<ListPage>, Failure> {
@@ -159,7 +159,7 @@ async fn withdraw_invitation(
     let id = InvitationId::parse(&invitation).ok_or_else(|| Error::not_found("invitation", &invitation))?;
     let tx = app.store.begin().await?;
     members::withdraw(&tx, &member.actor, app.clock.now(), id).await?;
-    let answer = done(&app, &member, "The invitation was taken back; its link is no longer good.");
+    let answer = done(&app, &member, "Invitation revoked. Its link no longer works.");
     Ok(attempt.commit(&app, tx, answer).await?)
 }
 
@@ -177,7 +177,7 @@ async fn change_role(
         Ok(role)
     };
     match changed.await {
-        Ok(role) => Ok(done(&app, &member, &format!("Their role is {role} now."))),
+        Ok(role) => Ok(done(&app, &member, &format!("Role changed to {role}."))),
         Err(error) => Ok(again(page(&app, &member, Problem::of(error, &[])?).await?)),
     }
 }
@@ -194,7 +194,7 @@ async fn remove_member(
         tx.commit().await
     };
     match removed.await {
-        Ok(()) => Ok(done(&app, &member, "They are no longer a member.")),
+        Ok(()) => Ok(done(&app, &member, "Member removed.")),
         Err(error) => Ok(again(page(&app, &member, Problem::of(error, &[])?).await?)),
     }
 }
@@ -210,9 +210,9 @@ fn done(app: &App, member: &Member, said: &str) -> Response {
 /// What a role may, in words, for who gives it.
 fn about(role: &Role) -> &'static str {
     match role {
-        Role::Viewer => "Viewer: sees everything but secrets",
-        Role::Developer => "Developer: works with projects",
-        Role::Admin => "Admin: also gives access",
-        Role::Owner => "Owner: also decides about owners",
+        Role::Viewer => "Viewer: can view everything except secrets",
+        Role::Developer => "Developer: can also create, change and delete projects and databases",
+        Role::Admin => "Admin: can also manage members, tokens and applications",
+        Role::Owner => "Owner: can also manage owners and delete the workspace",
     }
 }

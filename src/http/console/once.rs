@@ -81,8 +81,8 @@ async fn begin(app: &Arc<App>, sender: Uuid, shown: FormId, hash: &[u8]) -> Resu
     let key = IdempotencyKey::parse(format!("form-{digits}").as_bytes())?;
     match retry::find(app, sender, &key, hash).await? {
         Turn::Ours(_) if is_old(shown, app.clock.now()) => Err(Error::invalid(
-            "The form was open for too long: it may have been sent before.",
-            "Nothing was changed. Open the page again and send the form from there.",
+            "The form was open for too long and may have been submitted before.",
+            "Nothing was changed. Reload the page and submit the form again.",
         )
         .into()),
         Turn::Ours(guard) => Ok(Begun::Fresh(Attempt(guard))),
@@ -93,8 +93,8 @@ async fn begin(app: &Arc<App>, sender: Uuid, shown: FormId, hash: &[u8]) -> Resu
         }
         Turn::UnderWay => Err(Failure::new(
             Kind::Conflict,
-            "The form was sent before, and is being carried out.",
-            "Wait a moment, then load the page again.",
+            "This form was already submitted and is being processed.",
+            "Wait a moment, then reload the page.",
         )),
     }
 }

@@ -270,7 +270,7 @@ fn cancellation(member: &Member, operation: Operation) -> Result<Confirm> {
     Ok(Confirm {
         title: format!("Cancel “{}” of “{}”?", row.title, row.operation.database_name),
         effects: effects.iter().map(|effect| (*effect).to_owned()).collect(),
-        label: "Cancel the operation",
+        label: "Cancel operation",
         action: format!("{}/cancel", row.address),
         back: row.address,
         problem: Problem::none(),
@@ -299,7 +299,7 @@ async fn cancel(
     operations::cancel(&tx, &member.actor, app.clock.now(), operation.id).await?;
     tx.commit().await?;
     let address = member.frame(Section::Projects).to(&format!("operations/{}", operation.id.bare()));
-    Ok(see_other(&app, &address, "The operation was cancelled."))
+    Ok(see_other(&app, &address, "Operation cancelled."))
 }
 
 async fn retry(
@@ -313,7 +313,7 @@ async fn retry(
     let tx = app.store.begin().await?;
     operations::retry(&tx, &member.actor, app.clock.now(), operation.id).await?;
     let address = database_pages::address(&member.frame(Section::Projects), operation.database);
-    let answer = attempt.commit(&app, tx, see_other(&app, &address, "The operation is being retried.")).await?;
+    let answer = attempt.commit(&app, tx, see_other(&app, &address, "Retrying the operation.")).await?;
     app.settle(&mut announcements, operation.id).await?;
     Ok(answer)
 }

@@ -62,19 +62,19 @@ struct PersonPage {
 impl PersonPage {
     /// What the button for a link says.
     fn offer(&self) -> &'static str {
-        if self.mails { "Mail a link" } else { "Make a link" }
+        if self.mails { "Mail reset link" } else { "Create reset link" }
     }
 
     /// What the person signs in with.
     fn ways(&self) -> String {
         let Account { has_password, is_vouched_for, has_totp, .. } = self.account;
-        let ways = [(has_password, "a password"), (is_vouched_for, "an identity provider")];
-        let ways: Vec<&str> = ways.iter().filter(|(has, _)| *has).map(|(_, way)| *way).collect();
-        match (ways.join(" or "), has_totp) {
-            (ways, _) if ways.is_empty() => "nothing".to_owned(),
-            (ways, true) => format!("{ways}, and an authenticator"),
-            (ways, false) => ways,
-        }
+        let ways = match (has_password, is_vouched_for) {
+            (true, true) => "Password or identity provider",
+            (true, false) => "Password",
+            (false, true) => "Identity provider",
+            (false, false) => return "None".to_owned(),
+        };
+        if has_totp { format!("{ways}, with two-factor authentication") } else { ways.to_owned() }
     }
 }
 
@@ -184,7 +184,7 @@ async fn disable(
         accounts::disable(&tx, &visitor.asker(), app.clock.now(), user).await?;
         tx.commit().await
     };
-    answer(&app, &visitor, user, disabled.await, "They cannot sign in any more, and are signed out everywhere.").await
+    answer(&app, &visitor, user, disabled.await, "Account disabled and signed out everywhere.").await
 }
 
 async fn enable(
@@ -200,7 +200,7 @@ async fn enable(
         accounts::enable(&tx, &visitor.asker(), app.clock.now(), user).await?;
         tx.commit().await
     };
-    answer(&app, &visitor, user, enabled.await, "They can sign in again.").await
+    answer(&app, &visitor, user, enabled.await, "Account enabled.").await
 }
 
 async fn set_administrator(
@@ -221,7 +221,8 @@ async fn set_administrator(
         }
         tx.commit().await
     };
-    let said = if is_administrator { "They are an administrator now." } else { "They are no administrator any more." };
+    let said =
+        if is_administrator { "Administrator permissions granted." } else { "Administrator permissions removed." };
     answer(&app, &visitor, user, set.await, said).await
 }
 

@@ -115,23 +115,26 @@ pub(super) fn plain_frame(app: &App, headers: &HeaderMap, guest: Option<&Guest>)
 fn error_page(app: &App, headers: &HeaderMap, guest: Option<&Guest>, said: Said, answer: Response) -> Response {
     let (title, hint) = match said.kind {
         Kind::NotFound | Kind::MethodNotAllowed => (
-            "There is no such page",
+            "Page not found",
             Some("It may have been deleted, or it belongs to a workspace that you are not a member of.".to_owned()),
         ),
-        Kind::Forbidden | Kind::LimitedToken => ("Not allowed", said.hint),
-        Kind::TooManyRequests => ("Too many requests", Some("Wait a moment, then load the page again.".to_owned())),
-        Kind::Unavailable => ("Not right now", Some("Wait a moment, then load the page again.".to_owned())),
+        Kind::Forbidden | Kind::LimitedToken => ("Permission denied", said.hint),
+        Kind::TooManyRequests => ("Too many requests", Some("Wait a moment, then reload the page.".to_owned())),
+        Kind::Unavailable => ("Temporarily unavailable", Some("Wait a moment, then reload the page.".to_owned())),
         Kind::Internal => (
             "Something went wrong",
             Some(
-                "Load the page again. If that does not help, give the operator of this server the id below.".to_owned(),
+                "Reload the page. If the error persists, give the request ID below to the operator of this server."
+                    .to_owned(),
             ),
         ),
-        Kind::Conflict | Kind::LimitReached => ("That does not fit with what is there", said.hint),
-        _ => ("That did not work", said.hint),
+        Kind::Conflict | Kind::LimitReached => ("Conflict", said.hint),
+        _ => ("Request failed", said.hint),
     };
     let message = match said.kind {
-        Kind::NotFound | Kind::MethodNotAllowed => "Nothing is at this address, or it is not for you.".to_owned(),
+        Kind::NotFound | Kind::MethodNotAllowed => {
+            "There is nothing at this address, or you don't have access to it.".to_owned()
+        }
         _ => said.message,
     };
     let status = answer.status();

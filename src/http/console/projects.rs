@@ -20,7 +20,7 @@ use crate::base::id::{DatabaseId, ProjectId};
 use crate::base::name::{DatabaseName, ProjectName};
 use crate::base::page::PageRequest;
 use crate::domain::backups::{self, LONGEST_RETENTION, RETENTION_DAYS};
-use crate::domain::branches::{self, Branch, Placement};
+use crate::domain::branches::{self, Branch, Placement, Role};
 use crate::domain::databases::{self, Database, NewDatabase, Summary};
 use crate::domain::limits;
 use crate::domain::projects::{self, NewProject, Project, ProjectChange};
@@ -146,7 +146,7 @@ fn summarized(summary: Summary) -> Vec<(&'static str, String)> {
     let counts = counts.into_iter().filter(|(number, ..)| *number > 0);
     let states: Vec<_> = counts.map(|(number, kind, what)| (kind, format!("{number} {what}"))).collect();
     match states.is_empty() && databases > 0 {
-        true => vec![("good", "ready".to_owned())],
+        true => vec![("good", "Ready".to_owned())],
         false => states,
     }
 }
@@ -216,7 +216,7 @@ async fn make(app: &App, member: &Member, form: &NewForm, attempt: Attempt) -> R
     let tx = app.store.begin().await?;
     let wanted = NewProject { name, region: Some(form.region.clone()), logical_id: None };
     let project = projects::create(&tx, actor, now, &app.quotas, wanted).await?;
-    let title = format!("The project {} was made", project.name);
+    let title = format!("Project “{}” created", project.name);
     if form.database.is_none() {
         let address = address(&member.frame(Section::Projects), project.id);
         return attempt.commit(app, tx, see_other(app, &address, &format!("{title}."))).await;
@@ -324,7 +324,10 @@ async fn show(
             .into_iter()
             .map(|branch| BranchRow {
                 base: frame.to(&format!("branches/{}", branch.id.bare())),
-                role: branch.role.as_str(),
+                role: match branch.role {
+                    Role::Production => "Production",
+                    Role::Preview => "Preview",
+                },
                 may_delete: deletable.contains(&branch.id),
                 branch,
             })
@@ -427,7 +430,7 @@ async fn update(
     };
     match changed.await {
         Ok(after) => {
-            let notice = format!("The settings of {} were changed.", after.name);
+            let notice = format!("Settings of project “{}” saved.", after.name);
             Ok(see_other(&app, &format!("{}/settings", address(&frame, after.id)), &notice))
         }
         Err(error) => {
@@ -447,7 +450,10 @@ pub(super) fn days_of(text: &str) -> Result<Option<i32>> {
 }
 
 fn not_a_number() -> Error {
-    Error::invalid("backupRetentionDays: not a number of days", format!("Give one from 1 to {LONGEST_RETENTION}."))
+    Error::invalid(
+        "backupRetentionDays: not a number of days",
+        format!("Enter a number from 1 to {LONGEST_RETENTION}."),
+    )
 }
 
 async fn delete(
@@ -465,9 +471,9 @@ async fn delete(
             let deleted = async {
                 let tx = app.store.begin().await?;
                 let removed = projects::delete(&tx, &member.actor, app.clock.now(), project.id).await?;
-                let help = " What was in it can be restored for a while: see Recently deleted.";
+                let help = " Its databases can still be restored: see Recently deleted.";
                 let help = if removed.is_empty() || app.undelete.is_zero() { "" } else { help };
-                let notice = format!("The project {} was deleted.{help}", project.name);
+                let notice = format!("Project “{}” deleted.{help}", project.name);
                 attempt.commit(&app, tx, see_other(&app, &frame.to("projects"), &notice)).await
             };
             match deleted.await {
@@ -504,7 +510,10 @@ pub(super) async fn create_database(
     let source = match &wanted.source {
         // What is restored stands beside what is there: the same name twice would only confuse.
         Some(_) if databases::has_name(&tx, project, &name).await? => {
-            return Err(Error::conflict("name: a database of the project has this name", "Choose another one."));
+            return Err(Error::conflict(
+                "name: the project already has a database with this name",
+                "Choose another name.",
+            ));
         }
         Some(source) => Some(restores::resolve(&tx, &member.actor, now, source).await?),
         None => None,

@@ -99,7 +99,11 @@ async fn come_back(
         }
         Err(error) => {
             let problem = Problem::of(error, &[])?;
-            tracing::warn!("{} vouches for somebody who may not sign in: {}", provider.name(), problem.message);
+            tracing::warn!(
+                "identity provider {} sent an account that may not sign in: {}",
+                provider.name(),
+                problem.message
+            );
             Ok(with_cookie(page_again(&app, anybody, next, problem), forget))
         }
     }
@@ -116,22 +120,22 @@ fn refuse(
     let name = provider.name();
     let (status, message, hint) = match error {
         provider::Failure::Unreachable(reason) => {
-            tracing::warn!("nobody can sign in with {name}: {reason}");
+            tracing::warn!("identity provider {name} is not available: {reason}");
             let hint = "Try again in a moment, or sign in with a password.";
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{name} does not answer."), hint)
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{name} is not available."), hint)
         }
         provider::Failure::Untrusted(reason) => {
-            tracing::error!("somebody could not sign in with {name}, which cannot be believed: {reason}");
-            let hint = "Whoever runs this server finds the reason in its log.";
-            (StatusCode::BAD_GATEWAY, format!("What {name} said about you cannot be believed."), hint)
+            tracing::error!("response from identity provider {name} could not be verified: {reason}");
+            let hint = "The reason is in the server's log; ask the operator.";
+            (StatusCode::BAD_GATEWAY, format!("The response from {name} could not be verified."), hint)
         }
         provider::Failure::Declined(reason) => {
-            tracing::info!("{name} did not let somebody sign in: {reason}");
+            tracing::info!("identity provider {name} declined a sign-in: {reason}");
             let hint = "Try again, or sign in with a password.";
-            (StatusCode::UNPROCESSABLE_ENTITY, format!("You did not sign in with {name}."), hint)
+            (StatusCode::UNPROCESSABLE_ENTITY, format!("{name} did not sign you in."), hint)
         }
         provider::Failure::Stale => {
-            let message = "This browser began no sign-in there, or that took too long.";
+            let message = "The sign-in took too long, or was started in another browser.";
             (StatusCode::UNPROCESSABLE_ENTITY, message.to_owned(), "Try again.")
         }
         provider::Failure::Internal(error) => return Err(error.into()),
@@ -151,5 +155,5 @@ async fn disconnect(
     let tx = app.store.begin().await?;
     accounts::disconnect_provider(&tx, &visitor.asker(), app.clock.now()).await?;
     tx.commit().await?;
-    Ok(see_other(&app, "/console/account", "Only your password signs you in now."))
+    Ok(see_other(&app, "/console/account", "Identity provider disconnected. Sign in with your password."))
 }

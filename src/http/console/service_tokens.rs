@@ -24,13 +24,8 @@ use crate::http::Failure;
 use crate::http::path::Path;
 
 /// How long a token may be good, in days, and in words.
-const LIVES: [(&str, i64, &str); 5] = [
-    ("7", 7, "7 days"),
-    ("30", 30, "30 days"),
-    ("90", 90, "90 days"),
-    ("365", 365, "a year"),
-    ("never", 0, "for ever"),
-];
+const LIVES: [(&str, i64, &str); 5] =
+    [("7", 7, "7 days"), ("30", 30, "30 days"), ("90", 90, "90 days"), ("365", 365, "1 year"), ("never", 0, "Never")];
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -112,7 +107,7 @@ async fn create(
         let name = TokenName::parse(form.name.trim())?;
         let life = LIVES.iter().find(|(word, ..)| *word == form.life);
         let (_, days, _) =
-            life.ok_or_else(|| Error::invalid("expiresAt: nothing is chosen", "Say how long it is good."))?;
+            life.ok_or_else(|| Error::invalid("expiresAt: no expiry is selected", "Select when the token expires."))?;
         let read = |id: &String| ProjectId::parse(id).ok_or_else(|| Error::not_found("project", id));
         let limits = Limits {
             read_only: form.read_only.is_some(),
@@ -144,10 +139,10 @@ async fn find(app: &App, member: &Member, id: &str) -> Result<ServiceToken> {
 fn revocation(member: &Member, token: &ServiceToken) -> Confirm {
     let frame = member.frame(Section::Integrations);
     Confirm {
-        title: format!("Revoke the token {}?", token.name),
+        title: format!("Revoke service token “{}”?", token.name),
         effects: vec![
-            "Whatever uses it is refused from then on, with the next request.".to_owned(),
-            "It cannot be brought back; another one can be made.".to_owned(),
+            "Requests that use this token fail immediately.".to_owned(),
+            "A revoked token cannot be restored. You can create another one.".to_owned(),
         ],
         label: "Revoke token",
         action: frame.to(&format!("integrations/tokens/{}/revoke", token.id.bare())),
@@ -179,7 +174,7 @@ async fn revoke(
         let actor = &member.actor;
         service_tokens::delete(&tx, actor, app.clock.now(), actor.workspace(), token.id).await?;
         let address = member.frame(Section::Integrations).to("integrations");
-        let answer = see_other(&app, &address, &format!("The token {} was revoked.", token.name));
+        let answer = see_other(&app, &address, &format!("Service token “{}” revoked.", token.name));
         attempt.commit(&app, tx, answer).await
     };
     match revoked.await {

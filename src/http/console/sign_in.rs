@@ -199,7 +199,7 @@ async fn check_code(
     let cookie = begin(&app, &tx, &anybody, &headers, &account.user).await?;
     tx.commit().await?;
     let answer = if left < account.recovery_codes {
-        let notice = format!("That was a recovery code. {left} are left; the page of your account makes new ones.");
+        let notice = format!("You used a recovery code. Codes left: {left}. Create new ones in your account settings.");
         with_notice(&app, lead_on(anybody.frame, &next), &notice)
     } else {
         lead_on(anybody.frame, &next)
@@ -248,7 +248,7 @@ async fn tell(app: Arc<App>, limit: TooMany, email: String, origin: Origin) {
 
 async fn sign_out(State(app): State<Arc<App>>, visitor: Visitor, Form(_): Form<Nothing>) -> Result<Response, Failure> {
     sessions::end(&app.store.session().await?, visitor.user.id, visitor.session).await?;
-    Ok(with_cookie(see_other(&app, "/console/sign-in", "You have signed out."), Cookie::Session.clear(&app)))
+    Ok(with_cookie(see_other(&app, "/console/sign-in", "Signed out."), Cookie::Session.clear(&app)))
 }
 
 /// A form that is one button.
@@ -300,7 +300,7 @@ pub(super) fn private(mut answer: Response) -> Response {
 }
 
 pub(super) fn wait(limit: &TooMany) -> Problem {
-    Problem::with("", format!("There were too many attempts. Wait {} seconds, then try again.", limit.seconds))
+    Problem::with("", format!("Too many attempts. Wait {} seconds, then try again.", limit.seconds))
 }
 
 pub(super) fn too_many(mut answer: Response, limit: &TooMany) -> Response {

@@ -56,8 +56,8 @@ fn node_string(has_ca: bool) -> &'static str {
     match has_ca {
         true => {
             "\
-// Encrypted, and the certificate is not verified, as psql reads sslmode=require. To verify it, start Node with
-// NODE_EXTRA_CA_CERTS=howdah-ca.pem and write connectionString = process.env.DATABASE_URL.
+// Encrypted without verifying the certificate, like sslmode=require in psql. To verify it, start Node with
+// NODE_EXTRA_CA_CERTS=howdah-ca.pem and use connectionString = process.env.DATABASE_URL.
 const connectionString = `${process.env.DATABASE_URL}&uselibpqcompat=true`;"
         }
         false => "const connectionString = process.env.DATABASE_URL;",
@@ -72,7 +72,7 @@ fn snippets(string: &str, has_ca: bool) -> Vec<Snippet> {
         Snippet { name: "psql", about: "In a shell", text: format!("psql \"{string}\"") },
         Snippet {
             name: ".env",
-            about: "In a file that is not checked in; the programs below read it from the environment",
+            about: "In a file that is not checked in. The programs below read it from the environment.",
             text: format!("DATABASE_URL=\"{string}\""),
         },
         Snippet {

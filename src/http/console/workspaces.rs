@@ -107,7 +107,7 @@ async fn create_workspace(
         let workspace =
             members::create_workspace(&tx, app.clock.now(), &visitor.user, &name, visitor.origin.clone()).await?;
         let address = format!("/console/workspaces/{}", workspace.id.bare());
-        let answer = see_other(&app, &address, &format!("The workspace {} is yours.", workspace.name));
+        let answer = see_other(&app, &address, &format!("Workspace “{}” created.", workspace.name));
         attempt.commit(&app, tx, answer).await
     };
     match created.await {
@@ -160,7 +160,7 @@ async fn update_workspace(
         tx.commit().await
     };
     match updated.await {
-        Ok(()) => Ok(see_other(&app, &member.frame(Section::Settings).to("settings"), "The settings were changed.")),
+        Ok(()) => Ok(see_other(&app, &member.frame(Section::Settings).to("settings"), "Settings saved.")),
         Err(error) => {
             let problem = Problem::of(error, &["name", "backupRetentionDays"])?;
             Ok(again(settings_page(&app, &member, form, problem).await?))
@@ -183,7 +183,7 @@ async fn leave_workspace(
     };
     match left.await {
         Ok(()) => {
-            let said = format!("You are no longer in the workspace {}.", member.workspace.name);
+            let said = format!("You left the workspace “{}”.", member.workspace.name);
             Ok(see_other(&app, "/console/workspaces", &said))
         }
         Err(error) => {
@@ -228,7 +228,7 @@ async fn delete_workspace(
     };
     match deleted.await {
         Ok(()) => {
-            let said = format!("The workspace {} was deleted.", member.workspace.name);
+            let said = format!("Workspace “{}” deleted.", member.workspace.name);
             Ok(see_other(&app, "/console/workspaces", &said))
         }
         Err(error) => Ok(again(DeletePage::of(&member, Problem::of(error, &[])?))),

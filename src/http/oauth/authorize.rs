@@ -115,17 +115,18 @@ impl Answering {
 /// Reads what an application asks for. Each parameter may come once (RFC 6749, section 3.1).
 async fn understand(session: &Session, query: &str) -> Result<Request, Wrong> {
     let page = |message: &str, hint: &str| Wrong::Here(Failure::new(Kind::BadRequest, message, hint));
-    let tell = "Go back to the application, and tell those who make it if it comes again.";
+    let tell = "Go back to the application and try again. If the error persists, contact its developer.";
     let asked: Asked = serde_html_form::from_str(query)
         .map_err(|error| page(&format!("The application's request cannot be read: {error}."), tell))?;
     let client = match asked.client_id.as_deref() {
         Some(id) => clients::find(session, id).await?,
         None => None,
     };
-    let client = client.ok_or_else(|| page("The application that sent you here is not known to this server.", tell))?;
+    let client =
+        client.ok_or_else(|| page("The application that sent you here is not registered with this server.", tell))?;
     let redirect_uri = client.redirect(asked.redirect_uri.as_deref()).ok_or_else(|| {
-        let message = "The application wants you sent to an address that it has not registered.";
-        page(message, "Nothing was sent there. Tell those who make the application.")
+        let message = "The application asked to redirect you to a URI that it has not registered.";
+        page(message, "You were not redirected. Contact the application's developer.")
     })?;
     let answering = Answering { client, redirect_uri, state: asked.state };
     let sent =
@@ -133,14 +134,14 @@ async fn understand(session: &Session, query: &str) -> Result<Request, Wrong> {
     match asked.response_type.as_deref() {
         Some("code") => {}
         None => return sent(answering, "invalid_request", "response_type is missing"),
-        Some(_) => return sent(answering, "unsupported_response_type", "response_type has to be code"),
+        Some(_) => return sent(answering, "unsupported_response_type", "response_type must be code"),
     }
     let scopes = Scopes::parse(asked.scope.as_deref().unwrap_or_default()).filter(|scopes| scopes.reach_something());
     let Some(scopes) = scopes else {
         return sent(
             answering,
             "invalid_scope",
-            "ask for workspace:admin or workspace:read, and offline_access beside it",
+            "scope must contain workspace:admin or workspace:read; offline_access is optional",
         );
     };
     match (&asked.code_challenge, asked.code_challenge_method.as_deref()) {
@@ -150,10 +151,10 @@ async fn understand(session: &Session, query: &str) -> Result<Request, Wrong> {
         }
         // Without a method it would be plain (RFC 7636, section 4.3), which is no protection.
         (Some(_), method) if method != Some("S256") => {
-            return sent(answering, "invalid_request", "code_challenge_method has to be S256");
+            return sent(answering, "invalid_request", "code_challenge_method must be S256");
         }
         (Some(challenge), _) if !is_challenge(challenge) => {
-            return sent(answering, "invalid_request", "code_challenge is not one of S256");
+            return sent(answering, "invalid_request", "code_challenge is not a valid S256 challenge");
         }
         (Some(_), _) => {}
     }
@@ -279,11 +280,11 @@ pub(super) async fn decide(
         Err(wrong) => return wrong.answer(&app),
     };
     if form.decision != "allow" {
-        let parameters = [("error", "access_denied"), ("error_description", "the user has said no")];
+        let parameters = [("error", "access_denied"), ("error_description", "the user denied the request")];
         return Ok(request.answering.send(&app, &parameters));
     }
     let Some(workspace) = WorkspaceId::parse(&form.workspace) else {
-        let problem = Problem::with("workspace", "Choose a workspace.");
+        let problem = Problem::with("workspace", "Select a workspace.");
         let page = consent_page(&session, &visitor, request, form.asked, form.workspace, problem).await?;
         let redirect_uri = page.redirect_uri.clone();
         return Ok(with_destination(again(page), &redirect_uri));

@@ -42,7 +42,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for FromClient<T> {
         }
         let media = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         if !media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            return Err(Refusal::new("invalid_request", "send a form: application/x-www-form-urlencoded"));
+            return Err(Refusal::new("invalid_request", "the body must be a form: application/x-www-form-urlencoded"));
         }
         let (basic, origin) = (basic(request.headers())?, origin::of(request.extensions()));
         let bytes = body::read(request, app).await?;
@@ -50,12 +50,15 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for FromClient<T> {
         let posted: Posted = serde_html_form::from_bytes(&bytes).map_err(unreadable)?;
         let (id, secret) = match (basic, posted) {
             (Some(_), Posted { client_secret: Some(_), .. }) => {
-                let description = "the client proves itself in two ways; RFC 6749 (section 2.3) allows one";
+                let description = "the client authenticates in two ways; RFC 6749 (section 2.3) allows one";
                 return Err(Refusal::new("invalid_request", description));
             }
             (Some((id, secret)), Posted { client_id, .. }) => {
                 if client_id.is_some_and(|posted| posted != id) {
-                    return Err(Refusal::new("invalid_request", "client_id is not the one of the header"));
+                    return Err(Refusal::new(
+                        "invalid_request",
+                        "client_id differs from the one in the Authorization header",
+                    ));
                 }
                 (id, Some(secret).filter(|secret| !secret.is_empty()))
             }

@@ -89,7 +89,7 @@ impl Refusal {
         Self {
             status: StatusCode::UNAUTHORIZED,
             error: "invalid_client",
-            description: "the client is unknown, or its secret is not right".into(),
+            description: "the client is unknown, or its secret is wrong".into(),
         }
     }
 }

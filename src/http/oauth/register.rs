@@ -63,20 +63,20 @@ pub(super) async fn register(
     let body::Json(metadata) = body.map_err(|failure| wrong(Refusal::from(failure).description))?;
     let method = metadata.token_endpoint_auth_method.unwrap_or_else(|| "client_secret_basic".into());
     if !["none", "client_secret_basic", "client_secret_post"].contains(&method.as_str()) {
-        return Err(wrong(format!("token_endpoint_auth_method {method:?} is not known here")));
+        return Err(wrong(format!("token_endpoint_auth_method {method:?} is not supported")));
     }
     let known = ["authorization_code", "refresh_token"];
     if let Some(other) = metadata.grant_types.iter().flatten().find(|kind| !known.contains(&kind.as_str())) {
-        return Err(wrong(format!("the grant type {other:?} is not known here")));
+        return Err(wrong(format!("grant type {other:?} is not supported")));
     }
     if let Some(other) = metadata.response_types.iter().flatten().find(|kind| *kind != "code") {
-        return Err(wrong(format!("the response type {other:?} is not known here")));
+        return Err(wrong(format!("response type {other:?} is not supported")));
     }
     let redirect_uris: Result<Vec<_>, _> = metadata.redirect_uris.iter().map(|uri| RedirectUri::parse(uri)).collect();
     let redirect = |error: crate::base::error::Error| Refusal::new("invalid_redirect_uri", error.to_string());
     let redirect_uris = redirect_uris.map_err(redirect)?;
     clients::check_redirects(&redirect_uris).map_err(redirect)?;
-    let name = metadata.client_name.as_deref().unwrap_or("An application without a name");
+    let name = metadata.client_name.as_deref().unwrap_or("Unnamed application");
     let name = ApplicationName::parse(name).map_err(|error| wrong(error.to_string()))?;
     clients::check_name(&name).map_err(|error| wrong(error.to_string()))?;
     let new = NewClient { name, description: None, redirect_uris, is_public: method == "none" };

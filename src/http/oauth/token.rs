@@ -89,13 +89,13 @@ pub(super) async fn issue(
             scope: scopes.to_string(),
         })),
         Err(Refused::Grant(why) | Refused::Replay { why, .. }) => Err(Refusal::new("invalid_grant", why)),
-        Err(Refused::Scope) => Err(Refusal::new("invalid_scope", "the refresh token is not good for this scope")),
+        Err(Refused::Scope) => Err(Refusal::new("invalid_scope", "the refresh token does not include this scope")),
     }
 }
 
 pub(super) fn unknown_scope() -> Refusal {
     let known = Scopes::ALL.map(|(name, _)| name).join(", ");
-    Refusal::new("invalid_scope", format!("the scopes are {known}"))
+    Refusal::new("invalid_scope", format!("the supported scopes are {known}"))
 }
 
 #[derive(Deserialize)]
@@ -156,7 +156,7 @@ pub(super) async fn introspect(
     // RFC 7662, section 4: nobody may try tokens out.
     if client.is_public {
         return Err(Refusal {
-            description: "only a client with a secret may look at tokens".into(),
+            description: "only a confidential client (one with a secret) can introspect tokens".into(),
             ..Refusal::client()
         });
     }

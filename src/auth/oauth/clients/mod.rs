@@ -154,8 +154,8 @@ pub fn check_redirects(redirects: &[RedirectUri]) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(
-        format!("redirectUris: there are {} of them", redirects.len()),
-        format!("Give 1 to {MOST_REDIRECTS} addresses that the application is answered at."),
+        format!("redirectUris: {} given", redirects.len()),
+        format!("Give 1 to {MOST_REDIRECTS} redirect URIs of the application."),
     ))
 }
 
@@ -173,8 +173,8 @@ pub fn check_name(name: &ApplicationName) -> Result<()> {
     match taken {
         None => Ok(()),
         Some(taken) => Err(Error::invalid(
-            format!("name: {taken} is the name of an application that Howdah brings"),
-            "Give a name that people do not take for it.",
+            format!("name: {taken} is reserved for an application of Howdah"),
+            "Choose a name that cannot be mistaken for it.",
         )),
     }
 }
