@@ -1,6 +1,6 @@
 // Conveniences. Every page works without them.
 
-// Buttons that copy: they are hidden until there is a script to do it.
+// Copy buttons are hidden without JavaScript.
 for (const button of document.querySelectorAll("button[data-copy]")) prepareCopy(button);
 
 function prepareCopy(button) {
@@ -14,8 +14,8 @@ function prepareCopy(button) {
   });
 }
 
-// Browsers have `navigator.clipboard` over https and on this machine only. The older way copies what is
-// selected; when that fails too, the text stays selected for the keyboard.
+// `navigator.clipboard` exists over https and on localhost only. `execCommand` copies the selection; if that
+// fails too, the text stays selected for the keyboard.
 async function copy(source) {
   try {
     await navigator.clipboard.writeText(source.textContent);
@@ -26,8 +26,8 @@ async function copy(source) {
   }
 }
 
-// A secret stands on the answer to a form, and going back there would mean to send the form again. Once a
-// link leads away, a page that says so is in its place.
+// A page with a secret is the response to a form, so going back to it would send the form again. When a link
+// leaves the page, replace its history entry by a page that says that the secret was shown once.
 if (document.querySelector(".secret")) {
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[href^='/']");
@@ -36,10 +36,10 @@ if (document.querySelector(".secret")) {
   });
 }
 
-// A part of a page that is asked for again, every two seconds while the page is looked at:
+// A part of a page that is refreshed every two seconds while the page is visible:
 //   <div aria-live="polite"><div data-refresh="/console/…/status">…</div></div>
-// The answer is that part anew; one without `data-refresh` is the last. When the answer has
-// `data-reload`, the whole page is asked for once more, since there is more to see on it.
+// The response replaces the part; one without `data-refresh` is the last. A response with `data-reload`
+// reloads the whole page, since other parts of it have changed too.
 for (const part of document.querySelectorAll("[data-refresh]")) refresh(part);
 
 function refresh(part) {
@@ -48,7 +48,7 @@ function refresh(part) {
     if (document.hidden) return refresh(part);
     try {
       const answer = await fetch(part.dataset.refresh, { headers: { accept: "text/html", "x-howdah-part": "1" } });
-      // Signed out meanwhile: the page says so.
+      // Signed out meanwhile: reload to get to the sign-in page.
       if (answer.redirected) return location.reload();
       if (!answer.ok) return refresh(part);
       const made = document.createElement("template");

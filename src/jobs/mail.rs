@@ -30,7 +30,7 @@ pub async fn send(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> 
     let sent = match &ctx.mailer {
         _ if app.clock.now() >= outgoing.expires_at => Err(StepError::Fail(Reason::new(
             format!("{id} ({}) waited for too long", outgoing.topic),
-            "the mail server kept refusing the message",
+            "the mail could not be sent in time",
         ))),
         None => Err(StepError::Wait(Reason::new(format!("{id} ({}): {NO_SERVER}", outgoing.topic), NO_SERVER))),
         Some(mailer) => {

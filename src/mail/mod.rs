@@ -1,6 +1,5 @@
-//! Handing mail to the operator's mail server, by SMTP (RFC 5321) as to a submission server (RFC
-//! 6409). That server brings it to whoever it is for; what it does not take is the sender's to try
-//! again. Knows no noun.
+//! Sends mail through the operator's submission server (RFC 6409) by SMTP (RFC 5321). That server delivers it;
+//! the caller retries what it does not accept.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,63 +15,58 @@ use crate::base::error::describe;
 use crate::base::id::MailId;
 use crate::base::secret::Secret;
 
-/// How long the server may take for one mail, from the connection on. The largest is a page of text.
+/// The time limit for one mail, including the connection.
 const LIMIT: Duration = Duration::from_secs(30);
-/// More of what a server says is not repeated.
+/// Longer replies of the server are cut, in characters.
 const LONGEST_REPLY: usize = 400;
-/// Replies that say that the sender is not let in, whatever the mail (RFC 4954, section 6).
+/// Replies that refuse the login, whatever the mail (RFC 4954, section 6).
 const NOT_LET_IN: [&str; 4] = ["530", "534", "535", "538"];
 
-/// Where the mail server is, and how it is spoken to.
+/// The mail server and how to connect to it.
 #[derive(Debug)]
 pub struct Server {
-    /// Its name or address, without brackets.
+    /// The name or address, without brackets.
     pub host: String,
-    /// Its port.
     pub port: u16,
-    /// What protects the connection.
     pub protection: Protection,
-    /// The user name and password that it wants.
+    /// User name and password.
     pub login: Option<(String, Secret)>,
-    /// Authorities to trust for its certificate, PEM; otherwise the machine's.
+    /// Certificate authorities to trust, in PEM, instead of the system's.
     pub authorities: Option<Vec<u8>>,
 }
 
-/// What protects the connection to the mail server.
+/// The encryption of the connection to the mail server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
     /// TLS from the start (RFC 8314).
     Tls,
-    /// TLS after `STARTTLS` (RFC 3207). Nothing is sent to a server that does not offer it.
+    /// TLS after `STARTTLS` (RFC 3207). Servers that do not offer it are not used.
     StartTls,
-    /// None: nothing leaves the machine, or the operator said so.
+    /// None: for a server on this machine, or by the operator's choice.
     Nothing,
 }
 
-/// A mail to one person, in plain text.
+/// A plain-text mail to one recipient.
 #[derive(Debug)]
 pub struct Mail<'a> {
-    /// Its id: a mail that is sent twice is the same mail.
+    /// The id. It becomes the `Message-ID`, so that a mail that is sent twice is recognized.
     pub id: MailId,
-    /// The address.
+    /// The recipient's address.
     pub to: &'a str,
-    /// One line.
     pub subject: &'a str,
-    /// The text, lines of any length.
+    /// The text, with lines of any length.
     pub text: &'a str,
-    /// When it was written.
     pub written_at: Timestamp,
 }
 
-/// Why a mail was not taken. The text is for the operator.
+/// Why a mail was not sent. The text is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
-    /// Nor will it be: this address, or this mail, is refused.
+    /// Permanent: the server refused this address or this mail.
     #[error("the mail server {server} refuses it: {reason}")]
     Refused {
-        /// Which server.
         server: String,
-        /// What it says.
+        /// The server's reply.
         reason: String,
     },
     /// The user name or the password is wrong or missing.
@@ -80,22 +74,15 @@ pub enum MailError {
         "the mail server {server} does not let Howdah in: {reason}; check the user name in --smtp-url and HOWDAH_SMTP_PASSWORD"
     )]
     NotLetIn {
-        /// Which server.
         server: String,
-        /// What it says.
+        /// The server's reply.
         reason: String,
     },
-    /// It does not answer, or not now, or not safely.
+    /// Temporary: the server cannot be reached, or not securely.
     #[error("the mail server {server} cannot be used: {reason}")]
-    Unavailable {
-        /// Which server.
-        server: String,
-        /// Why not.
-        reason: String,
-    },
+    Unavailable { server: String, reason: String },
 }
 
-/// Hands over mail.
 pub struct Mailer {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
@@ -103,11 +90,11 @@ pub struct Mailer {
 }
 
 impl Mailer {
-    /// A mailer for this server. `from` is such as `Howdah <howdah@example.com>`; `own_host` is what
-    /// Howdah calls itself when it greets. Connects to nothing.
+    /// A mailer for this server. `from` is a sender such as `Howdah <howdah@example.com>`; `own_host` is the name in
+    /// the SMTP greeting. Does not connect yet.
     ///
     /// # Errors
-    /// A sentence with the cure when `from` or the authorities cannot be used.
+    /// A message for the operator when `from` or the authorities are invalid.
     pub fn new(server: Server, from: &str, own_host: &str) -> Result<Self, String> {
         let from: Mailbox = from
             .parse()
@@ -132,10 +119,10 @@ impl Mailer {
         Ok(Self { transport: builder.build(), from, server: format!("{}:{}", server.host, server.port) })
     }
 
-    /// Hands a mail over: the server has taken responsibility for it then.
+    /// Sends a mail. On success, the server is responsible for it.
     ///
     /// # Errors
-    /// [`MailError::Refused`] when it is of no use to try again.
+    /// [`MailError::Refused`] when retrying cannot help.
     pub async fn send(&self, mail: &Mail<'_>) -> Result<(), MailError> {
         let message = self.message(mail)?;
         match tokio::time::timeout(LIMIT, self.transport.send(message)).await {
@@ -145,7 +132,7 @@ impl Mailer {
         }
     }
 
-    /// Greets the server and signs in, to see whether that works.
+    /// Connects and logs in, to check the configuration.
     ///
     /// # Errors
     /// Never [`MailError::Refused`].
@@ -157,8 +144,8 @@ impl Mailer {
         }
     }
 
-    /// The mail as it travels. What stands in its header comes out of names that people have chosen:
-    /// none of it ends its line.
+    /// The message. Headers contain user-chosen names, so control characters are replaced: a line break would add
+    /// headers.
     fn message(&self, mail: &Mail<'_>) -> Result<lettre::Message, MailError> {
         let refused = |reason: String| MailError::Refused { server: self.server.clone(), reason };
         let to: Address =
@@ -175,13 +162,13 @@ impl Mailer {
             .header(ContentType::TEXT_PLAIN)
             .body(body(mail.text))
             .map_err(|error| refused(describe(&error)))?;
-        // No machine answers a machine (RFC 3834, section 5).
+        // Tells auto-responders not to reply (RFC 3834, section 5).
         let name = HeaderName::new_from_ascii_str("Auto-Submitted");
         message.headers_mut().insert_raw(HeaderValue::new(name, "auto-generated".to_owned()));
         Ok(message)
     }
 
-    /// `is_plain`: the address has no letters that only some servers know (RFC 6531).
+    /// `is_plain`: the address is ASCII. Other addresses need an extension of the server (RFC 6531).
     fn error(&self, error: &lettre::transport::smtp::Error, is_plain: bool) -> MailError {
         let server = self.server.clone();
         let said = describe(error);
@@ -201,8 +188,8 @@ impl Mailer {
     }
 }
 
-/// The text, in lines that end as SMTP wants it. Plain letters are left as they are, so that a link is
-/// readable in the raw mail too; the longest line is 998 octets (RFC 5322, section 2.1.1).
+/// The text with SMTP's line ends. ASCII is sent unencoded, so that links are readable in the raw mail; the
+/// longest line is 998 octets (RFC 5322, section 2.1.1).
 fn body(text: &str) -> Body {
     let is_text = |letter: char| !letter.is_control() || letter == '\t';
     let lines =
@@ -241,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_a_header_ends_it() {
+    fn line_breaks_cannot_add_headers() {
         for hostile in
             ["a\r\nBcc: evil@example.com", "a\nBcc: evil@example.com\n\nHello", "a\rBcc: x", "é\r\nBcc: x@y.z"]
         {
@@ -262,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_stands_in_one_line() {
+    fn links_are_not_wrapped() {
         let link = format!("https://howdah.a-host-with-a-long-name.example/console/invitations/{}", "x".repeat(32));
         let mail = written("ada@example.com", "A link", &format!("Open\n\n{link}\n\n{}\n", "word ".repeat(40)));
         assert!(
@@ -277,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_has_an_address() {
+    fn sender_must_have_an_address() {
         assert!(mailer("howdah@example.com").is_ok());
         for wrong in ["", "Howdah", "Howdah <howdah>", "a@b.example\r\nBcc: c@d.example", "a@b.example, c@d.example"] {
             assert!(mailer(wrong).is_err_and(|said| said.contains("--mail-from")), "{wrong:?}");

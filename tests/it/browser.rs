@@ -1,4 +1,4 @@
-//! People who use the console as a browser does: with cookies, and with forms that pages show.
+//! A browser without JavaScript: keeps cookies and sends the forms of pages.
 
 #![expect(unreachable_pub, reason = "tests are one crate; pub says what tests may use of the browser")]
 
@@ -10,21 +10,20 @@ use reqwest::{Client, Method, RequestBuilder};
 
 use crate::harness::{Howdah, eventually};
 
-/// Good enough for everybody.
+/// A strong password for all accounts.
 pub const PASSWORD: &str = "tusk-marble-wander-94";
 
-/// A browser without script.
 #[derive(Clone)]
 pub struct Browser {
     client: Client,
     url: String,
     pub cookies: BTreeMap<String, String>,
-    /// What the forms of the last page carry.
+    /// The hidden fields of the last page's forms.
     pub csrf: String,
     pub once: String,
 }
 
-/// An answer of the console.
+/// A response of the console.
 pub struct Page {
     pub status: u16,
     pub headers: HeaderMap,
@@ -32,13 +31,13 @@ pub struct Page {
 }
 
 impl Page {
-    /// Where it sends the browser.
+    /// The redirect's target.
     pub fn location(&self) -> &str {
         assert_eq!(self.status, 303, "{}", self.text);
         self.headers["location"].to_str().unwrap()
     }
 
-    /// What stands between two texts.
+    /// The text between two texts.
     pub fn between(&self, before: &str, after: &str) -> String {
         let rest = self.text.split_once(before).unwrap_or_else(|| panic!("no {before:?} in {}", self.text)).1;
         rest.split_once(after).unwrap().0.to_owned()
@@ -56,7 +55,7 @@ impl Browser {
         Self { client, url: howdah.url(), cookies: BTreeMap::new(), csrf: String::new(), once: String::new() }
     }
 
-    /// The same browser, once the server has come back at another address.
+    /// Continues with the server's new address after a restart.
     pub fn moved(&mut self, howdah: &Howdah) {
         self.url = howdah.url();
     }
@@ -72,7 +71,7 @@ impl Browser {
         browser
     }
 
-    /// The browser of somebody new whom this one's owner invites to a workspace in this role.
+    /// Invites a new person to a workspace in this role, and returns their browser.
     pub async fn invite(&mut self, howdah: &Howdah, workspace: &str, name: &str, role: &str) -> Self {
         let email = format!("{name}@example.com");
         let link = self.invitation(workspace, &email, role).await;
@@ -84,7 +83,7 @@ impl Browser {
         browser
     }
 
-    /// The path of a link for this address.
+    /// Invites this address and returns the link's path.
     pub async fn invitation(&mut self, workspace: &str, email: &str, role: &str) -> String {
         self.get(&format!("{workspace}/members")).await;
         let page = self.submit(&format!("{workspace}/members/invitations"), &[("email", email), ("role", role)]).await;
@@ -92,7 +91,7 @@ impl Browser {
         format!("/console/invitations/{}", page.between("/console/invitations/", "<"))
     }
 
-    /// The address of the first workspace of who uses it.
+    /// The address of the account's first workspace.
     pub async fn workspace(&mut self) -> String {
         let page = self.get("/console/workspaces").await;
         format!("/console/workspaces/{}", page.between("<a href=\"/console/workspaces/", "\""))
@@ -102,18 +101,18 @@ impl Browser {
         self.send(self.ask(path)).await
     }
 
-    /// A GET that may still be given header fields.
+    /// A GET request, to add headers to.
     pub fn ask(&self, path: &str) -> RequestBuilder {
         self.client.request(Method::GET, format!("{}{path}", self.url))
     }
 
-    /// Sends a form with what the last page's forms carry.
+    /// Sends a form with the hidden fields of the last page.
     pub async fn submit(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
         let request = self.post(path, &self.filled(fields));
         self.send(request).await
     }
 
-    /// These fields, with what the last page's forms carry.
+    /// These fields with the hidden fields of the last page.
     pub fn filled<'a>(&'a self, fields: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
         let carried = [("csrf", self.csrf.as_str()), ("once", self.once.as_str())];
         fields.iter().copied().chain(carried).collect()
@@ -126,7 +125,7 @@ impl Browser {
         request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form)
     }
 
-    /// Sends a request with the cookies, and keeps those that come back.
+    /// Sends a request with the cookies and stores new ones.
     pub async fn send(&mut self, request: RequestBuilder) -> Page {
         let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let answer = request.header(COOKIE, cookies.join("; ")).send().await.unwrap();
@@ -148,14 +147,14 @@ impl Browser {
         page
     }
 
-    /// Signs in with the password that everybody has.
+    /// Signs in with [`PASSWORD`].
     pub async fn sign_in(&mut self, email: &str) -> Page {
         self.get("/console/sign-in").await;
         self.submit("/console/sign-in", &[("email", email), ("password", PASSWORD)]).await
     }
 }
 
-/// The path of the link that the server prints while nobody has an account.
+/// The path of the set-up link that the server prints.
 pub async fn set_up_link(howdah: &Howdah) -> String {
     eventually("the set-up link", async || {
         let log = howdah.log();

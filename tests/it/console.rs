@@ -1,4 +1,4 @@
-//! The console, as a browser without script uses it, and as one that is made to do harm.
+//! The console as used by a browser without JavaScript, and by a hostile one.
 
 use howdah::base::clock::Clock;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
@@ -9,7 +9,7 @@ use crate::harness::Howdah;
 use crate::mail::MailServer;
 use crate::sdk::run;
 
-/// Every address that changes something, below a workspace and elsewhere, with a form that fits.
+/// Every form's address, below a workspace and elsewhere, with valid fields.
 const CHANGES: &[(&str, &[(&str, &str)])] = &[
     ("/console/sign-out", &[]),
     ("/console/workspaces", &[("name", "Forged")]),
@@ -39,7 +39,7 @@ const CHANGES: &[(&str, &[(&str, &str)])] = &[
     ("{workspace}/members/{user}/remove", &[]),
 ];
 
-/// Every page for who has signed in.
+/// Every page that requires a sign-in.
 const PAGES: &[&str] = &[
     "/console",
     "/console/workspaces",
@@ -59,7 +59,7 @@ fn fill(template: &str, workspace: &str) -> String {
 }
 
 #[tokio::test]
-async fn nothing_is_changed_from_elsewhere() {
+async fn forms_of_other_sites_are_rejected() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -93,7 +93,7 @@ async fn nothing_is_changed_from_elsewhere() {
     let page = ada.get("/console/workspaces").await;
     assert!(!page.text.contains("Forged") && page.text.contains("Default"));
 
-    // Another browser's token is another one.
+    // The token of another browser does not match.
     let mut other = Browser::new(&howdah);
     other.sign_in("ada@example.com").await;
     other.get("/console/account").await;
@@ -103,7 +103,7 @@ async fn nothing_is_changed_from_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_refused_form_names_the_addresses_and_the_option_that_cures_it() {
+async fn csrf_refusal_names_the_addresses_and_the_option_to_set() {
     let howdah = Howdah::start_with(&["--public-url", "http://Howdah.LAN:80/"]).await;
     Browser::administrator(&howdah).await;
     let mut browser = Browser::new(&howdah);
@@ -117,7 +117,7 @@ async fn a_refused_form_names_the_addresses_and_the_option_that_cures_it() {
     };
     let host = howdah.addresses["http"].as_str().unwrap();
 
-    // A proxy that rewrites `Host`, in front of another address than the public one.
+    // A proxy that rewrites `Host`, at an address that is not the public one.
     let page = submit(&mut browser, &[("origin", "http://db.lan:8080")]).await;
     page.assert_says(403, "Nothing was changed");
     page.assert_says(403, &format!("submitted from http://db.lan:8080, but the request arrived for {host}, and"));
@@ -127,12 +127,12 @@ async fn a_refused_form_names_the_addresses_and_the_option_that_cures_it() {
     submit(&mut browser, &[("origin", "null")]).await.assert_says(403, "did not say which site");
     submit(&mut browser, &[("sec-fetch-site", "cross-site")]).await.assert_says(403, "from another site");
 
-    // The public address, as browsers write it, and that of the request are both good.
+    // Both the public address, as browsers write it, and the request's host are accepted.
     for origin in ["http://howdah.lan", &format!("http://{host}")] {
         submit(&mut browser, &[("origin", origin)]).await.assert_says(422, "Wrong email address or password.");
     }
 
-    // A browser that keeps no cookies.
+    // A browser without cookies.
     browser.get("/console/sign-in").await;
     browser.cookies.clear();
     let page = browser.submit("/console/sign-in", &fields).await;
@@ -140,7 +140,7 @@ async fn a_refused_form_names_the_addresses_and_the_option_that_cures_it() {
 }
 
 #[tokio::test]
-async fn a_page_without_encryption_says_so_and_names_the_public_url() {
+async fn unencrypted_page_warns_and_names_the_public_url() {
     let warning = "This connection is not encrypted.";
     let howdah = Howdah::start_with(&["--public-url", "https://howdah.example"]).await;
     Browser::administrator(&howdah).await;
@@ -152,7 +152,7 @@ async fn a_page_without_encryption_says_so_and_names_the_public_url() {
         let request = browser.ask("/console/sign-in").header(header.0, header.1);
         assert!(!browser.send(request).await.text.contains(warning), "{header:?}");
     }
-    // Browsers do not keep the cookies that this server sets, since they are for https only.
+    // Over http, browsers do not keep this server's cookies, since they are marked as secure.
     browser.cookies.clear();
     let fields = browser.filled(&[("email", "ada@example.com"), ("password", PASSWORD)]);
     let request = browser.post("/console/sign-in", &fields).header("origin", "http://192.0.2.7:8080");
@@ -163,7 +163,7 @@ async fn a_page_without_encryption_says_so_and_names_the_public_url() {
 }
 
 #[tokio::test]
-async fn only_members_and_administrators_see_what_is_theirs() {
+async fn pages_require_membership_or_administrator_rights() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -172,7 +172,7 @@ async fn only_members_and_administrators_see_what_is_theirs() {
     let vera = page.text.rsplit_once("/members/").map(|_| page.between("/members/", "/role"));
     assert!(vera.is_some());
 
-    // Somebody with a workspace of their own.
+    // An account with its own workspace.
     viewer.get("/console/workspaces").await;
     let page = viewer.submit("/console/workspaces", &[("name", "Vera's")]).await;
     let own = page.location().to_owned();
@@ -190,7 +190,7 @@ async fn only_members_and_administrators_see_what_is_theirs() {
         assert_eq!(page.location(), "/console/sign-in", "{path}");
     }
 
-    // A workspace that is not theirs, one that nobody has, and nonsense look the same.
+    // Somebody else's workspace, one that does not exist and an invalid id get the same response.
     let unknown = "/console/workspaces/00000000000000000000000009".to_owned();
     let mut answers = Vec::new();
     for elsewhere in [&own, &unknown, &"/console/workspaces/x".to_owned()] {
@@ -207,7 +207,7 @@ async fn only_members_and_administrators_see_what_is_theirs() {
     }
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
 
-    // A viewer sees, and changes nothing; the page does not offer it either.
+    // A viewer can read but not change, and pages show no forms.
     let page = viewer.get(&format!("{workspace}/members")).await;
     page.assert_says(200, "ada@example.com");
     assert!(!page.text.contains("/members/invitations") && !page.text.contains("/role\""), "{}", page.text);
@@ -230,10 +230,10 @@ async fn only_members_and_administrators_see_what_is_theirs() {
         let path = format!("/console/people/{user}/{change}");
         viewer.submit(&path, &[("confirm", "ada@example.com")]).await.assert_says(403, "Only administrators");
     }
-    // An administrator of the server is no member by that.
+    // An administrator of the server is not thereby a member.
     ada.get(&format!("{own}/members")).await.assert_says(404, "Page not found");
 
-    // Nobody makes more of themselves than they are, and the last owner stays.
+    // Members cannot raise their own role, and the last owner cannot leave.
     let mut admin = ada.invite(&howdah, &workspace, "adam", "admin").await;
     admin.get(&format!("{workspace}/members")).await;
     let owners = [("email", "evil@example.com"), ("role", "owner")];
@@ -252,7 +252,7 @@ async fn only_members_and_administrators_see_what_is_theirs() {
 }
 
 #[tokio::test]
-async fn every_answer_is_closed_to_others() {
+async fn every_response_has_security_headers() {
     let howdah = Howdah::start().await;
     let mut browser = Browser::new(&howdah);
     let link = set_up_link(&howdah).await;
@@ -290,7 +290,7 @@ async fn every_answer_is_closed_to_others() {
     }
     assert_eq!(pages[4].headers["referrer-policy"], "strict-origin", "there is a secret in the address");
 
-    // What pages load is kept for good, under a name of its own.
+    // Static files are cached forever, under names with a hash.
     for (start, media_type) in [("href=\"", "text/css"), ("src=\"", "text/javascript")] {
         let extension = if media_type == "text/css" { ".css\"" } else { ".js\"" };
         let (head, _) = pages[0].text.split_once(extension).unwrap();
@@ -302,13 +302,13 @@ async fn every_answer_is_closed_to_others() {
         assert!(!file.headers.contains_key("set-cookie"));
     }
 
-    // What somebody is called is text, whatever is in it.
+    // Names are escaped.
     ada.get("/console/account").await;
     ada.submit("/console/account/name", &[("name", "<img src=x onerror=alert(1)>\"'&")]).await;
     let page = ada.get("/console/account").await;
     assert!(!page.text.contains("<img src=x") && page.text.contains("&#60;img src=x"), "{}", page.text);
 
-    // The secrets of links are in no log line but the one that gives them.
+    // The secrets of links are logged only in the line that announces the set-up link.
     let log = howdah.log();
     let token = link.rsplit('/').next().unwrap();
     assert_eq!(log.matches(token).count(), 1, "{log}");
@@ -316,11 +316,11 @@ async fn every_answer_is_closed_to_others() {
 }
 
 #[tokio::test]
-async fn signing_in_begins_a_new_session_and_comes_back_here() {
+async fn sign_in_starts_a_new_session_and_redirects_to_local_pages_only() {
     let howdah = Howdah::start().await;
     let mut first = Browser::administrator(&howdah).await;
 
-    // A session that somebody else has put into the browser is not taken over.
+    // Session fixation: a session id that somebody else has set is not used.
     let mut browser = Browser::new(&howdah);
     browser.cookies.insert("howdah_session".into(), "chosen-by-somebody-else".into());
     let page = browser.sign_in("ADA@example.com").await;
@@ -337,14 +337,14 @@ async fn signing_in_begins_a_new_session_and_comes_back_here() {
     attacker.cookies.insert("howdah_session".into(), "chosen-by-somebody-else".into());
     assert!(attacker.get("/console/account").await.location().starts_with("/console/sign-in"));
 
-    // Signing in again in the same browser ends what was there.
+    // Signing in again in the same browser ends the previous session.
     browser.get("/console/account").await;
     let page = browser.submit("/console/sign-in", &[("email", "ada@example.com"), ("password", PASSWORD)]).await;
     assert_eq!(page.location(), "/console");
     attacker.cookies.insert("howdah_session".into(), session);
     assert!(attacker.get("/console/account").await.location().starts_with("/console/sign-in"));
 
-    // Signing out ends it on the server, too.
+    // Signing out ends the session on the server, too.
     browser.get("/console/account").await.assert_says(200, "ada@example.com");
     attacker.cookies = browser.cookies.clone();
     assert_eq!(browser.submit("/console/sign-out", &[]).await.location(), "/console/sign-in");
@@ -360,7 +360,7 @@ async fn signing_in_begins_a_new_session_and_comes_back_here() {
     browser.get("/console/account").await.assert_says(200, "role=\"status\"");
     browser.submit("/console/sign-out", &[]).await;
 
-    // The list of browsers ends others.
+    // Other sessions can be ended from the list.
     browser.sign_in("ada@example.com").await;
     let page = first.get("/console/account").await;
     let ends = page.text.split("/console/account/sessions/").filter_map(|rest| rest.split_once("/end\"")).next();
@@ -388,7 +388,7 @@ async fn signing_in_begins_a_new_session_and_comes_back_here() {
 }
 
 #[tokio::test]
-async fn attempts_to_sign_in_are_limited() {
+async fn sign_in_attempts_are_limited() {
     let howdah = Howdah::start().await;
     Browser::administrator(&howdah).await;
     let mut browser = Browser::new(&howdah);
@@ -406,7 +406,7 @@ async fn attempts_to_sign_in_are_limited() {
     page.assert_says(429, "Too many attempts");
     let seconds: u64 = page.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=30).contains(&seconds), "{seconds}");
-    // An account that is not there is told apart by nothing.
+    // Accounts that do not exist cannot be told apart.
     unknown.assert_says(422, "Wrong email address or password.");
     for _ in 0..9 {
         attempt("nobody@example.com", "wrong wrong wrong").await.assert_says(422, "Wrong email address");
@@ -415,7 +415,7 @@ async fn attempts_to_sign_in_are_limited() {
 }
 
 #[tokio::test]
-async fn links_are_good_once() {
+async fn set_up_invitation_and_reset_links_work_once() {
     let howdah = Howdah::start().await;
     let link = set_up_link(&howdah).await;
     let mut early = Browser::new(&howdah);
@@ -433,7 +433,7 @@ async fn links_are_good_once() {
     page.assert_says(422, "The passwords don&#39;t match.");
     assert!(!page.text.contains(PASSWORD), "a password is not sent back");
 
-    // Two at once: one account.
+    // Two requests at the same time create one account.
     let mut late = Browser::new(&howdah);
     late.get(&link).await;
     let grace = [("name", "Grace"), ("email", "grace@example.com"), ("password", PASSWORD), ("again", PASSWORD)];
@@ -447,7 +447,7 @@ async fn links_are_good_once() {
     let page = owner.get("/console/people").await;
     assert_eq!(page.text.matches("<tr>").count(), 2, "the head and one person: {}", page.text);
 
-    // An invitation: for one person, of one address.
+    // An invitation works for one account, of the invited address.
     let workspace = owner.workspace().await;
     let link = owner.invitation(&workspace, "carol@example.com", "developer").await;
     let mut carol = Browser::new(&howdah);
@@ -457,7 +457,7 @@ async fn links_are_good_once() {
     carol.get("/console/account").await.assert_says(200, "carol@example.com");
     other.get(&link).await.assert_says(404, "expired or has already been used");
     owner.submit(&link, &[]).await.assert_says(404, "Page not found");
-    // One who has an account signs in for it, and comes back to it.
+    // Someone with an account signs in first and returns to the invitation.
     let link = owner.invitation(&workspace, "dan@example.com", "viewer").await;
     let page = other.get(&link).await;
     page.assert_says(200, &format!("/console/sign-in?next={link}"));
@@ -471,7 +471,7 @@ async fn links_are_good_once() {
     owner.submit(&format!("{workspace}/members/invitations/{id}/withdraw"), &[]).await;
     other.get(&link).await.assert_says(404, "expired or has already been used");
 
-    // A new password: by a link, once; who was signed in with the old one is not any more.
+    // A reset link works once and ends sessions of the old password.
     let page = owner.get("/console/people").await;
     let id = page.text.rsplit_once("href=\"/console/people/").unwrap().1.split('"').next().unwrap().to_owned();
     owner.get(&format!("/console/people/{id}")).await.assert_says(200, "carol@example.com");
@@ -486,7 +486,7 @@ async fn links_are_good_once() {
     let signed_in = [("email", "carol@example.com"), ("password", "another-fine-tusk-7")];
     assert_eq!(carol.submit("/console/sign-in", &signed_in).await.location(), "/console");
 
-    // Somebody is kept out at once, and let in again; the last administrator stays.
+    // Disabling takes effect immediately and can be undone; the last administrator cannot be removed.
     owner.get(&format!("/console/people/{id}")).await;
     let keep_out = format!("/console/people/{id}/disable");
     owner.submit(&keep_out, &[("confirm", "someone else")]).await.assert_says(422, "does not match");
@@ -500,14 +500,14 @@ async fn links_are_good_once() {
     owner.submit(&format!("{own}/administrator"), &[]).await.assert_says(422, "last administrator");
 }
 
-/// The page of who is first in the list of people.
+/// The page of the first account in the list.
 async fn page_of_self(owner: &mut Browser) -> String {
     let page = owner.get("/console/people").await;
     format!("/console/people/{}", page.between("href=\"/console/people/", "\""))
 }
 
 #[tokio::test]
-async fn an_authenticator_is_asked_each_time() {
+async fn sign_in_requires_the_second_factor() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     ada.get("/console/account").await;
@@ -544,7 +544,7 @@ async fn an_authenticator_is_asked_each_time() {
     assert_eq!(page.location(), "/console");
     browser.get("/console/account").await.assert_says(200, "10 unused recovery codes left");
 
-    // The same code is not good again, for who has watched it being typed.
+    // A code works once, so that it is useless to an observer.
     let page = other.sign_in("ada@example.com").await;
     let ticket = page.between("name=\"ticket\" value=\"", "\"");
     other
@@ -562,13 +562,13 @@ async fn an_authenticator_is_asked_each_time() {
         .await
         .assert_says(422, "Wrong or already used code.");
 
-    // Taken away again with the password.
+    // It can be turned off with the password.
     other.submit("/console/account/authenticator/remove", &[("current", PASSWORD)]).await.location();
     assert_eq!(third.sign_in("ada@example.com").await.location(), "/console");
 }
 
 #[tokio::test]
-async fn cookies_are_bound_to_the_host_behind_https() {
+async fn cookies_over_https_have_the_host_prefix() {
     let howdah = Howdah::start_with(&["--public-url", "https://howdah.example"]).await;
     let mut browser = Browser::new(&howdah);
     let page = browser.get("/console/sign-in").await;
@@ -581,9 +581,9 @@ async fn cookies_are_bound_to_the_host_behind_https() {
     assert!(page.location().starts_with('/'), "addresses are of whatever host the browser knows");
 }
 
-/// The name is one that only the browser resolves, so that the address is not this machine's for it.
+/// Only the browser resolves the name, so that it does not treat the address as localhost.
 #[tokio::test]
-async fn a_browser_uses_the_console_over_plain_http() {
+async fn console_works_in_a_browser_over_plain_http() {
     let howdah = Howdah::start().await;
     let port = howdah.addresses["http"].as_str().unwrap().rsplit(':').next().unwrap();
     let link = set_up_link(&howdah).await;
@@ -591,7 +591,7 @@ async fn a_browser_uses_the_console_over_plain_http() {
 }
 
 #[tokio::test]
-async fn a_browser_uses_the_console() {
+async fn console_works_in_a_browser() {
     let server = MailServer::start().await;
     let howdah = server.howdah().await;
     let link = format!("{}{}", howdah.url(), set_up_link(&howdah).await);

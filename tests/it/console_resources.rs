@@ -1,5 +1,5 @@
-//! The console's pages of projects, databases, connections, backups, operations, integrations and the
-//! audit log, as a browser without script uses them.
+//! The console's pages of projects, databases, connections, backups, operations, integrations and the audit log,
+//! as used by a browser without JavaScript.
 
 use howdah::base::name::ProjectName;
 use howdah::domain::operations::kinds;
@@ -15,7 +15,7 @@ use crate::browser::{Browser, Page};
 use crate::harness::{Howdah, Person, ask, complaint, connection_string, eventually};
 use crate::sdk::run;
 
-/// Pages that everybody in the workspace reads.
+/// Pages for all members.
 const READ: &[&str] = &[
     "",
     "/projects",
@@ -38,7 +38,7 @@ const READ: &[&str] = &[
     "/audit?actor=ada",
 ];
 
-/// Pages that lead to a change, for who may make it.
+/// Pages with forms, for members who may change resources.
 const ASK: &[&str] = &[
     "/projects/new",
     "/projects/{project}/settings",
@@ -57,7 +57,7 @@ const ASK: &[&str] = &[
     "/integrations/applications/{application}/rotate",
 ];
 
-/// Every change, with a form that fits.
+/// Every form, with valid fields.
 const CHANGES: &[(&str, &[(&str, &str)])] = &[
     ("/projects", &[("name", "Forged"), ("region", "us-east-1")]),
     ("/projects/{project}/settings", &[("name", "Forged")]),
@@ -83,14 +83,14 @@ const CHANGES: &[(&str, &[(&str, &str)])] = &[
     ("/integrations/applications/{application}/delete", &[("confirm", "Planner")]),
 ];
 
-/// An application that can keep a secret.
+/// A confidential application.
 const PLANNER: &[(&str, &str)] = &[
     ("name", "Planner"),
     ("description", "Plans the day"),
     ("redirectUris", "https://planner.example/callback\r\nhttp://localhost/callback"),
 ];
 
-/// A workspace with one of each.
+/// A workspace with one resource of each kind.
 pub(crate) struct Shop {
     pub(crate) workspace: String,
     ids: Vec<(&'static str, String)>,
@@ -124,7 +124,6 @@ impl Shop {
         shop
     }
 
-    /// The address of a page.
     pub(crate) fn at(&self, template: &str) -> String {
         self.below(&self.workspace, template)
     }
@@ -138,7 +137,7 @@ impl Shop {
         self.ids.iter().fold(template.to_owned(), |text, (name, id)| text.replace(name, id))
     }
 
-    /// What the API says of everything that a change could have changed.
+    /// The API's view of everything that a form could change.
     async fn state(&self) -> Vec<Value> {
         let mut all = Vec::new();
         let workspace = self.owner.workspace_id().await;
@@ -153,7 +152,7 @@ impl Shop {
         ] {
             let mut data = self.owner.get(&path).await.data(200).clone();
             for one in data.as_array_mut().into_iter().flatten() {
-                // Asking is a use.
+                // Each request updates the time of the last use.
                 one.as_object_mut().unwrap().remove("lastUsedAt");
             }
             all.push(data);
@@ -166,7 +165,7 @@ fn bare(id: &str) -> String {
     id.split_once('_').unwrap().1.to_owned()
 }
 
-/// What a page shows as a secret.
+/// The secret that a page shows.
 pub(crate) fn secret(page: &Page) -> String {
     assert_eq!(page.status, 200, "{}", page.text);
     assert_eq!(page.headers["cache-control"], "no-store");
@@ -177,7 +176,7 @@ pub(crate) fn secret(page: &Page) -> String {
 }
 
 #[tokio::test]
-async fn each_page_is_for_who_may_see_it() {
+async fn pages_and_forms_require_membership_and_role() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let shop = Shop::open(&howdah, &mut ada).await;
@@ -208,7 +207,7 @@ async fn each_page_is_for_who_may_see_it() {
         assert_eq!(dora.get(&path).await.status, status, "{path}");
     }
 
-    // What may not be done is not offered.
+    // Forms that the role does not allow are not shown.
     for template in READ {
         let page = vera.get(&shop.at(template)).await;
         let main = page.text.split_once("<main").map_or(page.text.as_str(), |(_, main)| main);
@@ -221,7 +220,7 @@ async fn each_page_is_for_who_may_see_it() {
     assert!(!page.text.contains("New service token") && !page.text.contains("Revoke"), "{}", page.text);
     assert!(ada.get(&shop.at("/integrations")).await.text.contains("New service token"));
 
-    // And what is sent all the same changes nothing.
+    // Sending them anyway changes nothing.
     let before = shop.state().await;
     let mine = shop.at("");
     for (template, fields) in CHANGES {
@@ -232,7 +231,7 @@ async fn each_page_is_for_who_may_see_it() {
         vera.submit(&path, &fields).await.assert_says(403, "Permission denied");
         fred.get("/console/workspaces").await;
         fred.submit(&path, &fields).await.assert_says(404, "Page not found");
-        // The ids of one workspace mean nothing in another.
+        // Ids of one workspace are not found in another.
         let page = fred.submit(&shop.below(&elsewhere, template), &fields).await;
         if template.contains('{') {
             page.assert_says(404, "Page not found");
@@ -269,14 +268,14 @@ async fn each_page_is_for_who_may_see_it() {
     page.assert_says(200, "https://planner.example/callback");
     assert!(!ada.get(&shop.at("/integrations")).await.text.contains("Forged"));
 
-    // Nonsense is no page either.
+    // Invalid ids are not found.
     for path in ["/projects/x", "/databases/proj_{project}", "/operations/0", "/connections/{database}/rotate"] {
         ada.get(&shop.at(path)).await.assert_says(404, "Page not found");
     }
 }
 
 #[tokio::test]
-async fn names_are_text_whatever_is_in_them() {
+async fn user_chosen_names_are_escaped() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -320,7 +319,7 @@ async fn names_are_text_whatever_is_in_them() {
         assert_eq!(page.status, 200, "{path}: {}", page.text);
         harmless(&page, path);
     }
-    // What comes back because it does not fit.
+    // Values that are shown again with an error.
     let long = format!("{hostile}{}", "x".repeat(256));
     for (path, field) in [
         ("/projects".to_owned(), "name"),
@@ -331,14 +330,14 @@ async fn names_are_text_whatever_is_in_them() {
         assert_eq!(page.status, 422, "{path}: {}", page.text);
         harmless(&page, &path);
     }
-    // It is found by its own name, typed as it is.
+    // The search finds the name literally.
     let page = ada.submit(&format!("{workspace}/projects/{id}/delete"), &[("confirm", hostile)]).await;
     assert_eq!(page.location(), format!("{workspace}/projects"));
     harmless(&ada.get(&format!("{workspace}/projects")).await, "the notice");
 }
 
 #[tokio::test]
-async fn a_wrong_name_changes_nothing() {
+async fn delete_requires_the_exact_name() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let shop = Shop::open(&howdah, &mut ada).await;
@@ -355,7 +354,7 @@ async fn a_wrong_name_changes_nothing() {
     }
     assert_eq!(shop.state().await, before);
 
-    // Protection holds whatever is typed, and is said.
+    // Delete protection refuses even the correct name.
     let settings = shop.at("/projects/{project}/settings");
     ada.submit(&settings, &[("name", "Shop"), ("deleteProtection", "on")]).await.location();
     ada.get(&settings).await.assert_says(200, "Delete protection is on. Turn it off first.");
@@ -376,7 +375,7 @@ async fn a_wrong_name_changes_nothing() {
 }
 
 #[tokio::test]
-async fn secrets_are_shown_once() {
+async fn secrets_are_shown_only_in_the_response_that_creates_them() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -405,7 +404,7 @@ async fn secrets_are_shown_once() {
     assert!(complaint(&second, "SELECT 1").contains("authentication failed"));
     secrets.extend([password(&second), password(&third)]);
 
-    // A token: what it may do is what the form said.
+    // A token has the permissions that the form selected.
     let tokens = format!("{workspace}/integrations/tokens");
     let page = ada.submit(&format!("{tokens}/new"), &[("name", ""), ("expiresAt", "7"), ("reach", "all")]).await;
     page.assert_says(422, "too short");
@@ -439,7 +438,7 @@ async fn secrets_are_shown_once() {
 }
 
 #[tokio::test]
-async fn an_application_is_made_changed_and_deleted() {
+async fn application_can_be_created_changed_and_deleted() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let integrations = format!("{}/integrations", ada.workspace().await);
@@ -480,7 +479,7 @@ async fn an_application_is_made_changed_and_deleted() {
     assert!(!page.text.contains("planner.example/callback") && !page.text.contains(&second), "{}", page.text);
     ada.submit(&address, &[("name", ""), ("redirectUris", "https://a.example/")]).await.assert_says(422, "too short");
 
-    // One that cannot keep a secret gets none, and none later.
+    // A public client gets no secret, and none by rotation.
     let public = [("name", "On the phone"), ("redirectUris", "com.example.app:/callback"), ("public", "on")];
     let page = ada.submit(&new, &public).await;
     page.assert_says(200, "A public client has no secret");
@@ -500,7 +499,7 @@ async fn an_application_is_made_changed_and_deleted() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_is_said_beside_its_field() {
+async fn form_errors_are_shown_beside_their_field() {
     let howdah =
         Howdah::start_with(&["--max-projects", "2", "--region", "us-east-1=Rack 1", "--region", "mars-2=Rack 2"]).await;
     let mut ada = Browser::administrator(&howdah).await;
@@ -558,25 +557,25 @@ async fn what_does_not_fit_is_said_beside_its_field() {
         if field != "what" {
             let said = page.between(&format!("id=\"{field}-problem\">"), "</p>");
             assert!(said.contains(words), "{template} {fields:?}: {said}");
-            // What was typed is still there.
+            // The form keeps what was typed.
             assert!(page.text.contains(&fields[0].1.replace('<', "&#60;")), "{template}");
         }
     }
     assert_eq!(shop.state().await, before);
-    // A limit is no field's fault, and says how it stands.
+    // A reached limit concerns no field and names the limit.
     let new = [("name", "Second"), ("region", "us-east-1")];
     assert_eq!(ada.submit(&shop.at("/projects"), &new).await.status, 303);
     let page = ada.submit(&shop.at("/projects"), &[("name", "Third"), ("region", "us-east-1")]).await;
     page.assert_says(422, "limit of 2 projects");
     let page = ada.get(&shop.at("/projects")).await;
     page.assert_says(200, "2 of 2 projects");
-    // Numbers look the same on both pages.
+    // Both pages format numbers alike.
     page.assert_says(200, "of 1,000 databases");
     ada.get(&shop.at("/settings")).await.assert_says(200, "of 1,000");
 }
 
 #[tokio::test]
-async fn many_projects_have_pages_and_are_found_by_name() {
+async fn projects_are_paginated_and_searched_by_name() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -597,13 +596,13 @@ async fn many_projects_have_pages_and_are_found_by_name() {
     assert_eq!(count(&page), 2, "the rest of those that were looked for: {next}");
     assert!(!page.text.contains("rel=\"next\""));
     assert_eq!(count(&ada.get(&format!("{workspace}/projects?q=cUSTOMER+100%25+4")).await), 10);
-    // No pattern.
+    // `_` is not a wildcard.
     ada.get(&format!("{workspace}/projects?q=_")).await.assert_says(200, "No projects found");
     assert_eq!(ada.get(&format!("{workspace}/projects?cursor=x")).await.status, 422);
 }
 
 #[tokio::test]
-async fn a_database_is_brought_back_from_its_pages() {
+async fn database_can_be_restored_beside_and_in_place() {
     let howdah = Howdah::start_with(&["--undelete", "1h"]).await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -635,7 +634,7 @@ async fn a_database_is_brought_back_from_its_pages() {
     let page = ada.get(&format!("{database}/restore?backup={backup}")).await;
     page.assert_says(200, &format!("value=\"{backup}\" selected"));
 
-    // Moments outside of the window, and what is none.
+    // Times outside of the window, and invalid ones.
     for moment in ["2001-01-01T00:00", "2999-01-01T00:00:00", "soon"] {
         let fields = [("what", "moment"), ("targetTime", moment), ("into", "new"), ("name", "Old")];
         let page = ada.submit(&format!("{database}/restore"), &fields).await;
@@ -648,14 +647,14 @@ async fn a_database_is_brought_back_from_its_pages() {
         .assert_says(422, "The name of the database does not match");
     ask(&string, "DROP TABLE orders");
 
-    // Beside it.
+    // To a new database.
     let beside = [("what", "backup"), ("backup", backup.as_str()), ("into", "new"), ("name", "Shop of before")];
     let page = ada.submit(&format!("{database}/restore"), &beside).await;
     assert_eq!(ask(&secret(&page), "SELECT count(*) FROM orders"), "10");
     assert!(complaint(&string, "SELECT * FROM orders").contains("does not exist"));
     let copy = page.between("/databases/", "\"");
 
-    // In place: the connections stay.
+    // In place: connections stay valid.
     let right = [&here[..], &[("confirm", "Shop")]].concat();
     let page = ada.submit(&format!("{database}/restore"), &right).await;
     assert_eq!(page.location(), database);
@@ -663,7 +662,7 @@ async fn a_database_is_brought_back_from_its_pages() {
     assert!(part.text.contains("data-refresh") || part.text.contains("data-reload"), "{}", part.text);
     settled().await;
     assert_eq!(ask(&string, "SELECT count(*) FROM orders"), "10");
-    // The times between what was replaced and the first backup after it are missing.
+    // The window has a gap between the replaced data and the next backup.
     let page = ada.get(&format!("{database}/backups")).await;
     page.assert_says(200, "Times between them can't be restored.");
     let page = ada.get(&database).await;
@@ -674,7 +673,7 @@ async fn a_database_is_brought_back_from_its_pages() {
     let page = ada.get(&format!("{workspace}/operations/{operation}")).await;
     page.assert_says(200, "End sessions and switch to the restored instance");
 
-    // A deleted one comes back under a name that is free.
+    // A deleted database is restored under a free name.
     let copy_page = format!("{workspace}/databases/{copy}");
     ada.get(&format!("{copy_page}/settings")).await;
     let page = ada.submit(&format!("{copy_page}/delete"), &[("confirm", "Shop of before")]).await;
@@ -698,7 +697,7 @@ async fn a_database_is_brought_back_from_its_pages() {
 }
 
 #[tokio::test]
-async fn what_went_with_its_project_is_listed_and_comes_back() {
+async fn databases_of_a_deleted_project_are_listed_and_can_be_restored() {
     let howdah = Howdah::start_with(&["--undelete", "1h"]).await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -726,7 +725,7 @@ async fn what_went_with_its_project_is_listed_and_comes_back() {
     .await;
     assert!(page.text.contains("Shop &#60;1&#62;</bdi> <span class=\"tag\">Deleted"), "{}", page.text);
 
-    // Who may not, and what is nothing.
+    // Without permission, and with unknown ids.
     let page = vera.get(&format!("{workspace}/deleted")).await;
     assert!(page.text.contains("Shop") && !page.text.contains(&restore), "{}", page.text);
     vera.get(&restore).await.assert_says(403, "Permission denied");
@@ -752,7 +751,7 @@ async fn what_went_with_its_project_is_listed_and_comes_back() {
     }
     assert!(owner.get("/v1/projects").await.data(200).as_array().unwrap().is_empty(), "nothing was made");
 
-    // In a project of its own, where it is the default one.
+    // Into a new project, as its default database.
     let new = [("name", "Shop"), ("into", "new"), ("projectName", "Shop of before")];
     let page = eventually("the last backup to be there", async || {
         let page = ada.submit(&restore, &new).await;
@@ -764,7 +763,7 @@ async fn what_went_with_its_project_is_listed_and_comes_back() {
     assert_eq!((projects.as_array().unwrap().len(), &projects[0]["name"]), (1, &json!("Shop of before")));
     let databases = owner.get("/v1/databases").await.data(200).clone();
     assert_eq!((&databases[0]["name"], &databases[0]["isDefault"]), (&json!("Shop"), &json!(true)));
-    // And once more, beside that.
+    // A second time, into the same project.
     let there = bare(projects[0]["id"].as_str().unwrap());
     let page = ada.get(&restore).await;
     assert!(page.text.contains(&format!("<option value=\"{there}\"")), "{}", page.text);
@@ -773,7 +772,7 @@ async fn what_went_with_its_project_is_listed_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_database_that_failed_says_what_can_be_restored() {
+async fn failed_database_shows_what_can_be_restored() {
     let mut howdah = Howdah::start().await;
     howdah.expect_errors(&["a workflow has failed", "was given up"]);
     let mut ada = Browser::administrator(&howdah).await;
@@ -797,7 +796,7 @@ async fn a_database_that_failed_says_what_can_be_restored() {
         assert_eq!(session.execute(update, &[&id.uuid()]).await.unwrap(), 1);
     };
 
-    // One without backups: the page says so and offers nothing; what is sent all the same changes nothing.
+    // Without backups, the page offers nothing to restore, and a form that is sent anyway changes nothing.
     fail(&other).await;
     let page = format!("{workspace}/databases/{}/restore", bare(&other));
     let shown = ada.get(&page).await;
@@ -809,14 +808,14 @@ async fn a_database_that_failed_says_what_can_be_restored() {
     ada.submit(&page, &moment).await.assert_says(422, "Nothing can be restored");
     let copy = json!({"projectId": made["id"], "name": "Copy", "source": {"type": "database", "databaseId": other}});
     owner.post("/v1/databases", copy).await.assert_error(409, "client-error");
-    // Another one's backup is a way to bring it back.
+    // The backup of another database can be restored into it.
     let restore = owner.post(&format!("/v1/databases/{other}/restore"), source.clone()).await;
     restore.data(200);
     assert_eq!(owner.ended(restore.headers["howdah-operation"].to_str().unwrap()).await["state"], "succeeded");
     let shown = owner.get(&format!("/v1/databases/{other}")).await.data(200).clone();
     assert_eq!((&shown["status"], &shown["statusReason"]), (&json!("ready"), &Value::Null));
 
-    // One with backups is brought back from them, in place and beside it.
+    // With backups, it can be restored in place and to a new database.
     fail(id).await;
     let page = format!("{workspace}/databases/{}/restore", bare(id));
     let shown = ada.get(&page).await;
@@ -839,7 +838,7 @@ async fn a_database_that_failed_says_what_can_be_restored() {
 }
 
 #[tokio::test]
-async fn cancelling_says_what_is_left_undone_and_lists_say_why_an_operation_waits() {
+async fn cancel_page_names_the_effects_and_lists_show_why_an_operation_waits() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let shop = Shop::open(&howdah, &mut ada).await;
@@ -878,7 +877,7 @@ async fn cancelling_says_what_is_left_undone_and_lists_say_why_an_operation_wait
         shown.assert_says(409, "cancelled");
         assert!(!shown.text.contains("<form method=\"post\" action=\"/console/workspaces"), "{kind}: {}", shown.text);
     }
-    // A list says why, and not which step.
+    // Lists show the reason instead of the step.
     let list = ada.get(&shop.at("/operations")).await;
     list.assert_says(200, "<span class=\"beside\">the disk is full</span>");
     let update = "UPDATE workflows SET kind = 'provision_database', state = 'failed', ended_at = now() WHERE id = $1";
@@ -890,7 +889,7 @@ async fn cancelling_says_what_is_left_undone_and_lists_say_why_an_operation_wait
 }
 
 #[tokio::test]
-async fn the_settings_of_a_project_say_what_they_inherit() {
+async fn project_settings_show_the_inherited_retention() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -918,7 +917,7 @@ async fn the_settings_of_a_project_say_what_they_inherit() {
 }
 
 #[tokio::test]
-async fn branches_are_made_used_and_deleted() {
+async fn branches_can_be_created_used_and_deleted() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let shop = Shop::open(&howdah, &mut ada).await;
@@ -930,14 +929,14 @@ async fn branches_are_made_used_and_deleted() {
     page.assert_says(422, "The default branch of a project cannot be deleted");
     let fields = [("gitName", "fix"), ("isDefault", "on")];
     ada.submit(&format!("{project}/branches/new"), &fields).await.location();
-    // A database moves there, and keeps its branch from being deleted.
+    // A database moves to the branch, which then cannot be deleted.
     let fields = [("name", "Orders".to_owned()), ("branchId", shop.fill("{branch}"))];
     let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let page = ada.submit(&shop.at("/databases/{database}/settings"), &fields).await;
     assert_eq!(page.location(), shop.at("/databases/{database}/settings"));
     ada.get(&shop.at("/databases/{database}")).await.assert_says(200, "feature/search");
     ada.submit(&shop.at("/branches/{branch}/delete"), &[]).await.assert_says(422, "has databases (1)");
-    // Only an empty branch that is not the default one has the link.
+    // Only an empty branch that is not the default has the link.
     let delete = |page: &Page, branch: &str| page.text.contains(&format!("/branches/{branch}/delete\""));
     let occupied = shop.fill("{branch}");
     let main = shop.owner.get(&shop.fill("/v1/projects/proj_{project}/branches")).await.data(200).clone();
@@ -953,7 +952,7 @@ async fn branches_are_made_used_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_browser_uses_the_pages_of_the_resources() {
+async fn resource_pages_work_in_a_browser() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -965,7 +964,7 @@ async fn a_browser_uses_the_pages_of_the_resources() {
 }
 
 #[tokio::test]
-async fn the_unknown_is_not_done_by_other_methods() {
+async fn unknown_paths_and_methods_change_nothing() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let shop = Shop::open(&howdah, &mut ada).await;
@@ -980,7 +979,7 @@ async fn the_unknown_is_not_done_by_other_methods() {
 }
 
 #[test]
-fn every_step_of_every_workflow_has_words() {
+fn every_step_of_every_workflow_has_a_title() {
     let known: Vec<(&str, Vec<&str>)> = vec![
         ("provision_database", ProvisionStep::ALL.iter().map(|step| step.name()).collect()),
         ("copy_database", ProvisionStep::ALL.iter().map(|step| step.name()).collect()),

@@ -1,4 +1,4 @@
-//! A backup that does not restore: what the API, the console and the client say of it, and the ways around it.
+//! A backup that does not restore: how the API, the console and the client show it, and what they offer instead.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ fn bare(id: &str) -> &str {
 }
 
 #[tokio::test]
-async fn a_damaged_backup_is_shown_as_damaged_with_the_ways_around_it() {
+async fn damaged_backup_is_shown_with_alternatives() {
     let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
     howdah.expect_errors(&["does not restore", "a workflow has failed"]);
     let mut ada = Browser::administrator(&howdah).await;
@@ -48,7 +48,7 @@ async fn a_damaged_backup_is_shown_as_damaged_with_the_ways_around_it() {
     let listed = &listed["data"][0];
     assert_eq!((&listed["isDamaged"], &listed["verificationFailure"]), (&json!(true), &json!(reason)));
 
-    // The console: nothing leads to the damaged backup, and what failed leads to the others.
+    // The console offers only other backups.
     let backups = ada.get(&format!("{page_of_database}/backups")).await;
     for words in
         ["Damaged: does not restore", reason, "No backup of this database restores.", "every backup is damaged"]
@@ -83,7 +83,7 @@ async fn a_damaged_backup_is_shown_as_damaged_with_the_ways_around_it() {
     let table = client.text(&["operations", "list", "--database", "copy"]);
     assert!(table.contains(&format!("failed: {reason}")), "{table}");
 
-    // Another backup is a way around it.
+    // Another backup can be restored instead.
     kept.note("two");
     kept.back_up().await;
     let backups = ada.get(&format!("{page_of_database}/backups")).await;
@@ -100,7 +100,7 @@ async fn a_damaged_backup_is_shown_as_damaged_with_the_ways_around_it() {
     let made = client.text(&["databases", "restore", "kept", "--backup", "latest", "--as", "beside"]);
     assert_eq!(notes(made.lines().find(|line| line.starts_with("postgres://")).unwrap()), "one two");
 
-    // A backup that restores after all is no longer marked as damaged, and the failed copy can be retried.
+    // A backup that passes a later verification is no longer marked as damaged, and the failed copy can be retried.
     flip_a_byte(&broken);
     let verify = format!("{}/backups/{}/verify", kept.path(), first["id"].as_str().unwrap());
     let verified = kept.owner.post(&verify, json!({})).await;
@@ -113,9 +113,9 @@ async fn a_damaged_backup_is_shown_as_damaged_with_the_ways_around_it() {
     howdah.assert_tidy().await;
 }
 
-/// What was in the way of a verification says nothing of the backup.
+/// A failure of the verification itself says nothing about the backup.
 #[tokio::test]
-async fn a_verification_that_could_not_be_made_does_not_make_a_backup_damaged() {
+async fn verification_that_could_not_run_does_not_mark_a_backup_as_damaged() {
     let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;

@@ -1,5 +1,5 @@
-//! Forms of the console that are sent twice: by a double click, by loading the answer again, by a
-//! browser that got none.
+//! Forms of the console that are sent twice: by a double click, by reloading the response, or by a browser that
+//! got no response.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -14,15 +14,15 @@ use crate::browser::{Browser, PASSWORD, Page};
 use crate::console_resources::{Shop, secret};
 use crate::harness::{Howdah, ask, eventually};
 
-/// A form that makes something.
+/// A form that creates something.
 struct Form {
-    /// The page that shows it, and where it is sent.
+    /// The page with the form, and the form's address.
     page: &'static str,
     action: &'static str,
     fields: &'static [(&'static str, &'static str)],
-    /// The field that tells one that is made from another.
+    /// The field whose value differs between two created things.
     named: &'static str,
-    /// Counts what it makes.
+    /// Counts what the form creates.
     count: &'static str,
 }
 
@@ -96,13 +96,13 @@ async fn count(store: &Store, sql: &str) -> i64 {
     store.session().await.unwrap().query_one(sql, &[]).await.unwrap().get(0)
 }
 
-/// What a person has of an answer: where it leads, or what it shows.
+/// What matters of a response: its redirect or its page.
 fn told(page: &Page) -> (u16, String) {
     let location = page.headers.get("location").map(|value| value.to_str().unwrap().to_owned());
     (page.status, location.unwrap_or_else(|| page.text.clone()))
 }
 
-/// The same form twice at the same time, from two connections of one browser.
+/// Sends the same form twice at the same time.
 async fn twice(browser: &Browser, path: &str, fields: &[(&str, &str)]) -> [Page; 2] {
     let (mut one, mut other) = (browser.clone(), browser.clone());
     let (first, second) = tokio::join!(one.submit(path, fields), other.submit(path, fields));
@@ -110,7 +110,7 @@ async fn twice(browser: &Browser, path: &str, fields: &[(&str, &str)]) -> [Page;
 }
 
 #[tokio::test]
-async fn what_is_sent_twice_is_made_once() {
+async fn create_form_sent_twice_creates_once() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let shop = Shop::open(&howdah, &mut ada).await;
@@ -131,7 +131,7 @@ async fn what_is_sent_twice_is_made_once() {
         assert_eq!(ada.get(&shown).await.status, 200, "{shown}");
         let before = count(&store, form.count).await;
 
-        // Refused first, and mended with the same page: what is refused is not kept.
+        // A refused form is not kept: it can be corrected and sent again.
         let nameless = named("");
         let nameless: Vec<_> = nameless.iter().map(|(name, value)| (*name, value.as_str())).collect();
         if form.action != "/projects" {
@@ -139,7 +139,7 @@ async fn what_is_sent_twice_is_made_once() {
             assert_eq!(page.status, 422, "{path}: {}", page.text);
         }
 
-        // Neither without its mark nor with one that is too old to know whether it was sent before.
+        // Neither without `once` nor with one that is too old.
         let csrf = ada.csrf.clone();
         let unmarked: Vec<_> = fields.iter().copied().chain([("csrf", csrf.as_str())]).collect();
         let marked = |once| unmarked.iter().copied().chain([("once", once)]).collect::<Vec<_>>();
@@ -150,7 +150,7 @@ async fn what_is_sent_twice_is_made_once() {
         ada.send(ada.post(&path, &marked(&yesterday))).await.assert_says(422, "open for too long");
         assert_eq!(count(&store, form.count).await, before, "{path}: nothing was made");
 
-        // Twice at once, and again.
+        // Twice at the same time, and a third time.
         ada.get(&shown).await;
         let [first, second] = twice(&ada, &path, &fields).await;
         assert!([200, 303].contains(&first.status), "{path}: {}", first.text);
@@ -161,7 +161,7 @@ async fn what_is_sent_twice_is_made_once() {
         assert_eq!(again.headers["cache-control"], "no-store", "{path}");
         assert_eq!(count(&store, form.count).await, before + 1, "{path} made one");
 
-        // Another name on the same page makes another.
+        // Another name from the same page creates another.
         let other = named(&other_name);
         let other: Vec<_> = other.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let page = ada.clone().submit(&path, &other).await;
@@ -169,7 +169,7 @@ async fn what_is_sent_twice_is_made_once() {
         assert!(!page.headers.contains_key("idempotent-replayed"), "{path}");
         assert_eq!(count(&store, form.count).await, before + 2, "{path} made another");
 
-        // Whoever has the mark of another's form gets nothing of hers.
+        // The `once` of another account's form does not return her response.
         let (csrf, once) = (ada.csrf.clone(), ada.once.clone());
         bea.get(&shown).await;
         let own = bea.csrf.clone();
@@ -184,7 +184,7 @@ async fn what_is_sent_twice_is_made_once() {
         }
     }
 
-    // Kept as the API keeps it: sealed, and for a day.
+    // Responses are kept as the API keeps them: sealed, for a day.
     let session = store.session().await.unwrap();
     let [first, _] = {
         ada.get(&shop.at("/integrations/tokens/new")).await;
@@ -204,7 +204,7 @@ async fn what_is_sent_twice_is_made_once() {
     tasks.stop();
 }
 
-/// Forms that take something away: the page that asks, what has to be typed, and what counts what is left.
+/// Forms that delete something: the page, what to type, and the count of what is left.
 const REMOVALS: &[(&str, &str, &str)] = &[
     ("/connections/{connection}/delete", "", "SELECT count(*) FROM connections"),
     ("/databases/{database}/delete", "Orders", "SELECT count(*) FROM databases WHERE deleted_at IS NULL"),
@@ -214,7 +214,7 @@ const REMOVALS: &[(&str, &str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn what_is_taken_away_twice_is_gone_and_both_read_so() {
+async fn delete_form_sent_twice_gets_the_same_response() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let shop = Shop::open(&howdah, &mut ada).await;
@@ -236,14 +236,14 @@ async fn what_is_taken_away_twice_is_gone_and_both_read_so() {
 }
 
 #[tokio::test]
-async fn a_secret_is_shown_again_to_who_loads_its_page_again() {
+async fn reloading_a_page_with_a_secret_shows_the_same_secret() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let shop = Shop::open(&howdah, &mut ada).await;
     let bea = ada.invite(&howdah, &shop.workspace, "bea", "viewer").await;
     drop(bea);
 
-    // The string that was shown first stays good, however often the page is loaded.
+    // The connection string stays valid, however often the page is reloaded.
     let rotate = shop.at("/connections/{connection}/rotate");
     ada.get(&rotate).await;
     let [first, second] = twice(&ada, &rotate, &[]).await;
@@ -266,7 +266,7 @@ async fn a_secret_is_shown_again_to_who_loads_its_page_again() {
         assert_ne!(told(&ada.submit(path, &[]).await), told(&first), "{path}");
     }
 
-    // A backup, and what is restored in place from it.
+    // A backup, and a restore in place from it.
     let backups = shop.at("/databases/{database}/backups");
     let (store, tasks) = howdah.store();
     ada.get(&backups).await;
@@ -287,7 +287,7 @@ async fn a_secret_is_shown_again_to_who_loads_its_page_again() {
     assert_eq!(count(&store, restores).await, 1);
     tasks.stop();
 
-    // An authenticator is set up with what its page showed first, and the codes stay what was written down.
+    // Reloading changes neither the key of the authenticator app nor the recovery codes.
     let begin = "/console/account/authenticator";
     ada.get("/console/account").await;
     let [first, second] = twice(&ada, begin, &[("current", PASSWORD)]).await;
@@ -314,8 +314,8 @@ async fn a_secret_is_shown_again_to_who_loads_its_page_again() {
 }
 
 #[tokio::test]
-async fn who_went_away_finds_what_was_made() {
-    // Without stock, a create waits for its database to be made: time enough to go away.
+async fn create_form_completes_after_the_browser_disconnects() {
+    // Without prepared instances, a create takes long enough to disconnect meanwhile.
     let howdah = Howdah::start_with(&["--stock", "0"]).await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;

@@ -1,4 +1,4 @@
-//! Mail to people, by a mail server that the operator has, and without one.
+//! Mails, with a mail server and without one.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::storage::Silence;
 const SENDER: &str = "Howdah <howdah@howdah.example>";
 const MAIL_PASSWORD: &str = "a-password-of-the-mail-server";
 
-/// A real mail server, which keeps what it takes.
+/// A real mail server that keeps all mails.
 pub(crate) struct MailServer {
     child: Child,
     directory: Directory,
@@ -24,7 +24,7 @@ pub(crate) struct MailServer {
     variables: Vec<(&'static str, String)>,
 }
 
-/// A mail as it was taken.
+/// A received mail.
 pub(crate) struct Received(Value);
 
 impl Received {
@@ -50,12 +50,12 @@ impl Received {
 }
 
 impl MailServer {
-    /// Takes everything from everybody, without TLS.
+    /// Accepts every mail, without TLS.
     pub(crate) async fn start() -> Self {
         Self::start_with(Vec::new()).await
     }
 
-    /// Has a certificate for localhost, and wants Howdah's user name and password.
+    /// Requires TLS with a certificate for localhost, and Howdah's user name and password.
     async fn start_closed() -> Self {
         let directory = Self::prepare();
         let file = |name: &str| directory.path().join(name).display().to_string();
@@ -100,7 +100,7 @@ impl MailServer {
         command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said).spawn().expect("node runs")
     }
 
-    /// Its port, once it has said that it is ready more often than `before`.
+    /// Waits until the server has reported more than `before` times that it is ready, and returns the port.
     async fn ready(&mut self, before: usize) -> u16 {
         let ready = eventually("the mail server to be ready", async || {
             assert!(self.child.try_wait().unwrap().is_none(), "{}", self.said());
@@ -109,13 +109,13 @@ impl MailServer {
         ready.await["port"].as_u64().unwrap() as u16
     }
 
-    /// Ends it; nothing listens on its port then.
+    /// Stops the server.
     fn go_down(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// The same server on the same port again.
+    /// Restarts the server on the same port.
     async fn come_back(&mut self) {
         let before = self.events("ready").len();
         self.child = Self::spawn(&self.directory, self.port, &self.variables);
@@ -136,7 +136,7 @@ impl MailServer {
         self.events("mail").into_iter().map(Received).collect()
     }
 
-    /// The mail number `number` to this address, when it has come.
+    /// Waits for the mail number `number` to this address.
     async fn nth(&self, number: usize, address: &str) -> Received {
         eventually(&format!("mail {number} to {address}"), async || {
             self.all().into_iter().filter(|mail| mail.0["to"] == serde_json::json!([address])).nth(number)
@@ -152,13 +152,13 @@ impl MailServer {
         self.directory.path().join("certificate.pem").display().to_string()
     }
 
-    /// A Howdah that sends its mail here, without TLS.
+    /// A Howdah that sends mail to this server without TLS.
     pub(crate) async fn howdah(&self) -> Howdah {
         let url = format!("smtp://127.0.0.1:{}", self.port);
         Howdah::start_with(&["--smtp-url", &url, "--mail-from", SENDER]).await
     }
 
-    /// A mailer that uses it inside the test.
+    /// A mailer for use inside the test.
     pub(crate) fn mailer(&self) -> Mailer {
         let (host, port, protection) = ("127.0.0.1".to_owned(), self.port, Protection::Nothing);
         let server = Server { host, port, protection, login: None, authorities: None };
@@ -188,7 +188,7 @@ async fn invite(ada: &mut Browser, workspace: &str, email: &str) -> Page {
 }
 
 #[tokio::test]
-async fn an_invitation_is_mailed_by_tls_and_leads_in() {
+async fn invitation_is_mailed_over_tls_and_can_be_accepted() {
     let server = MailServer::start_closed().await;
     let (url, ca_file) = (server.closed_url(), server.ca_file());
     let arguments = ["--smtp-url", &url, "--smtp-ca-file", &ca_file, "--mail-from", SENDER];
@@ -231,7 +231,7 @@ async fn an_invitation_is_mailed_by_tls_and_leads_in() {
     let account = [("name", "Grace"), ("password", PASSWORD), ("again", PASSWORD), ("email", "")];
     assert_eq!(grace.submit(&format!("{link}/account"), &account).await.location(), workspace);
 
-    // Nothing of it is kept, and no secret is in the log or among the arguments.
+    // The mail's text is removed, and no secret is in the log or among the arguments.
     let (store, tasks) = howdah.store();
     let kept = "SELECT count(*) FROM mails WHERE sealed IS NOT NULL";
     let row = store.session().await.unwrap().query_one(kept, &[]).await.unwrap();
@@ -242,7 +242,7 @@ async fn an_invitation_is_mailed_by_tls_and_leads_in() {
 }
 
 #[tokio::test]
-async fn who_has_forgotten_a_password_is_mailed_a_link() {
+async fn forgotten_password_gets_a_reset_link_by_mail() {
     let server = MailServer::start().await;
     let howdah = server.howdah().await;
     let mut ada = Browser::administrator(&howdah).await;
@@ -270,7 +270,7 @@ async fn who_has_forgotten_a_password_is_mailed_a_link() {
     assert_ne!(link, other);
     assert!(first.text().contains(&format!("\r\n{}{link}\r\n", howdah.url())), "{}", first.text());
 
-    // Both are good, until one was used: who asks in somebody's name takes no link away from them.
+    // Both links work until one is used, so that a stranger's request does not invalidate the owner's link.
     browser.get(&other).await.assert_says(200, "ada@example.com");
     browser.get(&link).await.assert_says(200, "ada@example.com");
     let new = [("password", "another-fine-tusk-7"), ("again", "another-fine-tusk-7")];
@@ -282,7 +282,7 @@ async fn who_has_forgotten_a_password_is_mailed_a_link() {
     assert!(told.head().contains("Subject: The password of your Howdah account was changed"), "{}", told.head());
     assert!(told.text().contains("127.0.0.1") && !told.text().contains("/reset/"), "{}", told.text());
 
-    // What the account's owner changes is told to them, too, and an administrator's link is mailed and shown.
+    // Changes by the owner are mailed too. An administrator's link is mailed and shown.
     browser.get("/console/sign-in").await;
     browser.submit("/console/sign-in", &[("email", "ada@example.com"), ("password", "another-fine-tusk-7")]).await;
     let workspace = browser.workspace().await;
@@ -296,7 +296,7 @@ async fn who_has_forgotten_a_password_is_mailed_a_link() {
     assert_eq!(mail.link("reset"), format!("/console/reset/{}", page.between("/console/reset/", "<")));
     assert!(mail.text().contains("An administrator created a password reset link"), "{}", mail.text());
     for _ in 0..2 {
-        // What is so already is no news.
+        // No mail without a change.
         browser.submit(&format!("/console/people/{bob}/administrator"), &[("administrator", "on")]).await.location();
     }
     let mail = server.nth(2, "bob@example.com").await;
@@ -321,7 +321,7 @@ async fn who_has_forgotten_a_password_is_mailed_a_link() {
 }
 
 #[tokio::test]
-async fn nobody_learns_who_has_an_account() {
+async fn reset_requests_do_not_reveal_accounts() {
     let server = MailServer::start().await;
     let howdah = server.howdah().await;
     let mut ada = Browser::administrator(&howdah).await;
@@ -334,7 +334,7 @@ async fn nobody_learns_who_has_an_account() {
     session.execute("UPDATE users SET disabled_at = now() WHERE email = 'out@example.com'", &[]).await.unwrap();
     session.execute("UPDATE users SET password_hash = NULL WHERE email = 'vouched@example.com'", &[]).await.unwrap();
 
-    // Nothing about accounts is read before the answer: it comes while nobody can read them.
+    // Accounts are not read before the response: it arrives although they are locked.
     let lock = store.begin().await.unwrap();
     lock.batch_execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let mut answers = BTreeSet::new();
@@ -350,7 +350,7 @@ async fn nobody_learns_who_has_an_account() {
     assert_eq!(answers.len(), 1, "{answers:#?}");
     drop(lock);
     server.first("ada@example.com").await;
-    // Those before it were looked up before; a mail that follows has nobody's before it.
+    // Lookups run in order, so after this mail all earlier requests are done.
     ask(&mut Browser::new(&howdah), "ada@example.com").await.location();
     server.nth(1, "ada@example.com").await;
     let all = server.all();
@@ -360,7 +360,7 @@ async fn nobody_learns_who_has_an_account() {
     let rows = session.query_one("SELECT count(*) FROM account_links", &[]).await.unwrap();
     assert_eq!(rows.get::<_, i64>(0), 2);
 
-    // Too many are refused alike, and one account's are nobody else's.
+    // Too many requests are refused alike for existing and unknown addresses, and count per account.
     for email in ["nobody@example.com", "ada@example.com"] {
         let mut statuses = Vec::new();
         for _ in 0..4 {
@@ -383,7 +383,7 @@ async fn nobody_learns_who_has_an_account() {
 }
 
 #[tokio::test]
-async fn mail_waits_for_its_server_and_nobody_waits_for_mail() {
+async fn mail_is_retried_while_requests_do_not_wait() {
     let mut server = MailServer::start().await;
     server.go_down();
     let howdah = server.howdah().await;
@@ -398,7 +398,7 @@ async fn mail_waits_for_its_server_and_nobody_waits_for_mail() {
     })
     .await;
 
-    // What waits is unreadable without the master key.
+    // Queued mails are sealed with the master key.
     let (store, tasks) = howdah.store();
     let session = store.session().await.unwrap();
     let token = shown.rsplit('/').next().unwrap();
@@ -407,7 +407,7 @@ async fn mail_waits_for_its_server_and_nobody_waits_for_mail() {
     assert!(!sealed.windows(token.len()).any(|part| part == token.as_bytes()));
     assert!(!row.get::<_, String>("shown").contains("grace"));
 
-    // One that is taken back is not mailed any more.
+    // A revoked invitation is not mailed.
     invite(&mut ada, &workspace, "dan@example.com").await;
     let page = ada.get(&format!("{workspace}/members")).await;
     let (rest, _) = page.text.rsplit_once("/withdraw").unwrap();
@@ -423,7 +423,7 @@ async fn mail_waits_for_its_server_and_nobody_waits_for_mail() {
 }
 
 #[tokio::test]
-async fn a_mail_server_that_never_answers_holds_up_nothing() {
+async fn hanging_mail_server_does_not_block_other_work() {
     let silence = Silence::new();
     let url = format!("smtp://{}", silence.endpoint());
     let howdah = Howdah::start_with(&["--smtp-url", &url, "--mail-from", SENDER]).await;
@@ -433,7 +433,7 @@ async fn a_mail_server_that_never_answers_holds_up_nothing() {
     for count in 0..12 {
         invite(&mut ada, &workspace, &format!("{count}@example.com")).await.assert_says(200, "/console/invitations/");
     }
-    // More mails wait than there are workers of any kind, and they have not got all of those.
+    // More mails wait than there are workers, but they do not occupy all of them.
     howdah.owner().create_project("meanwhile").await;
     let (store, tasks) = howdah.store();
     let running = "SELECT count(*) FROM workflows WHERE kind = 'send_mail' AND state = 'running'";
@@ -444,7 +444,7 @@ async fn a_mail_server_that_never_answers_holds_up_nothing() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_said_and_mail_kept() {
+async fn wrong_smtp_password_is_logged_and_mail_is_kept() {
     let server = MailServer::start_closed().await;
     let (url, ca_file) = (server.closed_url(), server.ca_file());
     let path = Directory::new().path().to_owned();
@@ -474,14 +474,14 @@ async fn a_wrong_password_is_said_and_mail_kept() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_refused_is_given_up_and_said() {
+async fn mail_to_a_refused_address_is_given_up_and_reported() {
     let server = MailServer::start_with(vec![("MAIL_REFUSE", "nobody@example.com".to_owned())]).await;
     let mut howdah = server.howdah().await;
     howdah.expect_errors(&["a workflow has failed"]);
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
     invite(&mut ada, &workspace, "nobody@example.com").await.assert_says(200, "/console/invitations/");
-    // Mail servers take less than what may be an account's address.
+    // Valid addresses of accounts can still be refused by mail servers.
     invite(&mut ada, &workspace, "a>b@example.com").await.assert_says(200, "/console/invitations/");
     eventually("the page to say so", async || {
         let page = ada.get(&format!("{workspace}/members")).await;
@@ -494,8 +494,8 @@ async fn an_address_that_is_refused_is_given_up_and_said() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_in_clear() {
-    // Somebody on the way has taken the offer of TLS out, or stands there with a certificate of their own.
+async fn mail_is_not_sent_without_verified_tls() {
+    // A man in the middle removes STARTTLS, or presents his own certificate.
     let stripped = MailServer::start_with(vec![
         ("MAIL_USER", "howdah@howdah.example".to_owned()),
         ("MAIL_PASSWORD", MAIL_PASSWORD.to_owned()),
@@ -522,7 +522,7 @@ async fn nothing_is_sent_in_clear() {
 }
 
 #[tokio::test]
-async fn names_stay_in_their_place_and_invitations_are_limited() {
+async fn names_cannot_inject_headers_or_links_and_invitations_are_limited() {
     let server = MailServer::start().await;
     let howdah = server.howdah().await;
     let mut ada = Browser::administrator(&howdah).await;
@@ -545,7 +545,7 @@ async fn names_stay_in_their_place_and_invitations_are_limited() {
     }
     let text = mail.text();
     assert!(!text.contains("evil.example") && text.contains("{{ 7*7 }}"), "{text}");
-    // The request does not say where links lead.
+    // Links do not use the request's `Host`.
     assert!(mail.link("invitations").len() > 32 && text.contains(&howdah.url()), "{text}");
 
     for count in 1..5 {
@@ -557,7 +557,7 @@ async fn names_stay_in_their_place_and_invitations_are_limited() {
 }
 
 #[tokio::test]
-async fn options_that_do_not_fit_are_refused_at_the_start() {
+async fn conflicting_mail_options_are_rejected_at_start() {
     let directory = Directory::new();
     let sender: (&str, &str) = ("--mail-from", SENDER);
     for (arguments, said) in [
@@ -587,7 +587,7 @@ async fn options_that_do_not_fit_are_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn without_a_mail_server_everything_works_by_links() {
+async fn links_are_shown_without_a_mail_server() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;

@@ -1,4 +1,4 @@
-//! Who is in a workspace, in which role, and how accounts are proven.
+//! Members of workspaces, their roles, and how accounts authenticate.
 
 use howdah::auth::users::{self, Proven, User};
 use howdah::auth::{Action, Origin, Principal, Role, links};
@@ -29,7 +29,7 @@ async fn as_member(session: &Session, user: &User, workspace: WorkspaceId) -> Pr
 }
 
 #[tokio::test]
-async fn a_workspace_always_has_an_owner_and_roles_bind() {
+async fn workspace_keeps_an_owner_and_roles_are_enforced() {
     let howdah = Howdah::start().await;
     let (store, tasks) = howdah.store();
     let now = Clock::system().now();
@@ -83,7 +83,7 @@ async fn a_workspace_always_has_an_owner_and_roles_bind() {
 }
 
 #[tokio::test]
-async fn an_invitation_is_good_while_its_maker_may_make_it() {
+async fn invitation_is_valid_while_its_inviter_may_invite() {
     let howdah = Howdah::start().await;
     let (store, tasks) = howdah.store();
     let now = Clock::system().now();
@@ -121,7 +121,7 @@ async fn an_invitation_is_good_while_its_maker_may_make_it() {
 }
 
 #[tokio::test]
-async fn accounts_are_proven_by_what_is_good_once() {
+async fn set_up_links_and_second_factor_codes_work_once() {
     let howdah = Howdah::start().await;
     let (store, tasks) = howdah.store();
     let (now, keyring) = (Clock::system().now(), Keyring::new(&[7; 32]));

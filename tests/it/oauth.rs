@@ -1,5 +1,4 @@
-//! The authorization server over HTTP: how an application comes to act for somebody, and everything that
-//! must not work on the way.
+//! The OAuth authorization server over HTTP: granting an application access, and every way that must fail.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -25,14 +24,14 @@ use crate::sdk::run;
 
 const REDIRECT: &str = "https://app.example.com/callback";
 
-/// An application, as its own server.
+/// An application's side of OAuth.
 struct Application {
     url: String,
     id: String,
     secret: Option<String>,
 }
 
-/// What an application remembers of one authorization.
+/// The state that an application keeps of one authorization.
 struct Attempt {
     state: String,
     verifier: String,
@@ -63,7 +62,7 @@ fn form(fields: &[(&str, &str)]) -> String {
 }
 
 impl Application {
-    /// Registers itself.
+    /// Registers an application.
     async fn register(howdah: &Howdah, method: &str, redirect: &str) -> Self {
         let metadata =
             json!({"client_name": "Metrics", "redirect_uris": [redirect], "token_endpoint_auth_method": method});
@@ -78,7 +77,7 @@ impl Application {
         }
     }
 
-    /// Calls an endpoint, with the secret in the form if there is one.
+    /// Calls an endpoint, with the secret, if any, in the form.
     async fn call(&self, path: &str, fields: &[(&str, &str)]) -> (u16, Value) {
         let mut all = fields.to_vec();
         all.push(("client_id", &self.id));
@@ -113,7 +112,7 @@ async fn send(url: &str, path: &str, fields: &[(&str, &str)], authorization: Opt
     (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
 }
 
-/// Somebody says yes on the page of consent; the address that they are sent to.
+/// Consents, and returns the address of the redirect.
 async fn allow(browser: &mut Browser, query: &str, workspace: &str) -> String {
     let page = browser.get(&format!("/authorize?{query}")).await;
     page.assert_says(200, "wants access to your account");
@@ -122,7 +121,6 @@ async fn allow(browser: &mut Browser, query: &str, workspace: &str) -> String {
     page.location().to_owned()
 }
 
-/// A parameter of an address.
 fn parameter(address: &str, name: &str) -> Option<String> {
     let query = address.split_once('?')?.1;
     let all: Vec<(String, String)> = serde_html_form::from_str(query).unwrap();
@@ -133,12 +131,12 @@ fn token(answer: &Value, name: &str) -> String {
     answer[name].as_str().unwrap_or_else(|| panic!("no {name} in {answer}")).to_owned()
 }
 
-/// What the API says to who comes with this access token.
+/// The API's status for this access token.
 async fn status(howdah: &Howdah, access: &str) -> u16 {
     Person::new(howdah.url(), Some(access.to_owned())).get("/v1/me").await.status.as_u16()
 }
 
-/// Consent, and the tokens for it.
+/// Consents and gets tokens.
 async fn tokens(browser: &mut Browser, application: &Application, scope: &str, workspace: &str) -> Value {
     let attempt = Attempt::new();
     let address = allow(browser, &attempt.query(&application.id, scope, REDIRECT), workspace).await;
@@ -149,14 +147,14 @@ async fn tokens(browser: &mut Browser, application: &Application, scope: &str, w
 
 const ALL: &str = "workspace:admin offline_access";
 
-/// An access token of an application that somebody lets act for them in a workspace.
+/// An access token of an application for a workspace.
 pub(crate) async fn access_token(howdah: &Howdah, browser: &mut Browser, scope: &str, workspace: &str) -> String {
     let application = Application::register(howdah, "none", REDIRECT).await;
     token(&tokens(browser, &application, scope, workspace).await, "access_token")
 }
 
 #[tokio::test]
-async fn an_application_acts_for_somebody_until_that_is_taken_back() {
+async fn application_has_access_until_it_is_revoked() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -178,7 +176,7 @@ async fn an_application_acts_for_somebody_until_that_is_taken_back() {
     assert_eq!((status_of, &answer["token_type"], &answer["expires_in"]), (200, &json!("Bearer"), &json!(3600)));
     assert_eq!(answer["scope"], ALL);
 
-    // The claims that clients read; the signature checks against the published keys.
+    // The claims that clients read. The signature is verified with the published keys.
     let access = token(&answer, "access_token");
     let claims: Value =
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(access.split('.').nth(1).unwrap()).unwrap()).unwrap();
@@ -211,7 +209,7 @@ async fn an_application_acts_for_somebody_until_that_is_taken_back() {
         (&json!("user"), &json!("ada@example.com"), &json!("Metrics"))
     );
 
-    // Asked again, it is the same integration.
+    // A second consent is the same integration.
     let again = tokens(&mut ada, &application, "workspace:read offline_access", &workspace).await;
     let listed = howdah.owner().get(&format!("/v1/workspaces/{bare}/integrations")).await.data(200).clone();
     assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
@@ -219,7 +217,7 @@ async fn an_application_acts_for_somebody_until_that_is_taken_back() {
     reader.get("/v1/projects").await.data(200);
     assert_eq!(reader.post("/v1/projects", json!({})).await.status, 403);
 
-    // Taken back: at once, for every token of it.
+    // Revoking takes effect immediately, for all of its tokens.
     let id = listed[0]["id"].as_str().unwrap();
     assert_eq!(howdah.owner().delete(&format!("/v1/integrations/{id}")).await.status, 204);
     for tokens in [&answer, &again] {
@@ -230,7 +228,7 @@ async fn an_application_acts_for_somebody_until_that_is_taken_back() {
 }
 
 #[tokio::test]
-async fn everybody_takes_back_what_they_gave_and_only_that() {
+async fn members_revoke_only_their_own_integrations() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -245,7 +243,7 @@ async fn everybody_takes_back_what_they_gave_and_only_that() {
     };
     let granted = |id: &str| format!("{workspace}/integrations/granted/{id}/revoke");
 
-    // In the console: a button for one's own, and for no other.
+    // In the console, members can revoke only their own.
     let hers = token(&tokens(&mut ada, &application, ALL, &workspace).await, "access_token");
     let adas = find("ada@example.com").await.unwrap();
     for (browser, email) in [(&mut vera, "vera@example.com"), (&mut dora, "dora@example.com")] {
@@ -264,7 +262,7 @@ async fn everybody_takes_back_what_they_gave_and_only_that() {
     }
     assert_eq!(status(&howdah, &hers).await, 200);
 
-    // Over the API: by another application that may change things for the same person, one and all.
+    // Over the API, another application with write access for the same person can revoke it.
     let agent = Application::register(&howdah, "none", REDIRECT).await;
     let access = token(&tokens(&mut vera, &agent, "workspace:read", &workspace).await, "access_token");
     let reader = Person::new(howdah.url(), Some(access));
@@ -293,7 +291,7 @@ async fn everybody_takes_back_what_they_gave_and_only_that() {
 }
 
 #[tokio::test]
-async fn a_sign_in_leads_on_to_what_the_application_asks_for_by_a_page() {
+async fn sign_in_continues_to_consent_through_a_page() {
     let howdah = Howdah::start().await;
     Browser::administrator(&howdah).await;
     let application = Application::register(&howdah, "none", REDIRECT).await;
@@ -302,7 +300,7 @@ async fn a_sign_in_leads_on_to_what_the_application_asks_for_by_a_page() {
     let sign_in = browser.get(&asked).await.location().to_owned();
     browser.get(&sign_in).await;
     let fields = [("email", "ada@example.com"), ("password", PASSWORD), ("next", asked.as_str())];
-    // No redirection: a browser would hold the application's answer to the policy of the form's page.
+    // Not a redirect: the browser would apply the form page's policy to the application's redirect.
     let page = browser.submit("/console/sign-in", &fields).await;
     page.assert_says(200, "<h1>Signed in</h1>");
     assert_eq!(page.headers.get("location"), None);
@@ -314,7 +312,7 @@ async fn a_sign_in_leads_on_to_what_the_application_asks_for_by_a_page() {
 }
 
 #[tokio::test]
-async fn an_application_makes_no_token_that_outlives_its_own() {
+async fn application_cannot_create_a_token_that_outlives_its_own() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -333,7 +331,7 @@ async fn an_application_makes_no_token_that_outlives_its_own() {
 }
 
 #[tokio::test]
-async fn the_page_of_consent_says_whose_an_application_is() {
+async fn consent_page_names_the_owner_of_the_application() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -361,7 +359,7 @@ async fn the_page_of_consent_says_whose_an_application_is() {
     page.assert_says(200, "wants access to your account");
     assert!(!page.text.contains(warning) && !page.text.contains("registered itself"), "{}", page.text);
 
-    // The names of those that Howdah brings are no one else's.
+    // The names of Howdah's own applications are reserved.
     for name in ["Command line", "command  LINE", "Command-Line", " APIpages ", "Comm\u{b7}and line"] {
         ada.get(&format!("{create}/new")).await;
         let page = ada.submit(&format!("{create}/new"), &fields(name)).await;
@@ -377,7 +375,7 @@ async fn the_page_of_consent_says_whose_an_application_is() {
 }
 
 #[tokio::test]
-async fn nobody_is_sent_where_the_application_did_not_register() {
+async fn unregistered_redirect_uris_are_rejected() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -386,7 +384,7 @@ async fn nobody_is_sent_where_the_application_did_not_register() {
     let attempt = Attempt::new();
     let good = attempt.query(&application.id, ALL, REDIRECT);
 
-    // Said on a page, by GET and by POST.
+    // Errors shown on a page, for GET and POST.
     for query in [
         attempt.query("unknown", ALL, REDIRECT),
         attempt.query(&application.id, ALL, "https://evil.example/callback"),
@@ -402,7 +400,7 @@ async fn nobody_is_sent_where_the_application_did_not_register() {
         let page = ada.submit("/authorize", &fields).await;
         assert_eq!((page.status, page.headers.get("location")), (400, None), "{query}");
     }
-    // Said to the application.
+    // Errors reported to the application.
     let error = |page: &Page| {
         let address = page.location();
         assert!(address.starts_with(&format!("{REDIRECT}?")), "{address}");
@@ -431,7 +429,7 @@ async fn nobody_is_sent_where_the_application_did_not_register() {
     let page = ada.submit("/authorize", &[("asked", &good), ("workspace", &bare), ("decision", "deny")]).await;
     assert_eq!(error(&page), "access_denied");
 
-    // A form from elsewhere, a workspace of others, somebody who has not signed in.
+    // A form of another site, somebody else's workspace, no sign-in.
     ada.get(&format!("/authorize?{good}")).await;
     let forged = ada.post("/authorize", &[("asked", &good), ("workspace", &bare), ("decision", "allow")]);
     assert_eq!(ada.send(forged).await.status, 403);
@@ -451,7 +449,7 @@ async fn nobody_is_sent_where_the_application_did_not_register() {
     );
 }
 
-/// What the first workspace's audit log says of an action, newest first.
+/// The first workspace's audit entries of an action, newest first.
 async fn logged(howdah: &Howdah, action: &str) -> Vec<Value> {
     let owner = howdah.owner();
     let path = format!("/v1/workspaces/{}/audit-log?action={action}", owner.workspace_id().await);
@@ -459,7 +457,7 @@ async fn logged(howdah: &Howdah, action: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn codes_and_refresh_tokens_are_good_once_and_for_one_client() {
+async fn codes_and_refresh_tokens_work_once_and_for_one_client() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -497,7 +495,7 @@ async fn codes_and_refresh_tokens_are_good_once_and_for_one_client() {
         ("scope", "workspace:read"),
     ];
     assert_eq!(application.call("/token", &wider).await.1["error"], "invalid_scope");
-    // The successor is used: the answer with it did arrive, so whoever comes with the old one now has stolen it.
+    // Using the successor proves that its response arrived, so the old token must be stolen now.
     let (status_of, third) = application.refresh(&token(&second, "refresh_token")).await;
     assert_eq!(status_of, 200, "{third}");
     refused(application.refresh(&token(&first, "refresh_token")).await);
@@ -515,7 +513,7 @@ async fn codes_and_refresh_tokens_are_good_once_and_for_one_client() {
     assert_eq!((&log[0]["outcome"], &log[0]["actor"]["name"]), (&json!("refused"), &json!("ada@example.com")));
     assert_eq!(log[0]["resource"]["type"], "integration");
 
-    // Many refresh at once: all get the same successor, and it works.
+    // Concurrent refreshes all get the same successor.
     let first = tokens(&mut ada, &application, ALL, &workspace).await;
     let refresh = token(&first, "refresh_token");
     let answers = futures_util::future::join_all((0..8).map(|_| application.refresh(&refresh))).await;
@@ -529,13 +527,13 @@ async fn codes_and_refresh_tokens_are_good_once_and_for_one_client() {
 }
 
 #[tokio::test]
-async fn lost_answer_to_a_refresh_is_given_again_for_ten_seconds() {
+async fn refresh_can_be_repeated_for_ten_seconds() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
     let application = Application::register(&howdah, "none", REDIRECT).await;
     let (store, tasks) = howdah.store();
-    // Whole seconds, as the store has no nanoseconds.
+    // Whole seconds, because the store has no nanoseconds.
     let (keyring, now) = (howdah.keyring(), Timestamp::from_second(Clock::system().now().as_second()).unwrap());
     let client = clients::find(&store.session().await.unwrap(), &application.id).await.unwrap().unwrap();
     let tx = store.begin().await.unwrap();
@@ -555,11 +553,11 @@ async fn lost_answer_to_a_refresh_is_given_again_for_ten_seconds() {
     assert_eq!(refresh(&first, now + REFRESH_GRACE).await.unwrap(), second);
     assert_eq!(refresh(&first, now - REFRESH_GRACE).await.unwrap(), second, "the clock was set back a little");
     let third = refresh(&second, now + tick).await.unwrap();
-    // A replay after the grace ends the grant, with the tokens that nobody has replayed.
+    // A replay after the grace period ends the grant and all of its tokens.
     assert!(matches!(refresh(&second, now + tick + REFRESH_GRACE + tick).await, Err(Refused::Replay { .. })));
     assert!(matches!(refresh(&third, now + REFRESH_GRACE).await, Err(Refused::Grant(_))));
 
-    // Nor does a clock that was set back far make the grace longer.
+    // A clock that is set back does not extend the grace period.
     let first = token(&tokens(&mut ada, &application, ALL, &workspace).await, "refresh_token");
     refresh(&first, now).await.unwrap();
     assert!(matches!(refresh(&first, now - REFRESH_GRACE - tick).await, Err(Refused::Replay { .. })));
@@ -567,7 +565,7 @@ async fn lost_answer_to_a_refresh_is_given_again_for_ten_seconds() {
 }
 
 #[tokio::test]
-async fn clients_prove_themselves_and_see_their_own_tokens_only() {
+async fn clients_must_authenticate_and_introspect_only_their_own_tokens() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -577,7 +575,7 @@ async fn clients_prove_themselves_and_see_their_own_tokens_only() {
     let answer = tokens(&mut ada, &application, ALL, &workspace).await;
     let access = token(&answer, "access_token");
 
-    // By header; wrong, in two ways, and not at all.
+    // By header; with a wrong secret, in two ways at once, and without any.
     let refresh = token(&answer, "refresh_token");
     let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh.as_str())];
     let basic = |secret: &str| Some(format!("Basic {}", STANDARD.encode(format!("{}:{secret}", application.id))));
@@ -621,7 +619,7 @@ async fn clients_prove_themselves_and_see_their_own_tokens_only() {
 }
 
 #[tokio::test]
-async fn a_token_is_worth_what_its_user_may_now() {
+async fn token_has_the_current_permissions_of_its_user() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -653,7 +651,7 @@ async fn a_token_is_worth_what_its_user_may_now() {
     assert_eq!(status(&howdah, &access).await, 401);
     assert_eq!(application.refresh(&token(&answer, "refresh_token")).await.1["error"], "invalid_grant");
 
-    // What ended with its user does not come back with them.
+    // Grants of a disabled account stay ended after it is enabled.
     let mut vera = ada.invite(&howdah, &workspace, "vera", "developer").await;
     let answer = tokens(&mut vera, &application, ALL, &workspace).await;
     let access = token(&answer, "access_token");
@@ -666,7 +664,7 @@ async fn a_token_is_worth_what_its_user_may_now() {
     ada.submit(&format!("{page}/enable"), &[]).await.location();
     assert_eq!(status(&howdah, &access).await, 401);
     assert_eq!(application.refresh(&token(&answer, "refresh_token")).await.1["error"], "invalid_grant");
-    // Nor does what whoever had the account before a new password was set.
+    // A password reset ends grants for good.
     vera.sign_in("vera@example.com").await.location();
     let answer = tokens(&mut vera, &application, ALL, &workspace).await;
     ada.get(&page).await;
@@ -678,7 +676,7 @@ async fn a_token_is_worth_what_its_user_may_now() {
     other.submit(&link, &password).await.location();
     assert_eq!(status(&howdah, &token(&answer, "access_token")).await, 401);
 
-    // Tokens that nobody signed, or with another algorithm.
+    // Unsigned tokens, and tokens of another algorithm.
     let live = tokens(&mut ada, &application, ALL, &workspace).await;
     let live = token(&live, "access_token");
     let parts: Vec<&str> = live.split('.').collect();
@@ -706,7 +704,7 @@ async fn a_token_is_worth_what_its_user_may_now() {
 }
 
 #[tokio::test]
-async fn a_project_goes_to_who_consents_with_an_access_token() {
+async fn project_can_be_transferred_with_an_access_token() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let application = Application::register(&howdah, "none", REDIRECT).await;
@@ -727,7 +725,7 @@ async fn a_project_goes_to_who_consents_with_an_access_token() {
 }
 
 #[tokio::test]
-async fn registration_can_be_turned_off_and_takes_no_nonsense() {
+async fn registration_validates_metadata_and_can_be_disabled() {
     let howdah = Howdah::start_with(&["--no-client-registration"]).await;
     let url = format!("{}/register", howdah.url());
     let metadata = json!({"redirect_uris": [REDIRECT]});
@@ -759,7 +757,7 @@ async fn registration_can_be_turned_off_and_takes_no_nonsense() {
 }
 
 #[tokio::test]
-async fn a_server_with_a_secret_needs_no_challenge_and_adds_to_its_address() {
+async fn confidential_client_may_omit_pkce_and_redirect_uri_may_have_a_query() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -792,7 +790,7 @@ async fn a_server_with_a_secret_needs_no_challenge_and_adds_to_its_address() {
     let page = ada.get(&format!("/authorize?{}", query(&format!("{REDIRECT}?code=mine"), ""))).await;
     assert_eq!(page.status, 400, "what is added is none of the answer's parameters");
 
-    // A challenge that was sent counts, secret or not; an address without choice may be left out.
+    // A sent challenge is enforced for confidential clients too; a sole redirect URI may be omitted.
     let attempt = Attempt::new();
     let query = attempt.query(&application.id, ALL, "");
     let address = allow(&mut ada, &query, &workspace).await;
@@ -806,7 +804,7 @@ async fn a_server_with_a_secret_needs_no_challenge_and_adds_to_its_address() {
 }
 
 #[tokio::test]
-async fn what_is_over_is_worth_nothing() {
+async fn expired_and_revoked_tokens_and_codes_are_rejected() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -818,7 +816,7 @@ async fn what_is_over_is_worth_nothing() {
         assert_eq!((status, &answer["error"]), (400, &json!("invalid_grant")), "{answer}");
     };
 
-    // A user who is kept out, and let in again.
+    // A disabled account, then enabled again.
     let hers = tokens(&mut grace, &application, ALL, &workspace).await;
     let keep_out = async |is_out: bool| {
         let user = users::by_email(&session, "grace@example.com").await.unwrap();
@@ -848,7 +846,7 @@ async fn what_is_over_is_worth_nothing() {
     keep_out(false).await;
     assert_eq!(status(&howdah, &access).await, 200);
 
-    // Time: a code, an access token, a refresh token.
+    // Expiry of a code, an access token and a refresh token.
     let age = async |table: &str| {
         let update = format!("UPDATE {table} SET expires_at = now() - interval '1 second'");
         session.execute(&update, &[]).await.unwrap();
@@ -867,7 +865,7 @@ async fn what_is_over_is_worth_nothing() {
     refused(application.refresh(&token(&renewed, "refresh_token")).await);
     assert_eq!(status(&howdah, &token(&renewed, "access_token")).await, 200);
 
-    // An application of a workspace: another secret, and none of it any more.
+    // An application of a workspace: rotated secret, then deleted.
     let owner = WorkspaceId::parse(&howdah.owner().workspace_id().await).unwrap();
     let actor = members::principal(
         &session,
@@ -906,7 +904,6 @@ async fn what_is_over_is_worth_nothing() {
     tasks.stop();
 }
 
-/// The ids of the keys that the server publishes.
 async fn published(howdah: &Howdah) -> Vec<String> {
     let keys: Value =
         reqwest::get(format!("{}/.well-known/jwks.json", howdah.url())).await.unwrap().json().await.unwrap();
@@ -914,7 +911,7 @@ async fn published(howdah: &Howdah) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn keys_change_and_what_old_ones_have_signed_stays_good() {
+async fn tokens_of_old_keys_stay_valid_after_rotation() {
     let mut howdah = Howdah::start().await;
     let first = published(&howdah).await;
     assert_eq!(first.len(), 1);
@@ -924,7 +921,7 @@ async fn keys_change_and_what_old_ones_have_signed_stays_good() {
     let (now, age) = (Clock::system().now(), SignedDuration::from_hours(90 * 24));
     let later = now + age + SignedDuration::from_secs(1);
 
-    // As another process makes one; the server hears of it.
+    // Created by another process; the server is notified.
     let tx = store.begin().await.unwrap();
     assert!(!signing::rotate(&tx, &keyring, now, age).await.unwrap(), "the first key is young");
     assert!(signing::rotate(&tx, &keyring, later, age).await.unwrap());
@@ -932,7 +929,7 @@ async fn keys_change_and_what_old_ones_have_signed_stays_good() {
     tx.commit().await.unwrap();
     eventually("the server to know the new key", async || (published(&howdah).await.len() == 2).then_some(())).await;
 
-    // It signs when it has been public for an hour. Old and new are good.
+    // A new key signs once it has been published for an hour. Tokens of both keys are valid.
     let issue = async |at| {
         let tx = store.begin().await.unwrap();
         let signer = Signer::load_or_create(&tx, &keyring, at).await.unwrap();
@@ -950,7 +947,7 @@ async fn keys_change_and_what_old_ones_have_signed_stays_good() {
         assert_eq!(status(&howdah, good).await, 200);
     }
 
-    // The server makes one by itself.
+    // The server creates a new key itself.
     let old = "UPDATE keys SET created_at = created_at - interval '200 days' WHERE purpose = 'token signing'";
     store.session().await.unwrap().execute(old, &[]).await.unwrap();
     tasks.stop();
@@ -961,7 +958,7 @@ async fn keys_change_and_what_old_ones_have_signed_stays_good() {
 }
 
 #[tokio::test]
-async fn endpoints_answer_as_the_protocol_says_whatever_is_wrong() {
+async fn endpoint_errors_have_the_format_of_the_protocol() {
     let howdah = Howdah::start_with(&["--public-auth-url", "http://auth.localhost:4711/"]).await;
     let client = Client::new();
     let at = |path: &str| format!("{}{path}", howdah.url());
@@ -990,7 +987,7 @@ async fn endpoints_answer_as_the_protocol_says_whatever_is_wrong() {
         assert!(description.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'"'), "{description}");
     }
 
-    // Pages of other sites may call what applications call, and no page of consent.
+    // CORS allows the endpoints, but not the consent page.
     for path in ["/token", "/register", "/.well-known/oauth-authorization-server"] {
         let preflight = client.request(reqwest::Method::OPTIONS, at(path)).header("origin", "https://app.example.com");
         let preflight = preflight.header("access-control-request-method", "POST").send().await.unwrap();
@@ -999,7 +996,7 @@ async fn endpoints_answer_as_the_protocol_says_whatever_is_wrong() {
     let page = client.get(at("/authorize")).header("origin", "https://app.example.com").send().await.unwrap();
     assert!(!page.headers().contains_key("access-control-allow-origin"));
 
-    // Under a name of its own, every address says so.
+    // With a public URL of its own, all metadata use it.
     let get = async |path: &str| -> Value { client.get(at(path)).send().await.unwrap().json().await.unwrap() };
     let server = get("/.well-known/oauth-authorization-server").await;
     assert_eq!(
@@ -1023,7 +1020,7 @@ async fn endpoints_answer_as_the_protocol_says_whatever_is_wrong() {
 }
 
 #[tokio::test]
-async fn clients_that_we_did_not_write_come_to_act_for_somebody() {
+async fn third_party_oauth_clients_get_access() {
     let howdah = Howdah::start().await;
     Browser::administrator(&howdah).await;
     run("oauth.js", &howdah.url(), &howdah.token(), &[("HOWDAH_PASSWORD", PASSWORD)]).await;

@@ -1,5 +1,5 @@
-//! Signing in with an OpenID Connect provider: one that says what the test wants it to say, right or
-//! wrong, and one that we did not write.
+//! Signing in with an OpenID Connect provider: a scripted one that also sends invalid responses, and a third-party
+//! one.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
@@ -25,15 +25,15 @@ use crate::sdk::run;
 
 const SECRET: &str = "shared-with-howdah";
 
-/// What one sign-in meets at the provider.
+/// The scripted provider's responses to one sign-in.
 struct Says {
-    /// Claims of the ID token that are other than they should be; null leaves one out.
+    /// Overrides claims of the ID token; null omits a claim.
     claims: Value,
-    /// What it says about the person beside the ID token.
+    /// The user info response.
     user_info: Value,
-    /// Signs the ID token: the provider's key, somebody else's, the client's secret, or nothing.
+    /// What signs the ID token: the provider's key, another key, the client secret, or nothing.
     signed: Signed,
-    /// The status of the token answer.
+    /// The status of the token response.
     status: u16,
 }
 
@@ -52,7 +52,7 @@ impl Default for Says {
     }
 }
 
-/// Says that it is a person with this address.
+/// Responses for a person with this address.
 fn person(subject: &str, email: &str) -> Says {
     let claims = json!({ "sub": subject, "email": email, "email_verified": true, "name": subject });
     Says { claims, ..Says::default() }
@@ -63,9 +63,9 @@ struct Provider {
     key: KeyPair,
     other: KeyPair,
     says: Mutex<Says>,
-    /// What the last request for a sign-in asked for.
+    /// The last authorization request.
     asked: Mutex<Value>,
-    /// How often tokens were asked for.
+    /// The number of token requests.
     tokens: Mutex<u32>,
     down: Mutex<bool>,
 }
@@ -116,7 +116,7 @@ impl Provider {
             "jwks_uri": at("keys"),
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
-            // One that allows everything: what counts is Howdah's to say.
+            // Allows everything, so that only Howdah's own checks are tested.
             "id_token_signing_alg_values_supported": ["ES256", "HS256", "none"],
         }))
         .into_response()
@@ -183,7 +183,7 @@ impl Provider {
         Json(said)
     }
 
-    /// A browser goes to the provider, from the sign-in page.
+    /// Goes to the provider from the sign-in page.
     async fn go(&self, browser: &mut Browser, next: &str) -> String {
         let page = browser.get(&format!("/console/sign-in/provider?next={next}")).await;
         let there = page.location().to_owned();
@@ -194,7 +194,7 @@ impl Provider {
         asked["state"].as_str().unwrap().to_owned()
     }
 
-    /// A browser signs in with the provider, which says this.
+    /// Signs in with these responses of the provider.
     async fn sign_in(&self, browser: &mut Browser, says: Says) -> Page {
         let state = self.go(browser, "/console/account").await;
         *self.says.lock().unwrap() = says;
@@ -202,7 +202,7 @@ impl Provider {
     }
 }
 
-/// Where the provider sends a browser that has signed in.
+/// The callback's address.
 fn back(state: &str) -> String {
     format!("/console/sign-in/provider/callback?code=the-code&state={state}")
 }
@@ -212,7 +212,7 @@ async fn is_signed_in(browser: &mut Browser) -> bool {
 }
 
 #[tokio::test]
-async fn whoever_was_invited_signs_in_with_the_provider() {
+async fn invited_person_signs_in_with_the_provider() {
     let provider = Provider::start().await;
     let howdah = provider.howdah(&[]).await;
     let callback = format!("{}/console/sign-in/provider/callback", howdah.url());
@@ -240,12 +240,12 @@ async fn whoever_was_invited_signs_in_with_the_provider() {
     account.assert_says(200, "You have no password and sign in with your identity provider.");
     assert!(account.text.contains("ben-1"), "the name that the provider gave");
     assert!(account.text.contains("Connected"));
-    // It is the same person with another address, and the only way in stays.
+    // The subject identifies the person even with another address. The only way to sign in cannot be disconnected.
     let mut again = Browser::new(&howdah);
     assert_eq!(provider.sign_in(&mut again, person("ben-1", "other@example.com")).await.location(), "/console/account");
     again.get("/console/account").await.assert_says(200, "Ben@example.com");
     again.submit("/console/account/provider/disconnect", &[]).await.assert_says(409, "Set a password first.");
-    // Nothing is sent twice: the code was for one browser and one time.
+    // The code works in one browser, once.
     let stale = again.get(&back(&state)).await;
     assert_eq!(stale.location(), "/console", "who has signed in goes on");
     Browser::new(&howdah)
@@ -259,7 +259,7 @@ async fn whoever_was_invited_signs_in_with_the_provider() {
 }
 
 #[tokio::test]
-async fn whoever_has_an_account_keeps_it_and_its_authenticator() {
+async fn existing_account_keeps_its_second_factor_with_the_provider() {
     let provider = Provider::start().await;
     let howdah = provider.howdah(&["--oidc-domain", "example.org"]).await;
     let mut ada = Browser::administrator(&howdah).await;
@@ -267,7 +267,7 @@ async fn whoever_has_an_account_keeps_it_and_its_authenticator() {
     let page = provider.sign_in(&mut ada, person("ada-1", "ADA@example.com")).await;
     assert_eq!(page.location(), "/console/account");
     ada.get("/console/account").await.assert_says(200, "Connected");
-    // Who is there already is asked to show that the account is theirs: somebody else may have made it.
+    // An existing account must be proven first: somebody else may have created it.
     let workspace = ada.workspace().await;
     let mut mallory = ada.invite(&howdah, &workspace, "victim", "viewer").await;
     let mut victim = Browser::new(&howdah);
@@ -276,19 +276,19 @@ async fn whoever_has_an_account_keeps_it_and_its_authenticator() {
     assert!(!is_signed_in(&mut victim).await && is_signed_in(&mut mallory).await);
     let page = provider.sign_in(&mut mallory, person("other-1", "ada@example.com")).await;
     page.assert_says(422, "ada@example.com already has an account.");
-    // Her address has become somebody else's.
+    // Her address now belongs to somebody else.
     let mut other = Browser::new(&howdah);
     let page = provider.sign_in(&mut other, person("ada-2", "ada@example.com")).await;
     page.assert_says(422, "ada@example.com already has an account.");
     assert!(!is_signed_in(&mut other).await);
     let page = provider.sign_in(&mut ada, person("ada-2", "ada@example.com")).await;
     page.assert_says(422, "belongs to another user of this identity provider");
-    // An account of one's own, by the domain alone.
+    // A new account, allowed by its domain.
     let mut cleo = Browser::new(&howdah);
     provider.sign_in(&mut cleo, person("cleo", "cleo@example.org")).await.location();
     cleo.get("/console/account").await.assert_says(200, "cleo@example.org");
 
-    // With an authenticator, the provider is not enough.
+    // With two-factor authentication, the provider alone is not enough.
     let page = ada.submit("/console/account/authenticator", &[("current", PASSWORD)]).await;
     let secret = page.between("aria-label=\"Key for the authenticator app\">", "<").replace(' ', "");
     let totp = Builder::new().with_secret(totp_rs::Secret::try_from_base32(&secret).unwrap()).build().unwrap();
@@ -299,7 +299,7 @@ async fn whoever_has_an_account_keeps_it_and_its_authenticator() {
     page.assert_says(200, "Enter the six-digit code");
     assert!(!is_signed_in(&mut elsewhere).await);
 
-    // Whoever is kept out does not come in by another door.
+    // A disabled account cannot sign in with the provider either.
     let people = ada.get("/console/people").await;
     let cleos = people.text.split("<a href=\"/console/people/").nth(3).unwrap().split('"').next().unwrap().to_owned();
     let keep_out = format!("/console/people/{cleos}/disable");
@@ -308,18 +308,18 @@ async fn whoever_has_an_account_keeps_it_and_its_authenticator() {
     provider.sign_in(&mut cleo, person("cleo", "cleo@example.org")).await.assert_says(422, "This account is disabled.");
     provider.sign_in(&mut cleo, person("cleo-2", "cleo@example.org")).await.assert_says(422, "already has an account");
 
-    // The connection ends as it began: by its owner.
+    // The owner can disconnect the provider.
     ada.get("/console/account").await;
     assert_eq!(ada.submit("/console/account/provider/disconnect", &[]).await.status, 303);
     ada.get("/console/account").await.assert_says(200, "Not connected");
 }
 
 #[tokio::test]
-async fn odd_types_of_claims_keep_nobody_out() {
+async fn unexpected_claim_types_do_not_prevent_sign_in() {
     let provider = Provider::start().await;
     let howdah = provider.howdah(&["--oidc-domain", "example.com"]).await;
     Browser::administrator(&howdah).await;
-    // None of these is used.
+    // None of these claims is used.
     let unused = json!({
         "iat": "now", "auth_time": "yesterday", "acr": 1, "amr": "pwd", "azp": 7, "c_hash": 1, "gender": 0,
         "given_name": 1, "family_name": ["x"], "nickname": {}, "picture": { "data": {} }, "profile": "no address",
@@ -346,7 +346,7 @@ async fn odd_types_of_claims_keep_nobody_out() {
         assert_eq!(page.location(), "/console/account", "{subject}: {}", page.text);
         browser.get("/console/account").await.assert_says(200, &format!("{subject}@example.com"));
     }
-    // The same at the other place where a provider says who somebody is.
+    // The same in the user info response.
     let mut user_info = unused.clone();
     (user_info["email"], user_info["email_verified"]) = (json!("beside@example.com"), json!("true"));
     let says = Says { claims: json!({ "sub": "beside" }), user_info, ..Says::default() };
@@ -362,7 +362,7 @@ async fn odd_types_of_claims_keep_nobody_out() {
 }
 
 #[tokio::test]
-async fn nobody_is_believed_who_is_not_the_provider() {
+async fn forged_provider_responses_are_rejected() {
     let provider = Provider::start().await;
     let mut howdah = provider.howdah(&["--oidc-domain", "example.com"]).await;
     howdah.expect_errors(&["could not be verified"]);
@@ -412,7 +412,7 @@ async fn nobody_is_believed_who_is_not_the_provider() {
     attempt("an address that may be verified", unverified(Value::Null), 422).await;
     attempt("a provider that fails", Says { status: 500, ..Says::default() }, 503).await;
 
-    // What another browser has begun ends nowhere else; nobody is asked about it.
+    // A sign-in cannot be finished in another browser, and no token is requested for it.
     let asked = *provider.tokens.lock().unwrap();
     let mut victim = Browser::new(&howdah);
     let state = provider.go(&mut mallory, "/console").await;
@@ -431,7 +431,7 @@ async fn nobody_is_believed_who_is_not_the_provider() {
     assert_eq!(*provider.tokens.lock().unwrap(), asked);
     assert!(!is_signed_in(&mut victim).await);
 
-    // After signing in one comes to a page of ours.
+    // After the sign-in, only local pages are redirected to.
     let state = provider.go(&mut victim, "//elsewhere.example/console").await;
     assert_eq!(victim.get(&back(&state)).await.location(), "/console");
     let log = howdah.log();
@@ -439,7 +439,7 @@ async fn nobody_is_believed_who_is_not_the_provider() {
 }
 
 #[tokio::test]
-async fn a_provider_that_does_not_answer_keeps_nobody_else_out() {
+async fn password_sign_in_works_while_the_provider_is_down() {
     let provider = Provider::start().await;
     *provider.down.lock().unwrap() = true;
     let howdah = provider.howdah(&[]).await;
@@ -454,7 +454,7 @@ async fn a_provider_that_does_not_answer_keeps_nobody_else_out() {
 }
 
 #[tokio::test]
-async fn without_a_provider_there_is_no_way_to_one() {
+async fn provider_pages_are_404_without_a_provider() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     assert!(!ada.get("/console/account").await.text.contains("Continue with"));
@@ -463,7 +463,7 @@ async fn without_a_provider_there_is_no_way_to_one() {
 }
 
 #[tokio::test]
-async fn a_provider_that_we_did_not_write_signs_people_in() {
+async fn third_party_provider_signs_people_in() {
     let mut provider = Command::new("node")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/dist/provider.js"))
         .stdin(Stdio::piped())

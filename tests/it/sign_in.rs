@@ -1,4 +1,4 @@
-//! How often it may be tried to sign in: counted in the metadata store, for all processes at once.
+//! Limits of sign-in attempts, counted in the metadata store across all processes.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ fn from(address: &str) -> Origin {
     Origin { address: Some(address.parse::<IpAddr>().unwrap()), request_id: String::new() }
 }
 
-/// Whether there was an attempt to take.
+/// Whether an attempt was left.
 async fn take(store: &Store, proof: Proof, account: &str, address: &str) -> bool {
     let tx = store.begin().await.unwrap();
     let taken = attempts::take(&tx, proof, account, &from(address)).await.unwrap();
@@ -28,7 +28,7 @@ async fn take(store: &Store, proof: Proof, account: &str, address: &str) -> bool
     taken.is_ok()
 }
 
-/// As if so much time had passed.
+/// Simulates that this much time has passed.
 async fn pass(store: &Store, seconds: i32) {
     let session = store.session().await.unwrap();
     for update in [
@@ -39,7 +39,7 @@ async fn pass(store: &Store, seconds: i32) {
     }
 }
 
-/// One attempt, in a browser of its own, from this address.
+/// One attempt from this address, in a new browser.
 async fn attempt(howdah: &Howdah, email: &str, password: &str, address: &str) -> Page {
     let mut browser = Browser::new(howdah);
     browser.get("/console/sign-in").await;
@@ -49,13 +49,13 @@ async fn attempt(howdah: &Howdah, email: &str, password: &str, address: &str) ->
 }
 
 #[tokio::test]
-async fn attempts_of_all_processes_count_together_and_over_a_restart() {
+async fn sign_in_attempts_are_counted_across_processes_and_restarts() {
     let mut howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     ada.get("/console/account").await;
     let ((one, tasks), (other, more_tasks)) = (howdah.store(), howdah.store());
 
-    // Many at once, in two processes: no more than the limit, however the address is written.
+    // Concurrent attempts in two processes share one limit, however the address is written.
     let many = (0..40).map(|count| {
         let store = if count % 2 == 0 { &one } else { &other };
         take(store, Proof::Password, if count % 3 == 0 { " ADA@Example.com " } else { ADA }, "127.0.0.1")
@@ -76,7 +76,7 @@ async fn attempts_of_all_processes_count_together_and_over_a_restart() {
         }
     }
 
-    // Half a minute later there is one; what is right does not use it up, what is wrong does.
+    // Half a minute later one attempt is left. A correct password does not use it up, a wrong one does.
     pass(&one, 30).await;
     for _ in 0..3 {
         assert_eq!(attempt(&howdah, ADA, PASSWORD, "").await.location(), "/console");
@@ -84,13 +84,13 @@ async fn attempts_of_all_processes_count_together_and_over_a_restart() {
     attempt(&howdah, ADA, "wrong wrong wrong", "").await.assert_says(422, "Wrong email address");
     attempt(&howdah, ADA, PASSWORD, "").await.assert_says(429, "Too many attempts");
 
-    // The same through pages, all at once, for an account that is not there.
+    // The same through pages, concurrently, for an account that does not exist.
     let many = (0..20).map(|_| attempt(&howdah, "nobody@example.com", "wrong wrong wrong", ""));
     let mut found: Vec<u16> = join_all(many).await.iter().map(|page| page.status).collect();
     found.sort_unstable();
     assert_eq!(found, [[422; 10], [429; 10]].concat());
 
-    // What says nothing any more is forgotten.
+    // Expired counters are removed.
     let session = one.session().await.unwrap();
     let rows = "SELECT (SELECT count(*) FROM sign_in_attempts), (SELECT count(*) FROM sign_in_places)";
     let count = async || {
@@ -107,7 +107,7 @@ async fn attempts_of_all_processes_count_together_and_over_a_restart() {
 }
 
 #[tokio::test]
-async fn nobody_is_kept_out_where_they_have_signed_in_before() {
+async fn known_addresses_can_sign_in_during_an_attack() {
     let howdah = Howdah::start_with(&["--trusted-proxy", "127.0.0.1"]).await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -116,7 +116,7 @@ async fn nobody_is_kept_out_where_they_have_signed_in_before() {
     let (home, elsewhere) = ("198.51.100.7", "203.0.113.9");
     assert_eq!(attempt(&howdah, ADA, PASSWORD, home).await.location(), "/console");
 
-    // Somebody who has many addresses tries three accounts from all of them.
+    // An attacker with many addresses attacks three accounts.
     for account in [ADA, "bea@example.com", "nobody@example.com"] {
         let mut taken = 0;
         for address in 0..250 {
@@ -124,11 +124,11 @@ async fn nobody_is_kept_out_where_they_have_signed_in_before() {
         }
         assert!((100..=110).contains(&taken), "{taken}");
     }
-    // From where nobody knows, those who exist and those who do not are kept out alike.
+    // From unknown addresses, existing and unknown accounts are blocked alike.
     for account in [ADA, "bea@example.com", "nobody@example.com"] {
         attempt(&howdah, account, PASSWORD, elsewhere).await.assert_says(429, "Too many attempts");
     }
-    // The owner is not, where they have been before; nor is a wrong password more welcome there.
+    // The owner can sign in from a known address, but a wrong password still fails there.
     for _ in 0..10 {
         attempt(&howdah, ADA, "wrong wrong wrong", home).await.assert_says(422, "Wrong email address");
     }
@@ -136,7 +136,7 @@ async fn nobody_is_kept_out_where_they_have_signed_in_before() {
     pass(&store, 30).await;
     assert_eq!(attempt(&howdah, ADA, PASSWORD, home).await.location(), "/console");
 
-    // Who has been nowhere yet comes in by a link of an administrator.
+    // An account without a known address can use a reset link of an administrator.
     for address in 0..250 {
         take(&store, Proof::Password, "bea@example.com", &format!("192.0.2.{address}")).await;
     }
@@ -154,13 +154,13 @@ async fn nobody_is_kept_out_where_they_have_signed_in_before() {
     assert_eq!(browser.send(request).await.location(), "/console/sign-in");
     assert_eq!(attempt(&howdah, "bea@example.com", password, elsewhere).await.location(), "/console");
 
-    // One address tries many accounts: it is held off, whatever they are called.
+    // One address that tries many accounts is blocked for all accounts.
     let mut taken = 0;
     for account in 0..130 {
         taken += u32::from(take(&store, Proof::Password, &format!("{account}@example.com"), "192.0.2.251").await);
     }
     assert!((100..=102).contains(&taken), "{taken}");
-    // So is a whole network of version 6, whose addresses cost nothing.
+    // So is an IPv6 network, since its addresses cost nothing.
     let many = (0..30).map(|count| format!("2001:db8::{count:x}"));
     let mut taken = 0;
     for address in many {
@@ -171,7 +171,7 @@ async fn nobody_is_kept_out_where_they_have_signed_in_before() {
 }
 
 #[tokio::test]
-async fn codes_are_tried_less_often_than_passwords() {
+async fn code_attempts_are_limited_more_than_passwords() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     ada.get("/console/account").await;
@@ -183,7 +183,7 @@ async fn codes_are_tried_less_often_than_passwords() {
     ada.submit("/console/account/authenticator/confirm", &[("code", &code(-1))]).await.assert_says(200, "Recovery");
     let (store, tasks) = howdah.store();
 
-    // From everywhere together: 20. Passwords have attempts of their own.
+    // 20 attempts from all addresses together. Passwords have a limit of their own.
     let many = (0..60).map(|address| {
         let store = &store;
         async move { take(store, Proof::Code, ADA, &format!("192.0.2.{address}")).await }
@@ -191,7 +191,7 @@ async fn codes_are_tried_less_often_than_passwords() {
     assert_eq!(join_all(many).await.into_iter().filter(|taken| *taken).count(), 20);
     assert!(take(&store, Proof::Password, ADA, "192.0.2.1").await);
 
-    // Here, too: the ticket of a password that was right is not worth more than ten codes.
+    // Per ticket, too: a correct password allows ten codes at most.
     let mut browser = Browser::new(&howdah);
     let page = browser.sign_in(ADA).await;
     let ticket = page.between("name=\"ticket\" value=\"", "\"");
@@ -204,7 +204,7 @@ async fn codes_are_tried_less_often_than_passwords() {
     browser.submit("/console/sign-in/code", &right).await.assert_says(429, "Too many attempts");
     pass(&store, 30).await;
     let page = browser.submit("/console/sign-in/code", &right).await;
-    // The step may have ended meanwhile.
+    // The 30 seconds of the code may have passed meanwhile.
     let page = match page.status {
         422 => {
             pass(&store, 30).await;

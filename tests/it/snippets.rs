@@ -79,7 +79,7 @@ async fn check(howdah: &Howdah, sslmode: &str) -> (Page, tempfile::TempDir) {
 }
 
 #[tokio::test]
-async fn what_is_copied_from_the_page_works() {
+async fn copied_snippets_work() {
     let howdah = Howdah::start().await;
     let (page, _) = check(&howdah, "disable").await;
     for name in ["Node", "Prisma Client"] {
@@ -88,7 +88,7 @@ async fn what_is_copied_from_the_page_works() {
 }
 
 #[tokio::test]
-async fn what_is_copied_from_the_page_works_with_a_certificate_that_nobody_knows() {
+async fn copied_snippets_work_with_a_self_signed_certificate() {
     // The address has to be known before the gateway listens on it, and must not look like this machine's
     // own, to which nothing is encrypted.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

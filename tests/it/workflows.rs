@@ -1660,7 +1660,7 @@ async fn mail_survives_a_failure_at_every_step() {
     let row =
         session.query_one("SELECT sealed IS NULL, failure_reason FROM mails WHERE delivered_at IS NULL", &[]).await;
     let row = row.unwrap();
-    assert!(row.get::<_, bool>(0) && row.get::<_, String>(1).contains("too long"));
+    assert!(row.get::<_, bool>(0) && row.get::<_, String>(1).contains("in time"));
     drop(session);
     world.end().await;
 }

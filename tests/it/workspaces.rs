@@ -46,7 +46,7 @@ async fn an_owner_alone_deletes_a_workspace_that_is_empty() {
     ask(&connection_string(&made), "CREATE TABLE orders (id int)");
 
     // Who may not.
-    for (who, words) in [(&token, "a person"), (&admin, "admin"), (&reader, "read-only")] {
+    for (who, words) in [(&token, "signed-in member"), (&admin, "admin"), (&reader, "read-only")] {
         let answer = who.delete(&path).await;
         answer.assert_error(403, "permission-denied");
         assert!(answer.body["error"]["message"].as_str().unwrap().contains(words), "{}", answer.body);

@@ -1,11 +1,11 @@
-//! The texts, each a template in `templates/mail/`: the first line is the subject.
+//! The mails' texts: templates in `templates/mail/`, with the subject in the first line.
 
 use askama::Template;
 use jiff::Timestamp;
 
-/// How many databases one mail names.
+/// The most databases listed in one mail.
 const DATABASES: usize = 20;
-/// Longer names are cut.
+/// Longer names are cut, in characters.
 const LONGEST_NAME: usize = 80;
 
 #[derive(Template)]
@@ -73,7 +73,7 @@ pub(super) struct Archiving<'a> {
     pub(super) moving: Vec<Archive>,
 }
 
-/// How the archive of one database stands.
+/// The archiving state of one database.
 pub(super) struct Archive {
     pub(super) id: String,
     pub(super) database: String,
@@ -82,26 +82,25 @@ pub(super) struct Archive {
     pub(super) reason: String,
 }
 
-/// Those that are named.
+/// The databases to list.
 fn first(all: &[Archive]) -> &[Archive] {
     &all[..all.len().min(DATABASES)]
 }
 
-/// How many are not.
+/// The number of databases that are not listed.
 fn more(all: &[Archive]) -> usize {
     all.len().saturating_sub(DATABASES)
 }
 
-/// A moment as people write it.
 pub(super) fn moment(at: Timestamp) -> String {
     at.strftime("%-d %b %Y, %H:%M UTC").to_string()
 }
 
-/// A name that somebody has chosen, as it stands in a mail to somebody else: in one line, of a bounded
-/// length, and nothing that a mail program would make a link of. An invitation can be made to go to anybody.
+/// A user-chosen name, made safe for a mail to somebody else: one line, limited length, and nothing that mail
+/// programs turn into a link. Invitations can be sent to anybody, so names could carry spam.
 pub(super) fn plain(name: &str) -> String {
     let is_seen = |letter: &char| {
-        // Marks of direction, joiners and the like change what is read, and cannot be seen themselves.
+        // Invisible characters, such as direction marks, change what is read.
         !matches!(letter, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
     };
     let name: String =
@@ -114,7 +113,7 @@ pub(super) fn plain(name: &str) -> String {
     }
 }
 
-/// `evil.example/a` is a link to mail programs, with or without `https://`; `evil. example/a` is none.
+/// Mail programs turn `evil.example/a` into a link, but not `evil. example/a`.
 fn unlinked(word: &str) -> String {
     let mut text = String::with_capacity(word.len());
     let mut letters = word.chars().peekable();
@@ -136,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_shown_as_names() {
+    fn names_are_made_safe_for_mails() {
         for (name, shown) in [
             ("Ada Lovelace", "Ada Lovelace"),
             ("J. R. R. Tolkien", "J. R. R. Tolkien"),
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_told_in_words() {
+    fn moments_are_formatted() {
         let at = "2026-12-02T09:05:00Z".parse().unwrap();
         assert_eq!(moment(at), "2 Dec 2026, 09:05 UTC");
     }

@@ -1,5 +1,5 @@
-//! Mail to people: what is written to whom. A mail is written in the transaction of what it is about,
-//! and a workflow hands it over when that has committed; nothing waits for it.
+//! Mails to members and accounts. A mail is written in the transaction of the change that it is about, and a
+//! workflow sends it after the commit. Requests do not wait for it.
 
 mod letters;
 mod store;
@@ -21,37 +21,33 @@ use crate::base::store::{Session, Tx};
 use crate::domain::members::Invitation;
 use crate::queue;
 
-/// Hands a mail over to the mail server.
+/// The workflow that sends a mail.
 pub const SEND: queue::Kind = queue::Kind { name: "send_mail", first_step: "send" };
 
-/// A mail that cannot be handed over for so long is given up.
+/// Sending a mail is given up after this time.
 const WORTH_SENDING: SignedDuration = SignedDuration::from_hours(24);
-/// A workspace's administrators are told of archives that are stuck so often at most.
+/// The shortest time between two mails to a workspace about failing archiving.
 const TELL_EVERY: SignedDuration = SignedDuration::from_hours(1);
-/// So long an archive is stuck before somebody is told: what passes by itself is no news.
+/// How long archiving must fail before a mail is sent. Shorter failures usually pass by themselves.
 const STUCK_FOR: SignedDuration = SignedDuration::from_mins(10);
 
-/// A mail that is still to be handed over.
+/// A mail that is not sent yet.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
-    /// What it is about, in a word.
+    /// The topic, one word for the log.
     pub topic: String,
-    /// Who gets what.
     pub letter: Letter,
-    /// When it was written.
     pub created_at: Timestamp,
-    /// It is not worth handing over any more then.
+    /// When sending is given up.
     pub expires_at: Timestamp,
 }
 
-/// What is in a mail. There may be a link in it that lets whoever has it in.
+/// The content of a mail. It may contain a secret link, so `Debug` shows nothing.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct Letter {
-    /// The address.
+    /// The recipient's address.
     pub to: String,
-    /// One line.
     pub subject: String,
-    /// The text.
     pub text: String,
 }
 
@@ -61,41 +57,40 @@ impl std::fmt::Debug for Letter {
     }
 }
 
-/// How the mail of an invitation stands.
+/// The delivery state of an invitation's mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// It is on its way to the mail server, which has refused or missed it for this reason, if at all.
+    /// Not sent yet, with the reason if an attempt has failed.
     OnItsWay(Option<String>),
-    /// The mail server has taken it.
+    /// Accepted by the mail server.
     Delivered,
-    /// It was given up, for this reason.
+    /// Given up, for this reason.
     GivenUp(String),
 }
 
-/// What was changed about an account that its owner should hear of.
+/// A change of an account that its owner is notified about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccountChange {
-    /// It has another password.
+    /// The password was changed.
     Password,
-    /// The password alone signs in.
+    /// Two-factor authentication was turned off.
     AuthenticatorRemoved,
 }
 
-/// Where mail is written, of an installation that has a mail server.
+/// Writes mails, if a mail server is configured.
 #[derive(Clone, Copy)]
 pub struct Outbox<'a> {
     keyring: &'a Keyring,
-    /// The console's address as people know it: all links begin with it, whatever a request says.
+    /// The public address of the console. All links begin with it, regardless of the request's `Host`.
     root: &'a str,
 }
 
 impl<'a> Outbox<'a> {
-    /// An outbox whose links begin with `root`.
     pub fn new(keyring: &'a Keyring, root: &'a str) -> Self {
         Self { keyring, root }
     }
 
-    /// The link of an invitation, to whom it is for.
+    /// Mails an invitation.
     pub async fn send_invitation(
         &self,
         tx: &Tx,
@@ -116,8 +111,7 @@ impl<'a> Outbox<'a> {
         self.post(tx, now, "invitation", &invitation.email, &letter, invitation.expires_at, Some(invitation.id)).await
     }
 
-    /// A link that sets a user's password and is good until `until`, to them. `asked`: they asked for it
-    /// themselves.
+    /// Mails a password reset link that expires at `until`. `asked`: the user requested it, not an administrator.
     pub async fn send_reset(
         &self,
         tx: &Tx,
@@ -137,7 +131,7 @@ impl<'a> Outbox<'a> {
         self.post(tx, now, "reset", &user.email, &letter, until, None).await
     }
 
-    /// Tells the owner of an account that it was changed, and from where.
+    /// Notifies the owner of an account about a change, with the address that it came from.
     pub async fn tell_of_change(
         &self,
         tx: &Tx,
@@ -166,15 +160,14 @@ impl<'a> Outbox<'a> {
         self.post(tx, now, "account", &user.email, &letter, now, None).await
     }
 
-    /// Tells somebody that they have become an administrator.
+    /// Notifies a new administrator.
     pub async fn tell_administrator(&self, tx: &Tx, now: Timestamp, user: &User, by: &User) -> Result<()> {
         let letter =
             letters::Administrator { email: &user.email, by: plain(by.name()), by_email: &by.email, root: self.root };
         self.post(tx, now, "administrator", &user.email, &letter, now, None).await
     }
 
-    /// Tells the administrators and owners of a database's workspace that a backup has failed its trial. They
-    /// hear once of a backup that does so again and again.
+    /// Notifies the admins and owners of the workspace that a backup failed verification, once per backup.
     pub async fn tell_of_failed_trial(
         &self,
         tx: &Tx,
@@ -200,8 +193,8 @@ impl<'a> Outbox<'a> {
         Ok(())
     }
 
-    /// Tells the administrators and owners of each workspace which of its databases have not been archived for
-    /// a while, and which are again; once of each.
+    /// Notifies the admins and owners of each workspace about databases whose archiving fails or works again, once
+    /// per change.
     pub async fn tell_of_archives(&self, tx: &Tx, now: Timestamp) -> Result<()> {
         let mut news: HashMap<WorkspaceId, letters::Archiving<'_>> = HashMap::new();
         let (stuck_since, told_before) = (now - STUCK_FOR, now - TELL_EVERY);
@@ -230,8 +223,7 @@ impl<'a> Outbox<'a> {
         Ok(())
     }
 
-    /// Puts a mail with this text, whose first line is the subject, into the queue. What it tells of is over
-    /// at `over`, if that is to come.
+    /// Queues a mail. The first line of the text is the subject. The mail expires at `over`, if that is in the future.
     #[expect(clippy::too_many_arguments, reason = "one for each column")]
     async fn post(
         &self,
@@ -259,8 +251,7 @@ fn purpose(id: MailId) -> String {
     format!("mail {id}")
 }
 
-/// A mail that is to be handed over; `None` when it was, when it was given up, or when what it is about is
-/// gone.
+/// A mail that is not sent yet. `None` if it was sent or given up, or if its subject was deleted.
 pub async fn find(session: &Session, keyring: &Keyring, id: MailId) -> Result<Option<Outgoing>> {
     let Some(found) = store::find(session, id).await? else { return Ok(None) };
     let plain = keyring.open(&purpose(id), &found.sealed)?;
@@ -269,22 +260,22 @@ pub async fn find(session: &Session, keyring: &Keyring, id: MailId) -> Result<Op
     Ok(Some(Outgoing { topic, letter, created_at, expires_at }))
 }
 
-/// The mail server has taken it; its text is forgotten.
+/// Marks a mail as sent and removes its text.
 pub async fn mark_delivered(tx: &Tx, now: Timestamp, id: MailId) -> Result<()> {
     store::mark_delivered(tx, id, now).await
 }
 
-/// It is given up; its text is forgotten.
+/// Marks a mail as given up and removes its text.
 pub async fn mark_failed(tx: &Tx, id: MailId, reason: &str) -> Result<()> {
     store::mark_failed(tx, id, reason).await
 }
 
-/// How the mails of a workspace's invitations stand, of those that were mailed.
+/// The delivery states of a workspace's mailed invitations.
 pub async fn deliveries(session: &Session, workspace: WorkspaceId) -> Result<HashMap<InvitationId, Delivery>> {
     store::deliveries(session, workspace).await
 }
 
-/// Forgets mails that are long over.
+/// Removes the records of old mails.
 pub async fn forget_old(session: &Session, now: Timestamp) -> Result<()> {
     store::forget_before(session, now - SignedDuration::from_hours(30 * 24)).await
 }

@@ -10,7 +10,7 @@ use crate::base::error::Result;
 use crate::base::id::{BackupId, DatabaseId, InvitationId, MailId, WorkspaceId};
 use crate::base::store::{Session, Tx};
 
-/// A mail that is to be handed over.
+/// A mail that is not sent yet.
 pub(super) struct Found {
     pub(super) topic: String,
     pub(super) sealed: Vec<u8>,
@@ -18,7 +18,7 @@ pub(super) struct Found {
     pub(super) expires_at: Timestamp,
 }
 
-/// Where a database is, in the names that people know.
+/// The names of a database and what it belongs to.
 pub(super) struct Place {
     pub(super) workspace_id: WorkspaceId,
     pub(super) workspace: String,
@@ -26,7 +26,7 @@ pub(super) struct Place {
     pub(super) database: String,
 }
 
-/// A database whose archive is stuck, or moves again where `failing_since` is none.
+/// A database whose archiving fails, or works again if `failing_since` is `None`.
 pub(super) struct ArchiveNews {
     pub(super) workspace_id: WorkspaceId,
     pub(super) workspace: String,
@@ -105,7 +105,7 @@ pub(super) async fn deliveries(session: &Session, workspace: WorkspaceId) -> Res
     Ok(rows.iter().map(|row| (row.get::<_, Uuid>("invitation_id").into(), read(row))).collect())
 }
 
-/// The addresses of who gives access in a workspace.
+/// The addresses of a workspace's admins and owners.
 pub(super) async fn administrators(tx: &Tx, workspace: WorkspaceId) -> Result<Vec<String>> {
     let rows = tx
         .query(
@@ -120,7 +120,7 @@ pub(super) async fn administrators(tx: &Tx, workspace: WorkspaceId) -> Result<Ve
     Ok(rows.iter().map(|row| row.get("email")).collect())
 }
 
-/// Where a database is whose backup has not failed a trial before.
+/// The names of a database, if the backup has not failed verification before.
 pub(super) async fn place_of_news(tx: &Tx, database: DatabaseId, backup: BackupId) -> Result<Option<Place>> {
     let row = tx
         .query_opt(
@@ -141,8 +141,8 @@ pub(super) async fn place_of_news(tx: &Tx, database: DatabaseId, backup: BackupI
     }))
 }
 
-/// The archives that have been stuck since `stuck_since` and nobody was told of, and those that move again
-/// after somebody was; from now on they were. Workspaces that were told after `told_before` wait.
+/// The databases whose archiving has failed since `stuck_since` or works again, as far as no mail was sent about
+/// it. Marks them as sent. Workspaces with a mail after `told_before` wait.
 pub(super) async fn take_archive_news(
     tx: &Tx,
     now: Timestamp,

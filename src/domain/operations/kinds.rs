@@ -1,20 +1,19 @@
-//! What operations do, in words for the owners of databases: each kind with its steps in their order.
-//! The workflows themselves are in `jobs`; a test compares the names.
+//! Titles of operations and their steps, in order, as the API and the console show them.
+//! The workflows are in `jobs`; a test compares the names.
 
-/// A kind of operation in words.
+/// The texts of a kind of operation.
 #[derive(Debug)]
 pub struct Kind {
-    /// Its name, as the queue has it.
+    /// The name of the workflow.
     pub name: &'static str,
-    /// What it does.
     pub title: &'static str,
-    /// The names of its steps, and what they do.
+    /// Names and titles of the steps.
     pub steps: &'static [(&'static str, &'static str)],
-    /// The same of the steps that follow instead of those that are left, when one does not work.
+    /// Names and titles of the steps that undo it, which replace the remaining steps after a failure.
     pub undoing: &'static [(&'static str, &'static str)],
 }
 
-/// Every kind that there is.
+/// All kinds.
 pub const KINDS: &[Kind] = &[
     Kind {
         name: "provision_database",
@@ -85,7 +84,7 @@ pub const KINDS: &[Kind] = &[
     },
 ];
 
-/// What is known of a kind; `None` for one that another version of Howdah has begun.
+/// The texts of a kind. `None` for an operation that another version of Howdah started.
 pub fn describe(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)
 }

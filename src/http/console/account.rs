@@ -1,4 +1,4 @@
-//! The account of who has signed in: name, password, authenticator, browsers, colours.
+//! The requester's own account: name, password, two-factor authentication, sessions, theme.
 
 use std::sync::Arc;
 
@@ -30,10 +30,10 @@ use crate::domain::mail::AccountChange;
 use crate::http::Failure;
 use crate::http::path::Path;
 
-/// How long a browser keeps the colours that somebody has chosen.
+/// How long a browser keeps the theme.
 const CHOSEN: SignedDuration = SignedDuration::from_hours(365 * 24);
 
-/// How long a sign-in shows who sits there, where no password does.
+/// For accounts without a password, a sign-in this recent confirms a sensitive change.
 const JUST_NOW: SignedDuration = SignedDuration::from_mins(15);
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -57,16 +57,15 @@ struct AccountPage {
     account: Account,
     sessions: Vec<SignedInBrowser>,
     own: SessionId,
-    /// What the identity provider is called, if there is one.
+    /// The name of the identity provider.
     provider: Option<String>,
     name: String,
-    /// Which form the problem is about.
+    /// The form that the problem is about.
     form: &'static str,
     problem: Problem,
 }
 
 impl AccountPage {
-    /// What is wrong with one of the page's forms.
     fn problem_of(&self, form: &str) -> Problem {
         if self.form == form { self.problem.clone() } else { Problem::none() }
     }
@@ -101,7 +100,7 @@ struct ChangedPassword {
     new: NewPassword,
 }
 
-/// What shows that it is still the account's owner who sits there.
+/// Confirms that the account's owner makes the change.
 #[derive(Deserialize)]
 struct Current {
     #[serde(default)]
@@ -132,7 +131,7 @@ async fn page(app: &App, visitor: &Visitor, form: &'static str, problem: Problem
     })
 }
 
-/// The page again, with what is wrong with one of its forms.
+/// The page again, with the problem of one of its forms.
 async fn refused(
     app: &App,
     visitor: &Visitor,
@@ -143,8 +142,8 @@ async fn refused(
     Ok(again(page(app, visitor, form, Problem::of(error, fields)?).await?))
 }
 
-/// Checks the password of who has one, as often as a sign-in may be tried; whoever has none has
-/// signed in just now.
+/// Confirms the requester: by password, within the limits of sign-ins, or for accounts without a password by
+/// a recent sign-in.
 async fn check_current(app: &Arc<App>, visitor: &Visitor, current: &str) -> Result<()> {
     let session = app.store.session().await?;
     if !users::get(&session, visitor.user.id).await?.has_password {
@@ -210,7 +209,7 @@ async fn change_password(
     }
 }
 
-/// Mails the account's owner what was changed, in case that it was not them who sits there.
+/// Mails the account's owner about a change, in case somebody else made it.
 async fn tell_of(app: &App, tx: &Tx, visitor: &Visitor, change: AccountChange) -> Result<()> {
     let Some(outbox) = app.outbox() else { return Ok(()) };
     outbox.tell_of_change(tx, app.clock.now(), &visitor.user, change, visitor.origin.address).await
@@ -224,7 +223,7 @@ async fn choose_theme(State(app): State<Arc<App>>, _visitor: Visitor, Form(new):
     with_cookie(see_other(&app, "/console/account", "Theme changed."), cookie)
 }
 
-/// A name for the authenticator's list: the host that one signs in to.
+/// The name under which authenticator apps list the account.
 fn issuer(app: &App) -> String {
     let host = app.public.api.split("://").last().unwrap_or_default().split(['/', ':']).next().unwrap_or_default();
     format!("Howdah {host}")
@@ -232,14 +231,14 @@ fn issuer(app: &App) -> String {
 
 fn authenticator_page(visitor: &Visitor, enrolment: &Enrolment, problem: Problem) -> Result<AuthenticatorPage> {
     let code = QrCode::new(enrolment.url.expose()).map_err(Error::internal)?;
-    // Dark on light with its quiet zone, whatever the theme: that is what cameras look for.
+    // Dark on light with a quiet zone in every theme, because cameras expect that.
     let picture = code
         .render::<svg::Color<'_>>()
         .min_dimensions(220, 220)
         .dark_color(svg::Color("#000"))
         .light_color(svg::Color("#fff"))
         .build();
-    // A page has no place for the declaration of a file.
+    // The XML declaration is not valid inside of HTML.
     let picture = picture.find("<svg").map_or(String::new(), |at| picture[at..].to_owned());
     let secret = enrolment.secret.expose().as_bytes().chunks(4);
     let secret: Vec<_> = secret.map(String::from_utf8_lossy).collect();
@@ -360,8 +359,7 @@ async fn end_other_sessions(
     Ok(see_other(&app, "/console/account", "All other sessions signed out."))
 }
 
-/// What a browser says it is, in words: its name and its system, as far as they are plain. Only for
-/// people to recognise it by.
+/// Browser and operating system by the `User-Agent` header, so that people recognize their sessions.
 fn browser(user_agent: &Option<String>) -> String {
     let Some(text) = user_agent.as_deref() else { return "Unknown browser".to_owned() };
     let first =
@@ -394,7 +392,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn browsers_are_told_in_words() {
+    fn user_agents_are_summarized() {
         let chrome =
             "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
         assert_eq!(browser(&Some(chrome.into())), "Chrome on Linux");

@@ -1,6 +1,7 @@
-//! What the forms of the console do, as the audit log calls it: the API's words, where the API can do it.
+//! The audit log's name of the action behind each form, by the form's path. Where the API has the same
+//! action, the name is the same.
 
-/// The change that a form makes which is sent to a path of this form.
+/// Path pattern and action.
 pub(in crate::http) const ACTIONS: &[(&str, &str)] = &[
     ("/authorize", "create_integration"),
     ("/console/account/name", "change_name"),

@@ -1,4 +1,4 @@
-//! The OAuth applications of a workspace; the list of them is part of the integrations' page.
+//! The OAuth applications of a workspace. The integrations page lists them.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::domain::applications::{self, Application, ApplicationChange};
 use crate::http::Failure;
 use crate::http::path::Path;
 
-/// The fields of a form, by their names in rules.
+/// The fields of the form, by their names in errors.
 const FIELDS: [&str; 3] = ["name", "description", "redirectUris"];
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -34,7 +34,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/integrations/applications/{application}/delete", get(edit).post(delete))
 }
 
-/// The address of an application's page.
 pub(super) fn address(frame: &Frame, id: &OauthClientId) -> String {
     frame.to(&format!("integrations/applications/{}", id.bare()))
 }
@@ -70,7 +69,7 @@ impl ApplicationForm {
     }
 }
 
-/// A browser sends line ends of two characters, and a description is one line of text.
+/// Joins the lines of a text area: a description is one line.
 fn described(text: &str) -> Result<ApplicationDescription> {
     ApplicationDescription::parse(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
@@ -89,7 +88,7 @@ async fn new(member: Member) -> Result<Response, Failure> {
     Ok(Html(New { frame, form: ApplicationForm::default(), problem: Problem::none() }).into_response())
 }
 
-/// A secret, on the answer that made it and nowhere else.
+/// Shows a secret, once, in the response that creates it.
 #[derive(Template)]
 #[template(path = "applications/reveal.html")]
 struct Reveal {

@@ -1,5 +1,5 @@
-//! The style sheet, the script and the icon: in the binary, each under a name that changes with its
-//! content, so that browsers keep them for good.
+//! The style sheet, the script and the icon, embedded in the binary. The path of each has a hash of its
+//! content, so that browsers can cache it forever.
 
 use std::sync::{Arc, LazyLock};
 
@@ -12,22 +12,19 @@ use crate::http::file::File;
 
 const FOR_GOOD: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
-/// A file that pages refer to.
 pub(crate) struct Asset {
-    /// Its path, with the hash of its content.
+    /// The path, with the hash of the content.
     pub(crate) path: String,
     file: File,
 }
 
-/// How pages look.
 pub(crate) static STYLE: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("console", "css", "text/css; charset=utf-8", include_bytes!("../../../static/console.css"))
 });
-/// What pages do by themselves: conveniences only.
+/// Pages work without the script.
 pub(crate) static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("console", "js", "text/javascript; charset=utf-8", include_bytes!("../../../static/console.js"))
 });
-/// The icon of the tab and of the masthead.
 pub(crate) static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("icon", "svg", "image/svg+xml", include_bytes!("../docs/icon.svg")));
 
@@ -38,7 +35,6 @@ impl Asset {
     }
 }
 
-/// The files, by their paths.
 pub(super) fn routes() -> Router<Arc<App>> {
     [&STYLE, &SCRIPT, &ICON].into_iter().fold(Router::new(), |router, asset| {
         router.route(&asset.path, get(async |headers: HeaderMap| asset.file.answer(&headers)))

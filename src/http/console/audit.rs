@@ -1,4 +1,4 @@
-//! The audit log: of a workspace, and of the whole installation.
+//! The audit logs of a workspace and of the server.
 
 use std::sync::Arc;
 
@@ -22,15 +22,13 @@ use crate::domain::projects::{self, Project};
 use crate::http::Failure;
 use crate::http::query::Query;
 
-/// Below a workspace.
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().route("/audit", get(list))
 }
 
-/// The page of the whole installation.
+/// The page of the server's log.
 const OF_INSTALLATION: &str = "/console/audit";
 
-/// For administrators.
 pub(super) fn routes_of_installation() -> Router<Arc<App>> {
     Router::new().route(OF_INSTALLATION, get(list_for_installation))
 }
@@ -40,12 +38,12 @@ struct Row {
     action: String,
     actor_kind: &'static str,
     actor_id: String,
-    /// The same list, with what this actor did only.
+    /// The same list, filtered by this actor.
     same_actor: String,
     is_refused: bool,
     before: Option<String>,
     after: Option<String>,
-    /// The workspace, where it was deleted.
+    /// The name of the workspace, if it was deleted.
     workspace: Option<String>,
 }
 
@@ -126,7 +124,7 @@ impl ListQuery {
     }
 
     fn filter(&self) -> Result<Filter> {
-        // The log has names of ours; people write them with spaces. No entry has a zero byte.
+        // Entries have names such as `create_database`; people type spaces. PostgreSQL refuses zero bytes.
         let given = |text: &str| (!text.trim().is_empty()).then(|| text.trim().replace('\0', "\u{fffd}"));
         let project = |id: String| ProjectId::parse(&id).ok_or_else(|| Error::not_found("project", id));
         let workspace = |id: String| WorkspaceId::parse(&id).ok_or_else(|| Error::not_found("workspace", id));
@@ -150,7 +148,7 @@ impl ListQuery {
     }
 }
 
-/// Whose id this is, if it is one with its prefix; anything else is a part of a name.
+/// Parses the id of an actor, with its prefix. Anything else is searched for in names.
 fn actor(text: &str) -> Option<Actor> {
     let has = |prefix: &str| text.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
     match text {
@@ -161,7 +159,7 @@ fn actor(text: &str) -> Option<Actor> {
 }
 
 impl List {
-    /// The page with what was found; nothing was looked for where the filter cannot be read.
+    /// The page; without entries if the filter could not be parsed.
     fn of(frame: Frame, address: String, query: ListQuery, found: Result<Page<Entry>, Problem>) -> Self {
         let (found, problem) = match found {
             Ok(found) => (Some(found), Problem::none()),
@@ -183,7 +181,7 @@ impl List {
         }
     }
 
-    /// With the names of workspaces that were deleted.
+    /// Adds the names of deleted workspaces.
     fn naming(mut self, workspaces: Vec<(WorkspaceId, String)>) -> Self {
         let rows = std::mem::take(&mut self.rows).into_iter();
         let rows = rows.map(|row| Row::of(row.entry, &self.address, &workspaces)).collect();
@@ -191,7 +189,6 @@ impl List {
     }
 }
 
-/// What a filter cannot be read for, beside its field.
 fn unreadable(error: Error) -> Result<Problem, Failure> {
     Problem::of(error, &["since", "until"])
 }
@@ -235,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_names_an_actor_and_anything_else_is_a_part_of_a_name() {
+    fn ids_are_parsed_as_actors_and_other_text_searches_names() {
         let bare = "01jzq6w3c4e5f6g7h8j9k0m1n2";
         let user = format!("{}_{bare}", UserId::PREFIX);
         assert_eq!(actor(&user).and_then(Actor::id), Some(user));

@@ -1,5 +1,5 @@
-//! The backups of a database, and the ways back: to a new database or in place, to a backup, to a
-//! moment, or a copy of what is there now.
+//! The backups of a database, and restoring one: a backup, a point in time or a copy of the current state, to
+//! a new database or in place.
 
 use std::sync::Arc;
 
@@ -30,11 +30,9 @@ use crate::http::Failure;
 use crate::http::path::Path;
 use crate::http::query::Query;
 
-/// How many backups a page shows.
 const SHOWN: u32 = 100;
-/// The state of a backup that does not restore.
 const DAMAGED: (&str, &str) = ("bad", "Damaged: does not restore");
-/// What `datetime-local` sends and takes (HTML, section 2.3.5.5), to the second.
+/// The format of `datetime-local` (HTML, section 2.3.5.5), to the second.
 const MOMENT: &str = "%Y-%m-%dT%H:%M:%S";
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -43,11 +41,11 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/databases/{database}/restore", get(ask).post(restore))
 }
 
-/// The moments that can be restored, in whole seconds inside of the window.
+/// The restorable window in whole seconds.
 struct Restorable {
     earliest: Timestamp,
     latest: Timestamp,
-    /// The windows between which nothing can be restored, where there are several: begins and ends.
+    /// Begin and end of each part, if the window has gaps.
     parts: Vec<(String, String)>,
 }
 
@@ -72,7 +70,7 @@ impl Restorable {
         self.latest.strftime(MOMENT).to_string()
     }
 
-    /// To the second, since it is said what can be typed.
+    /// To the second, like the form's field.
     fn begins(&self) -> String {
         exactly(self.earliest)
     }
@@ -90,10 +88,10 @@ struct Row {
     backup: Backup,
     kind: &'static str,
     state: (&'static str, &'static str),
-    /// Why it could not be made, or does not restore.
+    /// Why it failed, or why it does not restore.
     reason: Option<String>,
     size: String,
-    /// Why it could not be verified, although it is not known to be damaged.
+    /// Why verification failed without proving that the backup is damaged.
     unverified: Option<String>,
     restore: Option<String>,
 }
@@ -219,13 +217,12 @@ struct Ask {
     health: Health,
     form: RestoreForm,
     is_ready: bool,
-    /// Why there is nothing to restore, and what helps.
+    /// Why nothing can be restored, and what to do.
     nothing: Option<&'static str>,
     problem: Problem,
 }
 
-/// Why nothing of a database without a sound backup can be restored as it stands; one that is ready can be
-/// copied.
+/// Why a database without a usable backup cannot be restored. A ready database can still be copied.
 fn nothing_to_restore(status: Status, health: Health) -> Option<&'static str> {
     match status {
         Status::Ready => None,
@@ -239,7 +236,7 @@ fn nothing_to_restore(status: Status, health: Health) -> Option<&'static str> {
     }
 }
 
-/// A backup to choose.
+/// An option of the form.
 struct Choice {
     id: String,
     label: String,
@@ -317,7 +314,7 @@ async fn ask(
     Ok(Html(Ask { form, ..page }).into_response())
 }
 
-/// The database's name with the minute, without blanks: it is typed at a terminal, too.
+/// The default name of the restored database. It has no spaces, so that it needs no quotes in a shell.
 fn name_of_restored(name: &str, now: Timestamp) -> String {
     let minute = now.strftime("%Y-%m-%d-%H%M").to_string();
     let words: Vec<&str> = name.split_whitespace().collect();
@@ -325,7 +322,7 @@ fn name_of_restored(name: &str, now: Timestamp) -> String {
     format!("{kept}-{minute}")
 }
 
-/// What the form names. `None` for a moment: the newest that there is.
+/// The source that the form selects.
 fn source(form: &RestoreForm, database: &Database) -> Result<Source> {
     let database = database.id;
     match form.what.as_str() {
@@ -341,8 +338,8 @@ fn source(form: &RestoreForm, database: &Database) -> Result<Source> {
     }
 }
 
-/// A date and time that a field has sent. `datetime-local` sends no offset: pages say that it is UTC.
-/// Whoever types one means it.
+/// Parses a date and time of a form. `datetime-local` sends no offset, and pages say that the time is UTC; an
+/// offset that was typed is respected.
 pub(super) fn moment(field: &str, text: &str) -> Result<Timestamp> {
     let text = text.trim();
     let local = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|moment| moment.timestamp());
@@ -372,7 +369,6 @@ async fn restore(
     }
 }
 
-/// Why a form was not carried out.
 enum Refused {
     Problem(Problem),
     Error(Error),
@@ -430,7 +426,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_read_as_browsers_send_it() {
+    fn datetime_local_is_parsed_as_utc() {
         for text in ["2030-01-31T12:00", "2030-01-31T12:00:00", " 2030-01-31 12:00:00Z", "2030-01-31T13:00+01:00"] {
             assert_eq!(moment("at", text).unwrap().to_string(), "2030-01-31T12:00:00Z", "{text:?}");
         }
@@ -440,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_database_has_a_name_without_blanks_that_fits() {
+    fn default_name_of_a_restored_database_is_valid_and_has_no_spaces() {
         let now = "2030-01-31T16:48:59Z".parse().unwrap();
         assert_eq!(name_of_restored("storefront", now), "storefront-2030-01-31-1648");
         assert_eq!(name_of_restored("Web  shop", now), "Web-shop-2030-01-31-1648");
@@ -449,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_seconds_lie_inside_of_the_window() {
+    fn rounding_to_seconds_stays_inside_the_window() {
         let round = |text: &str, mode| {
             let moment: Timestamp = text.parse().unwrap();
             moment.round(TimestampRound::new().smallest(Unit::Second).mode(mode)).unwrap().to_string()

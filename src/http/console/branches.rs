@@ -1,4 +1,4 @@
-//! The branches of a project: where its databases stand.
+//! The branches of a project, which group its databases.
 
 use std::sync::Arc;
 

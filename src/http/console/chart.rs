@@ -1,20 +1,18 @@
-//! What a database did over time, drawn as bars: the geometry of the pictures, and the same numbers in
-//! words for the table below them. The template draws shapes only; labels are text of the page, so
-//! that they stay readable however narrow the picture is.
+//! Bar charts of a database's usage: the geometry of the bars, and the same numbers as a table. The template
+//! draws shapes only; labels are text of the page, so that they stay readable at every width.
 
 use askama::Template;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::usage::Hour;
 
-/// The picture's own units; it is stretched to the width of the page.
+/// In units of the picture, which is stretched to the page's width.
 const WIDTH: f64 = 720.0;
-/// The picture's height in the same units.
 const HEIGHT: f64 = 120.0;
-/// The part of a bar's place that stays empty.
+/// The share of a bar's slot that stays empty.
 const GAP: f64 = 0.2;
 
-/// How much time a chart shows.
+/// The time range of a chart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Span {
     /// 24 hours, by the hour.
@@ -27,10 +25,9 @@ pub(super) enum Span {
 }
 
 impl Span {
-    /// All of them.
     pub(super) const ALL: [Self; 3] = [Self::Day, Self::Week, Self::Month];
 
-    /// Its word in an address.
+    /// The value in addresses.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Day => "day",
@@ -39,12 +36,11 @@ impl Span {
         }
     }
 
-    /// Reads its word; anything else is the usual one.
+    /// Parses [`Span::word`]. Anything else means the default.
     pub(super) fn parse(text: &str) -> Self {
         Self::ALL.into_iter().find(|span| span.word() == text).unwrap_or_default()
     }
 
-    /// What it is called.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Day => "24 hours",
@@ -70,14 +66,14 @@ impl Span {
         }
     }
 
-    /// When the last bar ends: with the step that `now` is in. Steps begin at multiples of their
-    /// length, so that a bar has the same hours whenever the page is opened.
+    /// The end of the last bar. Bars start at multiples of their length, so that a bar covers the same hours
+    /// whenever the page is opened.
     pub(super) fn end(self, now: Timestamp) -> Timestamp {
         let step = self.bars().1.as_secs();
         Timestamp::from_second((now.as_second().div_euclid(step) + 1) * step).unwrap_or(now)
     }
 
-    /// From the first bar's beginning to the last one's end.
+    /// From the start of the first bar to the end of the last.
     pub(super) fn length(self) -> SignedDuration {
         let (count, step) = self.bars();
         step * i32::try_from(count).unwrap_or(i32::MAX)
@@ -92,7 +88,6 @@ impl Span {
     }
 }
 
-/// One bar: where it is, and what it says.
 #[derive(Debug)]
 pub(super) struct Bar {
     x: String,
@@ -102,19 +97,18 @@ pub(super) struct Bar {
     label: String,
 }
 
-/// One picture.
 #[derive(Debug)]
 pub(super) struct Picture {
     name: &'static str,
     title: String,
     description: String,
-    /// The number at the top of the scale, and at its middle.
+    /// The labels at the top and in the middle of the scale.
     top: String,
     middle: String,
     bars: Vec<Bar>,
 }
 
-/// A line of the table: the same numbers for those who do not see the pictures.
+/// A row of the table.
 #[derive(Debug)]
 pub(super) struct Line {
     from: String,
@@ -122,19 +116,19 @@ pub(super) struct Line {
     size: String,
 }
 
-/// Both pictures of a database, and the table.
+/// Both charts of a database, and the table.
 #[derive(Debug, Template)]
 #[template(path = "databases/chart.html")]
 pub(super) struct Chart {
-    /// Nothing was measured yet.
+    /// Whether nothing was measured yet.
     pub(super) is_empty: bool,
     pictures: Vec<Picture>,
-    /// Below the pictures: the first, the middle and the last moment.
+    /// The labels below the bars: start, middle and end.
     moments: [String; 3],
     lines: Vec<Line>,
 }
 
-/// A step of time, with what happened in it. The size is unknown until the first measurement.
+/// The time of one bar. The size is unknown until the first measurement.
 struct Step {
     start: Timestamp,
     operations: u64,
@@ -142,7 +136,7 @@ struct Step {
 }
 
 impl Chart {
-    /// The chart of these hours, which are in order; the first may lie before the span.
+    /// The chart of these hours, in order. The first may lie before the span, for the size at its start.
     pub(super) fn of(hours: &[Hour], span: Span, now: Timestamp) -> Self {
         let steps = steps(hours, span, now);
         let end = span.end(now);
@@ -210,7 +204,7 @@ impl Picture {
         let top = nice(values.iter().map(|(value, _)| *value).max().unwrap_or_default());
         let place = WIDTH / values.len().max(1) as f64;
         let bars = values.into_iter().enumerate().filter(|(_, (value, _))| *value > 0).map(|(at, (value, label))| {
-            // What there is at all can be seen.
+            // Every bar with a value is visible.
             let height = (HEIGHT * value as f64 / top as f64).max(1.5);
             Bar {
                 x: format!("{:.1}", place * (at as f64 + GAP / 2.0)),
@@ -241,7 +235,7 @@ fn steps(hours: &[Hour], span: Span, now: Timestamp) -> Vec<Step> {
             operations += hour.operations;
             size = Some(hour.storage_bytes);
         }
-        // A size holds until the next measurement, but not into the future.
+        // A size is carried forward to the next measurement, but not into the future.
         steps.push(Step { start, operations, size: size.filter(|_| start <= now) });
         start = end;
     }
@@ -252,7 +246,7 @@ fn exact(moment: Timestamp) -> String {
     moment.strftime("%-d %b %Y, %H:%M UTC").to_string()
 }
 
-/// A number with its thousands apart.
+/// A number with thousands separators.
 pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -265,7 +259,7 @@ pub(super) fn count(number: u64) -> String {
     text
 }
 
-/// A size in the unit that leaves a number below 1024, with one decimal where that says something.
+/// A size with the unit that keeps the number below 1024, with one decimal below 100.
 pub(super) fn bytes(size: u64) -> String {
     const UNITS: [&str; 6] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let unit = (0..UNITS.len()).rev().find(|unit| size >> (10 * unit) > 0).unwrap_or_default();
@@ -274,7 +268,7 @@ pub(super) fn bytes(size: u64) -> String {
     format!("{number:.decimals$} {}", UNITS[unit])
 }
 
-/// The next 1, 2 or 5 with zeros behind it, and an even one where there is a middle to name.
+/// The next 2, 4 or 10 times a power of ten: even, so that the middle of the scale is a whole number.
 fn nice_count(most: u64) -> u64 {
     let mut power: u64 = 1;
     loop {
@@ -288,7 +282,7 @@ fn nice_count(most: u64) -> u64 {
     }
 }
 
-/// The next power of two, since sizes are told in such units; at least a mebibyte.
+/// The next power of two, at least 1 MiB.
 fn nice_bytes(most: u64) -> u64 {
     most.max(1 << 20).checked_next_power_of_two().unwrap_or(u64::MAX)
 }
@@ -306,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn hours_are_gathered_and_a_size_holds_until_the_next_one() {
+    fn hours_are_summed_and_sizes_are_carried_forward() {
         let now = at("2030-05-17T13:14:15Z");
         let hours = [
             hour("2030-04-01T00:00:00Z", 1_000, 10),
@@ -335,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_stay_inside_of_the_picture() {
+    fn bars_stay_inside_the_picture() {
         let now = at("2030-05-17T13:14:15Z");
         for span in Span::ALL {
             let hours =
@@ -352,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_told_as_people_do() {
+    fn numbers_and_sizes_are_formatted() {
         let told = |numbers: [u64; 4]| numbers.map(count);
         assert_eq!(told([0, 999, 1_000, 1_234_567]), ["0", "999", "1,000", "1,234,567"]);
         let told = |sizes: [u64; 5]| sizes.map(bytes);

@@ -1,5 +1,5 @@
-//! Deeds that end something: a page that says what will happen, and one button that does it. Where more
-//! is lost than a new secret brings back, a name has to be typed.
+//! Confirmation pages: what an action will do, and a button that does it. Where data can be lost, a name
+//! must be typed.
 
 use askama::Template;
 use axum::response::{IntoResponse as _, Response};
@@ -9,41 +9,39 @@ use super::{Frame, Html, Problem, again};
 use crate::base::error::Error;
 use crate::http::Failure;
 
-/// The page that asks.
 #[derive(Template)]
 #[template(path = "confirm.html")]
 pub(super) struct Confirm {
     pub(super) frame: Frame,
-    /// What is asked, as a heading.
+    /// The question, as a heading.
     pub(super) title: String,
-    /// What will happen, a sentence each.
+    /// The effects, one sentence each.
     pub(super) effects: Vec<String>,
-    /// What the button says.
+    /// The button's label.
     pub(super) label: &'static str,
-    /// Where the form goes.
+    /// The form's address.
     pub(super) action: String,
-    /// The page that one comes from.
+    /// The address of the previous page.
     pub(super) back: String,
     pub(super) problem: Problem,
 }
 
 impl Confirm {
-    /// The page.
     pub(super) fn ask(self) -> Response {
         Html(self).into_response()
     }
 
-    /// The page again, with why it could not be done.
+    /// The page again, with the error.
     pub(super) fn ask_again(self, error: Error) -> Result<Response, Failure> {
         Ok(again(Self { problem: Problem::of(error, &[])?, ..self }))
     }
 }
 
-/// A form without fields of its own.
+/// A form without fields.
 #[derive(Deserialize)]
 pub(super) struct Nothing {}
 
-/// A name that was typed, so that nothing is lost by a slip.
+/// A name that was typed to confirm an action.
 #[derive(Deserialize)]
 pub(super) struct Typed {
     #[serde(default)]
@@ -51,9 +49,8 @@ pub(super) struct Typed {
 }
 
 impl Typed {
-    /// What is wrong when it is another name.
     pub(super) fn check(&self, name: &str, what: &str) -> Result<(), Problem> {
-        // Browsers and people add spaces at the ends; inside, every letter counts.
+        // Spaces at the ends are easily pasted along.
         if self.confirm.trim() == name.trim() {
             return Ok(());
         }
@@ -66,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_confirmed_by_itself_only() {
+    fn confirmation_requires_the_exact_name() {
         let check = |typed: &str, name: &str| Typed { confirm: typed.into() }.check(name, "project").is_ok();
         assert!(check("web", "web") && check(" web ", "web") && check("web", " web"));
         assert!(!check("", "web") && !check("Web", "web") && !check("we b", "web") && !check("web2", "web"));

@@ -1,4 +1,4 @@
-//! The connections of a database, and the one time that a connection string is shown.
+//! The connections of a database. A connection string is shown once, when it is created.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/connections/{connection}/delete", get(ask_to_delete).post(delete))
 }
 
-/// A connection string, on the answer that made it and nowhere else.
+/// Shows a connection string, once, in the response that creates it.
 #[derive(Template)]
 #[template(path = "connections/reveal.html")]
 pub(super) struct Reveal {
@@ -44,7 +44,7 @@ pub(super) struct Reveal {
 }
 
 impl Reveal {
-    /// Commits a new database together with the page that shows its string, and waits a moment for it.
+    /// Commits a new database together with the page that shows its string, and waits briefly for it to be ready.
     pub(super) async fn commit(
         app: &App,
         member: &Member,
@@ -163,7 +163,8 @@ async fn rotate(
     let title = format!("Connection “{}” rotated", connection.name);
     let page = Reveal::of(&app, member.frame(Section::Projects), title, database, &credential);
     let answer = attempt.commit(&app, tx, page.into_response()).await?;
-    // Sessions end by the connection's id: the new string is shown when the gateway has heard of it.
+    // The gateway ends sessions by the connection's id. The new string is shown only after the gateway knows of
+    // the rotation, so that no session of the new string is ended.
     app.hear(&mut announcements, Channel::ConnectionEnded, &connection.id.bare()).await;
     Ok(answer)
 }

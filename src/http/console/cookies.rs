@@ -1,5 +1,5 @@
-//! The console's cookies. Behind https their names begin with `__Host-`, which browsers take from
-//! this very host only (RFC 6265bis, section 4.1.3).
+//! The console's cookies. Over https their names begin with `__Host-`: browsers accept those only from this
+//! very host (RFC 6265bis, section 4.1.3).
 
 use std::fmt::Write as _;
 
@@ -8,18 +8,17 @@ use jiff::SignedDuration;
 
 use crate::app::App;
 
-/// What the console keeps in a browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cookie {
-    /// Who has signed in.
+    /// The session of a signed-in account.
     Session,
-    /// A browser in which nobody has signed in, so that its forms are its own.
+    /// A browser in which nobody has signed in. Binds its forms to it.
     Guest,
-    /// What the next page says about the change before it.
+    /// The notice about the last change.
     Notice,
-    /// A sign-in with the identity provider that has begun.
+    /// A started sign-in with the identity provider.
     Provider,
-    /// Light or dark, where somebody has chosen.
+    /// The chosen theme.
     Theme,
 }
 
@@ -39,7 +38,7 @@ impl Cookie {
         if is_secure(app) { secure } else { plain }
     }
 
-    /// Its value in a request.
+    /// The value in a request.
     pub(crate) fn read<'a>(self, app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
         let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
         let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
@@ -47,8 +46,8 @@ impl Cookie {
         pairs.find_map(|(found, value)| (found == name && !value.is_empty()).then_some(value))
     }
 
-    /// The `Set-Cookie` that keeps a value: for so long, or until the browser is closed. `None` for a
-    /// value that no cookie can have.
+    /// The `Set-Cookie` header, valid for `lasts` or until the browser is closed. `None` if the value is not
+    /// allowed in a cookie.
     pub(crate) fn set(self, app: &App, value: &str, lasts: Option<SignedDuration>) -> Option<HeaderValue> {
         let mut text = format!("{}={value}; Path=/; HttpOnly; SameSite=Lax", self.name(app));
         if is_secure(app) {
@@ -61,7 +60,7 @@ impl Cookie {
         if fits { HeaderValue::from_str(&text).ok() } else { None }
     }
 
-    /// The `Set-Cookie` that makes a browser forget it.
+    /// The `Set-Cookie` header that removes the cookie.
     pub(crate) fn clear(self, app: &App) -> Option<HeaderValue> {
         self.set(app, "", Some(SignedDuration::ZERO))
     }

@@ -1,5 +1,4 @@
 //! The pages of a database.
-
 use std::sync::Arc;
 
 use askama::Template;
@@ -33,7 +32,7 @@ use crate::http::Failure;
 use crate::http::path::Path;
 use crate::http::query::Query;
 
-/// The most branches that there are to choose from.
+/// The most branches in a choice.
 const BRANCHES: u32 = 1000;
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -45,12 +44,11 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/databases/{database}/delete", get(settings).post(delete))
 }
 
-/// The address of a database's page.
 pub(super) fn address(frame: &Frame, id: DatabaseId) -> String {
     frame.to(&format!("databases/{}", id.bare()))
 }
 
-/// How a database stands: the kind of its dot, and in a word.
+/// The kind of the status dot, and the status as a word.
 pub(super) fn state(status: Status) -> (&'static str, &'static str) {
     match status {
         Status::Provisioning => ("busy", "Creating"),
@@ -60,13 +58,12 @@ pub(super) fn state(status: Status) -> (&'static str, &'static str) {
     }
 }
 
-/// The database that an address names.
 pub(super) async fn find(app: &App, member: &Member, id: &str) -> Result<Database> {
     let id = DatabaseId::parse(id).ok_or_else(|| Error::not_found("database", id))?;
     databases::get(&app.store.session().await?, &member.actor, id).await
 }
 
-/// What stands above every page of a database.
+/// The head of every page of a database.
 pub(super) struct Head {
     pub(super) database: Database,
     pub(super) base: String,
@@ -85,7 +82,7 @@ impl Head {
     }
 }
 
-/// How a database stands and what is being done to it: the part of a page that keeps itself up to date.
+/// Status and running operations of a database: the part of a page that refreshes itself.
 #[derive(Template)]
 #[template(path = "databases/standing.html")]
 pub(super) struct Standing {
@@ -94,14 +91,13 @@ pub(super) struct Standing {
     reason: Option<String>,
     operations: Vec<operation_pages::Row>,
     address: String,
-    /// It is asked for again.
+    /// Whether the part refreshes itself.
     pub(super) is_busy: bool,
-    /// It is the answer to a script, and not a part of a page.
+    /// Whether it is rendered for the script instead of as part of a page.
     is_part: bool,
 }
 
 impl Standing {
-    /// As it is now.
     pub(super) async fn of(session: &Session, frame: &Frame, actor: &Principal, database: &Database) -> Result<Self> {
         let page = PageRequest { after: None, limit: operation_pages::RECENT };
         let open = vec![OperationState::Waiting, OperationState::Running];
@@ -232,7 +228,7 @@ async fn show(
     Ok(Html(Show::of(&app, &member, database, Span::parse(&query.span)).await?).into_response())
 }
 
-/// The page, with what is wrong with the name of a connection.
+/// The page again, with the problem of the form for a new connection.
 pub(super) async fn overview_again(
     app: &App,
     member: &Member,
@@ -342,7 +338,7 @@ struct Settings {
     branches: Vec<Branch>,
     name: String,
     branch: String,
-    /// Why it cannot be deleted by itself.
+    /// Why it cannot be deleted.
     kept: Option<&'static str>,
     project_settings: String,
     undelete_days: i64,

@@ -1,4 +1,4 @@
-//! Deleted databases that can still be restored, whether their project is there or not.
+//! Deleted databases that can still be restored, whether or not their project still exists.
 
 use std::sync::Arc;
 
@@ -28,14 +28,13 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().route("/deleted", get(list)).route("/deleted/{database}/restore", get(ask).post(restore))
 }
 
-/// The address of the page that asks how to restore it.
 pub(super) fn address(frame: &Frame, id: DatabaseId) -> String {
     frame.to(&format!("deleted/{}/restore", id.bare()))
 }
 
 struct Row {
     deleted: Deleted,
-    /// The page of its project, while that is there.
+    /// The page of its project, unless the project was deleted too.
     project: Option<String>,
     restore: String,
 }
@@ -45,9 +44,9 @@ struct Row {
 struct List {
     frame: Frame,
     rows: Vec<Row>,
-    /// There are more than the page shows.
+    /// Whether older ones are not shown.
     is_cut: bool,
-    /// The server keeps what is deleted.
+    /// Whether this server keeps deleted databases.
     is_kept: bool,
 }
 
@@ -88,7 +87,7 @@ struct RestoreForm {
 }
 
 impl RestoreForm {
-    /// To where it was; a deleted project is made anew, under its name.
+    /// The defaults: its old project, or a new one with the same name if the project was deleted.
     fn of(deleted: &Deleted) -> Self {
         Self {
             name: deleted.name.clone(),
@@ -149,7 +148,7 @@ async fn restore(
     }
 }
 
-/// What stands above the connection string.
+/// The heading above the connection string.
 fn title(deleted: &Deleted) -> String {
     format!("Restoring “{}”", deleted.name)
 }
@@ -178,7 +177,7 @@ async fn restore_into(
     project_pages::create_database(app, member, project, wanted, title(deleted), attempt).await
 }
 
-/// The restored database is the default one of a project that is made for it.
+/// Restores into a new project, as its default database.
 async fn restore_into_new(
     app: &App,
     member: &Member,

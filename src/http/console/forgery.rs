@@ -1,6 +1,6 @@
-//! Refuses forms that a page of another site sends (cross-site request forgery). A proxy that rewrites
-//! `Host`, or an address that differs from `--public-url`, can look like another site: the refusal names
-//! the addresses and the option that cures it.
+//! Protection against cross-site request forgery: refuses forms that another site sends. A proxy that
+//! rewrites `Host`, or an address that differs from `--public-url`, can look like another site, so the
+//! refusal names the addresses and the option to set.
 
 use axum::http::{HeaderMap, header};
 use tower_http::csrf::{CsrfLayer, ProtectionErrorKind};
@@ -9,22 +9,22 @@ use url::Url;
 use crate::app::App;
 use crate::http::failure::{Failure, Kind};
 
-/// The longest address of a request that a message repeats, in characters.
+/// Longer header values are cut in messages, in characters.
 const LONGEST: usize = 200;
 
-/// Compares `Sec-Fetch-Site`, or else `Origin` with `Host`. The public addresses always count as this
-/// site, so that a proxy may rewrite `Host`.
+/// Checks `Sec-Fetch-Site`, or else compares `Origin` with `Host`. The public addresses are always trusted, so
+/// that a proxy may rewrite `Host`.
 pub(super) fn layer(app: &App) -> CsrfLayer {
     let public = [&app.public.api, &app.public.auth].into_iter().filter_map(|address| origin(address));
     public.fold(CsrfLayer::new(), |layer, origin| layer.clone().add_trusted_origin(origin).unwrap_or(layer))
 }
 
-/// The origin of an address as browsers send it: in lower case, without the scheme's own port.
+/// The origin of an address as browsers send it: in lower case, without a default port.
 fn origin(address: &str) -> Option<String> {
     Some(Url::parse(address).ok()?.origin().ascii_serialization())
 }
 
-/// The refusal of a form that, by its header fields, another site has sent.
+/// The refusal of a form that, by its headers, comes from another site.
 pub(super) fn another_site(app: &App, headers: &HeaderMap, kind: ProtectionErrorKind) -> Failure {
     let from = text(headers, header::ORIGIN);
     match (kind, from.as_deref()) {
@@ -58,7 +58,7 @@ pub(super) fn another_site(app: &App, headers: &HeaderMap, kind: ProtectionError
     }
 }
 
-/// The refusal of a form whose browser has sent no cookie of the console.
+/// The refusal of a form that came without a cookie of the console.
 pub(super) fn no_cookie(app: &App, headers: &HeaderMap) -> Failure {
     let public = &app.public.api;
     if is_encrypted(headers) || !public.starts_with("https://") {
@@ -83,7 +83,7 @@ pub(super) fn no_cookie(app: &App, headers: &HeaderMap) -> Failure {
     )
 }
 
-/// What pages with a password field say when the connection is not encrypted.
+/// The warning above password fields on an unencrypted connection.
 pub(super) fn warning(app: &App, headers: &HeaderMap) -> Option<String> {
     if is_encrypted(headers) {
         return None;
@@ -99,8 +99,8 @@ pub(super) fn warning(app: &App, headers: &HeaderMap) -> Option<String> {
     })
 }
 
-/// Browsers send `Sec-Fetch-Site` to trustworthy origins only: https, and this machine (W3C Fetch
-/// Metadata, section 2). A proxy in front may say so for older browsers.
+/// Browsers send `Sec-Fetch-Site` only to trustworthy origins: https and localhost (W3C Fetch Metadata,
+/// section 2). For older browsers, a proxy can set `X-Forwarded-Proto`.
 fn is_encrypted(headers: &HeaderMap) -> bool {
     headers.contains_key("sec-fetch-site")
         || headers.get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_written_as_browsers_send_it() {
+    fn origin_is_normalized_like_in_browsers() {
         for (address, expected) in [
             ("https://db.example.com", "https://db.example.com"),
             ("https://DB.Example.com:443/behind/a/proxy", "https://db.example.com"),

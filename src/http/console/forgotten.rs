@@ -1,5 +1,5 @@
-//! A link for a new password, for who asks for it without having signed in. It is mailed to the address
-//! that the account has; whether there is one, the answer does not tell.
+//! "Forgot your password?": mails a reset link to the address of an account. The response does not reveal
+//! whether the account exists.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ struct Forgotten {
     email: String,
 }
 
-/// Without a mail server there is no such page.
+/// Without a mail server, the pages do not exist.
 fn check(app: &App) -> Result<(), Failure> {
     if app.mail { Ok(()) } else { Err(unknown_page()) }
 }
@@ -60,8 +60,8 @@ async fn show_asked(State(app): State<Arc<App>>, anybody: Anybody) -> Result<Htm
     Ok(Html(AskedPage { frame: anybody.frame }))
 }
 
-/// Whether the address has an account is looked up beside the request, which neither says it nor takes
-/// longer for it.
+/// Looks the account up in the background, so that neither the response nor its timing reveals whether the
+/// account exists.
 async fn ask_for_reset(
     State(app): State<Arc<App>>,
     anybody: Anybody,
@@ -96,7 +96,7 @@ async fn try_to_mail_link(app: &App, email: &Email) -> Result<()> {
         tracing::info!("somebody asked for a link that sets the password of an address without an account");
         return Ok(());
     };
-    // Who is vouched for by an identity provider does not get past it by mail.
+    // An account that only signs in with an identity provider must not get around it by mail.
     if !users::get(&tx, user.id).await?.has_password {
         tracing::info!(user.id = %user.id, "somebody asked for a link that sets the password of {}, who has none", user.id);
         return Ok(());

@@ -1,4 +1,4 @@
-//! Forms: what a page sends, and what is said beside a field that does not fit.
+//! Forms: reading them, and the problems shown beside their fields.
 
 use std::sync::Arc;
 
@@ -19,11 +19,10 @@ use crate::http::body;
 use crate::http::failure::{Failure, Kind};
 use crate::http::refusal;
 
-/// What a form has sent, once it is clear that it is a form of ours, shown to this very browser.
-/// A field that may be missing (a box that is not ticked) needs `#[serde(default)]`.
+/// The fields of a form, after checking that this server rendered it for this very browser.
+/// A field that may be missing, such as an unchecked checkbox, needs `#[serde(default)]`.
 pub(crate) struct Form<T>(pub(crate) T);
 
-/// The hidden field.
 #[derive(Deserialize)]
 struct Proof {
     #[serde(default)]
@@ -38,7 +37,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Form<T> {
     }
 }
 
-/// What a form of ours has sent.
+/// Reads the body and checks its token.
 pub(super) async fn read(request: Request, app: &Arc<App>) -> Result<Bytes, Failure> {
     let media = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     if !media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
@@ -56,12 +55,11 @@ pub(super) async fn read(request: Request, app: &Arc<App>) -> Result<Bytes, Fail
     Ok(bytes)
 }
 
-/// The fields of a form.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     serde_html_form::from_bytes(bytes).map_err(unreadable)
 }
 
-/// What is said of a form that no page of this session has shown.
+/// The refusal of a form that was not rendered for this session.
 pub(super) fn not_of_ours() -> Failure {
     Failure::new(
         Kind::Forbidden,
@@ -74,43 +72,40 @@ fn unreadable(error: serde_html_form::de::Error) -> Failure {
     Error::invalid(format!("The form cannot be read: {error}."), "Reload the page and submit the form again.").into()
 }
 
-/// What the hidden field `csrf` must hold: a mark of the cookie that only this browser has. Whoever
-/// makes a browser send a form from elsewhere knows neither.
+/// The expected value of the hidden field `csrf`, derived from a cookie that only this browser has. Other sites
+/// know neither.
 pub(super) fn token(app: &App, headers: &HeaderMap, new: Option<&Guest>) -> Option<String> {
     let cookie = Cookie::Session.read(app, headers).or_else(|| Cookie::Guest.read(app, headers));
     let value = cookie.or(new.map(|guest| guest.0.as_str()))?;
     Some(sessions::form_token(value))
 }
 
-/// What is wrong with a form, said on its page: beside the field, or above the form when it
-/// concerns no field alone.
+/// A problem with a form, shown beside its field, or above the form when it concerns more than one field.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Problem {
     field: String,
-    /// What is wrong.
     pub(crate) message: String,
-    /// What to do about it.
     pub(crate) hint: String,
 }
 
 impl Problem {
-    /// Nothing is wrong.
+    /// No problem.
     pub(crate) fn none() -> Self {
         Self::default()
     }
 
-    /// What is wrong with one field.
+    /// A problem with one field.
     pub(crate) fn with(field: &str, message: impl Into<String>) -> Self {
         let message = message.into();
         refusal::note_reason(&message);
         Self { field: field.into(), message, hint: String::new() }
     }
 
-    /// What the person can mend. Rules name the field before a colon, by the name that it has in the
-    /// API; `fields` are those of the form.
+    /// An error that other input can fix. Errors name a field before a colon, by its name in the API; `fields` are
+    /// those of the form.
     ///
     /// # Errors
-    /// The error itself when no other input would help: it has a page of its own.
+    /// The error itself when no other input would help; it is shown on an error page.
     pub(crate) fn of(error: Error, fields: &[&str]) -> Result<Self, Failure> {
         let (message, hint) = match error {
             Error::Invalid { message, hint }
@@ -120,30 +115,28 @@ impl Problem {
             other => return Err(other.into()),
         };
         refusal::note_reason(&message);
-        // Some say which request of the API helps. The page has what helps here.
+        // Some hints name a request of the API, which does not help in the console.
         let hint = if hint.contains("/v1/") { String::new() } else { hint };
         let named = message.split_once(": ").filter(|(name, _)| fields.contains(name));
         let (field, message) = named.map_or(("", message.as_str()), |(field, rest)| (field, rest));
         Ok(Self { field: field.into(), message: sentence(message), hint })
     }
 
-    /// Whether it concerns this field.
     pub(crate) fn is_of(&self, field: &str) -> bool {
         !self.message.is_empty() && self.field == field
     }
 
-    /// Whether it concerns the form as a whole.
     pub(crate) fn is_general(&self) -> bool {
         self.is_of("")
     }
 }
 
-/// What is said when another name was typed than the one that confirms.
+/// The error when the name typed to confirm does not match.
 pub(crate) fn not_the_name(name: &str) -> Error {
     Error::invalid("confirm: the name does not match", format!("Type “{name}” exactly."))
 }
 
-/// With a stop at the end and, unless it begins with an address, a capital at the beginning.
+/// Adds a period and, unless the text begins with an email address, a capital letter.
 fn sentence(text: &str) -> String {
     let begins_with_address = text.split(' ').next().is_some_and(|word| word.contains('@'));
     let mut letters = text.chars();
@@ -160,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_stands_beside_its_field() {
+    fn problem_is_assigned_to_its_field() {
         let error = || Error::invalid("name: the project's name is too short", "Give a longer one.");
         let problem = Problem::of(error(), &["name"]).unwrap();
         assert!(problem.is_of("name") && !problem.is_general() && !problem.is_of("region"));

@@ -1,4 +1,4 @@
-//! What stands round every page: the head, the side bar, the notice.
+//! The frame of every page: head, sidebar, notice.
 
 use askama::Template;
 use axum::http::{StatusCode, header};
@@ -11,7 +11,7 @@ use crate::base::error::{Error, describe};
 use crate::domain::workspaces::Workspace;
 use crate::http::Failure;
 
-/// The part of the console that a page belongs to, which the side bar marks.
+/// The section of the console that the sidebar marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Section {
     Workspaces,
@@ -22,11 +22,11 @@ pub(crate) enum Section {
     Settings,
     Account,
     People,
-    /// None of them.
+    /// No section of the sidebar.
     Elsewhere,
 }
 
-/// The colours: the system's, unless somebody has chosen.
+/// The color theme. Defaults to the system's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Theme {
     #[default]
@@ -36,7 +36,7 @@ pub(crate) enum Theme {
 }
 
 impl Theme {
-    /// Reads its word; anything else is the system's.
+    /// Parses [`Theme::word`]. Anything else means the system's theme.
     pub(crate) fn parse(text: &str) -> Self {
         match text {
             "light" => Self::Light,
@@ -45,7 +45,7 @@ impl Theme {
         }
     }
 
-    /// Its word in the cookie and in the page.
+    /// The value in the cookie and in the page.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::System => "system",
@@ -55,7 +55,7 @@ impl Theme {
     }
 }
 
-/// Who has signed in, as the side bar shows them.
+/// The signed-in account, for the sidebar.
 #[derive(Clone, Debug)]
 pub(crate) struct Badge {
     pub(crate) name: String,
@@ -63,26 +63,26 @@ pub(crate) struct Badge {
     pub(crate) is_administrator: bool,
 }
 
-/// The workspace that a page is about, and what who looks at it may do there.
+/// The workspace of a page, and the requester's permissions in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) workspace: Workspace,
     pub(crate) actor: Principal,
 }
 
-/// What stands round a page. Every template that extends `layout.html` or `layout_plain.html` has
-/// one in its field `frame`.
+/// The context of a page. Every template that extends `layout.html` or `layout_plain.html` has one in its
+/// field `frame`.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     pub(crate) section: Section,
     pub(crate) theme: Theme,
-    /// For the hidden field `csrf` of each form.
+    /// The value of the hidden field `csrf` of each form.
     pub(crate) csrf: String,
-    /// For the hidden field `once` of each form: tells this showing of the page from every other.
+    /// The value of the hidden field `once` of each form, unique to this rendering of the page.
     pub(crate) once: String,
-    /// What to say about the change before.
+    /// The notice about the last change.
     pub(crate) notice: Option<String>,
-    /// What to say beside a password field when the connection is not encrypted.
+    /// The warning above password fields on an unencrypted connection.
     pub(crate) warning: Option<String>,
     pub(crate) badge: Option<Badge>,
     pub(crate) place: Option<Place>,
@@ -99,28 +99,26 @@ impl Frame {
         if page.is_empty() { base } else { format!("{base}/{page}") }
     }
 
-    /// Whether the side bar marks this section.
     pub(crate) fn is_in(&self, section: Section) -> bool {
         self.section == section
     }
 
-    /// Whether who looks at the page may change things in its workspace: a page hides the buttons of
-    /// those who may not. The use case decides, whatever a page shows.
+    /// Whether the requester may change things in the workspace, to hide buttons. Use cases check again.
     pub(crate) fn may_change(&self) -> bool {
         self.place.as_ref().is_some_and(|place| place.actor.may_change().is_ok())
     }
 
-    /// How long ago, or in how long, in words.
+    /// The time relative to now, such as "3 minutes ago".
     pub(crate) fn ago(&self, time: &Timestamp) -> String {
         relative(self.now.duration_since(*time))
     }
 
-    /// A moment for people: to the minute, UTC.
+    /// The time for people: to the minute, in UTC.
     pub(crate) fn exact(&self, time: &Timestamp) -> String {
         time.strftime("%-d %b %Y, %H:%M UTC").to_string()
     }
 
-    /// A moment for programs.
+    /// The time for programs (`datetime` attributes).
     pub(crate) fn machine(&self, time: &Timestamp) -> String {
         format_timestamp(*time)
     }
@@ -142,7 +140,6 @@ fn relative(passed: SignedDuration) -> String {
     if seconds < 0 { format!("in {count} {unit}{plural}") } else { format!("{count} {unit}{plural} ago") }
 }
 
-/// A page.
 pub(crate) struct Html<T>(pub(crate) T);
 
 impl<T: Template> IntoResponse for Html<T> {
@@ -154,7 +151,7 @@ impl<T: Template> IntoResponse for Html<T> {
     }
 }
 
-/// A page that shows a form again, with what is wrong with it.
+/// A page that shows a form again with its problem: status 422.
 pub(crate) fn again(page: impl Template) -> Response {
     let mut response = Html(page).into_response();
     if response.status() == StatusCode::OK {
@@ -168,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_in_words() {
+    fn relative_times_are_formatted() {
         for (seconds, words) in [
             (0, "just now"),
             (44, "just now"),

@@ -1,5 +1,4 @@
-//! Who acts in a workspace besides its members: service tokens, applications, and what people let
-//! applications do.
+//! Service tokens, applications, and the access that members granted to applications.
 
 use std::sync::Arc;
 
@@ -47,7 +46,7 @@ struct ApplicationRow {
 struct GrantedRow {
     integration: Integration,
     scopes: String,
-    /// Where it is revoked, for who may.
+    /// The address that revokes it, if the requester may.
     revoke: Option<String>,
 }
 
@@ -61,7 +60,7 @@ struct List {
     applications: Vec<ApplicationRow>,
     granted: Vec<GrantedRow>,
     next_granted: Option<String>,
-    /// One of those shown may be revoked.
+    /// Whether the requester may revoke any of those shown.
     may_revoke: bool,
     may_manage: bool,
 }

@@ -1,4 +1,4 @@
-//! Where the link of an invitation leads: to a workspace, with an account that one has or makes.
+//! The page of an invitation's link: join the workspace with an existing or a new account.
 
 use std::sync::Arc;
 
@@ -32,18 +32,17 @@ struct InvitationPage {
     frame: Frame,
     token: String,
     invitation: Invitation,
-    /// The address of who has signed in.
+    /// The email address of the signed-in account.
     signed_in: Option<String>,
-    /// Whether the address that was invited has an account.
+    /// Whether the invited address has an account.
     has_account: bool,
-    /// What the identity provider is called, if there is one.
+    /// The name of the identity provider.
     provider: Option<String>,
     name: String,
     problem: Problem,
 }
 
 impl InvitationPage {
-    /// The address of this page.
     fn here(&self) -> String {
         format!("/console/invitations/{}", self.token)
     }
@@ -86,8 +85,8 @@ async fn accept_invitation(
     Ok(attempt.commit(&app, tx, see_other(&app, &address, "You're now a member of this workspace.")).await?)
 }
 
-/// An account for the address that was invited, and for no other. Whoever invites sees the link, so that
-/// it does not show whose the address is; an identity provider does (`accounts::admit`).
+/// Creates an account for the invited address only. The link does not prove who owns the address, because
+/// the inviter sees it too; an identity provider does (`accounts::admit`).
 async fn create_account(
     State(app): State<Arc<App>>,
     anybody: Anybody,

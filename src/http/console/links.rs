@@ -1,4 +1,4 @@
-//! Pages that one comes to by a link that is good once: the first account, a new password.
+//! Pages behind single-use links: the first account and password resets.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/console/reset/{token}", get(show_reset).post(reset))
 }
 
-/// A link that leads nowhere.
+/// The page of a link that is unknown, expired or used.
 #[derive(Template)]
 #[template(path = "links/gone.html")]
 struct GonePage {
@@ -55,7 +55,6 @@ struct ResetPage {
     problem: Problem,
 }
 
-/// What a new account is made of.
 #[derive(Deserialize)]
 pub(super) struct NewAccount {
     pub(super) name: String,
@@ -64,7 +63,6 @@ pub(super) struct NewAccount {
     pub(super) password: NewPassword,
 }
 
-/// A password, typed twice.
 #[derive(Deserialize)]
 pub(super) struct NewPassword {
     password: String,
@@ -72,7 +70,7 @@ pub(super) struct NewPassword {
 }
 
 impl NewPassword {
-    /// Its hash, for this person. It takes a while: no transaction may be open.
+    /// Hashes the password. This is slow on purpose, so no transaction may be open.
     pub(super) async fn hash(&self, email: &str, name: Option<&str>) -> Result<String> {
         if self.password != self.again {
             return Err(Error::invalid("again: the passwords don't match", "Enter the same password twice."));
@@ -81,10 +79,9 @@ impl NewPassword {
     }
 }
 
-/// The fields of a new account's form.
 pub(super) const FIELDS: &[&str] = &["name", "email", "password", "again"];
 
-/// The page for a link that is not, or no more, good.
+/// The page of a link that is unknown, expired or used.
 pub(super) fn gone(frame: Frame, help: &'static str) -> Response {
     let mut answer = private(Html(GonePage { frame, help }).into_response());
     *answer.status_mut() = StatusCode::NOT_FOUND;
@@ -151,7 +148,7 @@ async fn show_reset(
     Ok(private(Html(page).into_response()))
 }
 
-/// Whoever was signed in with the password of before is signed out.
+/// Sets a new password and ends all sessions of the account.
 async fn reset(
     State(app): State<Arc<App>>,
     Anybody { frame, origin, .. }: Anybody,
@@ -166,7 +163,7 @@ async fn reset(
         let hash = new.hash(&user.email, user.display_name.as_deref()).await?;
         let tx = app.store.begin().await?;
         accounts::reset_password(&tx, now, &token, &hash, &origin).await?;
-        // Whoever has the link signs in next, however many others try at the same time.
+        // The next sign-in from here must succeed, even if others exhaust the account's attempts.
         attempts::remember(&tx, &user, &origin).await?;
         if let Some(outbox) = app.outbox() {
             outbox.tell_of_change(&tx, now, &user, AccountChange::Password, origin.address).await?;

@@ -1,4 +1,4 @@
-//! Members of a workspace, and who is invited to it.
+//! Members of a workspace and its invitations.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,34 +41,33 @@ struct ListPage {
     invitations: Vec<Invitation>,
     own: UserId,
     may_manage: bool,
-    /// The roles that one may give.
+    /// The roles that the requester may assign.
     roles: Vec<Role>,
-    /// How the mails of invitations stand.
+    /// The delivery states of the invitations' mails.
     deliveries: HashMap<InvitationId, Delivery>,
-    /// The invitation that was made just now.
+    /// The invitation that this request created.
     made: Option<Made>,
-    /// There is a mail server.
+    /// Whether a mail server is configured.
     mails: bool,
     email: String,
     role: Role,
     problem: Problem,
 }
 
-/// An invitation that was made just now.
+/// A newly created invitation.
 struct Made {
     email: String,
     link: String,
-    /// It was mailed, too.
     mailed: bool,
 }
 
 impl ListPage {
-    /// How the mail of an invitation stands; `None` where none was written.
+    /// `None` if no mail was written for the invitation.
     fn delivery(&self, invitation: &Invitation) -> Option<&Delivery> {
         self.deliveries.get(&invitation.id)
     }
 
-    /// Whether somebody's role is theirs to change who looks at the page.
+    /// Whether the requester may change this member's role.
     fn decides_about(&self, member: &members::Member) -> bool {
         self.may_manage && self.roles.contains(&member.role)
     }
@@ -207,7 +206,7 @@ fn done(app: &App, member: &Member, said: &str) -> Response {
     see_other(app, &member.frame(Section::Members).to("members"), said)
 }
 
-/// What a role may, in words, for who gives it.
+/// Describes a role in the form's choice.
 fn about(role: &Role) -> &'static str {
     match role {
         Role::Viewer => "Viewer: can view everything except secrets",

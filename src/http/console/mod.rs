@@ -1,9 +1,8 @@
-//! The console: pages for people, made on the server. `docs/console.md` says how to add one.
+//! The web console, rendered on the server. See `docs/console.md` for how to add a page.
 //!
-//! A handler calls the use cases that the API calls, with what a signed-in person may do. GET changes
-//! nothing; every change is a form, sent by POST with its `csrf`, and answered by 303 to a page that
-//! says what was done, or by the page again with what is wrong. Secrets are on the answer to the POST
-//! itself and never in an address or a cookie.
+//! Handlers call the same use cases as the API. GET changes nothing. Every change is a form, sent by POST
+//! with its `csrf` field; the response is a 303 to a page with a notice, or the page again with the problem.
+//! Secrets are shown in the response to the POST and never travel in an address or a cookie.
 
 mod account;
 mod actions;
@@ -57,12 +56,12 @@ pub(crate) use once::{Attempt, Once};
 pub(in crate::http) use present::presented;
 pub(crate) use visitor::{Anybody, Member, Visitor, local};
 
-/// What its forms do, as the audit log calls it.
+/// The audit log's names of the forms' actions.
 pub(in crate::http) fn actions() -> &'static [(&'static str, &'static str)] {
     actions::ACTIONS
 }
 
-/// `/console` and everything below it. [`presented`] goes round it.
+/// `/console` and everything below it, to be wrapped in [`presented`].
 pub(in crate::http) fn routes() -> Router<Arc<App>> {
     Router::new()
         .merge(assets::routes())
@@ -82,7 +81,7 @@ pub(in crate::http) fn routes() -> Router<Arc<App>> {
         .route("/console/{*path}", get(unknown).post(unknown))
 }
 
-/// What a workspace holds.
+/// Routes below a workspace.
 fn resources() -> Router<Arc<App>> {
     Router::new()
         .merge(projects::routes())
@@ -98,7 +97,7 @@ fn resources() -> Router<Arc<App>> {
         .merge(audit::routes())
 }
 
-/// There is a page for what does not exist, too.
+/// The 404 page.
 async fn unknown(_uri: Uri) -> failure::Failure {
     failure::unknown_page()
 }

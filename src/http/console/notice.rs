@@ -1,4 +1,4 @@
-//! What the next page says about the change before it, in a cookie that it removes.
+//! Notices: one sentence about the last change, shown on the next page. A cookie carries it there.
 
 use axum::http::HeaderMap;
 use axum::http::{StatusCode, header};
@@ -10,23 +10,23 @@ use jiff::SignedDuration;
 use super::cookies::Cookie;
 use crate::app::App;
 
-/// Longer texts are cut, since they travel in a header.
+/// In characters. The text travels in a header.
 const LONGEST: usize = 600;
 const LASTS: SignedDuration = SignedDuration::from_secs(60);
 
-/// What was shown of a notice once is not shown again.
+/// The notice to show. `present` clears the cookie with the page that shows it.
 pub(super) fn read(app: &App, headers: &HeaderMap) -> Option<String> {
     let text = URL_SAFE_NO_PAD.decode(Cookie::Notice.read(app, headers)?).ok()?;
     String::from_utf8(text).ok().filter(|text| text.chars().count() <= LONGEST)
 }
 
-/// The answer to a change that was made: go to this page of ours, which says so. No secret may be in
-/// the address or in the text.
+/// Redirects to a page of the console that shows this notice. Neither the address nor the notice may hold a
+/// secret: both end up in browsers' histories or cookies.
 pub(crate) fn see_other(app: &App, address: &str, notice: &str) -> Response {
     with_notice(app, go_to(address), notice)
 }
 
-/// The same answer; the page after it says this.
+/// Adds a notice to a response.
 pub(super) fn with_notice(app: &App, mut response: Response, notice: &str) -> Response {
     let text: String = notice.chars().take(LONGEST).collect();
     if let Some(cookie) = Cookie::Notice.set(app, &URL_SAFE_NO_PAD.encode(text), Some(LASTS)) {
@@ -35,7 +35,7 @@ pub(super) fn with_notice(app: &App, mut response: Response, notice: &str) -> Re
     response
 }
 
-/// Go to this page of ours.
+/// Redirects to a page of this server.
 pub(crate) fn go_to(address: &str) -> Response {
     (StatusCode::SEE_OTHER, [(header::LOCATION, address)]).into_response()
 }

@@ -1,11 +1,11 @@
-//! Forms that make something, delete what has an id of its own, or show a secret: sent twice, they do it
-//! once, and both get the same answer. A form is sent twice by a double click, by loading its answer again,
-//! and by browsers that repeat what they got no answer to.
+//! Forms that create something, delete something with an id, or show a secret are carried out once, even if
+//! they are sent twice. Both requests get the same response. Forms are sent twice by double clicks, by
+//! reloading the response, and by browsers that retry when they get no response.
 //!
-//! Each showing of a page has its own hidden `once`. The key of a request is the hash of all that was
-//! sent: with another name in its field, the same page makes another thing. What is kept is what an
-//! `Idempotency-Key` keeps of a request to the API (`http/retry.rs`): sealed, for 24 hours, written in
-//! the transaction of the change itself. A form that was refused keeps nothing.
+//! Each rendering of a page has its own hidden `once`. The key of a request is the hash of everything that
+//! was sent: with another name in its field, the same page creates another thing. The response is kept like
+//! that of an `Idempotency-Key` (`http/retry.rs`): sealed, for 24 hours, written in the transaction of the
+//! change. A form that was refused keeps nothing.
 
 use std::sync::Arc;
 
@@ -30,15 +30,15 @@ use crate::http::answer::REPLAYED;
 use crate::http::failure::{Failure, Kind};
 use crate::http::retry::{self, Guard, Turn};
 
-/// How long after it was shown a form may be sent. Less than the 24 hours that an answer is kept, so
-/// that an answer that is forgotten cannot be loaded again to make another.
+/// How long after its rendering a form is accepted. Less than the 24 hours that responses are kept, so that
+/// a form is never carried out again after its response was removed.
 const GOOD_FOR: SignedDuration = SignedDuration::from_hours(20);
-/// The largest answer that is kept: a page is a small part of it.
+/// The largest response that is kept, in bytes.
 const LARGEST: usize = 1024 * 1024;
 
-/// What a form has sent that is carried out once, and the right to do so. It stands behind the
-/// [`Visitor`](super::Visitor) or [`Member`](super::Member) whose form it is. Who sends it again never
-/// reaches the handler.
+/// The fields of a form that is carried out once, and the claim to do so. As an extractor, it must follow
+/// [`Visitor`](super::Visitor) or [`Member`](super::Member). A repeated form gets its kept response here and
+/// does not reach the handler.
 pub(crate) struct Once<T>(pub(crate) T, pub(crate) Attempt);
 
 #[derive(Deserialize)]
@@ -56,8 +56,7 @@ impl<T: DeserializeOwned + Send> FromRequest<Arc<App>> for Once<T> {
         let begun = async {
             let sender = sender.ok_or_else(|| Error::internal("a form is carried out once for nobody"))?;
             let bytes = form::read(request, app).await?;
-            // Without it, as an older version's page sends a form, nothing would keep it from being
-            // carried out twice.
+            // Pages of older versions send none; without it, the form could be carried out twice.
             let Hidden { once } = form::parse(&bytes)?;
             let shown = FormId::parse(&once).ok_or_else(form::not_of_ours)?;
             let form = form::parse(&bytes)?;
@@ -104,12 +103,11 @@ fn is_old(shown: FormId, now: Timestamp) -> bool {
     now.as_second() - i64::try_from(at).unwrap_or(i64::MAX) > GOOD_FOR.as_secs()
 }
 
-/// The right to carry a form out, and to keep its answer. Dropped, it leaves the form as if it had not
-/// been sent.
+/// The claim to carry out a form and to keep its response. If it is dropped, the form can be sent again.
 pub(crate) struct Attempt(Guard);
 
 impl Attempt {
-    /// Commits a change together with its answer.
+    /// Commits a change together with its response.
     pub(crate) async fn commit(mut self, app: &App, tx: Tx, answer: Response) -> Result<Response> {
         let answer = self.keep(app, &tx, answer, true).await?;
         tx.commit().await?;
@@ -117,13 +115,13 @@ impl Attempt {
         Ok(answer)
     }
 
-    /// Commits a change together with the answer as it is so far; [`Attempt::settle`] replaces it.
+    /// Commits a change together with a preliminary response, which [`Attempt::settle`] replaces.
     pub(crate) async fn commit_unsettled(&self, app: &App, tx: Tx, answer: Response) -> Result<()> {
         self.keep(app, &tx, answer, false).await?;
         tx.commit().await
     }
 
-    /// The answer as it is after all.
+    /// Keeps the final response.
     pub(crate) async fn settle(self, app: &App, answer: Response) -> Result<Response> {
         let tx = app.store.begin().await?;
         self.commit(app, tx, answer).await
@@ -140,7 +138,6 @@ impl Attempt {
     }
 }
 
-/// An answer as it is kept.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     status: u16,
@@ -190,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_form_is_good_for_less_than_its_answer_is_kept() {
+    fn form_expires_before_its_kept_response() {
         let shown: Timestamp = "2030-01-31T12:00:00Z".parse().unwrap();
         let form = FormId::generate(shown);
         assert!(!is_old(form, shown) && !is_old(form, shown + GOOD_FOR));

@@ -1,4 +1,4 @@
-//! What is being done to databases, and what was done: in words, step by step.
+//! Operations on databases, with their steps and progress.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::http::Failure;
 use crate::http::path::Path;
 use crate::http::query::Query;
 
-/// How many of them stand on the page of something else.
+/// How many operations the pages of projects and databases show.
 pub(super) const RECENT: u32 = 5;
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -34,22 +34,19 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/operations/{operation}/retry", post(retry))
 }
 
-/// One step of an operation.
 pub(super) struct Step {
     pub(super) text: String,
     /// `done`, `now`, `ended` or `later`.
     pub(super) kind: &'static str,
-    /// The same in a word.
+    /// The kind as a word.
     pub(super) word: &'static str,
 }
 
-/// How far a step has come.
 pub(super) struct Progress {
     pub(super) percent: u8,
     pub(super) text: String,
 }
 
-/// An operation as pages show it.
 pub(super) struct Row {
     pub(super) operation: Operation,
     pub(super) address: String,
@@ -57,12 +54,12 @@ pub(super) struct Row {
     pub(super) title: String,
     pub(super) state: (&'static str, &'static str),
     pub(super) steps: Vec<Step>,
-    /// Why it does not get further, or else the step that it is at; nothing once it has succeeded.
+    /// Why the operation is delayed or failed, or else its current step. `None` once it has succeeded.
     pub(super) detail: Option<String>,
     pub(super) progress: Option<Progress>,
     pub(super) can_cancel: bool,
     pub(super) can_retry: bool,
-    /// What helps when its backup is damaged: addresses, and what the links say.
+    /// What to do when the backup is damaged: addresses and labels of links.
     pub(super) ways_around: Vec<(String, &'static str)>,
 }
 
@@ -78,7 +75,7 @@ fn state(operation: &Operation) -> (&'static str, &'static str) {
     }
 }
 
-/// A name of ours for people: `back_up` is "back up".
+/// `back_up` as "back up".
 pub(super) fn in_words(name: &str) -> String {
     name.replace('_', " ")
 }
@@ -87,7 +84,7 @@ impl Row {
     pub(super) fn of(frame: &Frame, operation: Operation) -> Self {
         let kind = operations::kinds::describe(&operation.kind);
         let undone = kind.and_then(|kind| kind.undoing.iter().position(|(name, _)| *name == operation.step));
-        // What undoes is shown once it comes to that, and then it is what counts.
+        // Once an operation is being undone, only the steps that undo it are shown.
         let shown = kind.map(|kind| if undone.is_some() { kind.undoing } else { kind.steps });
         let at = shown.and_then(|steps| steps.iter().position(|(name, _)| *name == operation.step));
         let ended = operation.state.has_ended();
@@ -167,7 +164,7 @@ struct ListQuery {
     cursor: Option<String>,
 }
 
-/// An id to look for; one that cannot be read finds nothing, and is not the same as none.
+/// Parses the id of a filter. An unreadable id is not the same as no filter.
 fn wanted<Id>(text: &str, kind: &'static str, read: impl Fn(&str) -> Option<Id>) -> Result<Option<Id>> {
     match text {
         "" => Ok(None),
@@ -222,7 +219,7 @@ struct Show {
     database_exists: bool,
 }
 
-/// The part of the page that keeps itself up to date.
+/// The part of the page that refreshes itself.
 #[derive(Template)]
 #[template(path = "operations/part.html")]
 struct Part {

@@ -1,4 +1,4 @@
-//! Everybody with an account, for administrators.
+//! All accounts of the server, for administrators.
 
 use std::sync::Arc;
 
@@ -52,20 +52,20 @@ struct PersonPage {
     account: Account,
     workspaces: Vec<(Workspace, Role)>,
     is_own: bool,
-    /// The link that was made just now.
+    /// The link that this request created.
     link: Option<String>,
-    /// There is a mail server, which has it too.
+    /// Whether a mail server is configured. The link is mailed then, too.
     mails: bool,
     problem: Problem,
 }
 
 impl PersonPage {
-    /// What the button for a link says.
+    /// The label of the button that creates a reset link.
     fn offer(&self) -> &'static str {
         if self.mails { "Mail reset link" } else { "Create reset link" }
     }
 
-    /// What the person signs in with.
+    /// The account's sign-in methods.
     fn ways(&self) -> String {
         let Account { has_password, is_vouched_for, has_totp, .. } = self.account;
         let ways = match (has_password, is_vouched_for) {
@@ -96,7 +96,7 @@ struct Administrator {
     administrator: String,
 }
 
-/// Only administrators see who else has an account.
+/// Only administrators may see other accounts.
 fn check(visitor: &Visitor) -> Result<()> {
     visitor.asker().may_administer()
 }
@@ -226,7 +226,7 @@ async fn set_administrator(
     answer(&app, &visitor, user, set.await, said).await
 }
 
-/// The person's page, which says what was done, or what is wrong.
+/// The account's page, with a notice or a problem.
 async fn answer(app: &App, visitor: &Visitor, user: UserId, done: Result<()>, said: &str) -> Result<Response, Failure> {
     match done {
         Ok(()) => Ok(see_other(app, &format!("/console/people/{}", user.bare()), said)),

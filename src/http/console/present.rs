@@ -1,5 +1,5 @@
-//! What every answer of the console has: security headers, no place in a cache, and a page for
-//! people where the API would have sent its envelope.
+//! What all responses of the console share: security headers, no caching, and error pages instead of the
+//! API's error envelope.
 
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ use crate::base::secret::random_text;
 use crate::http::failure::{Kind, Said};
 use crate::http::request_id;
 
-/// Nothing is loaded from elsewhere, no script stands in a page, no other site shows one in a frame.
+/// Nothing is loaded from other sites, no inline scripts, no embedding in frames.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// An answer that has one of these already keeps it.
+/// Responses that already have one of these keep it.
 const HEADERS: [(HeaderName, &str); 6] = [
     (header::CONTENT_SECURITY_POLICY, POLICY),
     (header::CACHE_CONTROL, "no-store"),
@@ -37,14 +37,13 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// What the console's script sends when it fetches a part of a page.
+/// The header that the script sends when it refreshes a part of a page.
 const PART: &str = "x-howdah-part";
 
-/// The mark of a browser in which nobody has signed in, which it gets with this answer.
+/// The new guest cookie of a browser in which nobody has signed in. Forms before the sign-in are bound to it.
 #[derive(Clone, Debug)]
 pub(super) struct Guest(pub(super) String);
 
-/// The error page.
 #[derive(Template)]
 #[template(path = "error.html")]
 struct ErrorPage {
@@ -56,7 +55,7 @@ struct ErrorPage {
     request_id: String,
 }
 
-/// These routes as the console answers them; for others that show pages, too.
+/// Wraps routes that render pages.
 pub(in crate::http) fn presented(routes: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
     routes.layer(forgery::layer(app)).layer(middleware::from_fn_with_state(app.clone(), present))
 }
@@ -69,7 +68,7 @@ async fn present(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     if let Some(guest) = guest.clone() {
         request.extensions_mut().insert(guest);
     }
-    // The console's script fetches a part of a page, which shows no notice.
+    // A part of a page shows no notice, so the cookie stays for the next page.
     let is_part = headers.contains_key(PART);
 
     let mut response = next.run(request).await;
@@ -95,7 +94,7 @@ async fn present(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     response
 }
 
-/// The frame of a page for anybody.
+/// The frame of a page without an account.
 pub(super) fn plain_frame(app: &App, headers: &HeaderMap, guest: Option<&Guest>) -> Frame {
     let now = app.clock.now();
     Frame {
@@ -111,7 +110,7 @@ pub(super) fn plain_frame(app: &App, headers: &HeaderMap, guest: Option<&Guest>)
     }
 }
 
-/// The same answer, with a page instead of the envelope.
+/// Replaces the API's error envelope by a page.
 fn error_page(app: &App, headers: &HeaderMap, guest: Option<&Guest>, said: Said, answer: Response) -> Response {
     let (title, hint) = match said.kind {
         Kind::NotFound | Kind::MethodNotAllowed => (
@@ -147,7 +146,7 @@ fn error_page(app: &App, headers: &HeaderMap, guest: Option<&Guest>, said: Said,
         request_id: request_id::current().unwrap_or_default(),
     };
     let (mut head, _) = answer.into_parts();
-    // If even this page cannot be made, there is a status and nothing else.
+    // If even this page cannot be rendered, only the status is sent.
     let text = page.render().unwrap_or_default();
     head.headers.remove(header::CONTENT_LENGTH);
     head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));

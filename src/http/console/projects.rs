@@ -1,4 +1,4 @@
-//! The projects of a workspace, and what is in each.
+//! The projects of a workspace.
 
 use std::sync::Arc;
 
@@ -30,9 +30,9 @@ use crate::http::Failure;
 use crate::http::path::Path;
 use crate::http::query::Query;
 
-/// How many lines a page of a list has.
+/// Rows per page of a list.
 pub(super) const PAGE: u32 = 50;
-/// The most branches that a page shows; a choice of one among more is no choice.
+/// The most branches that a page shows.
 const BRANCHES: u32 = 200;
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -45,12 +45,11 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/projects/{project}/delete", get(settings).post(delete))
 }
 
-/// The id in the address; what is none names nothing.
+/// Parses an id of an address.
 pub(super) fn parse(id: &str) -> Result<ProjectId> {
     ProjectId::parse(id).ok_or_else(|| Error::not_found("project", id))
 }
 
-/// The address of a project's page.
 pub(super) fn address(frame: &Frame, id: ProjectId) -> String {
     frame.to(&format!("projects/{}", id.bare()))
 }
@@ -129,7 +128,7 @@ async fn list(
     .into_response())
 }
 
-/// A query, with what must be escaped in it.
+/// An encoded query string.
 pub(super) fn query_string(pairs: &[(&str, &str)]) -> String {
     serde_html_form::to_string(pairs).unwrap_or_default()
 }
@@ -138,7 +137,7 @@ fn region_of(app: &App, project: &Project) -> String {
     project.default_region.as_deref().and_then(|id| app.regions.label(id)).unwrap_or_default()
 }
 
-/// What there is to say of a project's databases: what needs somebody first. Nothing when it has none.
+/// The states of a project's databases, problems first. Empty if it has none.
 fn summarized(summary: Summary) -> Vec<(&'static str, String)> {
     let Summary { databases, failed, under_way, damaged } = summary;
     let counts =
@@ -355,9 +354,9 @@ struct Settings {
     is_settings: bool,
     name: String,
     days: String,
-    /// What holds while the field is empty.
+    /// The retention if the field is empty.
     inherited_days: i32,
-    /// Whether the workspace says so, rather than the server.
+    /// Whether `inherited_days` is set by the workspace instead of the server.
     workspace_says: bool,
     protected: bool,
     problem: Problem,
@@ -442,7 +441,7 @@ async fn update(
     }
 }
 
-/// An empty field is for the workspace to say.
+/// Parses the retention. Empty means that the workspace's setting applies.
 pub(super) fn days_of(text: &str) -> Result<Option<i32>> {
     let text = text.trim();
     let days = (!text.is_empty()).then(|| text.parse().map_err(|_| not_a_number())).transpose()?;
@@ -485,7 +484,7 @@ async fn delete(
     Ok(again(Settings { delete_problem, ..Settings::of(&app, &member, project) }))
 }
 
-/// A database to be made, as a form says it.
+/// The fields of a form for a new database.
 pub(super) struct Wanted<'a> {
     pub(super) name: &'a str,
     pub(super) region: &'a str,
@@ -494,7 +493,7 @@ pub(super) struct Wanted<'a> {
     pub(super) source: Option<Source>,
 }
 
-/// Makes a database and waits a moment for it; the answer shows its connection string under this title.
+/// Creates a database, waits briefly for it, and shows its connection string under this title.
 pub(super) async fn create_database(
     app: &App,
     member: &Member,
@@ -508,7 +507,7 @@ pub(super) async fn create_database(
     let tx = app.store.begin().await?;
     let now = app.clock.now();
     let source = match &wanted.source {
-        // What is restored stands beside what is there: the same name twice would only confuse.
+        // A restored database is listed beside its source; two of one name could be confused.
         Some(_) if databases::has_name(&tx, project, &name).await? => {
             return Err(Error::conflict(
                 "name: the project already has a database with this name",

@@ -1,4 +1,4 @@
-//! Signing in with an identity provider: there and back.
+//! Signing in with an OpenID Connect provider: the redirect to it and the callback.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::domain::accounts;
 use crate::http::Failure;
 use crate::http::query::Query;
 
-/// Where to go next is in a cookie, which browsers keep up to 4096 bytes of. Of a longer one nothing is kept.
+/// The next page is kept in a cookie; browsers drop cookies of more than 4096 bytes.
 const LONGEST_NEXT: usize = 2000;
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -28,12 +28,11 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/console/account/provider/disconnect", post(disconnect))
 }
 
-/// What the identity provider is called, if there is one.
 pub(super) fn name(app: &App) -> Option<String> {
     app.provider.as_ref().map(|provider| provider.name().to_owned())
 }
 
-/// The way to the provider, and from there to `next`.
+/// The address that starts a sign-in with the provider and continues to `next`.
 pub(in crate::http) fn address(next: &str) -> String {
     let next: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
     format!("/console/sign-in/provider?next={next}")
@@ -43,7 +42,6 @@ fn configured(app: &App) -> Result<&Provider> {
     app.provider.as_ref().ok_or_else(|| Error::not_found("page", "of an identity provider"))
 }
 
-/// Sends the browser to the provider.
 async fn leave(State(app): State<Arc<App>>, anybody: Anybody, Query(to): Query<Next>) -> Result<Response, Failure> {
     let provider = configured(&app)?;
     let next = Some(local(&to.next)).filter(|next| next.len() <= LONGEST_NEXT).unwrap_or("/console");
@@ -57,7 +55,7 @@ async fn leave(State(app): State<Arc<App>>, anybody: Anybody, Query(to): Query<N
     }
 }
 
-/// Takes the browser that the provider has sent back.
+/// Handles the provider's redirect back.
 async fn come_back(
     State(app): State<Arc<App>>,
     anybody: Anybody,
@@ -109,7 +107,7 @@ async fn come_back(
     }
 }
 
-/// The page for signing in, with why the provider did not do it.
+/// The sign-in page with the reason why signing in with the provider failed.
 fn refuse(
     app: &App,
     anybody: Anybody,

@@ -1,4 +1,4 @@
-//! Making and revoking service tokens; the list of them is part of the integrations' page.
+//! Creating and revoking service tokens. The integrations page lists them.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::domain::service_tokens::{self, ServiceToken};
 use crate::http::Failure;
 use crate::http::path::Path;
 
-/// How long a token may be good, in days, and in words.
+/// The lifetimes to choose from: the form's value, days (0: never expires), and the label.
 const LIVES: [(&str, i64, &str); 5] =
     [("7", 7, "7 days"), ("30", 30, "30 days"), ("90", 90, "90 days"), ("365", 365, "1 year"), ("never", 0, "Never")];
 
@@ -43,7 +43,7 @@ struct New {
     problem: Problem,
 }
 
-/// How long a token may be good, to choose.
+/// An option of the form.
 struct Life {
     word: String,
     label: &'static str,
@@ -86,7 +86,7 @@ async fn new(State(app): State<Arc<App>>, member: Member) -> Result<Response, Fa
     Ok(Html(New::of(&app, &member, form, Problem::none()).await?).into_response())
 }
 
-/// The value of a token, on the answer that made it and nowhere else.
+/// Shows the token's value, once, in the response that creates it.
 #[derive(Template)]
 #[template(path = "service_tokens/reveal.html")]
 struct Reveal {

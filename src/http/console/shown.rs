@@ -1,5 +1,5 @@
-//! Where the button Back leads from the page after a secret: the secret itself stands on the answer to a form,
-//! which browsers would offer to send again.
+//! The page that replaces a page with a secret in the browser's history. The secret was shown in the response
+//! to a form, which browsers would otherwise offer to send again on Back.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use axum::routing::get;
 use super::{Anybody, Frame, Html};
 use crate::app::App;
 
-/// The script puts this address in the place of a page with a secret when a link leads away from it.
+/// `static/console.js` replaces the history entry by this address.
 const SHOWN: &str = "/console/shown";
 
 pub(super) fn routes() -> Router<Arc<App>> {

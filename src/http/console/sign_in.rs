@@ -1,4 +1,4 @@
-//! Signing in and out: a password, and the code of an authenticator where there is one.
+//! Signing in and out, with a password and an optional second factor.
 
 use std::sync::Arc;
 
@@ -35,11 +35,11 @@ pub(super) fn routes() -> Router<Arc<App>> {
 #[template(path = "sign_in/password.html")]
 struct PasswordPage {
     frame: Frame,
-    /// Somebody has an account; otherwise there is nobody to sign in.
+    /// Whether any account exists.
     is_set_up: bool,
-    /// A link for a new password can be mailed.
+    /// Whether password reset links can be mailed.
     mails: bool,
-    /// What the identity provider is called, if there is one.
+    /// The name of the identity provider.
     provider: Option<String>,
     email: String,
     next: String,
@@ -47,7 +47,7 @@ struct PasswordPage {
 }
 
 impl PasswordPage {
-    /// The page as it is at first, where somebody has an account.
+    /// The empty form, once an account exists.
     fn of(app: &App, frame: Frame, next: String) -> Self {
         Self {
             frame,
@@ -70,7 +70,7 @@ struct CodePage {
     problem: Problem,
 }
 
-/// Leads on to what an application asks for.
+/// Continues to the consent page of an application; see [`lead_on`].
 #[derive(Template)]
 #[template(path = "sign_in/onward.html")]
 struct OnwardPage {
@@ -78,7 +78,6 @@ struct OnwardPage {
     next: String,
 }
 
-/// Where to go after signing in.
 #[derive(Deserialize)]
 pub(super) struct Next {
     #[serde(default)]
@@ -114,7 +113,7 @@ async fn show_sign_in(
     Ok(private(Html(page).into_response()))
 }
 
-/// The page for signing in, which says why that could not be done in another way.
+/// The sign-in page with a problem of another way to sign in.
 pub(super) fn page_again(app: &App, anybody: Anybody, next: String, problem: Problem) -> Response {
     private(again(PasswordPage { problem, ..PasswordPage::of(app, anybody.frame, next) }))
 }
@@ -160,7 +159,7 @@ async fn sign_in(
     }
 }
 
-/// The page that asks for the code of the authenticator, after everything else was right.
+/// The page that asks for the second factor.
 pub(super) fn ask_for_code(app: &App, anybody: Anybody, user: &User, next: String) -> Result<Response, Failure> {
     let ticket = ticket::make(&app.keyring, app.clock.now(), user.id, &anybody.frame.csrf)?;
     let page = CodePage { frame: anybody.frame, ticket, next, problem: Problem::none() };
@@ -207,7 +206,7 @@ async fn check_code(
     Ok(with_cookie(answer, cookie))
 }
 
-/// Takes an attempt, if there is one to take; the audit log says when there is none.
+/// Takes one of the limited attempts. The audit log records when none is left.
 pub(super) async fn take(
     app: &Arc<App>,
     proof: Proof,
@@ -220,14 +219,14 @@ pub(super) async fn take(
         Ok(_) => tx.commit().await?,
         Err(limit) => {
             drop(tx);
-            // Beside the request: how long its answer takes does not tell whether there is such an account.
+            // In the background, so that response times do not reveal whether the account exists.
             app.tasks.spawn(tell(app.clone(), limit.clone(), email.to_owned(), origin.clone()));
         }
     }
     Ok(taken)
 }
 
-/// Has the audit log say that there are too many attempts, unless it has just said so.
+/// Records too many attempts in the audit log, unless that was just recorded.
 async fn tell(app: Arc<App>, limit: TooMany, email: String, origin: Origin) {
     let told = async {
         let tx = app.store.begin().await?;
@@ -235,7 +234,7 @@ async fn tell(app: Arc<App>, limit: TooMany, email: String, origin: Origin) {
             return Ok(());
         }
         let account = if limit.of_account { users::by_email(&tx, &email).await? } else { None };
-        // What nobody has is not attacked.
+        // Do not record attempts for accounts that do not exist.
         if account.is_some() || !limit.of_account {
             accounts::record_too_many_sign_ins(&tx, &origin, app.clock.now(), account.as_ref()).await?;
         }
@@ -251,12 +250,12 @@ async fn sign_out(State(app): State<Arc<App>>, visitor: Visitor, Form(_): Form<N
     Ok(with_cookie(see_other(&app, "/console/sign-in", "Signed out."), Cookie::Session.clear(&app)))
 }
 
-/// A form that is one button.
+/// A form without fields.
 #[derive(Deserialize)]
 pub(super) struct Nothing {}
 
-/// Begins a session of this user in this browser; the cookie goes on the answer once the transaction
-/// is committed. Whatever the browser had before is a session no more.
+/// Starts a session and returns its cookie, to be set once the transaction has committed. Ends the session
+/// that the browser had before.
 pub(super) async fn begin(
     app: &App,
     tx: &Tx,
@@ -273,9 +272,9 @@ pub(super) async fn begin(
     Ok(Cookie::Session.set(app, cookie.expose(), Some(sessions::LONGEST)))
 }
 
-/// Where a sign-in leads to. What an application asks for is led to by a page: it may be answered at the
-/// application, and browsers follow the redirections that begin at a form only to where the policy of the
-/// form's page allows (CSP level 3, form-action).
+/// Continues to `next` after a sign-in. The consent page of an application is reached through a page instead
+/// of a redirect: it may redirect to the application, and browsers follow redirects after a form only to the
+/// targets in the form-action policy of the form's page (CSP level 3).
 pub(super) fn lead_on(frame: Frame, next: &str) -> Response {
     if !next.starts_with("/authorize?") {
         return go_to(next);
@@ -283,7 +282,6 @@ pub(super) fn lead_on(frame: Frame, next: &str) -> Response {
     private(Html(OnwardPage { frame, next: next.to_owned() }).into_response())
 }
 
-/// The same answer, which also sets a cookie.
 pub(super) fn with_cookie(mut answer: Response, cookie: Option<HeaderValue>) -> Response {
     if let Some(cookie) = cookie {
         answer.headers_mut().append(header::SET_COOKIE, cookie);
@@ -291,9 +289,9 @@ pub(super) fn with_cookie(mut answer: Response, cookie: Option<HeaderValue>) -> 
     answer
 }
 
-/// The same answer, for a page whose address holds a secret: browsers send at most the origin as `Referer`.
-/// Under `no-referrer` they would send the page's own forms with `Origin: null` (Fetch, "append a request
-/// Origin header"), which cannot be told from another site's over plain http.
+/// Marks a page whose address holds a secret: browsers then send at most the origin as `Referer`.
+/// With `no-referrer` they would send the page's own forms with `Origin: null` (Fetch, "append a request
+/// Origin header"), which over plain http looks like a form of another site.
 pub(super) fn private(mut answer: Response) -> Response {
     answer.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin"));
     answer

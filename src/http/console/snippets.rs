@@ -1,39 +1,31 @@
-//! How a connection string is used: what to paste where. Programs read it from their environment, so that
-//! it does not end in a repository.
+//! Code snippets for a connection string. Programs read it from the environment, so that it does not end up
+//! in a repository.
 
 use crate::app::App;
 use crate::domain::connections::NewCredential;
 
-/// What to paste into one place.
 #[derive(Debug)]
 pub(super) struct Snippet {
-    /// The program or language.
     pub(super) name: &'static str,
-    /// Where the text goes.
     pub(super) about: &'static str,
-    /// The text.
     pub(super) text: String,
 }
 
-/// A connection string, shown this once, and what to do with it.
+/// A connection string, its parts and its snippets.
 #[derive(Debug)]
 pub(super) struct Revealed {
-    /// The whole string.
     pub(super) string: String,
-    /// Its parts, for programs that want them one by one.
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) user: String,
     pub(super) password: String,
     pub(super) sslmode: &'static str,
-    /// Clients can verify the gateway by Howdah's own CA certificate, and some have to.
+    /// Whether clients verify the gateway with Howdah's own CA certificate.
     pub(super) has_ca: bool,
-    /// Texts with it, and for use with it.
     pub(super) snippets: Vec<Snippet>,
 }
 
 impl Revealed {
-    /// Of a credential that was just made.
     pub(super) fn of(app: &App, credential: &NewCredential) -> Self {
         let string = app.public.connection_string(&credential.user, credential.password.expose());
         Self {
@@ -49,9 +41,9 @@ impl Revealed {
     }
 }
 
-/// The connection string for node-postgres and for Prisma's adapter on it. They verify the certificate under
-/// `require`, too, unless they are told to read it as libpq does (PostgreSQL, section 32.18.1). No other
-/// program knows that parameter, so the string itself does not have it.
+/// The connection string for node-postgres and Prisma's adapter on it. Unlike libpq, they verify the
+/// certificate under `sslmode=require`, unless `uselibpqcompat` is set (PostgreSQL, section 32.18.1). Other
+/// programs refuse that parameter, so it is not part of the string itself.
 fn node_string(has_ca: bool) -> &'static str {
     match has_ca {
         true => {
@@ -66,8 +58,8 @@ const connectionString = `${process.env.DATABASE_URL}&uselibpqcompat=true`;"
 
 fn snippets(string: &str, has_ca: bool) -> Vec<Snippet> {
     let node_string = node_string(has_ca);
-    // Letters, digits and what stands between the parts of an address: nothing that a shell or a
-    // file of settings would read otherwise inside of quotes.
+    // The string has letters, digits and URL delimiters only, so it is safe inside of double quotes in shells
+    // and .env files.
     vec![
         Snippet { name: "psql", about: "In a shell", text: format!("psql \"{string}\"") },
         Snippet {
@@ -184,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_string_stands_in_what_is_not_checked_in_and_nowhere_else() {
+    fn only_psql_and_env_snippets_contain_the_string() {
         let with: Vec<&str> = snippets("postgres://u:p@h:1/postgres", true)
             .iter()
             .filter(|snippet| snippet.text.contains("postgres://u:p@h"))

@@ -1,4 +1,5 @@
-//! Who looks at a page: anybody, somebody who has signed in, a member of the workspace in the address.
+//! Extractors for the requester of a page: anybody, a signed-in account, or a member of the workspace in
+//! the address.
 
 use std::sync::Arc;
 
@@ -24,13 +25,10 @@ use crate::domain::workspaces::{self, Workspace};
 use crate::http::refusal::{self, Who};
 use crate::http::{Failure, origin};
 
-/// Anybody, signed in or not: for the pages before a sign-in.
+/// Anybody, signed in or not.
 pub(crate) struct Anybody {
-    /// The frame of the page.
     pub(crate) frame: Frame,
-    /// Who it is, if they have signed in.
     pub(crate) signed_in: Option<SignedIn>,
-    /// The request that they came with.
     pub(crate) origin: Origin,
 }
 
@@ -50,7 +48,7 @@ impl FromRequestParts<Arc<App>> for Anybody {
     }
 }
 
-/// Beside the request, which need not wait for it.
+/// Runs in the background; the request does not wait for it.
 async fn record_use(app: Arc<App>, session: SessionId) {
     let recorded = async { sessions::record_use(&app.store.session().await?, session, app.clock.now()).await }.await;
     if let Err(error) = recorded {
@@ -58,30 +56,26 @@ async fn record_use(app: Arc<App>, session: SessionId) {
     }
 }
 
-/// Whose request it is, once a [`Visitor`] was found; an extension of it.
+/// The account that sends a request: a request extension that [`Visitor`] sets, for [`Once`](super::Once).
 #[derive(Clone, Copy)]
 pub(super) struct Sender(pub(super) UserId);
 
-/// Somebody who has signed in. Who has not is sent to the page for it, and comes back from there.
+/// A signed-in account. Anybody else is redirected to the sign-in page, and back afterwards.
 pub(crate) struct Visitor {
-    /// Who it is.
     pub(crate) user: User,
-    /// The session of this browser.
     pub(crate) session: SessionId,
-    /// Since when they are signed in.
+    /// When the session started.
     pub(crate) since: Timestamp,
-    /// The request that they came with.
     pub(crate) origin: Origin,
     frame: Frame,
 }
 
 impl Visitor {
-    /// Who asks for what concerns no workspace.
+    /// The actor of changes outside of any workspace.
     pub(crate) fn asker(&self) -> Asker {
         Asker::of(&self.user, &self.origin)
     }
 
-    /// The frame of a page in this section.
     pub(crate) fn frame(&self, section: Section) -> Frame {
         let badge = Badge {
             name: self.user.name().to_owned(),
@@ -106,11 +100,11 @@ impl FromRequestParts<Arc<App>> for Visitor {
     }
 }
 
-/// The page for signing in, from which one comes back here.
+/// The sign-in page, with the current page as the next one.
 fn sign_in(parts: &Parts) -> String {
     let here = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
     match here.path_and_query() {
-        // What a form sends is not sent again.
+        // A form cannot be sent again after the sign-in.
         Some(path) if parts.method == Method::GET => {
             let next: String = path.as_str().bytes().map(percent_encoded).collect();
             format!("/console/sign-in?next={next}")
@@ -127,31 +121,29 @@ fn percent_encoded(byte: u8) -> String {
     }
 }
 
-/// Where to go after signing in: `next` when it is a path of ours, else the console's first page.
+/// The page after a sign-in: `next` if it is a path of this server, else the console's first page. This
+/// prevents open redirects.
 /// Browsers read a backslash as a slash, and two slashes at the beginning as another host.
 pub(crate) fn local(next: &str) -> &str {
     let is_plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     let is_ours =
         next == "/console" || ["/console/", "/console?", "/authorize?"].iter().any(|start| next.starts_with(start));
-    // What browsers make of these is another path.
+    // Browsers resolve these to another path.
     let has_dots = next
         .split(['/', '?', '#'])
         .any(|part| matches!(part.replace("%2e", ".").replace("%2E", ".").as_str(), "." | ".."));
     if is_plain && is_ours && !has_dots { next } else { "/console" }
 }
 
-/// A member of the workspace that the path names in its parameter `workspace`; 404 for anybody else.
+/// A member of the workspace in the path parameter `workspace`. Anybody else gets a 404.
 pub(crate) struct Member {
-    /// Who has signed in.
     pub(crate) visitor: Visitor,
-    /// What they may do in the workspace; use cases take it.
+    /// What the member may do in the workspace.
     pub(crate) actor: Principal,
-    /// The workspace.
     pub(crate) workspace: Workspace,
 }
 
 impl Member {
-    /// The frame of a page in this section of the workspace.
     pub(crate) fn frame(&self, section: Section) -> Frame {
         let place = Place { workspace: self.workspace.clone(), actor: self.actor.clone() };
         Frame { place: Some(place), ..self.visitor.frame(section) }
@@ -188,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_comes_back_to_a_page_of_ours_only() {
+    fn sign_in_continues_to_local_pages_only() {
         for next in ["/console", "/console/account", "/console/people?cursor=1", "/authorize?client_id=1&state=%2F"] {
             assert_eq!(local(next), next);
         }

@@ -1,4 +1,4 @@
-//! The workspaces of a person, and what is set for one of them.
+//! The requester's workspaces, and the settings of a workspace.
 
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ struct Confirmed {
     confirm: String,
 }
 
-/// Where somebody begins: in their workspace, if they have one, else where they choose.
+/// Redirects to the only workspace, or to the list.
 async fn go_home(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Response, Failure> {
     let workspaces = members::workspaces_of(&app.store.session().await?, visitor.user.id).await?;
     Ok(match &workspaces[..] {
@@ -235,7 +235,6 @@ async fn delete_workspace(
     }
 }
 
-/// A limit in words.
 fn shown(quota: &Quota) -> String {
     match quota.limit {
         Some(limit) => format!("{} of {}", count(quota.used.into()), count(limit.into())),

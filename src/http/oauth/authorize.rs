@@ -1,8 +1,8 @@
-//! Consent: a person decides whether an application may act for them, and where (RFC 6749, section
-//! 4.1.1, with PKCE by RFC 7636 and the issuer in the answer by RFC 9207).
+//! The authorization endpoint: a member decides whether an application may access a workspace (RFC 6749, section
+//! 4.1.1, with PKCE of RFC 7636 and the issuer in the response of RFC 9207).
 //!
-//! What is wrong with the application or its address is said on a page. Only an address that the
-//! application has registered is ever sent to.
+//! An unknown application or redirect URI is reported on a page. Browsers are only redirected to URIs that the
+//! application has registered.
 
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ use crate::http::Failure;
 use crate::http::console::{Form, Frame, Html, Problem, Section, Visitor, again, go_to};
 use crate::http::failure::Kind;
 
-/// What an application asks for; what else it sends is ignored, and a parameter without a value counts as
-/// left out (RFC 6749, section 3.1).
+/// The authorization request. Unknown parameters are ignored, and a parameter without a value counts as omitted
+/// (RFC 6749, section 3.1).
 #[derive(Debug, Deserialize)]
 struct Asked {
     #[serde(default, deserialize_with = "empty_as_none")]
@@ -48,10 +48,10 @@ struct Asked {
     code_challenge_method: Option<String>,
 }
 
-/// What a person sends from the page.
+/// The form of the consent page.
 #[derive(Deserialize)]
 pub(super) struct Decision {
-    /// The query that the page was asked with.
+    /// The query of the authorization request.
     asked: String,
     #[serde(default)]
     workspace: String,
@@ -59,25 +59,25 @@ pub(super) struct Decision {
     decision: String,
 }
 
-/// An application that may be answered, and where.
+/// A registered application and the redirect URI to respond to.
 struct Answering {
     client: Client,
     redirect_uri: String,
     state: Option<String>,
 }
 
-/// What an application asks for, understood.
+/// A valid authorization request.
 struct Request {
     answering: Answering,
     scopes: Scopes,
     code_challenge: Option<String>,
 }
 
-/// Why nothing can be asked of the person.
+/// Why the consent page cannot be shown.
 enum Wrong {
-    /// It is said on a page: there is nobody to be answered.
+    /// Shown on a page, because there is no trusted redirect URI.
     Here(Failure),
-    /// The application is told.
+    /// Reported to the application.
     Sent(Box<Answering>, &'static str, String),
 }
 
@@ -99,7 +99,7 @@ impl Wrong {
 }
 
 impl Answering {
-    /// Sends the browser back to the application.
+    /// Redirects to the application.
     fn send(&self, app: &App, parameters: &[(&str, &str)]) -> Response {
         let mut all = parameters.to_vec();
         if let Some(state) = &self.state {
@@ -112,7 +112,7 @@ impl Answering {
     }
 }
 
-/// Reads what an application asks for. Each parameter may come once (RFC 6749, section 3.1).
+/// Validates the authorization request. Each parameter may occur once (RFC 6749, section 3.1).
 async fn understand(session: &Session, query: &str) -> Result<Request, Wrong> {
     let page = |message: &str, hint: &str| Wrong::Here(Failure::new(Kind::BadRequest, message, hint));
     let tell = "Go back to the application and try again. If the error persists, contact its developer.";
@@ -149,7 +149,7 @@ async fn understand(session: &Session, query: &str) -> Result<Request, Wrong> {
         (None, _) => {
             return sent(answering, "invalid_request", "code_challenge is missing; PKCE (RFC 7636) is required");
         }
-        // Without a method it would be plain (RFC 7636, section 4.3), which is no protection.
+        // Without a method it would be `plain` (RFC 7636, section 4.3), which does not protect.
         (Some(_), method) if method != Some("S256") => {
             return sent(answering, "invalid_request", "code_challenge_method must be S256");
         }
@@ -161,7 +161,7 @@ async fn understand(session: &Session, query: &str) -> Result<Request, Wrong> {
     Ok(Request { answering, scopes, code_challenge: asked.code_challenge })
 }
 
-/// 256 bits as RFC 7636 (section 4.2) writes them.
+/// 256 bits in base64url (RFC 7636, section 4.2).
 fn is_challenge(text: &str) -> bool {
     text.len() == 43 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
@@ -171,11 +171,11 @@ fn is_challenge(text: &str) -> bool {
 struct ConsentPage {
     frame: Frame,
     client: Client,
-    /// It has registered itself, and nobody here knows it.
+    /// It registered itself, so nobody verified its name.
     is_unknown: bool,
-    /// It is one of a workspace that the person is not a member of.
+    /// It belongs to a workspace that the requester is not a member of.
     is_foreign: bool,
-    /// Where the person goes on.
+    /// The origin of the redirect URI, as shown on the page.
     destination: String,
     redirect_uri: String,
     may: Vec<&'static str>,
@@ -218,7 +218,8 @@ async fn consent_page(
     })
 }
 
-/// Browsers let the answer to the form go on to the application only where the page's policy names it.
+/// Adds the redirect URI to the page's form-action policy: browsers follow the redirect after the form only to
+/// targets of the policy.
 fn with_destination(mut response: Response, redirect_uri: &str) -> Response {
     let destination = policy_source(redirect_uri);
     let policy = format!(
@@ -231,8 +232,8 @@ fn with_destination(mut response: Response, redirect_uri: &str) -> Response {
     response
 }
 
-/// What a policy calls the place of an address: scheme, host and port. It has no word for hosts that are
-/// IPv6 addresses, nor for private schemes' hosts (CSP level 3, section 2.3.1): there it is the scheme.
+/// The source expression for an address: scheme, host and port. IPv6 hosts and hosts of private schemes cannot be
+/// expressed (CSP level 3, section 2.3.1); for these it is the scheme alone.
 fn policy_source(address: &str) -> String {
     let Ok(url) = Url::parse(address) else { return String::new() };
     let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
@@ -251,7 +252,7 @@ fn origin_of(address: &str) -> &str {
     address[host..].find(['/', '?']).map_or(address, |path| &address[..host + path])
 }
 
-/// Shows what the application asks for.
+/// Shows the consent page.
 pub(super) async fn ask(
     State(app): State<Arc<App>>,
     visitor: Visitor,
@@ -268,7 +269,7 @@ pub(super) async fn ask(
     Ok(with_destination(Html(page).into_response(), &redirect_uri))
 }
 
-/// Does what the person has decided. What the application asked for is read again: a page is not believed.
+/// Carries out the decision. Validates the request again, because the form could have been changed.
 pub(super) async fn decide(
     State(app): State<Arc<App>>,
     visitor: Visitor,
@@ -306,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_challenge_is_that_of_s256() {
+    fn s256_challenges_are_validated() {
         assert!(is_challenge("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"));
         for other in ["", "short", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM=", &"!".repeat(43)] {
             assert!(!is_challenge(other), "{other}");
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_names_the_origin_alone() {
+    fn form_action_policy_names_only_the_origin() {
         for (address, source, shown) in [
             ("https://app.example.com/callback?x=1", "https://app.example.com", "https://app.example.com"),
             ("https://app.example.com?x=1", "https://app.example.com", "https://app.example.com"),
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_without_a_value_counts_as_left_out() {
+    fn parameter_without_a_value_counts_as_omitted() {
         let asked: Asked = serde_html_form::from_str("client_id=a&code_challenge=&scope=").unwrap();
         assert_eq!((asked.client_id.as_deref(), asked.code_challenge, asked.scope), (Some("a"), None, None));
         assert!(serde_html_form::from_str::<Asked>("client_id=a&client_id=b").is_err(), "each comes once");

@@ -1,4 +1,4 @@
-//! What applications send to the endpoints: a form, and who they are.
+//! Requests of applications to the endpoints: forms and client authentication.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use crate::auth::oauth::clients::{self, Client};
 use crate::base::secret::Secret;
 use crate::http::{body, origin};
 
-/// A form, and the application that has sent it.
+/// A form and the authenticated application.
 pub(super) struct FromClient<T> {
     pub(super) client: Client,
     pub(super) form: T,
     pub(super) origin: Origin,
 }
 
-/// A parameter without a value counts as left out (RFC 6749, section 3.2).
+/// A parameter without a value counts as omitted (RFC 6749, section 3.2).
 #[derive(Deserialize)]
 struct Posted {
     #[serde(default, deserialize_with = "empty_as_none")]
@@ -70,12 +70,12 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for FromClient<T> {
         let secret = secret.map(Secret::new);
         let client = clients::authenticate(&app.store.session().await?, &id, secret.as_ref()).await?;
         let client = client.ok_or_else(Refusal::client)?;
-        // Parsed last: who is nobody learns nothing about forms.
+        // Parsed after the authentication, so that unknown clients learn nothing about forms.
         Ok(Self { client, form: serde_html_form::from_bytes(&bytes).map_err(unreadable)?, origin })
     }
 }
 
-/// Id and secret in the header: each written as in a form, then both in base 64 (RFC 6749, section 2.3.1).
+/// Id and secret of the header: each form-encoded, then both in base64 (RFC 6749, section 2.3.1).
 fn basic(headers: &HeaderMap) -> Result<Option<(String, String)>, Refusal> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
     let wrong = || Refusal { description: "the Authorization header cannot be read".into(), ..Refusal::client() };
@@ -90,7 +90,7 @@ fn basic(headers: &HeaderMap) -> Result<Option<(String, String)>, Refusal> {
     Ok(Some((unescape(id).ok_or_else(wrong)?, unescape(secret).ok_or_else(wrong)?)))
 }
 
-/// One value as a form writes it.
+/// Decodes one form-encoded value.
 fn unescape(text: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct One {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn id_and_secret_are_written_as_in_a_form() {
+    fn basic_credentials_are_form_decoded() {
         let read = |plain: &str| {
             let mut headers = HeaderMap::new();
             let value = format!("Basic {}", STANDARD.encode(plain));

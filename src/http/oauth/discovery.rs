@@ -1,4 +1,4 @@
-//! What applications find out by themselves: RFC 8414, RFC 9728 and the keys (RFC 7517).
+//! Discovery documents (RFC 8414, RFC 9728) and the public keys (RFC 7517).
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use serde_json::json;
 use crate::app::App;
 use crate::auth::oauth::Scopes;
 
-/// Long enough to spare requests, short enough for a new key to be seen before it signs.
+/// Short enough that clients see a new key before it signs.
 const KEPT: [(header::HeaderName, &str); 1] = [(header::CACHE_CONTROL, "public, max-age=300")];
 
-/// The authorization server.
+/// Metadata of the authorization server.
 pub(super) async fn server(State(app): State<Arc<App>>) -> impl IntoResponse {
     let at = |path: &str| format!("{}{path}", app.public.auth);
     let proofs = ["client_secret_basic", "client_secret_post", "none"];
@@ -42,7 +42,7 @@ pub(super) async fn server(State(app): State<Arc<App>>) -> impl IntoResponse {
     (KEPT, Json(document))
 }
 
-/// The API, as what is protected.
+/// Metadata of the API as the protected resource.
 pub(super) async fn resource(State(app): State<Arc<App>>) -> impl IntoResponse {
     let document = json!({
         "resource": app.public.api,
@@ -56,7 +56,7 @@ pub(super) async fn resource(State(app): State<Arc<App>>) -> impl IntoResponse {
     (KEPT, Json(document))
 }
 
-/// The public keys that tokens are checked with.
+/// The public keys that verify tokens.
 pub(super) async fn keys(State(app): State<Arc<App>>) -> impl IntoResponse {
     (KEPT, Json(app.signer.public_keys()))
 }

@@ -1,5 +1,5 @@
-//! The OAuth 2.0 authorization server on the wire. Its answers are those of the RFCs, not the API's
-//! envelope; who signs in and consents sees pages of the console's.
+//! The HTTP endpoints of the OAuth 2.0 authorization server. Errors have the format of the RFCs instead of the
+//! API's envelope; sign-in and consent are pages of the console.
 
 mod authorize;
 mod client;
@@ -22,12 +22,12 @@ use super::failure::{Failure, Said};
 use crate::app::App;
 use crate::base::error::{Error, describe};
 
-/// The pages: a browser comes here.
+/// The pages for browsers.
 pub(super) fn pages() -> Router<Arc<App>> {
     Router::new().route("/authorize", get(authorize::ask).post(authorize::decide))
 }
 
-/// What applications call, in browsers too. [`answered`] goes round it.
+/// The endpoints for applications, to be wrapped in [`answered`].
 pub(super) fn endpoints() -> Router<Arc<App>> {
     Router::new()
         .route("/token", post(token::issue))
@@ -40,8 +40,8 @@ pub(super) fn endpoints() -> Router<Arc<App>> {
         .layer(middleware::from_fn(keep_out_of_caches))
 }
 
-/// What is said of tokens is for who asked (RFC 6749, section 5.1); the public documents may be kept
-/// for a while, and say so themselves.
+/// Token responses must not be cached (RFC 6749, section 5.1). The public documents set their own
+/// `Cache-Control`.
 async fn keep_out_of_caches(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -52,8 +52,7 @@ async fn keep_out_of_caches(request: Request, next: Next) -> Response {
     response
 }
 
-/// Lets what the layers inside refuse - too fast, too large, by another method - be said as the protocol
-/// says it, with the header fields that it has.
+/// Converts refusals of the inner layers, such as rate limits, to errors of the protocol. Keeps their headers.
 pub(super) async fn answered(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let Some(said) = response.extensions_mut().remove::<Said>() else { return response };
@@ -84,7 +83,7 @@ impl Refusal {
         Self { status: StatusCode::BAD_REQUEST, error, description: description.into() }
     }
 
-    /// The client has not proven who it is.
+    /// The client could not be authenticated.
     fn client() -> Self {
         Self {
             status: StatusCode::UNAUTHORIZED,
@@ -116,7 +115,7 @@ impl From<Failure> for Refusal {
 }
 
 impl Refusal {
-    /// What the layers round the endpoints refuse.
+    /// A refusal of the layers around the endpoints.
     fn of(status: StatusCode, description: &str) -> Self {
         let error = match status {
             StatusCode::INTERNAL_SERVER_ERROR => "server_error",
@@ -127,7 +126,7 @@ impl Refusal {
     }
 
     fn body(&self) -> RefusalBody {
-        // RFC 6749, section 5.2, has printable ASCII here, without quotes and backslashes.
+        // RFC 6749, section 5.2, allows printable ASCII without quotes and backslashes.
         let plain = |letter: char| match letter {
             '"' | '\\' => '\'',
             ' '..='~' => letter,

@@ -1,4 +1,4 @@
-//! Applications that register themselves (RFC 7591). Nobody has vouched for one: the page of consent says so.
+//! Dynamic registration of applications (RFC 7591). Nobody verified such an application; the consent page says so.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::base::name::ApplicationName;
 use crate::http::body;
 use crate::http::rate::Meter;
 
-/// RFC 7591, section 2; what is not known is ignored.
+/// RFC 7591, section 2. Unknown fields are ignored.
 #[derive(Deserialize)]
 pub(super) struct Metadata {
     #[serde(default)]
@@ -33,7 +33,7 @@ pub(super) struct Registered {
     client_id_issued_at: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret: Option<String>,
-    /// 0: never. It is there where there is a secret.
+    /// Required with a secret. 0: never expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret_expires_at: Option<i64>,
     client_name: String,

@@ -1,5 +1,5 @@
-//! Tokens: given for codes and refresh tokens (RFC 6749, sections 4.1.3 and 6), taken back (RFC 7009),
-//! and looked at (RFC 7662).
+//! Tokens: issued for codes and refresh tokens (RFC 6749, sections 4.1.3 and 6), revoked (RFC 7009) and
+//! introspected (RFC 7662).
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::auth::oauth::Scopes;
 use crate::auth::oauth::grants::{self, ACCESS, Issuer, Refused, Tokens};
 use crate::domain::integrations;
 
-/// A parameter without a value counts as left out (RFC 6749, section 3.2).
+/// A parameter without a value counts as omitted (RFC 6749, section 3.2).
 #[derive(Deserialize)]
 pub(super) struct TokenForm {
     #[serde(default, deserialize_with = "empty_as_none")]
@@ -74,7 +74,7 @@ pub(super) async fn issue(
         }
         None => return Err(missing("grant_type")),
     };
-    // A code or token that came a second time has ended its grant.
+    // A code or refresh token that is used twice ends its grant.
     if let Err(Refused::Replay { why, acting: Some(acting) }) = &outcome {
         let acting = Principal::clone(acting).from_origin(origin);
         integrations::record_replay(&tx, &acting, now, StatusCode::BAD_REQUEST.as_u16(), why).await?;
@@ -153,7 +153,7 @@ pub(super) async fn introspect(
     State(app): State<Arc<App>>,
     FromClient { client, form, .. }: FromClient<TokenQuestion>,
 ) -> Result<Json<IntrospectionAnswer>, Refusal> {
-    // RFC 7662, section 4: nobody may try tokens out.
+    // RFC 7662, section 4: introspection must not be usable to guess tokens.
     if client.is_public {
         return Err(Refusal {
             description: "only a confidential client (one with a secret) can introspect tokens".into(),
