@@ -3,19 +3,20 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 use url::Url;
 
-use crate::jobs::retention::Schedule;
+use jobs::retention::Schedule;
 
-use crate::app::{Rate, Rates};
-use crate::base::network::Network;
-use crate::domain::limits::Quotas;
-use crate::engine::local::MOST_SESSIONS;
+use base::network::Network;
+use base::options::{data_directory, duration};
+use domain::app::{Rate, Rates};
+use domain::limits::Quotas;
+use engine::local::MOST_SESSIONS;
 
 /// Where things are kept and where PostgreSQL is.
 #[derive(Args, Clone, Debug)]
@@ -330,22 +331,6 @@ impl Place {
     }
 }
 
-/// The data directory that was chosen, or the usual one; absolute.
-///
-/// # Errors
-/// A sentence when there is no home directory to put it in.
-pub fn data_directory(chosen: Option<&Path>) -> Result<PathBuf, String> {
-    let chosen = match chosen {
-        Some(directory) => directory.to_owned(),
-        None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/howdah"),
-        None => std::env::home_dir()
-            .ok_or("there is no home directory to keep data in; name a directory with --data-dir")?
-            .join(".local/share/howdah"),
-    };
-    std::path::absolute(&chosen)
-        .map_err(|error| format!("the data directory {} cannot be used: {error}", chosen.display()))
-}
-
 impl Serve {
     /// When backups are made and removed.
     pub fn schedule(&self) -> Schedule {
@@ -399,18 +384,6 @@ impl Serve {
 
 fn signed(time: Duration) -> SignedDuration {
     SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX)
-}
-
-/// Reads `5m`, `90s`, `1h 30m`; a bare `0` is no limit.
-///
-/// # Errors
-/// A sentence when it is none of these.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    if text.trim() == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let parsed: SignedDuration = text.parse().map_err(|_| format!("{text:?} is not a time such as 90s, 5m or 1h"))?;
-    parsed.try_into().map_err(|_| format!("{text:?} is less than nothing"))
 }
 
 /// PostgreSQL counts it in whole seconds.
@@ -507,12 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_as_people_write_them() {
-        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
-        assert_eq!(duration("0"), Ok(Duration::ZERO));
-        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
-        assert!(duration("five").is_err());
-        assert!(duration("-5m").is_err());
+    fn keys_are_rotated_daily_at_most() {
         assert_eq!((rotation("0"), rotation("24h")), (Ok(Duration::ZERO), Ok(Duration::from_secs(86_400))));
         assert!(rotation("1h").is_err());
     }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    howdah::cli::main()
+    howdah::commands::main()
 }

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| howdah::engine::local::fuzzing::listing(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| engine::local::fuzzing::listing(bytes));

@@ -5,11 +5,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::Config;
 
-use crate::base::error::{Error, Result, describe};
-use crate::base::id::{InstallationId, InstanceId};
-use crate::base::keyring::Keyring;
-use crate::base::store::{QueryError, Tx, connector};
-use crate::engine::backups::Vault;
+use base::error::{Error, Result, describe};
+use base::id::InstallationId;
+use base::store::{QueryError, Tx, connector};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -43,12 +41,6 @@ pub async fn migrate(config: &Config) -> Result<Vec<String>> {
         done = work => done,
         Err(error) = connection => Err(error.into()),
     }
-}
-
-/// The vault of a metadata instance. Its key comes from the master key alone: the keys of all other
-/// vaults are in the store itself.
-pub fn vault(keyring: &Keyring, instance: InstanceId) -> Vault {
-    Vault { instance, key: keyring.derive(&format!("backups of the metadata {}", instance.bare())) }
 }
 
 /// Asks the store for a sign of life.

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::secret::Secret;
 use crate::config::{BackupS3, Serve, UriStyle};
-use crate::engine::backups::BackupError;
-use crate::engine::local::{BackupConfig, LocalEngine, Repository, S3};
+use base::secret::Secret;
+use engine::backups::BackupError;
+use engine::local::{BackupConfig, LocalEngine, Repository, S3};
 
 /// The variables that open a bucket.
 const KEY: &str = "HOWDAH_BACKUP_S3_KEY";

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
 
-use crate::base::disk::{Disk, Level};
+use base::disk::{Disk, Level};
 
 /// A file system in memory (`TMPFS_MAGIC`, statfs(2)).
 const TMPFS: u64 = 0x0102_1994;

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use url::Url;
 
 use super::directory::DataDirectory;
-use crate::app::PublicAddresses;
-use crate::base::network::is_this_machine;
-use crate::base::secret::Secret;
+use base::network::is_this_machine;
+use base::secret::Secret;
+use domain::app::PublicAddresses;
 
 /// The port that clients take when they are given none.
 const USUAL_PORT: u16 = 5432;

@@ -17,15 +17,15 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 use super::tls_files::{Files, Given};
-use crate::app::{App, PublicAddresses};
-use crate::base::error::{Error, Result, describe};
-use crate::base::keyring::Keyring;
-use crate::base::secret::random_hex;
-use crate::base::store::{Store, Tx};
 use crate::config::Serve;
-use crate::gateway::authority::{Authority, LEAF_LIFE, Leaf, Validity};
-use crate::gateway::tls::{self, Tls};
 use crate::metadata;
+use base::error::{Error, Result, describe};
+use base::keyring::Keyring;
+use base::secret::random_hex;
+use base::store::{Store, Tx};
+use domain::app::{App, PublicAddresses};
+use gateway::authority::{Authority, LEAF_LIFE, Leaf, Validity};
+use gateway::tls::{self, Tls};
 
 const AUTHORITY: &str = "certificate authority";
 /// What earlier versions kept: a certificate that signed itself, for the names of the first start.

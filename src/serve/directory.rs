@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
-use crate::base::id::InstallationId;
-use crate::base::secret::{Secret, random_bytes};
+use base::id::InstallationId;
+use base::secret::{Secret, random_bytes};
 
 /// The file whose lock says who has the directory open; where it is, the directory is Howdah's.
 const LOCK: &str = "lock";

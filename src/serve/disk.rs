@@ -10,12 +10,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::ballast::Ballast;
-use crate::base::disk::{Disk, Level, Look};
-use crate::base::health::Health;
-use crate::base::id::InstanceId;
-use crate::base::tasks::Tasks;
-use crate::engine::local::{LocalConfig, Repository};
-use crate::engine::{DiskUsage, Instances};
+use base::disk::{Disk, Level, Look};
+use base::health::Health;
+use base::id::InstanceId;
+use base::tasks::Tasks;
+use engine::local::{LocalConfig, Repository};
+use engine::{DiskUsage, Instances};
 
 /// How often to look at disks with plenty of room, and at others.
 const ROUND: Duration = Duration::from_secs(1);
@@ -226,7 +226,7 @@ impl Growth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::disk::Amount;
+    use base::disk::Amount;
 
     const MEBIBYTE: u64 = 1 << 20;
 

@@ -2,19 +2,19 @@
 //! workspace and token, the keys.
 
 use super::directory::DataDirectory;
-use crate::auth::oauth::clients;
-use crate::auth::signing::Signer;
-use crate::auth::{Limits, links, service_tokens, users};
-use crate::base::clock::Clock;
-use crate::base::error::{Error, Result, describe};
-use crate::base::id::InstallationId;
-use crate::base::keyring::Keyring;
-use crate::base::name::TokenName;
-use crate::base::secret::Secret;
-use crate::base::store::Store;
-use crate::domain::workspaces;
-use crate::engine::Instances;
 use crate::metadata;
+use auth::oauth::clients;
+use auth::signing::Signer;
+use auth::{Limits, links, service_tokens, users};
+use base::clock::Clock;
+use base::error::{Error, Result, describe};
+use base::id::InstallationId;
+use base::keyring::Keyring;
+use base::name::TokenName;
+use base::secret::Secret;
+use base::store::Store;
+use domain::workspaces;
+use engine::Instances;
 
 /// What a start works with.
 pub(super) struct First {

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::base::panics;
+use base::panics;
 
 /// Starts logging; `RUST_LOG` chooses what.
 pub(super) fn start() {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::app::JobCtx;
-use crate::base::network::is_this_machine;
-use crate::base::secret::Secret;
 use crate::config::Mail;
-use crate::mail::{Mailer, Protection, Server};
+use base::network::is_this_machine;
+use base::secret::Secret;
+use jobs::context::JobCtx;
+use smtp::{Mailer, Protection, Server};
 
 /// The variable that has the mail server's password.
 const PASSWORD: &str = "HOWDAH_SMTP_PASSWORD";

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::error::describe;
-use crate::base::health::Health;
-use crate::base::tasks::{Tasks, pauses};
-use crate::engine::local::MetadataInstance;
+use base::error::describe;
+use base::health::Health;
+use base::tasks::{Tasks, pauses};
+use engine::local::MetadataInstance;
 
 /// The pauses between attempts to start it again.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);

@@ -34,29 +34,30 @@ use self::open_files::Shares;
 pub use self::recover::recover;
 use self::signals::Signals;
 use self::tls_files::Files;
-use crate::app::{App, JobCtx, PublicAddresses};
-use crate::auth::provider::Provider;
-use crate::base::clock::Clock;
-use crate::base::disk::Disk;
-use crate::base::error::describe;
-use crate::base::health::Health;
-use crate::base::id::InstanceId;
-use crate::base::keyring::Keyring;
-use crate::base::network::is_this_machine;
-use crate::base::scram;
-use crate::base::secret::Secret;
-use crate::base::store::{Store, in_background};
-use crate::base::tasks::Tasks;
-use crate::cli::print;
 use crate::config::{Place, Serve};
-use crate::domain::regions::Regions;
-use crate::engine::local::{LocalConfig, LocalEngine, MetadataInstance, prepare_this_process};
-use crate::engine::{EngineError, Instances, Limits};
-use crate::gateway::{self, Gateway};
 use crate::http;
-use crate::jobs::{self, Workflows, reconcile, retention, trial, usage};
-use crate::mail::Mailer;
-use crate::queue::{Lane, Runner};
+use auth::provider::Provider;
+use base::clock::Clock;
+use base::disk::Disk;
+use base::error::describe;
+use base::health::Health;
+use base::id::InstanceId;
+use base::keyring::Keyring;
+use base::network::is_this_machine;
+use base::scram;
+use base::secret::Secret;
+use base::store::{Store, in_background};
+use base::tasks::Tasks;
+use cli::print;
+use domain::app::{App, PublicAddresses};
+use domain::regions::Regions;
+use engine::local::{LocalConfig, LocalEngine, MetadataInstance, prepare_this_process};
+use engine::{EngineError, Instances, Limits};
+use gateway::Gateway;
+use jobs::context::JobCtx;
+use jobs::{Workflows, reconcile, retention, trial, usage};
+use queue::{Lane, Runner};
+use smtp::Mailer;
 
 /// Workflows that run at a time. A provision mostly waits for the disk and for a server to start.
 const WORKERS: usize = 8;
@@ -550,7 +551,7 @@ fn serve_metrics(listener: TcpListener, app: Arc<App>) -> Result<SocketAddr, Str
     let listener = Arc::new(listener);
     app.tasks.clone().supervise("metrics listener", move || {
         let (listener, app) = (listener.clone(), app.clone());
-        async move { http::metrics::serve(&listener, app).await }
+        async move { crate::metrics::serve(&listener, app).await }
     });
     Ok(address)
 }

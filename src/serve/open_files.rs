@@ -1,7 +1,7 @@
 //! How the limit on open files is shared out, so that sessions can't take what requests and jobs need.
 
 use crate::config::Serve;
-use crate::engine::local::OpenFiles;
+use engine::local::OpenFiles;
 
 /// For the metadata store, listeners, programs that run, and files that are read or written meanwhile.
 const BASE: u64 = 192;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::app::App;
-use crate::auth::provider::{Configuration, Provider};
-use crate::base::secret::Secret;
 use crate::config::Oidc;
+use auth::provider::{Configuration, Provider};
+use base::secret::Secret;
+use domain::app::App;
 
 /// The variable that proves who Howdah is.
 const SECRET: &str = "HOWDAH_OIDC_CLIENT_SECRET";

@@ -10,20 +10,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::directory::{DataDirectory, read_key};
 use super::{Signals, backups, local};
-use crate::auth::signing::Signer;
-use crate::base::clock::{Clock, format_timestamp};
-use crate::base::error::{Error, describe};
-use crate::base::id::InstanceId;
-use crate::base::keyring::Keyring;
-use crate::base::store::Store;
-use crate::base::tasks::Tasks;
-use crate::cli::print;
 use crate::config::Recover;
-use crate::domain::backups as domain_backups;
-use crate::domain::recoveries::{self, Recovery};
-use crate::engine::backups::{BackupError, BackupFacts, Backups as _, Progress, ProgressSink, RecoverTo, Vault};
-use crate::engine::local::{BackupConfig, LocalConfig, LocalEngine, MetadataInstance, Repository};
 use crate::metadata;
+use auth::signing::Signer;
+use base::clock::{Clock, format_timestamp};
+use base::error::{Error, describe};
+use base::id::InstanceId;
+use base::keyring::Keyring;
+use base::store::Store;
+use base::tasks::Tasks;
+use cli::print;
+use domain::backups as domain_backups;
+use domain::recoveries::{self, Recovery};
+use engine::backups::{BackupError, BackupFacts, Backups as _, Progress, ProgressSink, RecoverTo, Vault};
+use engine::local::{BackupConfig, LocalConfig, LocalEngine, MetadataInstance, Repository};
 
 const INTERRUPTED: &str = "interrupted; run the same command again to go on";
 
@@ -141,7 +141,7 @@ async fn bring_back(engine: &Arc<LocalEngine>, keyring: &Keyring, place: &Kept) 
     }
     let mut opened = true;
     for era in eras {
-        let vault = metadata::vault(keyring, era);
+        let vault = jobs::metadata::vault(keyring, era);
         let held = match engine.backups(&vault).await {
             Ok(held) => held,
             Err(BackupError::Damaged(_)) => {

@@ -6,10 +6,10 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::base::error::{Error, Result, describe};
-use crate::base::secret::Secret;
 use crate::config::Serve;
-use crate::gateway::tls::{self, Tls};
+use base::error::{Error, Result, describe};
+use base::secret::Secret;
+use gateway::tls::{self, Tls};
 
 /// The files, and what was in them when they were read last.
 pub(super) struct Files {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use howdah::base::store::Channel;
+use base::store::Channel;
 use rand::prelude::{IndexedRandom as _, RngExt as _, SeedableRng as _, StdRng};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use howdah::base::keyring::Keyring;
-use howdah::base::store::Store;
-use howdah::base::tasks::Tasks;
-use howdah::engine::local::{LocalConfig, MetadataInstance};
+use base::keyring::Keyring;
+use base::store::Store;
+use base::tasks::Tasks;
+use engine::local::{LocalConfig, MetadataInstance};
 use howdah::metadata;
 use howdah::serve::certificate::{Certificate, Renewal};
 use jiff::{SignedDuration, Timestamp};

@@ -1,6 +1,6 @@
 //! The console as used by a browser without JavaScript, and by a hostile one.
 
-use howdah::base::clock::Clock;
+use base::clock::Clock;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use totp_rs::Builder;
 

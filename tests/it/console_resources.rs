@@ -1,13 +1,13 @@
 //! The console's pages of projects, databases, connections, backups, operations, integrations and the audit log,
 //! as used by a browser without JavaScript.
 
-use howdah::base::name::ProjectName;
-use howdah::domain::operations::kinds;
-use howdah::jobs::backup::BackUpStep;
-use howdah::jobs::database::{DeleteStep, ProvisionStep};
-use howdah::jobs::recovery::RecoverStep;
-use howdah::jobs::restore::RestoreStep;
-use howdah::jobs::trial::TrialStep;
+use base::name::ProjectName;
+use domain::operations::kinds;
+use jobs::backup::BackUpStep;
+use jobs::database::{DeleteStep, ProvisionStep};
+use jobs::recovery::RecoverStep;
+use jobs::restore::RestoreStep;
+use jobs::trial::TrialStep;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -791,7 +791,7 @@ async fn failed_database_shows_what_can_be_restored() {
     let (store, tasks) = howdah.store();
     let session = store.session().await.unwrap();
     let fail = async |id: &str| {
-        let id = howdah::base::id::DatabaseId::parse(id).unwrap();
+        let id = base::id::DatabaseId::parse(id).unwrap();
         let update = "UPDATE databases SET status = 'failure', status_reason = 'its disk was lost' WHERE id = $1";
         assert_eq!(session.execute(update, &[&id.uuid()]).await.unwrap(), 1);
     };
@@ -844,7 +844,7 @@ async fn cancel_page_names_the_effects_and_lists_show_why_an_operation_waits() {
     let shop = Shop::open(&howdah, &mut ada).await;
     let (store, tasks) = howdah.store();
     let session = store.session().await.unwrap();
-    let id = howdah::base::id::WorkflowId::parse(&shop.fill("{operation}")).unwrap();
+    let id = base::id::WorkflowId::parse(&shop.fill("{operation}")).unwrap();
     let become_one = async |kind: &str, step: &str| {
         let update = "UPDATE workflows
                          SET kind = $2, step = $3, state = 'waiting', attempts = 1, explanation = 'the disk is full',

@@ -4,9 +4,9 @@
 use std::io::Write as _;
 use std::net::TcpStream;
 
-use howdah::base::clock::Clock;
-use howdah::base::id::FormId;
-use howdah::base::store::Store;
+use base::clock::Clock;
+use base::id::FormId;
+use base::store::Store;
 use jiff::SignedDuration;
 use totp_rs::Builder;
 

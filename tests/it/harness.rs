@@ -8,16 +8,16 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use howdah::auth::signing::Signer;
-use howdah::auth::{Limits, service_tokens};
-use howdah::base::clock::Clock;
-use howdah::base::id::WorkspaceId;
-use howdah::base::keyring::Keyring;
-use howdah::base::name::TokenName;
-use howdah::base::secret::random_hex;
-use howdah::base::store::Store;
-use howdah::base::tasks::Tasks;
-use howdah::domain::workspaces;
+use auth::signing::Signer;
+use auth::{Limits, service_tokens};
+use base::clock::Clock;
+use base::id::WorkspaceId;
+use base::keyring::Keyring;
+use base::name::TokenName;
+use base::secret::random_hex;
+use base::store::Store;
+use base::tasks::Tasks;
+use domain::workspaces;
 use reqwest::{Method, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -124,7 +124,7 @@ mod template {
     use std::path::{Path, PathBuf};
     use std::process::Command;
 
-    use howdah::base::secret::random_hex;
+    use base::secret::random_hex;
 
     /// Where that of this very binary is kept.
     fn kept() -> PathBuf {
@@ -428,7 +428,7 @@ impl Howdah {
         .await;
         let rows = session.query("SELECT instance_id FROM databases WHERE instance_id IS NOT NULL", &[]).await.unwrap();
         let mut owned: Vec<String> =
-            rows.iter().map(|row| howdah::base::id::InstanceId::from(row.get::<_, uuid::Uuid>(0)).bare()).collect();
+            rows.iter().map(|row| base::id::InstanceId::from(row.get::<_, uuid::Uuid>(0)).bare()).collect();
         owned.sort();
         let mut existing = self.directory.instances();
         existing.sort();

@@ -1,8 +1,8 @@
 //! `Idempotency-Key`: what is asked for twice is done once.
 
+use base::keyring::Keyring;
+use domain::idempotency::{self, Begun, IdempotencyKey};
 use futures_util::future::join_all;
-use howdah::base::keyring::Keyring;
-use howdah::domain::idempotency::{self, Begun, IdempotencyKey};
 use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
@@ -190,7 +190,7 @@ async fn claim_changes_hands_only_when_its_process_is_gone() {
     let howdah = Howdah::start().await;
     let keyring = Keyring::new(&[7; 32]);
     let [cut_off, unsettled] = ["cut-off", "unsettled"].map(|key| IdempotencyKey::parse(key.as_bytes()).unwrap());
-    let begin = async |store: &howdah::base::store::Store, key: &IdempotencyKey| {
+    let begin = async |store: &base::store::Store, key: &IdempotencyKey| {
         let session = store.session().await.unwrap();
         idempotency::begin(&session, &keyring, Uuid::nil(), key, b"hash").await.unwrap()
     };

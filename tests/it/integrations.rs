@@ -1,7 +1,7 @@
 //! Integrations over HTTP. Nobody can consent to one yet, so the tests put them into the store.
 
-use howdah::base::clock::Clock;
-use howdah::base::id::{IntegrationId, UserId, WorkspaceId};
+use base::clock::Clock;
+use base::id::{IntegrationId, UserId, WorkspaceId};
 use serde_json::{Value, json};
 
 use crate::harness::Howdah;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use howdah::base::id::DatabaseId;
-use howdah::base::store::{Session, Store};
-use howdah::domain::databases;
+use base::id::DatabaseId;
+use base::store::{Session, Store};
+use domain::databases;
 use reqwest::Method;
 use serde_json::json;
 

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use howdah::mail::{Mailer, Protection, Server};
 use reqwest::StatusCode;
 use serde_json::Value;
+use smtp::{Mailer, Protection, Server};
 
 use crate::browser::{Browser, PASSWORD, Page};
 use crate::harness::{Directory, Howdah, eventually};

@@ -1,15 +1,15 @@
 //! Members of workspaces, their roles, and how accounts authenticate.
 
-use howdah::auth::users::{self, Proven, User};
-use howdah::auth::{Action, Origin, Principal, Role, links};
-use howdah::base::clock::Clock;
-use howdah::base::error::Error;
-use howdah::base::id::WorkspaceId;
-use howdah::base::keyring::Keyring;
-use howdah::base::name::{Email, PersonName, WorkspaceName};
-use howdah::base::secret::Secret;
-use howdah::base::store::{Session, Store};
-use howdah::domain::members;
+use auth::users::{self, Proven, User};
+use auth::{Action, Origin, Principal, Role, links};
+use base::clock::Clock;
+use base::error::Error;
+use base::id::WorkspaceId;
+use base::keyring::Keyring;
+use base::name::{Email, PersonName, WorkspaceName};
+use base::secret::Secret;
+use base::store::{Session, Store};
+use domain::members;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::harness::Howdah;

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base::store::{Session, Store, in_background};
+use base::tasks::Tasks;
+use engine::local::{LocalConfig, MetadataInstance};
 use futures_util::future::join_all;
-use howdah::base::store::{Session, Store, in_background};
-use howdah::base::tasks::Tasks;
-use howdah::engine::local::{LocalConfig, MetadataInstance};
 use reqwest::{Method, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};

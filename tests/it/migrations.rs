@@ -1,7 +1,7 @@
 //! Migrations on a store that is in use.
 
-use howdah::base::secret::random_bytes;
-use howdah::engine::local::{LocalConfig, MetadataInstance};
+use base::secret::random_bytes;
+use engine::local::{LocalConfig, MetadataInstance};
 use tokio_postgres::NoTls;
 use uuid::Uuid;
 

@@ -1,18 +1,18 @@
 //! The OAuth authorization server over HTTP: granting an application access, and every way that must fail.
 
+use auth::oauth::RedirectUri;
+use auth::oauth::clients::{self, NewClient};
+use auth::oauth::grants::{self, Issuer, REFRESH_GRACE, Refused};
+use auth::signing::{self, Signer};
+use auth::{Limits, Origin, service_tokens, users};
+use base::clock::Clock;
+use base::id::WorkspaceId;
+use base::name::{ApplicationName, TokenName};
+use base::page::PageRequest;
+use base::secret::random_text;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use howdah::auth::oauth::RedirectUri;
-use howdah::auth::oauth::clients::{self, NewClient};
-use howdah::auth::oauth::grants::{self, Issuer, REFRESH_GRACE, Refused};
-use howdah::auth::signing::{self, Signer};
-use howdah::auth::{Limits, Origin, service_tokens, users};
-use howdah::base::clock::Clock;
-use howdah::base::id::WorkspaceId;
-use howdah::base::name::{ApplicationName, TokenName};
-use howdah::base::page::PageRequest;
-use howdah::base::secret::random_text;
-use howdah::domain::{applications, members};
+use domain::{applications, members};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};

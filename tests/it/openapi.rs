@@ -9,7 +9,10 @@ use crate::document::{DOCUMENT, resolve, undeclared, validator};
 #[test]
 fn the_committed_document_is_fresh() {
     let committed = include_str!("../../openapi.json");
-    assert!(committed == howdah::cli::openapi(), "openapi.json is stale; run: cargo run -- openapi > openapi.json");
+    assert!(
+        committed == howdah::commands::openapi(),
+        "openapi.json is stale; run: cargo run -- openapi > openapi.json"
+    );
 }
 
 /// Every operation: method and path, and what the document says about it.

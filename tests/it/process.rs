@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::Instant;
 
+use base::tasks::Tasks;
 use futures_util::future::join_all;
-use howdah::base::tasks::Tasks;
 use reqwest::Method;
 use rustix::process::{Signal, geteuid};
 use serde_json::json;

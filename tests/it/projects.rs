@@ -75,7 +75,7 @@ async fn a_transfer_that_cannot_be_changes_nothing() {
     let transfer = async |caller: &Person, body: Value| caller.post(&format!("{path}/transfer"), body).await;
 
     let parts: Vec<&str> = token.split('.').collect();
-    let foreign = howdah::base::secret::random_text::<64>();
+    let foreign = base::secret::random_text::<64>();
     let foreign = format!("{}.{}.{foreign}", parts[0], parts[1]);
     for bad in ["", "nonsense", "\u{0}", &foreign] {
         let answer = transfer(&giver, json!({"recipientAccessToken": bad})).await;

@@ -212,7 +212,7 @@ async fn a_lost_machine_comes_back_on_an_empty_one_and_so_does_the_next() {
     archive_now(&howdah).await;
     assert!(elsewhere.backups().join("metadata").is_dir());
 
-    let stray = howdah::base::id::InstanceId::generate(howdah::base::clock::Clock::system().now()).bare();
+    let stray = base::id::InstanceId::generate(base::clock::Clock::system().now()).bare();
     std::fs::create_dir(elsewhere.backups().join(&stray)).unwrap();
     lose(howdah).await;
 
@@ -349,7 +349,7 @@ async fn a_write_after_a_wake_or_a_crash_outlives_the_machine() {
     noted.note(&howdah, "crashed");
     let owner = howdah.owner();
     let late = Noted::new(&howdah, &owner, "late").await;
-    let written = SystemTime::from(howdah::base::clock::Clock::system().now());
+    let written = SystemTime::from(base::clock::Clock::system().now());
     in_the_vault(&howdah, &crate::backups::moment(&connection)).await;
     // The second one was finished after that.
     eventually("the metadata to be archived", async || {
@@ -462,7 +462,7 @@ async fn a_bucket_is_enough_to_come_back_from() {
 
 #[tokio::test]
 async fn an_external_metadata_store_is_not_howdah_s_to_back_up() {
-    use howdah::engine::local::{LocalConfig, MetadataInstance};
+    use engine::local::{LocalConfig, MetadataInstance};
     let elsewhere = Directory::new();
     let external = MetadataInstance::open(LocalConfig::new(elsewhere.path().to_owned())).await.unwrap();
     external.ensure_started().await.unwrap();

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
+use auth::Origin;
+use auth::attempts::{self, Proof};
+use base::clock::Clock;
+use base::store::Store;
 use futures_util::future::join_all;
-use howdah::auth::Origin;
-use howdah::auth::attempts::{self, Proof};
-use howdah::base::clock::Clock;
-use howdah::base::store::Store;
 use totp_rs::Builder;
 
 use crate::browser::{Browser, PASSWORD, Page};

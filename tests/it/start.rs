@@ -224,7 +224,7 @@ async fn as_process_1_it_reaps_and_passes_signals_on() {
 
 #[tokio::test]
 async fn an_external_metadata_store_serves_and_is_not_mixed_up() {
-    use howdah::engine::local::{LocalConfig, MetadataInstance};
+    use engine::local::{LocalConfig, MetadataInstance};
     let elsewhere = Directory::new();
     let external = MetadataInstance::open(LocalConfig::new(elsewhere.path().to_owned())).await.unwrap();
     external.ensure_started().await.unwrap();

@@ -3,8 +3,8 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use howdah::base::clock::{Clock, format_timestamp};
-use howdah::base::id::DatabaseId;
+use base::clock::{Clock, format_timestamp};
+use base::id::DatabaseId;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Howdah, Person, ask, complaint, connection_string, eventually};

@@ -5,47 +5,47 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use howdah::app::{App, JobCtx, PublicAddresses, Rates};
-use howdah::auth::signing::Signer;
-use howdah::auth::users::{self, User};
-use howdah::auth::{Limits, Principal};
-use howdah::base::clock::Clock;
-use howdah::base::error::Error;
-use howdah::base::id::{BackupId, DatabaseId, InstanceId, MailId, ServiceTokenId, WorkflowId};
-use howdah::base::keyring::Keyring;
-use howdah::base::name::{DatabaseName, Email, PersonName, ProjectName};
-use howdah::base::store::Store;
-use howdah::base::tasks::Tasks;
-use howdah::domain::backups;
-use howdah::domain::branches::Placement;
-use howdah::domain::connections::credential;
-use howdah::domain::databases::{self, NewDatabase};
-use howdah::domain::limits::Quotas;
-use howdah::domain::mail::{self, Letter};
-use howdah::domain::operations;
-use howdah::domain::projects::{self, NewProject, ProjectChange};
-use howdah::domain::recoveries::{self, RECOVER};
-use howdah::domain::regions::Regions;
-use howdah::domain::restores::{self, Recipe, Source, SourceType};
-use howdah::domain::usage::{self, Period, Sample, Usage};
-use howdah::domain::workspaces::{self, WorkspaceChange};
-use howdah::engine::backups::BackupLabel;
-use howdah::engine::fake::{FakeEngine, NOT_WHOLE, Verb};
-use howdah::engine::local::{LocalConfig, MetadataInstance};
-use howdah::engine::{self, Instances, Major};
-use howdah::gateway::{self, Gateway, tls};
-use howdah::jobs::Workflows;
-use howdah::jobs::backup::BackUpStep;
-use howdah::jobs::database::{DeleteStep, ProvisionStep};
-use howdah::jobs::recovery::RecoverStep;
-use howdah::jobs::restore::RestoreStep;
-use howdah::jobs::retention::{self, Schedule};
-use howdah::jobs::trial::TrialStep;
-use howdah::jobs::{self, reconcile};
-use howdah::mail::Mailer;
+use auth::signing::Signer;
+use auth::users::{self, User};
+use auth::{Limits, Principal};
+use base::clock::Clock;
+use base::error::Error;
+use base::id::{BackupId, DatabaseId, InstanceId, MailId, ServiceTokenId, WorkflowId};
+use base::keyring::Keyring;
+use base::name::{DatabaseName, Email, PersonName, ProjectName};
+use base::store::Store;
+use base::tasks::Tasks;
+use domain::app::{App, PublicAddresses, Rates};
+use domain::backups;
+use domain::branches::Placement;
+use domain::databases::{self, NewDatabase};
+use domain::limits::Quotas;
+use domain::mail::{self, Letter};
+use domain::operations;
+use domain::projects::{self, NewProject, ProjectChange};
+use domain::recoveries::{self, RECOVER};
+use domain::regions::Regions;
+use domain::restores::{self, Recipe, Source, SourceType};
+use domain::usage::{self, Period, Sample, Usage};
+use domain::workspaces::{self, WorkspaceChange};
+use engine::backups::BackupLabel;
+use engine::fake::{FakeEngine, NOT_WHOLE, Verb};
+use engine::local::{LocalConfig, MetadataInstance};
+use engine::{Instances, Major};
+use gateway::{Gateway, tls};
 use howdah::metadata;
-use howdah::queue::{Fault, Lane, Runner, State};
 use jiff::SignedDuration;
+use jobs::Workflows;
+use jobs::backup::BackUpStep;
+use jobs::context::JobCtx;
+use jobs::database::{DeleteStep, ProvisionStep};
+use jobs::reconcile;
+use jobs::recovery::RecoverStep;
+use jobs::restore::RestoreStep;
+use jobs::retention::{self, Schedule};
+use jobs::trial::TrialStep;
+use queue::{Fault, Lane, Runner, State};
+use smtp::Mailer;
 use tokio::sync::watch;
 
 use crate::harness::{Directory, eventually};
@@ -237,7 +237,7 @@ impl World {
 
     /// Drives a workflow to a step that it does not get past; then its worker dies.
     async fn drive_to(&self, workflow: WorkflowId, step: &'static str, fault: Fault) {
-        let stuck: howdah::queue::Faults = Arc::new(move |_, at| (at == step).then_some(fault));
+        let stuck: queue::Faults = Arc::new(move |_, at| (at == step).then_some(fault));
         let runner = self.runner().with_faults(stuck);
         let tried = async || {
             let session = self.ctx.app.store.session().await.unwrap();
@@ -344,7 +344,7 @@ impl World {
 }
 
 /// Injects `fault` the first time that `step` of `kind` begins, and nothing else.
-fn once(kind: &'static str, step: &'static str, fault: Fault) -> howdah::queue::Faults {
+fn once(kind: &'static str, step: &'static str, fault: Fault) -> queue::Faults {
     let seen = Mutex::new(false);
     Arc::new(move |at_kind, at_step| {
         let mut seen = seen.lock().unwrap();
@@ -1291,7 +1291,7 @@ async fn a_delete_wins_over_a_provision_at_every_step() {
     for step in ProvisionStep::ALL {
         // The provision stops before this step; the delete comes; the provision's worker comes back.
         let (project, database, provision) = world.create().await;
-        let stuck: howdah::queue::Faults = Arc::new(move |_, at| (at == step.name()).then_some(Fault::BeforeWrite));
+        let stuck: queue::Faults = Arc::new(move |_, at| (at == step.name()).then_some(Fault::BeforeWrite));
         let runner = world.runner().with_faults(stuck);
         let begun = tokio::time::timeout(Duration::from_millis(300), runner.drive(provision)).await;
         assert!(begun.is_err(), "it does not get past the step");
@@ -1498,8 +1498,8 @@ async fn what_runs_is_measured_and_recorded_until_the_last_stop() {
     // The first one is the question that proved it.
     world.engine.work(instance, 11);
     let measurements = world.ctx.instances.measurements();
-    world.tasks.spawn(howdah::jobs::usage::record(world.ctx.clone(), Arc::new(tokio::sync::Mutex::new(measurements))));
-    world.tasks.spawn(howdah::jobs::usage::measure(world.ctx.clone()));
+    world.tasks.spawn(jobs::usage::record(world.ctx.clone(), Arc::new(tokio::sync::Mutex::new(measurements))));
+    world.tasks.spawn(jobs::usage::measure(world.ctx.clone()));
     eventually("the timer's measurement", async || (used().await.operations == 10).then_some(())).await;
     let measured = used().await;
     assert!(measured.storage_bytes > 0 && measured.measured_at.unwrap() <= now());

@@ -1,13 +1,13 @@
 //! Deleting a workspace: who may, when, and what is gone then.
 
-use howdah::auth::{Origin, Role};
-use howdah::base::clock::Clock;
-use howdah::base::error::Error;
-use howdah::base::id::{UserId, WorkspaceId};
-use howdah::base::store::Store;
-use howdah::domain::limits::Quotas;
-use howdah::domain::projects::{self, NewProject};
-use howdah::domain::{members, workspaces};
+use auth::{Origin, Role};
+use base::clock::Clock;
+use base::error::Error;
+use base::id::{UserId, WorkspaceId};
+use base::store::Store;
+use domain::limits::Quotas;
+use domain::projects::{self, NewProject};
+use domain::{members, workspaces};
 use serde_json::json;
 
 use crate::browser::Browser;
@@ -164,7 +164,7 @@ async fn a_workspace_is_deleted_before_or_after_something_is_added_to_it() {
     let id = WorkspaceId::parse(workspace.rsplit('/').next().unwrap()).unwrap();
     let now = Clock::system().now();
     let tx = store.begin().await.unwrap();
-    let user = howdah::auth::users::get(&tx, UserId::parse(&me).unwrap()).await.unwrap().user;
+    let user = auth::users::get(&tx, UserId::parse(&me).unwrap()).await.unwrap().user;
     let actor = members::principal(&tx, &user, id, Origin::default()).await.unwrap();
     assert_eq!(actor.role(), Role::Owner);
     let new = || NewProject { name: None, region: None, logical_id: None };

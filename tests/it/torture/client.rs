@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use howdah::base::clock::Clock;
+use base::clock::Clock;
 use jiff::Timestamp;
 use rand::prelude::{RngExt as _, SeedableRng as _, StdRng};
 use reqwest::Method;

@@ -1,0 +1,443 @@
+//! Making a database and taking it away.
+
+use base::name::TENANT_DATABASE;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio_postgres::NoTls;
+
+use super::backup::{engine_vault, from_backup, look_at_archive, try_to_back_up_whole};
+use super::{restore, unknown};
+use crate::context::JobCtx;
+use base::disk::Level;
+use base::error::{Result, describe};
+use base::id::{DatabaseId, InstanceId};
+use credential::issue_probe;
+use domain::audit::{self, Consequence};
+use domain::databases::{self, Plan, Status};
+use domain::restores::SourceType;
+use domain::{backups, restores, usage};
+use engine::backups::{BackupError, BackupFacts, Vault};
+use engine::bounded::Bounded;
+use engine::{EngineError, Major};
+use queue::{Job, Reason, StepError};
+
+/// How long a last measurement takes to be written down, at most.
+const MEASUREMENT_LOOKS: u32 = 20;
+const MEASUREMENT_LOOK: Duration = Duration::from_millis(100);
+/// How long the last changes of a database may take to be archived when its delete is to free room.
+const LAST_ARCHIVING: Duration = Duration::from_secs(30);
+/// One probe's limit: a start after a crash may take this long.
+const PROBE_LIMIT: Duration = Duration::from_secs(45);
+/// The most bytes that an instance may send in a probe.
+const MOST_OF_PROBE: usize = 64 << 10;
+
+/// What the owner of a database reads; the operator reads the engine's own words, which may name
+/// what is no business of a tenant's.
+const NO_PROGRAMS: &str =
+    "its version of PostgreSQL is not installed on the server; it is made as soon as the operator has installed it";
+const NO_SLOT: &str = "the server runs as many databases as it may; it is made as soon as one of them is idle";
+const NO_ROOM: &str = "the server's disk is full; it is made as soon as there is room";
+const NO_ROOM_FOR_BACKUP: &str =
+    "no last backup was made, since the server's disk was almost full; what was not archived before is gone";
+/// The action of that in the audit log.
+const SKIP_LAST_BACKUP: &str = "skip_last_backup";
+const NOT_STARTED: &str = "its PostgreSQL server could not be made or started; the server's log says why";
+const NOT_KEPT: &str = "what was written to the database last cannot be backed up, and would be lost";
+const NO_ANSWER: &str = "it does not answer through the gateway; the server's log says more";
+
+/// The steps of `provision_database` and `copy_database`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProvisionStep {
+    /// Take an instance out of the stock, or restore one from what it is made from.
+    CreateInstance,
+    /// Run SQL through the gateway's listening address, and call the database ready.
+    ProveReady,
+}
+
+impl ProvisionStep {
+    /// All of them, in order.
+    pub const ALL: [Self; 2] = [Self::CreateInstance, Self::ProveReady];
+
+    /// Its name in the queue.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CreateInstance => databases::PROVISION.first_step,
+            Self::ProveReady => "prove_ready",
+        }
+    }
+}
+
+/// The steps of `delete_database`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteStep {
+    /// Have a backup of what is in it, while that can be undone.
+    KeepBackup,
+    /// End sessions, stop the server, remove the directory.
+    DestroyInstance,
+    /// Remove the rows, at once or when it can no longer be undone.
+    Forget,
+}
+
+impl DeleteStep {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::KeepBackup, Self::DestroyInstance, Self::Forget];
+
+    /// Its name in the queue.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KeepBackup => databases::DELETE.first_step,
+            Self::DestroyInstance => "destroy_instance",
+            Self::Forget => "forget",
+        }
+    }
+}
+
+/// Runs one step of `provision_database` or `copy_database`.
+pub async fn provision(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> {
+    let store = &ctx.app.store;
+    let plan = databases::plan(&store.session().await?, job.subject.into()).await?;
+    let Some(plan) = plan.filter(|plan| plan.deleted_at.is_none()) else {
+        let tx = store.begin().await?;
+        job.give_way(&tx).await?;
+        return Ok(tx.commit().await?);
+    };
+    let done = make(ctx, job, &plan, step).await;
+    let reason = match &done {
+        Err(StepError::Wait(reason)) => Some(reason.explanation()),
+        Err(StepError::Retry(_) | StepError::Fail(_)) | Ok(()) => None,
+    };
+    if plan.status_reason.as_deref() != reason {
+        databases::explain(&store.session().await?, plan.id, reason).await?;
+    }
+    done
+}
+
+async fn make(ctx: &JobCtx, job: &Job, plan: &Plan, step: &str) -> Result<(), StepError> {
+    let store = &ctx.app.store;
+    match ProvisionStep::ALL.into_iter().find(|known| known.name() == step) {
+        Some(ProvisionStep::CreateInstance) => {
+            match restores::find(&store.session().await?, plan.id).await? {
+                Some(restore) => restore::bring_back(ctx, job, &restore).await?,
+                None => {
+                    let major = major(ctx, plan).await?;
+                    ctx.instances.ensure_created(instance(plan)?, major).await.map_err(from_engine)?;
+                }
+            }
+            let tx = store.begin().await?;
+            job.advance(&tx, ProvisionStep::ProveReady.name()).await?;
+            Ok(tx.commit().await?)
+        }
+        Some(ProvisionStep::ProveReady) => {
+            prove(ctx, plan).await?;
+            let tx = store.begin().await?;
+            databases::mark_ready(&tx, plan.id).await?;
+            job.succeed(&tx).await?;
+            if restores::find(&tx, plan.id).await?.is_some() {
+                restores::finish(&tx, plan.id).await?;
+                if ctx.app.scheduled_backups {
+                    databases::back_up_now(&tx, ctx.app.clock.now(), &ctx.app.keyring, plan.id).await?;
+                }
+            }
+            Ok(tx.commit().await?)
+        }
+        None => Err(unknown("step", step)),
+    }
+}
+
+/// Runs one step of `delete_database`.
+pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> {
+    let step = DeleteStep::ALL.into_iter().find(|known| known.name() == step);
+    let store = &ctx.app.store;
+    let plan = databases::plan(&store.session().await?, job.subject.into()).await?;
+    match step {
+        Some(DeleteStep::KeepBackup) => {
+            if let Some(plan) = &plan {
+                // One whose restore is under way is kept as it was before.
+                let is_there = plan.status == Status::Ready || plan.status == Status::Recovering;
+                if let Some(instance) = plan.instance.filter(|_| is_there && !ctx.app.undelete.is_zero()) {
+                    // However long that takes, as long as it would be kept at all.
+                    if plan.deleted_at.is_some_and(|since| since + ctx.app.undelete <= ctx.app.clock.now()) {
+                        leave_end(ctx, plan, instance, "nothing could be archived while it would have been kept")
+                            .await?;
+                    } else if ctx.app.level() >= Level::Scarce {
+                        free_room_first(ctx, plan, instance).await?;
+                    } else {
+                        match keep_backup(ctx, job, plan, instance).await {
+                            Err(StepError::Fail(reason)) => leave_end(ctx, plan, instance, &reason.to_string()).await?,
+                            kept => kept?,
+                        }
+                    }
+                }
+            }
+            let tx = store.begin().await?;
+            job.advance(&tx, DeleteStep::DestroyInstance.name()).await?;
+            Ok(tx.commit().await?)
+        }
+        Some(DeleteStep::DestroyInstance) => {
+            if let Some(plan) = &plan {
+                let restore = restores::find(&store.session().await?, plan.id).await?;
+                let restored = restore.into_iter().flat_map(|restore| [Some(restore.instance), restore.replaced]);
+                // Its trial sees the delete at its next step, and need not be waited for.
+                let on_trial = backups::trial_instances(&store.session().await?, Some(plan.id)).await?;
+                for instance in restored.flatten().chain(on_trial).chain(plan.instance) {
+                    ctx.instances.ensure_destroyed(instance).await.map_err(from_engine)?;
+                }
+            }
+            let tx = store.begin().await?;
+            job.advance(&tx, DeleteStep::Forget.name()).await?;
+            Ok(tx.commit().await?)
+        }
+        Some(DeleteStep::Forget) => {
+            let mut has_last_backup = true;
+            if let Some(plan) = &plan {
+                has_last_backup = !audit::has_consequence(&store.session().await?, SKIP_LAST_BACKUP, plan.id).await?;
+                forget(ctx, plan).await?;
+            }
+            let tx = store.begin().await?;
+            if has_last_backup {
+                job.succeed(&tx).await?;
+            } else {
+                job.succeed_with(&tx, &Reason::new(NO_ROOM_FOR_BACKUP, NO_ROOM_FOR_BACKUP)).await?;
+            }
+            Ok(tx.commit().await?)
+        }
+        None => Err(unknown("step", job.step())),
+    }
+}
+
+/// What was committed last is in a vault before the instance goes, by a delete or a restore in place: until
+/// then it fails, and the caller says for how long. An instance that was lost, or does not start however often
+/// that is tried, holds up neither: its vault ends with what was archived by then.
+pub(super) async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan, instance: InstanceId) -> Result<(), StepError> {
+    if !ctx.instances.list().await.map_err(from_engine)?.iter().any(|facts| facts.id == instance) {
+        return leave_end(ctx, plan, instance, "its files were lost").await;
+    }
+    let error = match bring_to_vault(ctx, job, plan, instance).await {
+        // Otherwise the vault would be closed as what it was while archiving was stuck.
+        Ok(()) => return look_at_archive(ctx, instance).await,
+        Err(Unkept::Never(reason)) => return Err(StepError::Fail(reason)),
+        Err(Unkept::Now(error)) => error,
+    };
+    if job.is_overdue()
+        && let Err(fault @ (EngineError::Failed { .. } | EngineError::Missing(_))) =
+            ctx.instances.attach_probe(instance).await
+    {
+        return leave_end(ctx, plan, instance, &format!("it does not start: {fault}")).await;
+    }
+    let (StepError::Retry(reason) | StepError::Wait(reason) | StepError::Fail(reason)) = &error;
+    let reason = Reason::new(reason.to_string(), format!("{NOT_KEPT}: {}", reason.explanation()));
+    Err(match error {
+        StepError::Wait(_) => StepError::Wait(reason),
+        // Nothing is given up before it was tried often.
+        StepError::Retry(_) | StepError::Fail(_) => StepError::Retry(reason),
+    })
+}
+
+/// The disk is almost full, and the delete frees room. So no backup is made, and what is not archived yet has a short
+/// while to be archived.
+async fn free_room_first(ctx: &JobCtx, plan: &Plan, instance: InstanceId) -> Result<(), StepError> {
+    ctx.instances.ensure_ended(instance).await.map_err(from_engine)?;
+    let archive = async {
+        let session = ctx.app.store.session().await?;
+        let known = backups::vault(&session, &ctx.app.keyring, instance).await?;
+        let has_backup = backups::newest(&session, instance).await?.is_some();
+        drop(session);
+        let Some(known) = known.filter(|_| has_backup) else { return Ok(false) };
+        let vault = engine_vault(&known);
+        ctx.instances.flush_archive(&vault).await.map_err(from_backup)?;
+        reaches_the_end(ctx, &vault).await.map_err(from_backup)
+    };
+    let archived: Result<bool, StepError> = tokio::time::timeout(LAST_ARCHIVING, archive).await.unwrap_or(Ok(false));
+    match archived {
+        Ok(true) => return look_at_archive(ctx, instance).await,
+        Ok(false) => leave_end(ctx, plan, instance, NO_ROOM_FOR_BACKUP).await?,
+        Err(error) => leave_end(ctx, plan, instance, &format!("{NO_ROOM_FOR_BACKUP} ({error})")).await?,
+    }
+    let tx = ctx.app.store.begin().await?;
+    let consequence = Consequence { action: SKIP_LAST_BACKUP, database: plan.id, reason: NO_ROOM_FOR_BACKUP };
+    audit::record_consequence(&tx, ctx.app.clock.now(), plan.project, consequence).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Why the end of an instance is not in its vault.
+enum Unkept {
+    /// Trying again may help.
+    Now(StepError),
+    /// Its files cannot be backed up.
+    Never(Reason),
+}
+
+impl<Cause: Into<StepError>> From<Cause> for Unkept {
+    fn from(cause: Cause) -> Self {
+        Self::Now(cause.into())
+    }
+}
+
+async fn bring_to_vault(ctx: &JobCtx, job: &Job, plan: &Plan, instance: InstanceId) -> Result<(), Unkept> {
+    let used = stop_and_measure(ctx, plan.id, instance).await?;
+    let session = ctx.app.store.session().await?;
+    let known = backups::vault(&session, &ctx.app.keyring, instance).await?;
+    let has_backup = backups::newest(&session, instance).await?.is_some();
+    drop(session);
+    let is_empty = !used && plan.source == SourceType::Empty;
+    if is_empty && !has_backup {
+        return Ok(());
+    }
+    if let Some(known) = known.filter(|_| has_backup) {
+        let vault = engine_vault(&known);
+        ctx.instances.flush_archive(&vault).await.map_err(from_backup)?;
+        if reaches_the_end(ctx, &vault).await.map_err(from_backup)? {
+            return Ok(());
+        }
+    }
+    match try_to_back_up_whole(ctx, job, plan.id, instance).await? {
+        Err(error @ BackupError::Foreign(_)) => {
+            let (StepError::Retry(reason) | StepError::Wait(reason) | StepError::Fail(reason)) = from_backup(error);
+            Err(Unkept::Never(reason))
+        }
+        backed_up => Ok(backed_up.map_err(from_backup)?),
+    }
+}
+
+/// Whether recovery comes from a backup in the vault to what was archived last: no WAL was given up after
+/// it. The vault is asked, since the list may name what is there no more.
+async fn reaches_the_end(ctx: &JobCtx, vault: &Vault) -> Result<bool, BackupError> {
+    let gaps = ctx.instances.archive_status(vault.instance).await?.gaps;
+    let lost = gaps.into_iter().map(|gap| gap.last_segment).max();
+    let there = ctx.instances.backups(vault).await?;
+    let is_after = |facts: &BackupFacts| lost.as_ref().is_none_or(|lost| facts.first_segment > *lost);
+    Ok(there.iter().any(|facts| facts.restorable && is_after(facts)))
+}
+
+/// The vault of an instance ends where archiving did, since nothing more can be had from the instance.
+async fn leave_end(ctx: &JobCtx, plan: &Plan, instance: InstanceId, why: &str) -> Result<(), StepError> {
+    tracing::warn!(
+        database.id = %plan.id, instance.id = %instance,
+        "the instance of {} goes, and its vault ends with what was archived by then: {why}", plan.id
+    );
+    let tx = ctx.app.store.begin().await?;
+    backups::record_lost_end(&tx, instance, ctx.app.clock.now()).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Ends the sessions, and says whether the database was ever used: one that was not has nothing to keep.
+/// It is measured as it stops, and what was measured is written down a moment later; without that it
+/// counts as used.
+async fn stop_and_measure(ctx: &JobCtx, database: DatabaseId, instance: InstanceId) -> Result<bool, StepError> {
+    let begun = ctx.app.clock.now();
+    let facts = ctx.instances.list().await.map_err(from_engine)?;
+    let runs = facts.iter().any(|facts| facts.id == instance && facts.running);
+    ctx.instances.ensure_ended(instance).await.map_err(from_engine)?;
+    for _ in 0..MEASUREMENT_LOOKS {
+        let (used, measured_at) = usage::activity(&ctx.app.store.session().await?, database).await?;
+        if used || !runs || measured_at.is_some_and(|at| at >= begun) {
+            return Ok(used);
+        }
+        tokio::time::sleep(MEASUREMENT_LOOK).await;
+    }
+    Ok(true)
+}
+
+/// Closes what is kept of it, or removes that too.
+async fn forget(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
+    let (store, now) = (&ctx.app.store, ctx.app.clock.now());
+    let session = store.session().await?;
+    let restorable = !ctx.app.undelete.is_zero() && backups::window(&session, plan.id, now).await?.end().is_some();
+    let vaults = backups::vaults(&session, &ctx.app.keyring, plan.id).await?;
+    drop(session);
+    if !restorable {
+        for vault in &vaults {
+            ctx.instances.ensure_forgotten(&engine_vault(vault)).await.map_err(from_backup)?;
+        }
+    }
+    let tx = store.begin().await?;
+    databases::hold_to_forget(&tx, plan).await?;
+    for vault in &vaults {
+        if restorable {
+            backups::close_vault(&tx, vault.instance, now).await?;
+        } else {
+            backups::forget_vault(&tx, vault.instance).await?;
+        }
+    }
+    restores::finish(&tx, plan.id).await?;
+    databases::forget(&tx, plan, restorable.then(|| now + ctx.app.undelete)).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Its instance, which a database that is not deleted has.
+fn instance(plan: &Plan) -> Result<InstanceId, StepError> {
+    plan.instance.ok_or_else(|| StepError::Retry(format!("the database {} has no instance", plan.id).into()))
+}
+
+/// The major that was chosen for the database, or the newest one now.
+async fn major(ctx: &JobCtx, plan: &Plan) -> Result<Major, StepError> {
+    if let Some(major) = plan.major {
+        return Ok(Major(major));
+    }
+    let newest = ctx.instances.majors().await.first().copied().ok_or_else(|| {
+        let cause = "PostgreSQL 15 or newer is not installed on this machine; install its server package";
+        StepError::Wait(Reason::new(cause, NO_PROGRAMS))
+    })?;
+    let session = ctx.app.store.session().await?;
+    Ok(Major(databases::choose_major(&session, plan.id, newest.0).await?))
+}
+
+/// Logs in through the gateway as a customer would, and asks something.
+pub(super) async fn prove(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
+    // Started here first: the engine's own words say whether it is worth waiting.
+    let _started = ctx.instances.attach_probe(instance(plan)?).await.map_err(from_engine)?;
+    let probe = issue_probe(&ctx.app.store.session().await?, plan.id).await?;
+    let gateway = reachable(ctx.gateway);
+    let mut config = tokio_postgres::Config::new();
+    config.user(&probe.user).password(probe.password.expose()).dbname(TENANT_DATABASE).application_name("howdah probe");
+    // What the tenant has set for the database, or the role, counts less.
+    config.options("-c local_preload_libraries= -c statement_timeout=0 -c lock_timeout=0 -c role=none");
+    let asked = async {
+        let stream = TcpStream::connect(gateway).await?;
+        stream.set_nodelay(true)?;
+        let (client, connection) = config.connect_raw(Bounded::new(stream, MOST_OF_PROBE), NoTls).await?;
+        let answer = async {
+            let rows = client.simple_query("SELECT 1").await;
+            drop(client);
+            rows
+        };
+        let (rows, ended) = tokio::join!(answer, connection);
+        ended.and(rows)?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+    };
+    match tokio::time::timeout(PROBE_LIMIT, asked).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => {
+            let cause = format!("the database does not answer through the gateway yet: {}", describe(&*error));
+            Err(StepError::Retry(Reason::new(cause, NO_ANSWER)))
+        }
+        Err(_) => {
+            let cause = "the database did not answer through the gateway in time";
+            Err(StepError::Retry(Reason::new(cause, NO_ANSWER)))
+        }
+    }
+}
+
+/// Every fault of an engine may pass. What an operator installs, or room, may take long to come.
+pub(super) fn from_engine(error: EngineError) -> StepError {
+    let reason = |explanation| Reason::new(error.to_string(), explanation);
+    match error {
+        EngineError::MajorMissing(_) => StepError::Wait(reason(NO_PROGRAMS)),
+        EngineError::Full { .. } => StepError::Wait(reason(NO_SLOT)),
+        EngineError::NoSpace { .. } | EngineError::HeldBack { .. } => StepError::Wait(reason(NO_ROOM)),
+        EngineError::Missing(_) | EngineError::Failed { .. } => StepError::Retry(reason(NOT_STARTED)),
+    }
+}
+
+/// Where a probe goes when the gateway listens on every address.
+fn reachable(address: std::net::SocketAddr) -> std::net::SocketAddr {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
