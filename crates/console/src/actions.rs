@@ -2,7 +2,7 @@
 //! action, the name is the same.
 
 /// Path pattern and action.
-pub const ACTIONS: &[(&str, &str)] = &[
+pub(crate) const ACTIONS: &[(&str, &str)] = &[
     ("/authorize", "create_integration"),
     ("/console/account/name", "change_name"),
     ("/console/account/password", "change_password"),

@@ -38,7 +38,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Form<T> {
 }
 
 /// Reads the body and checks its token.
-pub async fn read(request: Request, app: &Arc<App>) -> Result<Bytes, Failure> {
+pub(crate) async fn read(request: Request, app: &Arc<App>) -> Result<Bytes, Failure> {
     let media = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     if !media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         let hint = "Send the form from its page.";
@@ -55,12 +55,12 @@ pub async fn read(request: Request, app: &Arc<App>) -> Result<Bytes, Failure> {
     Ok(bytes)
 }
 
-pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     serde_html_form::from_bytes(bytes).map_err(unreadable)
 }
 
 /// The refusal of a form that was not rendered for this session.
-pub fn not_of_ours() -> Failure {
+pub(crate) fn not_of_ours() -> Failure {
     Failure::new(
         Kind::Forbidden,
         "The form is too old, or was not submitted from a page of this console.",
@@ -74,7 +74,7 @@ fn unreadable(error: serde_html_form::de::Error) -> Failure {
 
 /// The expected value of the hidden field `csrf`, derived from a cookie that only this browser has. Other sites
 /// know neither.
-pub fn token(app: &App, headers: &HeaderMap, new: Option<&Guest>) -> Option<String> {
+pub(crate) fn token(app: &App, headers: &HeaderMap, new: Option<&Guest>) -> Option<String> {
     let cookie = Cookie::Session.read(app, headers).or_else(|| Cookie::Guest.read(app, headers));
     let value = cookie.or(new.map(|guest| guest.0.as_str()))?;
     Some(sessions::form_token(value))
@@ -132,7 +132,7 @@ impl Problem {
 }
 
 /// The error when the name typed to confirm does not match.
-pub fn not_the_name(name: &str) -> Error {
+pub(crate) fn not_the_name(name: &str) -> Error {
     Error::invalid("confirm: the name does not match", format!("Type “{name}” exactly."))
 }
 

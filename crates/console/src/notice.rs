@@ -15,7 +15,7 @@ const LONGEST: usize = 600;
 const LASTS: SignedDuration = SignedDuration::from_secs(60);
 
 /// The notice to show. `present` clears the cookie with the page that shows it.
-pub fn read(app: &App, headers: &HeaderMap) -> Option<String> {
+pub(crate) fn read(app: &App, headers: &HeaderMap) -> Option<String> {
     let text = URL_SAFE_NO_PAD.decode(Cookie::Notice.read(app, headers)?).ok()?;
     String::from_utf8(text).ok().filter(|text| text.chars().count() <= LONGEST)
 }
@@ -27,7 +27,7 @@ pub fn see_other(app: &App, address: &str, notice: &str) -> Response {
 }
 
 /// Adds a notice to a response.
-pub fn with_notice(app: &App, mut response: Response, notice: &str) -> Response {
+pub(crate) fn with_notice(app: &App, mut response: Response, notice: &str) -> Response {
     let text: String = notice.chars().take(LONGEST).collect();
     if let Some(cookie) = Cookie::Notice.set(app, &URL_SAFE_NO_PAD.encode(text), Some(LASTS)) {
         response.headers_mut().append(header::SET_COOKIE, cookie);

@@ -42,7 +42,7 @@ const PART: &str = "x-howdah-part";
 
 /// The new guest cookie of a browser in which nobody has signed in. Forms before the sign-in are bound to it.
 #[derive(Clone, Debug)]
-pub struct Guest(pub String);
+pub(crate) struct Guest(pub String);
 
 #[derive(Template)]
 #[template(path = "error.html")]
@@ -95,7 +95,7 @@ async fn present(State(app): State<Arc<App>>, mut request: Request, next: Next) 
 }
 
 /// The frame of a page without an account.
-pub fn plain_frame(app: &App, headers: &HeaderMap, guest: Option<&Guest>) -> Frame {
+pub(crate) fn plain_frame(app: &App, headers: &HeaderMap, guest: Option<&Guest>) -> Frame {
     let now = app.clock.now();
     Frame {
         section: Section::Elsewhere,

@@ -58,7 +58,7 @@ async fn record_use(app: Arc<App>, session: SessionId) {
 
 /// The account that sends a request: a request extension that [`Visitor`] sets, for [`Once`](super::Once).
 #[derive(Clone, Copy)]
-pub struct Sender(pub UserId);
+pub(crate) struct Sender(pub UserId);
 
 /// A signed-in account. Anybody else is redirected to the sign-in page, and back afterwards.
 pub struct Visitor {
