@@ -1,5 +1,5 @@
 //! Backing up, restoring and copying a database of 1 GB, compared with the same pgBackRest commands by hand and
-//! with `cp -a`. Restoring a small database, compared with `pg_dump | pg_restore`. Both sides have the same data,
+//! with `cp -a`. Archiving WAL during a load, compared with `pgbackrest archive-push`. Restoring a small database, compared with `pg_dump | pg_restore`. Both sides have the same data,
 //! PostgreSQL settings, and compression, cipher and number of processes of pgBackRest.
 //!
 //! `HOWDAH_BENCH_SCALE` sets the scale of pgbench (15 MB each), `HOWDAH_BENCH_ROUNDS` the number of rounds.
@@ -15,7 +15,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use harness::{Howdah, Plain, Running, Times, first_row, judge, number, postgres_program, print_machine, run};
+use harness::{
+    Howdah, Plain, Running, Times, eventually, first_row, judge, number, postgres_program, print_machine, run,
+    wal_position,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -72,6 +75,8 @@ struct ByHand<'a> {
     environment: Vec<(String, String)>,
 }
 
+/// The size of a segment in instances and in the plain server.
+const SEGMENT_BYTES: u64 = 1 << 20;
 const PUSH: &str = "archive_command=pgbackrest --no-config archive-push %p";
 const GET: &str = "restore_command=pgbackrest --no-config archive-get %f \"%p\"";
 
@@ -112,6 +117,13 @@ impl<'a> ByHand<'a> {
         self.plain.start_with(settings, &self.environment)
     }
 
+    /// With pgBackRest's asynchronous mode: a process of its own pushes all segments that wait.
+    fn start_archiving_in_batches(&self) -> Running {
+        let mut environment = self.environment.clone();
+        environment.push(("PGBACKREST_ARCHIVE_ASYNC".to_owned(), "y".to_owned()));
+        self.plain.start_with(&[PUSH], &environment)
+    }
+
     /// Replaces the data directory with the backup, and waits until recovery has ended.
     async fn restore(&self, times: &mut Times) -> Running {
         let data = self.plain.root().join("data");
@@ -136,6 +148,29 @@ fn done(command: &mut Command) {
 fn fill(connection: &str, scale: usize) {
     let scale = scale.to_string();
     done(Command::new(postgres_program("pgbench")).args(["-i", "-q", "-s", &scale, connection]));
+}
+
+/// The number of WAL segments in a repository of pgBackRest's.
+fn segments(repository: &Path) -> u64 {
+    let mut find = Command::new("find");
+    let output = find.arg(repository).args(["-type", "f", "-name", "????????????????????????-*"]).output().unwrap();
+    output.stdout.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// Fills a database anew and waits until every whole segment of WAL that this wrote is in the repository. Returns MiB
+/// per second.
+async fn archived(connection: &str, scale: usize, repository: &Path) -> f64 {
+    let (before, from) = (segments(repository), wal_position(connection).await);
+    let begun = Instant::now();
+    fill(connection, scale);
+    let whole = (wal_position(connection).await - from) / SEGMENT_BYTES;
+    eventually("the WAL to be archived", async || (segments(repository) - before >= whole).then_some(())).await;
+    whole as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// The size of the files, in MB.
@@ -192,6 +227,25 @@ fn main() {
             hand.pgbackrest(&["--type=full", "backup"]);
             made_by_hand.add(begun.elapsed());
         }
+        // A quarter of the data is enough WAL, and stays within --backup-queue.
+        let quarter = scale.div_ceil(4);
+        let (mut archived_here, mut archived_by_hand, mut archived_in_turn) = (Vec::new(), Vec::new(), Vec::new());
+        let loaded = Kept::new(&howdah).await;
+        loaded.back_up().await;
+        plain.execute("CREATE DATABASE loaded").await;
+        let (in_plain, repository) = (plain.local("loaded"), plain.root().join("repository"));
+        for _ in 0..rounds {
+            archived_here.push(archived(&loaded.connection, quarter, &howdah.repository()).await);
+            archived_in_turn.push(archived(&in_plain, quarter, &repository).await);
+            drop(running);
+            running = hand.start_archiving_in_batches();
+            plain.until_row().await;
+            archived_by_hand.push(archived(&in_plain, quarter, &repository).await);
+            drop(running);
+            running = hand.start(&[PUSH]);
+            plain.until_row().await;
+        }
+
         let (mut restored, mut restored_by_hand) = (Times::new(), Times::new());
         let (mut cloned, mut copied) = (Times::new(), Times::new());
         let (data, copy) = (plain.root().join("data"), plain.root().join("copy"));
@@ -250,6 +304,17 @@ fn main() {
         let restores = restored_by_hand.p50() / restored.p50();
         judge("speed of restore / pgbackrest restore", restores, "", "at least 0.8", restores >= 0.8);
         println!("restore: {:.0} MB per second", megabytes / restored.p50() * 1e3);
+        let (here, by_hand, in_turn) = (median(archived_here), median(archived_by_hand), median(archived_in_turn));
+        println!("WAL archived during a load, MiB per second: {here:.1}");
+        println!("pgbackrest archive-push by hand, MiB per second: {in_turn:.1}, asynchronous {by_hand:.1}");
+        judge(
+            "speed of archiving / asynchronous archive-push",
+            here / by_hand,
+            "",
+            "at least 0.8",
+            here >= 0.8 * by_hand,
+        );
+        println!("speed of archiving / archive-push: {:.2}", here / in_turn);
         println!("speed of copy, awake / cp -a: {:.2}", copied.p50() / cloned.p50());
         println!("speed of copy, asleep / cp -a: {:.2}", copied.p50() / cloned_asleep.p50());
         println!("speed of small restore / pg_dump | pg_restore: {:.2}", dumped.p50() / restored_small.p50());

@@ -137,6 +137,11 @@ impl Howdah {
         howdah
     }
 
+    /// The repository that backups and WAL are kept in.
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.directory.0.join("data/backups")
+    }
+
     /// The token of the first workspace.
     pub(crate) fn token(&self) -> &str {
         &self.token
@@ -439,6 +444,17 @@ pub(crate) async fn first_row(connection: &str) {
     try_first_row(connection).await.expect("a row at the first attempt");
 }
 
+/// The position in the WAL, in bytes since its beginning.
+pub(crate) async fn wal_position(connection: &str) -> u64 {
+    let (client, driver) = tokio_postgres::connect(connection, NoTls).await.unwrap();
+    let asked = async {
+        let row = client.query_one("SELECT (pg_current_wal_lsn() - '0/0')::bigint", &[]).await.unwrap();
+        drop(client);
+        row.get::<_, i64>(0).cast_unsigned()
+    };
+    tokio::join!(asked, driver).0
+}
+
 async fn try_first_row(connection: &str) -> Result<(), tokio_postgres::Error> {
     let (client, driver) = tokio_postgres::connect(connection, NoTls).await?;
     #[expect(clippy::disallowed_methods, reason = "it is waited for below")]
@@ -450,7 +466,7 @@ async fn try_first_row(connection: &str) -> Result<(), tokio_postgres::Error> {
     Ok(())
 }
 
-async fn eventually<T>(what: &str, found: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, found: impl AsyncFnMut() -> Option<T>) -> T {
     eventually_within(LIMIT, what, found).await
 }
 
