@@ -1,5 +1,5 @@
-// A headless browser, and what every page of the console is held to: nothing is loaded from elsewhere,
-// nothing is complained about, and axe finds no serious fault.
+// A headless browser, and the checks of every page of the console: no requests to other hosts, no errors or
+// warnings, and no serious finding of axe.
 
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
@@ -16,7 +16,7 @@ const installed = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/g
 const executablePath = process.env["CHROMIUM"] ?? installed.find((path) => existsSync(path));
 assert(executablePath, `no browser at ${installed.join(", ")}; script/bootstrap --test installs one`);
 
-/** Starts a browser that asks nobody for anything by itself, with more arguments. */
+/** Starts a browser without background requests, with more arguments. */
 export function launch(...more: string[]): Promise<Browser> {
   const quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"];
   return chromium.launch({ executablePath, args: [...quiet, "--disable-gpu", "--no-first-run", ...more] });
@@ -25,7 +25,7 @@ export function launch(...more: string[]): Promise<Browser> {
 export type Opened = { page: Page; complaints: string[] };
 export type Look = { width?: number; colorScheme?: "light" | "dark"; javaScriptEnabled?: boolean };
 
-/** A browser with a session's cookie, if one is given. Collects what nobody wants to see: errors, and requests to elsewhere. */
+/** A browser with a session's cookie, if one is given. Collects errors, warnings and requests to other hosts. */
 export async function open(browser: Browser, cookie: string | null, look: Look = {}): Promise<Opened> {
   const { width = 1280, colorScheme = "light", javaScriptEnabled = true } = look;
   const context = await browser.newContext({
@@ -40,7 +40,7 @@ export async function open(browser: Browser, cookie: string | null, look: Look =
   const page = await context.newPage();
   const complaints: string[] = [];
   page.on("console", (message) => {
-    // What a form that does not fit is answered with is meant.
+    // A form with an error is answered with 422 on purpose.
     const isMeant = message.text().includes("the server responded with a status of 422");
     if (!isMeant && ["error", "warning"].includes(message.type())) complaints.push(`${page.url()}: ${message.text()}`);
   });
@@ -51,11 +51,11 @@ export async function open(browser: Browser, cookie: string | null, look: Look =
   return { page, complaints };
 }
 
-/** The page fits the window, and axe finds no serious fault. */
+/** Checks that the page fits the window and that axe has no serious finding. */
 export async function check(page: Page, what: string): Promise<void> {
   const beyond = await page.evaluate("document.documentElement.scrollWidth - window.innerWidth");
   assert(Number(beyond) <= 0, `${what} is ${beyond} pixels wider than the window`);
-  // Evaluated by the debugger, which the page's policy does not concern.
+  // Evaluated by the debugger, so the page's Content-Security-Policy does not apply.
   await page.evaluate(axe);
   const found = await page.evaluate("axe.run(document, { resultTypes: ['violations'] })");
   const { violations } = found as { violations: { id: string; impact: string; nodes: { html: string }[] }[] };

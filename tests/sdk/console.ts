@@ -1,6 +1,5 @@
-// The console's pages about people in a browser: the first account, signing in and out, an authenticator,
-// an invitation. Nothing is loaded from elsewhere, nothing is complained about, and axe finds no serious
-// fault, in both themes and on a phone.
+// The console's account pages in a browser: the first account, sign-in and sign-out, two-factor
+// authentication, an invitation. Checks every page in both themes and on a phone.
 //
 // HOWDAH_URL is the server's address, HOWDAH_SET_UP the link for the first account.
 
@@ -88,7 +87,7 @@ async function addAuthenticator(page: Page): Promise<string> {
   return codes[0] ?? "";
 }
 
-/** Whoever has forgotten their password asks for a link by mail. */
+/** Requests a password reset link by mail. */
 async function forget(page: Page): Promise<void> {
   const context = await page.context().browser()!.newContext({ viewport: { width: 390, height: 900 } });
   const other = await context.newPage();
@@ -103,7 +102,7 @@ async function forget(page: Page): Promise<void> {
   await context.close();
 }
 
-/** A recovery code signs in like the authenticator, whose code of now is spent. */
+/** Signs in with a recovery code, since the current code of the authenticator app is already used. */
 async function signInWithCode(page: Page, recovery: string): Promise<void> {
   await page.goto(`${root}/console/account`);
   await page.getByRole("button", { name: "Sign out" }).first().click();
@@ -117,7 +116,7 @@ async function signInWithCode(page: Page, recovery: string): Promise<void> {
   await page.getByRole("heading", { name: "No projects yet" }).waitFor();
 }
 
-/** What somebody has chosen holds against what the system says. */
+/** A chosen theme overrides the system's. */
 async function chooseTheme(page: Page): Promise<void> {
   const paper = () => page.evaluate("getComputedStyle(document.body).backgroundColor");
   const choose = async (theme: string) => {
@@ -165,7 +164,7 @@ async function accept(browser: Browser, link: string): Promise<void> {
   await page.context().close();
 }
 
-/** Without script nothing is missing: somebody comes in, and leaves behind typing the workspace's name. */
+/** Without JavaScript: joins a workspace, and leaves it by typing its name. */
 async function acceptWithoutScriptAndLeave(browser: Browser, link: string): Promise<void> {
   const { page, complaints } = await open(browser, null, { javaScriptEnabled: false });
   await page.goto(link);
@@ -182,7 +181,7 @@ async function acceptWithoutScriptAndLeave(browser: Browser, link: string): Prom
     ["Something else", "does not match"],
     ["Default", "No workspaces"],
   ] as const) {
-    // What does not fit leaves it open.
+    // It stays open after an error.
     if (!(await page.locator(".danger-zone[open]").count())) await page.locator(".danger-zone summary").click();
     await page.locator("input[name=confirm]").fill(name);
     await page.locator(".danger-zone button").click();

@@ -1,6 +1,5 @@
-// The console's pages of the resources in a browser: from a project to a `psql` that uses it, a restore,
-// a token, a member who may only look. Nothing is loaded from elsewhere, nothing is complained about,
-// and axe finds no serious fault, in both themes and on a phone.
+// The console's resource pages in a browser: from a project to a `psql` that uses it, a restore, a token, a
+// viewer. Checks every page in both themes and on a phone.
 //
 // HOWDAH_URL is the server's address, HOWDAH_WORKSPACE the path of a workspace without projects,
 // HOWDAH_OWNER and HOWDAH_VIEWER are session cookies of two of its members.
@@ -36,7 +35,7 @@ function psql(string: string, sql: string): string {
   return execFileSync("psql", ["-X", "-A", "-t", "-q", "-d", string, "-c", sql], { encoding: "utf8" }).trim();
 }
 
-/** The text that a page shows as a secret; the button copies it. */
+/** The secret that a page shows. Checks that the button copies it. */
 async function revealed(page: Page): Promise<string> {
   const shown = (await page.locator(".secret pre").textContent()) ?? "";
   await page.locator(".secret button[data-copy]").click();
@@ -45,7 +44,7 @@ async function revealed(page: Page): Promise<string> {
   return shown;
 }
 
-/** The page is asked for again by itself until it says so. */
+/** Waits until the page, which refreshes itself, shows this status. */
 async function until(page: Page, word: string): Promise<void> {
   await page.locator(".standing .status", { hasText: word }).waitFor({ timeout: 60_000 });
   await page.locator(".live:not([data-refresh])").waitFor({ timeout: 60_000 });
@@ -55,7 +54,7 @@ async function makeProject(page: Page): Promise<{ string: string; project: strin
   await page.goto(workspace);
   await page.getByRole("heading", { name: "No projects yet" }).waitFor();
   await page.getByRole("main").getByRole("link", { name: "New project" }).click();
-  // With the keyboard alone: the first field has the focus.
+  // With the keyboard only: the first field has the focus.
   await page.locator("#name:focus").waitFor();
   await page.keyboard.type("Web shop");
   await page.keyboard.press("Enter");
@@ -80,12 +79,12 @@ async function makeConnection(page: Page, database: string): Promise<void> {
   await page.getByRole("button", { name: "Create connection" }).click();
   assert.match((await page.locator("#name-problem").textContent()) ?? "", /cannot be seen/);
   await page.getByLabel("New connection").fill("worker");
-  // Twice, as people do; there is one to rotate then.
+  // A double click creates one connection.
   await page.getByRole("button", { name: "Create connection" }).dblclick();
   assert.equal(psql(await revealed(page), "SELECT 1"), "1");
   await page.getByRole("link", { name: "Go to database" }).click();
   await page.getByLabel("New connection").waitFor();
-  // Back to the answer of a form: no browser's question whether to send it again.
+  // Back to the response of a form: the browser does not ask whether to send it again.
   await page.goBack();
   await page.getByRole("heading", { name: "Shown only once" }).waitFor();
   await check(page, "back to a secret");
@@ -106,7 +105,7 @@ async function backUpAndRestore(page: Page, string: string, database: string): P
   psql(string, "CREATE TABLE orders AS SELECT generate_series(1, 10) AS number");
   await page.goto(`${database}/backups`);
   await page.getByRole("button", { name: "Back up now" }).click();
-  // The list says so by itself when it is done.
+  // The list refreshes itself.
   await page.locator("td .status.good", { hasText: "Completed" }).waitFor({ timeout: 60_000 });
   await page.goto(`${database}/restore`);
   const moment = page.getByLabel("Date and time, in UTC");
@@ -150,7 +149,7 @@ async function makeAndRevokeToken(page: Page): Promise<void> {
   assert.equal(await status(), 401);
 }
 
-/** Every page as axe sees it, in both themes and on a phone. Answers their addresses. */
+/** Checks every page in both themes and on a phone. Returns their addresses. */
 async function lookAtAll(browser: Browser, project: string, database: string): Promise<string[]> {
   const owner = required("HOWDAH_OWNER");
   const finder = await open(browser, owner);
@@ -191,7 +190,7 @@ async function lookAtAll(browser: Browser, project: string, database: string): P
       if (look.width) await page.locator("details.menu").evaluate((one) => ((one as { open?: boolean }).open = false));
       await check(page, `${address} ${JSON.stringify(look)}`);
     }
-    // A page with what does not fit.
+    // A page with a form error.
     await page.goto(`${project}/settings`);
     await page.getByLabel("Name", { exact: true }).fill("x".repeat(300));
     await page.getByRole("button", { name: "Save" }).click();
@@ -203,7 +202,7 @@ async function lookAtAll(browser: Browser, project: string, database: string): P
   return [...pages, ...forms];
 }
 
-/** A viewer: sees the pages, is offered no change, and is refused the pages that lead to one. */
+/** A viewer sees the pages without forms, and cannot open pages with forms. */
 async function onlyLook(browser: Browser, pages: string[]): Promise<void> {
   const { page } = await open(browser, required("HOWDAH_VIEWER"));
   let refused = 0;
@@ -221,7 +220,7 @@ async function onlyLook(browser: Browser, pages: string[]): Promise<void> {
   await page.context().close();
 }
 
-/** Without script nothing is missing but conveniences. */
+/** Everything works without JavaScript. */
 async function withoutScript(browser: Browser, string: string, database: string): Promise<void> {
   const { page } = await open(browser, required("HOWDAH_OWNER"), { javaScriptEnabled: false });
   await page.goto(`${database}/restore`);

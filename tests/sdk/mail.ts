@@ -1,8 +1,8 @@
-// A mail server for the tests: says what it takes, a line of JSON each, and delivers nothing.
+// A mail server for the tests: prints each mail as a line of JSON and delivers nothing.
 //
 // MAIL_PORT is the port to listen on, 0 for a free one. MAIL_CERTIFICATE and MAIL_KEY are files: with them it
-// offers STARTTLS. MAIL_USER and MAIL_PASSWORD: it takes mail from nobody else. MAIL_REFUSE: it refuses this
-// recipient for good.
+// offers STARTTLS. MAIL_USER and MAIL_PASSWORD: the only login. MAIL_REFUSE: it refuses this
+// recipient permanently.
 
 import { readFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
@@ -20,7 +20,7 @@ function refusal(code: number, text: string): Error {
 const { MAIL_PORT, MAIL_CERTIFICATE, MAIL_KEY, MAIL_USER, MAIL_PASSWORD, MAIL_REFUSE } = process.env;
 const options: SMTPServerOptions = {
   authOptional: !MAIL_USER,
-  // A server that offers TLS wants it first; one that does not has no other way.
+  // A server that offers TLS requires it before the login.
   allowInsecureAuth: !MAIL_CERTIFICATE,
   disabledCommands: [...(MAIL_CERTIFICATE ? [] : ["STARTTLS"]), ...(MAIL_USER ? [] : ["AUTH"])],
   disableReverseLookup: true,
@@ -65,7 +65,7 @@ if (MAIL_CERTIFICATE && MAIL_KEY) {
 }
 
 const server = new SMTPServer(options);
-// Whoever does not trust the certificate hangs up.
+// Clients that do not trust the certificate disconnect.
 server.on("error", (error) => say("fault", { message: error.message }));
 server.listen(Number(MAIL_PORT ?? 0), "127.0.0.1", () => {
   say("ready", { port: (server.server.address() as AddressInfo).port });

@@ -1,5 +1,5 @@
-// OAuth as applications use it that we did not write: the official SDK with its own sign-in, an
-// independent client library with strict checks, and Swagger UI's button. A browser signs in and says yes.
+// OAuth with third-party clients: the official SDK with its own sign-in, an independent client library with
+// strict checks, and Swagger UI's button. A browser signs in and consents.
 //
 // HOWDAH_URL is the server's address; ada@example.com has the password HOWDAH_PASSWORD and one workspace.
 
@@ -15,7 +15,7 @@ import type { Page } from "playwright-core";
 import { check, launch, open, root } from "./browser.js";
 import { done, required } from "./program.js";
 
-/** Where the applications of this program are answered. */
+/** The redirect URI of this program's applications. */
 const redirects: string[] = [];
 
 const COMMAND_LINE = "cmm3lndn701oo0uefvxzo0ivw";
@@ -28,20 +28,20 @@ await done("applications that act for somebody", async () => {
     await theOfficialSdk(page);
     await anIndependentLibrary(page);
     await theApiPages(page);
-    // The one way out: back to the applications.
+    // The only allowed requests to another host: redirects to the applications.
     assert.deepEqual(complaints.filter((one) => !redirects.some((redirect) => one.startsWith(`${redirect}?`))), []);
   } finally {
     await browser.close();
   }
 });
 
-/** An application on this machine that waits for the browser to come back to it. */
+/** An application on this machine that waits for the redirect. */
 async function waitForReturn(): Promise<{ redirect: string; returned: Promise<string>; close: () => void }> {
   let come: (address: string) => void;
   const returned = new Promise<string>((resolve) => (come = resolve));
   const server = createServer((request, response) => {
     const address = `${redirect}${(request.url ?? "").replace("/auth/callback", "")}`;
-    // A browser asks for an icon as well.
+    // Browsers also request an icon.
     if (request.url?.startsWith("/auth/callback")) come(address);
     response.setHeader("content-type", "text/html").end("<!doctype html><title>Done</title><link rel=icon href=data:,>");
   });
@@ -57,7 +57,7 @@ async function signIn(page: Page): Promise<void> {
   await page.getByRole("button", { name: "Sign in" }).click();
 }
 
-/** What is wrong with its request is told to the application, also when the person has to sign in first. */
+/** Errors of the request are reported to the application, even if a sign-in is needed first. */
 async function anApplicationThatAsksForNonsense(page: Page): Promise<void> {
   const { redirect, returned, close } = await waitForReturn();
   const query = new URLSearchParams({ client_id: COMMAND_LINE, redirect_uri: redirect, response_type: "code", scope: "foo", state: "mine" });
@@ -109,7 +109,7 @@ async function theOfficialSdk(page: Page): Promise<void> {
   const { data } = await sdk.client.GET("/v1/workspaces");
   assert.equal(data?.data[0]?.id.replace("wksp_", ""), first.workspaceId);
 
-  // An access token that is good no more: of five who notice at once one renews, and all go on.
+  // An expired access token: of five concurrent requests one refreshes it, and all succeed.
   renewals = 0;
   kept = { ...first, accessToken: first.accessToken.slice(0, -8) + "AAAAAAAA" };
   const answers = await Promise.all([1, 2, 3, 4, 5].map(() => sdk.client.GET("/v1/me")));
@@ -117,7 +117,7 @@ async function theOfficialSdk(page: Page): Promise<void> {
   assert.equal(renewals, 1);
   assert.notEqual((kept as Tokens).refreshToken, first.refreshToken);
 
-  // What the person takes back ends the session for good.
+  // Revoking ends the session for good.
   await page.goto(`${root}/console`);
   await page.getByLabel("Console", { exact: true }).getByRole("link", { name: "Integrations" }).click();
   const row = page.getByRole("row", { name: "Command line" });
@@ -176,7 +176,7 @@ async function anIndependentLibrary(page: Page): Promise<void> {
   assert.match(after.headers.get("www-authenticate") ?? "", /resource_metadata=/);
 }
 
-/** Swagger UI's own button: another window, consent, and the pages call the API with what came of it. */
+/** Swagger UI's Authorize button: consent in a popup, then a call with the token. */
 async function theApiPages(page: Page): Promise<void> {
   await page.goto(`${root}/docs`);
   await page.click(".scheme-container .authorize");

@@ -1,9 +1,8 @@
-// The console over plain HTTP at an address that is not this machine's, where browsers send no
-// `Sec-Fetch-Site` and have no `navigator.clipboard`: the first account, signing in, a project, the buttons
-// that copy.
+// The console over plain HTTP at an address other than localhost, where browsers send no `Sec-Fetch-Site` and
+// have no `navigator.clipboard`: the first account, signing in, a project, copy buttons.
 //
-// HOWDAH_URL is the server's address under the name that only this browser resolves, HOWDAH_SET_UP the path
-// of the link for the first account.
+// HOWDAH_URL is the server's address under a name that only this browser resolves, HOWDAH_SET_UP the path of
+// the set-up link.
 
 import assert from "node:assert/strict";
 
@@ -59,7 +58,7 @@ async function signInAgain(page: Page): Promise<void> {
   await page.getByRole("heading", { name: "No projects yet" }).waitFor();
 }
 
-/** What was copied is what can be pasted. */
+/** The copied text can be pasted. */
 async function createAndCopy(page: Page): Promise<void> {
   await page.getByRole("main").getByRole("link", { name: "New project" }).click();
   await page.locator("#name").fill("Web shop");

@@ -1,5 +1,5 @@
-// An OpenID Connect provider that we did not write, on a port of its own. It prints its address; then it reads
-// a line with Howdah's address for those who have signed in, and Howdah's secret. It ends with its input.
+// A third-party OpenID Connect provider. It prints its address, then reads a line with Howdah's callback address
+// and client secret. It ends with its input.
 
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -21,7 +21,7 @@ const provider = new Provider(issuer, {
   claims: { openid: ["sub"], email: ["email", "email_verified"], profile: ["name"] },
   cookies: { keys: ["signs cookies for as long as this test lasts"] },
   pkce: { required: () => true },
-  // Everybody is who they say they are.
+  // Every login is accepted.
   findAccount: (_: unknown, address: string) => ({
     accountId: address,
     claims: () => ({ sub: address, email: address, email_verified: true, name: "Grace Hopper" }),

@@ -1,4 +1,4 @@
-// Signing in with an identity provider that we did not write, in a browser: there, and back with an account.
+// Signing in with a third-party identity provider in a browser.
 //
 // HOWDAH_URL is the server's address, PROVIDER_URL the provider's, which takes every name and password.
 
@@ -26,7 +26,7 @@ await done("signing in with an identity provider", async () => {
       assert.equal(await page.locator("input[name=name]").inputValue(), "Grace Hopper");
       assert.match(await page.locator("main").innerText(), /Connected/);
       await check(page, "the account of somebody without a password");
-      // What the provider's own pages do is the provider's.
+      // The provider's own pages are not checked.
       const ours = complaints.filter((one) => !one.startsWith(provider) && !one.includes("fonts.googleapis.com"));
       assert.deepEqual(ours, []);
       await page.context().close();

@@ -54,10 +54,12 @@ impl Restorable {
         let second = |mode| TimestampRound::new().smallest(Unit::Second).mode(mode);
         let begin = |from: Timestamp| from.round(second(RoundMode::Ceil)).unwrap_or(from);
         let end = |until: Timestamp| until.round(second(RoundMode::Floor)).unwrap_or(until);
-        let parts: Vec<_> = spans.iter().map(|span| (exactly(begin(span.from)), exactly(end(span.until)))).collect();
+        // A window of less than a second does not end before it begins.
+        let whole = |span: &backups::Span| (begin(span.from), end(span.until).max(begin(span.from)));
+        let parts: Vec<_> = spans.iter().map(whole).map(|(from, until)| (exactly(from), exactly(until))).collect();
         Some(Self {
             earliest: begin(spans.first()?.from),
-            latest: end(spans.iter().map(|span| span.until).max()?),
+            latest: spans.iter().map(|span| whole(span).1).max()?,
             parts: if parts.len() > 1 { parts } else { Vec::new() },
         })
     }

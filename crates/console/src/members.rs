@@ -209,9 +209,9 @@ fn done(app: &App, member: &Member, said: &str) -> Response {
 /// Describes a role in the form's choice.
 fn about(role: &Role) -> &'static str {
     match role {
-        Role::Viewer => "Viewer: can view everything except secrets",
-        Role::Developer => "Developer: can also create, change and delete projects and databases",
-        Role::Admin => "Admin: can also manage members, tokens and applications",
-        Role::Owner => "Owner: can also manage owners and delete the workspace",
+        Role::Viewer => "Viewer: read-only access",
+        Role::Developer => "Developer: can change projects",
+        Role::Admin => "Admin: can also manage access",
+        Role::Owner => "Owner: can also manage owners",
     }
 }
