@@ -89,7 +89,7 @@ async fn forms_of_other_sites_are_rejected() {
         let page = ada.get(&path).await;
         assert!([200, 404, 405].contains(&page.status), "GET {path}: {}", page.status);
     }
-    assert_eq!(ada.get("/console/account").await.text.len(), before.text.len(), "the account is as it was");
+    assert_eq!(ada.get("/console/account").await.text.len(), before.text.len(), "the account is unchanged");
     let page = ada.get("/console/workspaces").await;
     assert!(!page.text.contains("Forged") && page.text.contains("Default"));
 
@@ -351,7 +351,7 @@ async fn sign_in_starts_a_new_session_and_redirects_to_local_pages_only() {
     assert!(!browser.cookies.contains_key("howdah_session"));
     assert!(attacker.get("/console/account").await.location().starts_with("/console/sign-in"));
     browser.get("/console/sign-in").await.assert_says(200, "Signed out.");
-    assert!(!browser.get("/console/sign-in").await.text.contains("Signed out."), "it is said once");
+    assert!(!browser.get("/console/sign-in").await.text.contains("Signed out."), "the notice is shown once");
     browser.sign_in("ada@example.com").await;
     browser.get("/console/account").await;
     browser.submit("/console/account/theme", &[("theme", "dark")]).await;
@@ -431,7 +431,7 @@ async fn set_up_invitation_and_reset_links_work_once() {
     early.submit(&link, &form("short", "short")).await.assert_says(422, "Too short: 5 of at least 10 characters.");
     let page = early.submit(&link, &form(PASSWORD, "something-else-9")).await;
     page.assert_says(422, "The passwords don&#39;t match.");
-    assert!(!page.text.contains(PASSWORD), "a password is not sent back");
+    assert!(!page.text.contains(PASSWORD), "passwords are not echoed");
 
     // Two requests at the same time create one account.
     let mut late = Browser::new(&howdah);
@@ -464,7 +464,7 @@ async fn set_up_invitation_and_reset_links_work_once() {
     carol.get(&link).await.assert_says(200, "Join as carol@example.com");
     assert_eq!(carol.submit(&link, &[]).await.location(), workspace);
     let page = owner.get(&format!("{workspace}/members")).await;
-    assert!(page.text.contains("developer") && !page.text.contains("dan@example.com"), "the greater role stays");
+    assert!(page.text.contains("developer") && !page.text.contains("dan@example.com"), "a higher role is kept");
     let link = owner.invitation(&workspace, "eve@example.com", "viewer").await;
     let page = owner.get(&format!("{workspace}/members")).await;
     let id = page.between("/members/invitations/", "/withdraw");
@@ -530,13 +530,13 @@ async fn sign_in_requires_the_second_factor() {
     let mut browser = Browser::new(&howdah);
     let page = browser.sign_in("ada@example.com").await;
     page.assert_says(200, "Two-factor authentication");
-    assert!(!browser.cookies.contains_key("howdah_session"), "a password alone begins no session");
+    assert!(!browser.cookies.contains_key("howdah_session"), "a password alone does not start a session");
     let ticket = page.between("name=\"ticket\" value=\"", "\"");
     let mut other = Browser::new(&howdah);
     other.get("/console/sign-in").await;
     let right = code(1);
     let page = other.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", &right)]).await;
-    assert_eq!(page.location(), "/console/sign-in", "the ticket is another browser's");
+    assert_eq!(page.location(), "/console/sign-in", "the ticket belongs to another browser");
     assert!(!other.cookies.contains_key("howdah_session"));
     let page = browser.submit("/console/sign-in/code", &[("ticket", &ticket), ("code", "000000")]).await;
     page.assert_says(422, "Wrong or already used code.");
@@ -578,7 +578,7 @@ async fn cookies_over_https_have_the_host_prefix() {
     let bare = browser.ask("/").header("accept", "text/html,*/*;q=0.8");
     assert_eq!(browser.send(bare).await.location(), "/console");
     let page = browser.get("/console/account").await;
-    assert!(page.location().starts_with('/'), "addresses are of whatever host the browser knows");
+    assert!(page.location().starts_with('/'), "redirects are relative");
 }
 
 /// Only the browser resolves the name, so that it does not treat the address as localhost.

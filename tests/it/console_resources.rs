@@ -260,7 +260,7 @@ async fn pages_and_forms_require_membership_and_role() {
         }
     }
     let forged = shop.owner.get(&format!("{log}&actorName=ada")).await.data(200).clone();
-    assert!(forged.as_array().unwrap().len() >= CHANGES.len(), "forms without the right mark, too");
+    assert!(forged.as_array().unwrap().len() >= CHANGES.len(), "forms without a valid token are recorded, too");
     assert!(shop.owner.get(&format!("{log}&actorName=fred")).await.data(200).as_array().unwrap().is_empty());
     let page = ada.get("/console/audit?outcome=refused&actor=fred").await;
     page.assert_says(200, "Delete project");
@@ -394,7 +394,7 @@ async fn secrets_are_shown_only_in_the_response_that_creates_them() {
     let page = ada.get(&database).await;
     let connection = format!("{workspace}/connections/{}", page.between("/connections/", "/rotate"));
     ada.get(&format!("{connection}/rotate")).await.assert_says(200, "stop working immediately");
-    assert_eq!(ask(&first, "SELECT 2"), "2", "asking changes nothing");
+    assert_eq!(ask(&first, "SELECT 2"), "2", "the confirmation page changes nothing");
     let second = secret(&ada.submit(&format!("{connection}/rotate"), &[]).await);
     assert!(complaint(&first, "SELECT 1").contains("authentication failed"));
     assert_eq!(ask(&second, "SELECT 3"), "3");
@@ -469,7 +469,7 @@ async fn application_can_be_created_changed_and_deleted() {
 
     let address = format!("{integrations}/applications/{id}");
     ada.get(&format!("{address}/rotate")).await.assert_says(200, "stops working immediately");
-    assert_eq!(accepts(&first).await, 200, "asking changes nothing");
+    assert_eq!(accepts(&first).await, 200, "the confirmation page changes nothing");
     let second = secret(&ada.submit(&format!("{address}/rotate"), &[]).await);
     assert_eq!((accepts(&first).await, accepts(&second).await), (401, 200));
     let change = [("name", "Day planner"), ("redirectUris", "https://planner.example/new")];
@@ -593,7 +593,7 @@ async fn projects_are_paginated_and_searched_by_name() {
     assert_eq!(count(&page), 50);
     let next = page.between("rel=\"next\" href=\"", "\"").replace("&#38;", "&").replace("&amp;", "&");
     let page = ada.get(&next).await;
-    assert_eq!(count(&page), 2, "the rest of those that were looked for: {next}");
+    assert_eq!(count(&page), 2, "the second page of the search: {next}");
     assert!(!page.text.contains("rel=\"next\""));
     assert_eq!(count(&ada.get(&format!("{workspace}/projects?q=cUSTOMER+100%25+4")).await), 10);
     // `_` is not a wildcard.
@@ -749,7 +749,7 @@ async fn databases_of_a_deleted_project_are_listed_and_can_be_restored() {
     ] {
         ada.submit(&restore, &fields).await.assert_says(status, words);
     }
-    assert!(owner.get("/v1/projects").await.data(200).as_array().unwrap().is_empty(), "nothing was made");
+    assert!(owner.get("/v1/projects").await.data(200).as_array().unwrap().is_empty(), "nothing was created");
 
     // Into a new project, as its default database.
     let new = [("name", "Shop"), ("into", "new"), ("projectName", "Shop of before")];

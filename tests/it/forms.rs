@@ -148,7 +148,7 @@ async fn create_form_sent_twice_creates_once() {
             ada.send(ada.post(&path, &fields)).await.assert_says(403, "Nothing was changed");
         }
         ada.send(ada.post(&path, &marked(&yesterday))).await.assert_says(422, "open for too long");
-        assert_eq!(count(&store, form.count).await, before, "{path}: nothing was made");
+        assert_eq!(count(&store, form.count).await, before, "{path}: nothing was created");
 
         // Twice at the same time, and a third time.
         ada.get(&shown).await;
@@ -159,7 +159,7 @@ async fn create_form_sent_twice_creates_once() {
         assert_eq!(told(&again), told(&first), "{path}: loaded again");
         assert_eq!(again.headers["idempotent-replayed"], "true", "{path}");
         assert_eq!(again.headers["cache-control"], "no-store", "{path}");
-        assert_eq!(count(&store, form.count).await, before + 1, "{path} made one");
+        assert_eq!(count(&store, form.count).await, before + 1, "{path} created one");
 
         // Another name from the same page creates another.
         let other = named(&other_name);
@@ -167,7 +167,7 @@ async fn create_form_sent_twice_creates_once() {
         let page = ada.clone().submit(&path, &other).await;
         assert!([200, 303].contains(&page.status), "{path}: {}", page.text);
         assert!(!page.headers.contains_key("idempotent-replayed"), "{path}");
-        assert_eq!(count(&store, form.count).await, before + 2, "{path} made another");
+        assert_eq!(count(&store, form.count).await, before + 2, "{path} created another");
 
         // The `once` of another account's form does not return her response.
         let (csrf, once) = (ada.csrf.clone(), ada.once.clone());
@@ -252,7 +252,7 @@ async fn reloading_a_page_with_a_secret_shows_the_same_secret() {
     assert_eq!(secret(&ada.clone().submit(&rotate, &[]).await), string);
     assert_eq!(ask(&string, "SELECT 1"), "1");
     ada.get(&rotate).await;
-    assert_ne!(secret(&ada.submit(&rotate, &[]).await), string, "another page is another rotation");
+    assert_ne!(secret(&ada.submit(&rotate, &[]).await), string, "another rendering rotates again");
 
     let page = ada.get("/console/people").await;
     let bea = page.text.rsplit_once("/console/people/").unwrap().1.split_once('"').unwrap().0.to_owned();

@@ -378,7 +378,7 @@ async fn reset_requests_do_not_reveal_accounts() {
     for count in 0..20 {
         last = ask(&mut Browser::new(&howdah), &format!("{count}@example.com")).await.status;
     }
-    assert_eq!(last, 429, "one address asks for many accounts");
+    assert_eq!(last, 429, "requests are limited per address");
     tasks.stop();
 }
 
@@ -489,7 +489,7 @@ async fn mail_to_a_refused_address_is_given_up_and_reported() {
     })
     .await;
     assert!(howdah.log().contains("5.1.1 Nobody here has this address"), "{}", howdah.log());
-    assert_eq!(server.events("to").len(), 1, "it was tried once");
+    assert_eq!(server.events("to").len(), 1, "it is attempted once");
     assert_eq!(server.all().len(), 0);
 }
 
@@ -582,7 +582,7 @@ async fn conflicting_mail_options_are_rejected_at_start() {
             "{arguments:?}: {text}"
         );
         assert_eq!(text.trim().lines().count(), 1, "{text}");
-        assert!(!directory.path().exists(), "nothing was made");
+        assert!(!directory.path().exists(), "nothing was created");
     }
 }
 

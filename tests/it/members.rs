@@ -54,7 +54,7 @@ async fn workspace_keeps_an_owner_and_roles_are_enforced() {
     let later = now + SignedDuration::from_hours(7 * 24);
     assert!(matches!(accept(&link, later).await, Err(Error::NotFound { .. })));
     assert_eq!(accept(&link, now).await.unwrap(), workspace);
-    assert!(matches!(accept(&link, now).await, Err(Error::NotFound { .. })), "a link is good once");
+    assert!(matches!(accept(&link, now).await, Err(Error::NotFound { .. })), "a link works once");
 
     let admin = as_member(&tx, &grace, workspace).await;
     let (own, other) = (grace.id, ada.id);
@@ -110,7 +110,7 @@ async fn invitation_is_valid_while_its_inviter_may_invite() {
     members::change_role(&tx, &owner, now, grace.id, Role::Developer).await.unwrap();
     assert!(!is_good(&to_work).await);
     members::change_role(&tx, &owner, now, grace.id, Role::Owner).await.unwrap();
-    assert!(!is_good(&to_own).await && !is_good(&to_work).await, "none comes back");
+    assert!(!is_good(&to_own).await && !is_good(&to_work).await, "invitations stay invalid");
 
     let to_return = invite(&second, "three", Role::Admin).await;
     members::remove(&tx, &owner, now, grace.id).await.unwrap();
@@ -134,7 +134,7 @@ async fn set_up_links_and_second_factor_codes_work_once() {
     let link = links::make_set_up(&tx, now).await.unwrap();
     let set_up =
         async |link: &Secret| members::set_up(&tx, now, link.expose(), &email, &name, &hash, Origin::default()).await;
-    assert!(matches!(set_up(&first).await, Err(Error::NotFound { .. })), "the newest link alone is good");
+    assert!(matches!(set_up(&first).await, Err(Error::NotFound { .. })), "only the newest link works");
     let ada = set_up(&link).await.unwrap();
     assert!(ada.is_administrator);
     assert!(matches!(set_up(&link).await, Err(Error::NotFound { .. })));
@@ -162,11 +162,11 @@ async fn set_up_links_and_second_factor_codes_work_once() {
 
     let tx = store.begin().await.unwrap();
     let second = async |at, code: &str| users::check_second_factor(&tx, &keyring, at, ada.id, code).await.unwrap();
-    assert!(!second(now, &code(now)).await, "the code that turned it on is spent");
+    assert!(!second(now, &code(now)).await, "the code that confirmed the setup is used up");
     let later = now + SignedDuration::from_secs(30);
     assert!(second(later, &code(later)).await);
     assert!(!second(later, &code(later)).await);
-    assert!(!second(later, &code(now)).await, "nor is an older one good");
+    assert!(!second(later, &code(now)).await, "older codes are rejected");
     assert!(second(later, recovery[0].expose()).await);
     assert!(!second(later, recovery[0].expose()).await);
     assert!(second(later, &recovery[1].expose().to_uppercase()).await);

@@ -284,7 +284,7 @@ async fn members_revoke_only_their_own_integrations() {
         reader.delete(&path).await.assert_error(403, "permission-denied");
         person.delete(&path).await.data(204);
         assert_eq!(status(&howdah, &mine).await, 401);
-        assert_eq!(status(&howdah, &hers).await, 200, "that of others stays");
+        assert_eq!(status(&howdah, &hers).await, 200, "other integrations are kept");
     }
     howdah.owner().delete(&of_client).await.data(204);
     assert_eq!(status(&howdah, &hers).await, 401);
@@ -479,9 +479,9 @@ async fn codes_and_refresh_tokens_work_once_and_for_one_client() {
     let fields = [("grant_type", "authorization_code"), ("code", &code), elsewhere, verifier];
     refused(application.call("/token", &fields).await);
     let (status_of, first) = application.exchange(&attempt, &code).await;
-    assert_eq!(status_of, 200, "what did not fit has not spent it: {first}");
+    assert_eq!(status_of, 200, "failed attempts do not use up the code: {first}");
     refused(application.exchange(&attempt, &code).await);
-    assert_eq!(status(&howdah, &token(&first, "access_token")).await, 401, "a replayed code ends what came of it");
+    assert_eq!(status(&howdah, &token(&first, "access_token")).await, 401, "a replayed code revokes its tokens");
     refused(application.refresh(&token(&first, "refresh_token")).await);
 
     let first = tokens(&mut ada, &application, ALL, &workspace).await;
@@ -615,7 +615,11 @@ async fn clients_must_authenticate_and_introspect_only_their_own_tokens() {
     assert_eq!(log.len(), 1, "{log:?}");
     assert_eq!((&log[0]["outcome"], &log[0]["actor"]["type"]), (&json!("allowed"), &json!("user")));
     assert!(log[0]["actor"]["application"].is_string() && log[0]["address"].is_string(), "{log:?}");
-    assert_eq!(status(&howdah, &token(&renewed, "access_token")).await, 401, "with the refresh token goes its family");
+    assert_eq!(
+        status(&howdah, &token(&renewed, "access_token")).await,
+        401,
+        "revoking the refresh token revokes its access tokens"
+    );
 }
 
 #[tokio::test]
@@ -631,7 +635,7 @@ async fn token_has_the_current_permissions_of_its_user() {
     let bare = workspace.rsplit('/').next().unwrap();
     person.post("/v1/projects", json!({"createDatabase": false})).await.data(201);
     let tokens_of = format!("/v1/workspaces/{bare}/service-tokens");
-    assert_eq!(person.post(&tokens_of, json!({"name": "mine"})).await.status, 403, "a developer makes no tokens");
+    assert_eq!(person.post(&tokens_of, json!({"name": "mine"})).await.status, 403, "developers cannot create tokens");
 
     let user = ada.get(&format!("{workspace}/members")).await;
     let users: Vec<&str> =
@@ -719,7 +723,7 @@ async fn project_can_be_transferred_with_an_access_token() {
     let path = format!("/v1/projects/{}/transfer", project.as_str().unwrap());
     let transfer = async |token: &str| howdah.owner().post(&path, json!({"recipientAccessToken": token})).await.status;
     assert_eq!(transfer("nonsense").await, 400);
-    assert!([400, 403].contains(&transfer(&reader).await.as_u16()), "whoever may change nothing takes nothing");
+    assert!([400, 403].contains(&transfer(&reader).await.as_u16()), "a read-only token cannot receive a project");
     assert_eq!(transfer(&recipient).await, 200);
     assert_eq!(howdah.owner().get(&format!("/v1/projects/{}", project.as_str().unwrap())).await.status, 404);
 }
@@ -782,13 +786,13 @@ async fn confidential_client_may_omit_pkce_and_redirect_uri_may_have_a_query() {
     };
     let grant = "invalid_grant".to_owned();
     let (status_of, error, _) = with(&[("redirect_uri", REDIRECT)]).await;
-    assert_eq!((status_of, error), (400, grant.clone()), "the address without what was added is another");
+    assert_eq!((status_of, error), (400, grant.clone()), "the redirect URI must match including its query");
     let (status_of, error, _) = with(&[("redirect_uri", &redirect), ("code_verifier", "any")]).await;
-    assert_eq!((status_of, error), (400, grant.clone()), "somebody has taken the challenge out of the request");
+    assert_eq!((status_of, error), (400, grant.clone()), "a verifier without a challenge is rejected");
     let (status_of, _, answer) = with(&[("redirect_uri", &redirect), ("code_verifier", "")]).await;
     assert_eq!((status_of, answer.get("refresh_token")), (200, None), "{answer}");
     let page = ada.get(&format!("/authorize?{}", query(&format!("{REDIRECT}?code=mine"), ""))).await;
-    assert_eq!(page.status, 400, "what is added is none of the answer's parameters");
+    assert_eq!(page.status, 400, "the query must not contain parameters of the response");
 
     // A sent challenge is enforced for confidential clients too; a sole redirect URI may be omitted.
     let attempt = Attempt::new();
@@ -888,7 +892,7 @@ async fn expired_and_revoked_tokens_and_codes_are_rejected() {
     let mut reports = Application { url: howdah.url(), id: made.id.bare().to_owned(), secret };
     let answer = tokens(&mut ada, &reports, ALL, &workspace).await;
     let page = ada.get(&format!("/authorize?{}", Attempt::new().query(&reports.id, ALL, REDIRECT))).await;
-    assert!(!page.text.contains("registered itself"), "somebody here has made it");
+    assert!(!page.text.contains("registered itself"), "a member created it");
     let tx = store.begin().await.unwrap();
     let secret = applications::rotate_secret(&tx, &actor, now, &made.id).await.unwrap();
     tx.commit().await.unwrap();

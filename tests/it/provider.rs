@@ -247,7 +247,7 @@ async fn invited_person_signs_in_with_the_provider() {
     again.submit("/console/account/provider/disconnect", &[]).await.assert_says(409, "Set a password first.");
     // The code works in one browser, once.
     let stale = again.get(&back(&state)).await;
-    assert_eq!(stale.location(), "/console", "who has signed in goes on");
+    assert_eq!(stale.location(), "/console", "a signed-in browser continues");
     Browser::new(&howdah)
         .get(&back(&state))
         .await
