@@ -458,7 +458,7 @@ async fn wrong_smtp_password_is_logged_and_mail_is_kept() {
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
     invite(&mut ada, &workspace, "grace@example.com").await;
-    let said = "does not let Howdah in";
+    let said = "refused the login";
     eventually("the log to say so of the mail", async || {
         let log = howdah.log();
         log.lines().find(|line| line.contains(said) && line.contains("(invitation)")).map(|_| ())

@@ -85,7 +85,7 @@ async fn ask_for_reset(
 
 async fn mail_link(app: Arc<App>, email: Email) {
     if let Err(error) = try_to_mail_link(&app, &email).await {
-        tracing::error!(error = %describe(&error), "cannot mail a link that somebody has asked for; they have to ask again");
+        tracing::error!(error = %describe(&error), "mailing a password reset link failed; it must be requested again");
     }
 }
 
@@ -93,18 +93,18 @@ async fn try_to_mail_link(app: &App, email: &Email) -> Result<()> {
     let Some(outbox) = app.outbox() else { return Ok(()) };
     let tx = app.store.begin().await?;
     let Some(user) = users::by_email(&tx, email.as_str()).await? else {
-        tracing::info!("somebody asked for a link that sets the password of an address without an account");
+        tracing::info!("password reset requested for an email address without an account");
         return Ok(());
     };
     // An account that only signs in with an identity provider must not get around it by mail.
     if !users::get(&tx, user.id).await?.has_password {
-        tracing::info!(user.id = %user.id, "somebody asked for a link that sets the password of {}, who has none", user.id);
+        tracing::info!(user.id = %user.id, "password reset requested for {}, which has no password", user.id);
         return Ok(());
     }
     let now = app.clock.now();
     let (token, until) = links::ask_for_reset(&tx, now, user.id).await?;
     outbox.send_reset(&tx, now, &user, &token, until, true).await?;
     tx.commit().await?;
-    tracing::info!(user.id = %user.id, "somebody asked for a link that sets the password of {}", user.id);
+    tracing::info!(user.id = %user.id, "password reset requested for {}", user.id);
     Ok(())
 }

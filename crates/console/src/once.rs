@@ -54,7 +54,7 @@ impl<T: DeserializeOwned + Send> FromRequest<Arc<App>> for Once<T> {
         let sender = request.extensions().get().map(|Sender(user)| user.uuid());
         let address = request.extensions().get().map_or_else(|| request.uri().clone(), |OriginalUri(uri)| uri.clone());
         let begun = async {
-            let sender = sender.ok_or_else(|| Error::internal("a form is carried out once for nobody"))?;
+            let sender = sender.ok_or_else(|| Error::internal("a form that is carried out once has no sender"))?;
             let bytes = form::read(request, app).await?;
             // Pages of older versions send none; without it, the form could be carried out twice.
             let Hidden { once } = form::parse(&bytes)?;
@@ -149,7 +149,7 @@ impl Kept {
     async fn of(answer: Response) -> Result<Self> {
         let (head, body) = answer.into_parts();
         if !head.status.is_success() && !head.status.is_redirection() {
-            return Err(Error::internal("the answer to a form cannot be made"));
+            return Err(Error::internal("the response to a form has an error status"));
         }
         let headers = head
             .headers

@@ -53,7 +53,7 @@ pub async fn send(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> 
     mail::mark_delivered(&tx, app.clock.now(), id).await?;
     job.succeed(&tx).await?;
     tx.commit().await?;
-    tracing::info!(mail.id = %id, mail.topic = outgoing.topic, "the mail server has taken {id}");
+    tracing::info!(mail.id = %id, mail.topic = outgoing.topic, "sent {id} to the mail server");
     Ok(())
 }
 

@@ -63,7 +63,7 @@ pub struct Mail<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
     /// Permanent: the server refused this address or this mail.
-    #[error("the mail server {server} refuses it: {reason}")]
+    #[error("the mail server {server} refused the mail: {reason}")]
     Refused {
         server: String,
         /// The server's reply.
@@ -71,7 +71,7 @@ pub enum MailError {
     },
     /// The user name or the password is wrong or missing.
     #[error(
-        "the mail server {server} does not let Howdah in: {reason}; check the user name in --smtp-url and HOWDAH_SMTP_PASSWORD"
+        "the mail server {server} refused the login: {reason}; check the user name in --smtp-url and HOWDAH_SMTP_PASSWORD"
     )]
     NotLetIn {
         server: String,
@@ -79,7 +79,7 @@ pub enum MailError {
         reason: String,
     },
     /// Temporary: the server cannot be reached, or not securely.
-    #[error("the mail server {server} cannot be used: {reason}")]
+    #[error("the mail server {server} is not usable: {reason}")]
     Unavailable { server: String, reason: String },
 }
 
