@@ -303,7 +303,8 @@ async fn start(
     let placed = local.clone();
     let engine = LocalEngine::open(local).await.map_err(|error| error.to_string())?;
     started.engine = Some(engine.clone());
-    tasks.spawn(engine.clone().keep_trash_empty(tasks.clone()));
+    let (trash_owner, until) = (engine.clone(), tasks.clone());
+    tasks.supervise("trash removal", move || trash_owner.clone().keep_trash_empty(until.clone()));
     backups::check(&engine, &config.backup_s3).await?;
     let disks = disk::disks(&placed);
     let (store_config, own) = match external {
