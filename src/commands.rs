@@ -16,7 +16,7 @@ use cli::{Options, print};
 
 use crate::{config, http, serve};
 
-/// A Postgres platform in one binary: one HTTP call, and a PostgreSQL database exists.
+/// Self-hosted Postgres platform
 #[derive(Parser, Debug)]
 #[command(name = "howdah", version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
@@ -28,33 +28,34 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Run the platform: API, gateway and workers in one process
+    /// Run the server: API, console, gateway and workers in one process
     ///
-    /// The first start makes the data directory, Howdah's own metadata store, a workspace and a
-    /// first service token, which is written to `initial-token` in it. Every option can also
-    /// be set by its environment variable. Ctrl-C stops everything cleanly.
+    /// The first start creates the data directory, the metadata store, a workspace and a first
+    /// service token, which is written to the file `initial-token` in the data directory. Every
+    /// option can also be set with its environment variable. Ctrl-C shuts the server down cleanly.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<config::Serve>),
 
-    /// Bring the metadata store's schema up to date, and stop
+    /// Update the schema of the metadata store, then exit
     ///
-    /// `howdah serve` does this at each start; this is for those who want to do it before.
+    /// `howdah serve` does this at every start. Use this command to do it beforehand.
     Migrate(config::Place),
 
-    /// Bring everything back on an empty machine, from backups and the master key
+    /// Recover a lost server on an empty machine, from its backups and its master key
     ///
-    /// Restores Howdah's own metadata into a new or empty data directory, and notes what has to be done
-    /// about the databases: `howdah serve` then brings each of them back to what was archived last. The
-    /// backups are in the directory of --backup-dir or in the bucket of --backup-s3-bucket; the lost
-    /// Howdah has to have kept its own metadata, so --metadata-url is not taken. Tokens and connection strings stay good. It can be run again after it was interrupted. Make sure
-    /// that the lost Howdah does not run any more; docs/recovery.md says what else to think of.
+    /// Restores the metadata into a new or empty data directory. `howdah serve` then recovers each
+    /// database to its latest archived state. The backups are in the directory --backup-dir or in the
+    /// bucket --backup-s3-bucket. The lost server must have used its private metadata instance
+    /// (--metadata-url is not supported). Tokens and connection strings stay valid. An interrupted
+    /// recovery can be run again. Make sure that the lost server is not running anymore; see
+    /// docs/recovery.md.
     #[command(after_help = RECOVER_EXAMPLES, mut_arg("metadata_url", |option| option.hide(true)))]
     Recover(config::Recover),
 
-    /// Make a token that may do everything in the first workspace, and print it
+    /// Create a full-access token for the first workspace
     ///
-    /// For whoever has lost every token: on the machine itself, as the user that Howdah runs as,
-    /// while it serves.
+    /// Prints the token. Use this command if all tokens are lost: run it on the machine of the
+    /// server, as the user of the server, while the server is running.
     IssueToken(config::Place),
 
     /// Print the OpenAPI document of the API
@@ -66,7 +67,7 @@ enum Command {
     /// Print a completion script for a shell
     #[command(after_help = COMPLETION_EXAMPLES)]
     Completions {
-        /// Which shell
+        /// The shell
         shell: Shell,
     },
 }
@@ -76,7 +77,7 @@ Examples:
   howdah serve
   howdah serve --data-dir /srv/howdah --http 0.0.0.0:8080 --gateway 0.0.0.0:5432 --public-gateway db.example.com:5432
 
-More detail in the logs: RUST_LOG=howdah=debug";
+For more detailed logs, set RUST_LOG=howdah=debug.";
 
 const RECOVER_EXAMPLES: &str = "\
 Examples:
@@ -106,7 +107,7 @@ pub fn main() -> ExitCode {
     if matches.subcommand_name().is_some_and(|name| help::PLATFORM.contains(&name))
         && let Some(option) = help::given(&matches)
     {
-        return misused(&format!("--{option} is an option of the client's commands"));
+        return misused(&format!("--{option} is only an option of client commands"));
     }
     match command {
         Command::Serve(config) => platform(serve::run(*config)),
@@ -131,7 +132,7 @@ pub fn main() -> ExitCode {
 fn platform(work: impl Future<Output = Result<(), String>>) -> ExitCode {
     // Nothing that Howdah starts may gain privileges by executing a file.
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
-        return fail(&format!("cannot give up gaining privileges (no_new_privs): {error}"));
+        return fail(&format!("cannot set no_new_privs: {error}"));
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

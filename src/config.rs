@@ -21,19 +21,19 @@ use engine::local::MOST_SESSIONS;
 /// Where things are kept and where PostgreSQL is.
 #[derive(Args, Clone, Debug)]
 pub struct Place {
-    /// Where everything is kept [default: /var/lib/howdah for root, ~/.local/share/howdah for others]
+    /// The data directory [default: /var/lib/howdah for root, ~/.local/share/howdah for others]
     #[arg(long, env = "HOWDAH_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// A PostgreSQL for Howdah's own data, instead of the private one that it runs itself
+    /// A PostgreSQL database for Howdah's metadata, instead of the private instance that Howdah runs
     #[arg(long, env = "HOWDAH_METADATA_URL", value_name = "URL", hide_env_values = true)]
     pub metadata_url: Option<String>,
 
-    /// The directory of PostgreSQL's programs, instead of looking in the usual places
+    /// The directory of the PostgreSQL programs [default: the usual directories are searched]
     #[arg(long, env = "HOWDAH_POSTGRES_BIN", value_name = "DIR")]
     pub postgres_bin: Option<PathBuf>,
 
-    /// As root: the users that instances run as, one each [default: 16384 that nothing else has]
+    /// When run as root: the range of user IDs for instances, one per instance [default: 16384 unused IDs]
     #[arg(long, env = "HOWDAH_UID_RANGE", value_name = "FROM-TO", value_parser = uid_range)]
     pub uid_range: Option<RangeInclusive<u32>>,
 }
@@ -45,15 +45,15 @@ pub struct Serve {
     #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
     pub place: Place,
 
-    /// Where the API listens; port 0 picks a free one
+    /// The address that the API and the console listen on; port 0 picks a free port
     #[arg(long, env = "HOWDAH_HTTP", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
 
-    /// Where numbers are told to Prometheus, at /metrics, without asking who it is [default: nowhere]
+    /// The address for Prometheus metrics at /metrics, without authentication [default: none]
     #[arg(long, env = "HOWDAH_METRICS", value_name = "ADDRESS")]
     pub metrics: Option<SocketAddr>,
 
-    /// Where PostgreSQL clients connect; port 0 picks a free one
+    /// The address that PostgreSQL clients connect to; port 0 picks a free port
     #[arg(long, env = "HOWDAH_GATEWAY", value_name = "ADDRESS", default_value = "127.0.0.1:7432")]
     pub gateway: SocketAddr,
 
@@ -73,19 +73,19 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_NO_CLIENT_REGISTRATION")]
     pub no_client_registration: bool,
 
-    /// Sign tokens with a new key after so long; 0: never. Old keys stay good for what they have signed
+    /// Create a new token signing key after this time; 0: never. Tokens signed with older keys stay valid
     #[arg(long, env = "HOWDAH_KEY_ROTATION", value_name = "TIME", default_value = "2160h", value_parser = rotation)]
     pub key_rotation: Duration,
 
-    /// The gateway's address in connection strings [default: the gateway's address]; some tools assume port 5432
+    /// The gateway's address in connection strings; some tools require port 5432 [default: that of --gateway]
     #[arg(long, env = "HOWDAH_PUBLIC_GATEWAY", value_name = "HOST:PORT", value_parser = host_and_port)]
     pub public_gateway: Option<(String, u16)>,
 
-    /// The gateway's certificate chain, PEM [default: one that Howdah's own authority issues]
+    /// The gateway's certificate chain, PEM [default: issued by Howdah's certificate authority]
     #[arg(long, env = "HOWDAH_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 
-    /// The certificate's private key, PEM
+    /// The private key of --tls-cert, PEM
     #[arg(long, env = "HOWDAH_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
@@ -97,59 +97,60 @@ pub struct Serve {
     #[arg(long, env = "HOWDAH_SESSION_IDLE", value_name = "TIME", default_value = "1h", value_parser = duration)]
     pub session_idle: Duration,
 
-    /// How many instances may run at a time [default: one for each 64 MiB of memory]
+    /// The maximum number of running instances [default: one per 64 MiB of memory, at least 16]
     #[arg(long, env = "HOWDAH_MAX_RUNNING", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_running: Option<u32>,
 
-    /// How many prepared instances to hold ready
+    /// The number of prepared instances to keep ready
     #[arg(long, env = "HOWDAH_STOCK", value_name = "N", default_value_t = 8)]
     pub stock: usize,
 
-    /// Sessions of one database at a time, from 1 to 1000; an instance that runs takes a new number at its next start
+    /// The maximum number of sessions per database, 1 to 1000; takes effect when an instance next starts
     #[arg(long, env = "HOWDAH_SESSIONS_PER_DATABASE", value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_SESSIONS)))]
     pub sessions_per_database: u16,
 
-    /// Sessions of all databases at a time
+    /// The maximum number of sessions of all databases
     #[arg(long, env = "HOWDAH_SESSIONS", value_name = "N", default_value_t = 5000)]
     pub sessions: usize,
 
-    /// Requests a second with one token, in the long run; 0: no limit
+    /// The maximum number of API requests per second and token, on average; 0: no limit
     #[arg(long, env = "HOWDAH_RATE_LIMIT", value_name = "N", default_value_t = 100)]
     pub rate_limit: u32,
 
-    /// Requests with one token that may come at once
+    /// The maximum number of API requests per token in a burst
     #[arg(long, env = "HOWDAH_RATE_BURST", value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub rate_burst: u32,
 
-    /// Requests a second from one address, in the long run; a tenth of it without a good token; 0: no limit
+    /// The maximum number of requests per second and IP address, on average; a tenth of it without a valid token;
+    /// 0: no limit
     #[arg(long, env = "HOWDAH_ADDRESS_RATE_LIMIT", value_name = "N", default_value_t = 500)]
     pub address_rate_limit: u32,
 
-    /// Requests from one address that may come at once; a tenth of it without a good token
+    /// The maximum number of requests per IP address in a burst; a tenth of it without a valid token
     #[arg(long, env = "HOWDAH_ADDRESS_RATE_BURST", value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
     pub address_rate_burst: u32,
 
-    /// A proxy whose X-Forwarded-For is believed, as an address or a network; may be given several times
+    /// A proxy whose X-Forwarded-For header is trusted, as an IP address or a network; can be repeated
     #[arg(long = "trusted-proxy", env = "HOWDAH_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
 
-    /// Projects of a workspace, unless its own limits say otherwise; 0: no limit
+    /// The maximum number of projects per workspace, unless the workspace has its own limit; 0: no limit
     #[arg(long, env = "HOWDAH_MAX_PROJECTS", value_name = "N", default_value_t = 1000)]
     pub max_projects: u32,
 
-    /// Databases of a workspace, unless its own limits say otherwise; 0: no limit
+    /// The maximum number of databases per workspace, unless the workspace has its own limit; 0: no limit
     #[arg(long, env = "HOWDAH_MAX_DATABASES", value_name = "N", default_value_t = 1000)]
     pub max_databases: u32,
 
-    /// Connections of a database, unless its workspace's own limits say otherwise; 0: no limit
+    /// The maximum number of connections per database, unless the workspace has its own limit; 0: no limit
     #[arg(long, env = "HOWDAH_MAX_CONNECTIONS_PER_DATABASE", value_name = "N", default_value_t = 100)]
     pub max_connections_per_database: u32,
 
-    /// A region, instead of the built-in list; may be given several times
+    /// A region, replacing the built-in list; can be repeated
     #[arg(long = "region", env = "HOWDAH_REGIONS", value_name = "ID=NAME", value_delimiter = ';')]
     pub regions: Vec<String>,
 
-    /// Where backups are kept [default: `backups` in the data directory]
+    /// The directory for backups [default: `backups` in the data directory]
     #[arg(long, env = "HOWDAH_BACKUP_DIR", value_name = "DIR")]
     pub backup_dir: Option<PathBuf>,
 
@@ -157,41 +158,42 @@ pub struct Serve {
     #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
     pub backup_s3: BackupS3,
 
-    /// How much of what one database writes may wait on this machine's disk when it cannot be archived, in
-    /// MiB; then it is given up, and a new backup made
+    /// The maximum amount of WAL per database that waits on this machine's disk for archiving, in MiB; beyond it,
+    /// the WAL is discarded and a new backup is created
     #[arg(long, env = "HOWDAH_BACKUP_QUEUE", value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub backup_queue: u32,
 
-    /// Archive what was written after so long at the latest, from 1s on; less makes more files in the place of backups
+    /// Archive WAL at least this often, 1s to 1h; shorter times create more files in the backup storage
     #[arg(long, env = "HOWDAH_ARCHIVE_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = archive_timeout)]
     pub archive_timeout: Duration,
 
-    /// Back a database that is in use, and the metadata, up after so long since the last time; 0: never by itself
+    /// Back up databases in use, and the metadata, this long after the last backup; 0: no scheduled backups
     #[arg(long, env = "HOWDAH_BACKUP_EVERY", value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub backup_every: Duration,
 
-    /// Back a new database that is in use up for the first time after so long
+    /// Create the first backup of a new database in use after this time
     #[arg(long, env = "HOWDAH_BACKUP_FIRST", value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub backup_first: Duration,
 
-    /// Restore the newest backup of each database in use for a trial so long after the last time; 0: never
+    /// Verify the newest backup of each database in use this long after the last verification; 0: never
     #[arg(long, env = "HOWDAH_DRILL_EVERY", value_name = "TIME", default_value = "168h", value_parser = duration)]
     pub drill_every: Duration,
 
-    /// Keep deleted databases restorable for so long; 0: not at all
+    /// Keep deleted databases restorable for this time; 0: not at all
     #[arg(long, env = "HOWDAH_UNDELETE", value_name = "TIME", default_value = "168h", value_parser = duration)]
     pub undelete: Duration,
 
-    /// Remove no backup for its age before the machine's clock has gone evenly for so long; 0: at once
+    /// Remove expired backups only after the system clock has been stable for this time; 0: immediately
     #[arg(long, env = "HOWDAH_STEADY_CLOCK", value_name = "TIME", default_value = "1h", value_parser = duration)]
     pub steady_clock: Duration,
 
-    /// How much of the data directory's disk to keep for Howdah itself, in MiB: new instances and growing ones are
-    /// stopped while four times and twice as much is left; 0: nothing [default: a 64th of the disk, 64 to 512]
+    /// Disk space in the data directory to reserve for Howdah, in MiB: below four times as much free space no
+    /// database can be created, below twice as much growing instances are stopped; 0: none [default: 1/64 of the
+    /// disk, 64 to 512]
     #[arg(long, env = "HOWDAH_DISK_RESERVE", value_name = "MIB")]
     pub disk_reserve: Option<u32>,
 
-    /// Also write the audit log out, a line of JSON each entry: to a file, or to `syslog`
+    /// Also write the audit log to a file or to `syslog`, as one line of JSON per entry
     #[arg(long, env = "HOWDAH_AUDIT_STREAM", value_name = "FILE|syslog")]
     pub audit_stream: Option<String>,
 
@@ -204,20 +206,20 @@ pub struct Serve {
 /// are for everybody to read.
 #[derive(Args, Clone, Debug)]
 pub struct Mail {
-    /// The mail server, such as smtp://howdah@mail.example.com:587, with TLS by STARTTLS, or smtps:// for TLS
-    /// from the start; HOWDAH_SMTP_PASSWORD in the environment has the user's password
+    /// The mail server, such as smtp://howdah@mail.example.com:587 (STARTTLS) or smtps:// (TLS); set the
+    /// password in the environment variable HOWDAH_SMTP_PASSWORD
     #[arg(long, env = "HOWDAH_SMTP_URL", value_name = "URL", hide_env_values = true)]
     pub smtp_url: Option<String>,
 
-    /// A file with the password instead
+    /// A file with the password, instead of HOWDAH_SMTP_PASSWORD
     #[arg(long, env = "HOWDAH_SMTP_PASSWORD_FILE", value_name = "FILE")]
     pub smtp_password_file: Option<PathBuf>,
 
-    /// Authorities to trust for the mail server's certificate, PEM [default: the machine's]
+    /// CA certificates for the mail server, PEM [default: those of the system]
     #[arg(long, env = "HOWDAH_SMTP_CA_FILE", value_name = "FILE")]
     pub smtp_ca_file: Option<PathBuf>,
 
-    /// Who mail is from, such as "Howdah <howdah@example.com>"
+    /// The sender of mail, such as "Howdah <howdah@example.com>"
     #[arg(long, env = "HOWDAH_MAIL_FROM", value_name = "SENDER")]
     pub mail_from: Option<String>,
 }
@@ -225,21 +227,21 @@ pub struct Mail {
 /// A provider that people sign in with (OpenID Connect).
 #[derive(Args, Clone, Debug)]
 pub struct Oidc {
-    /// An OpenID Connect provider that people may sign in with, by its issuer; what proves who Howdah is to it
-    /// is in the environment, in HOWDAH_OIDC_CLIENT_SECRET
+    /// The issuer URL of an OpenID Connect provider to sign in with; set the client secret in the environment
+    /// variable HOWDAH_OIDC_CLIENT_SECRET
     #[arg(long = "oidc-issuer", env = "HOWDAH_OIDC_ISSUER", value_name = "URL", requires = "client_id")]
     pub issuer: Option<String>,
 
-    /// Howdah's client id at the provider
+    /// Howdah's client ID at the provider
     #[arg(long = "oidc-client-id", env = "HOWDAH_OIDC_CLIENT_ID", value_name = "ID", requires = "issuer")]
     pub client_id: Option<String>,
 
-    /// What the provider is called on the sign-in page [default: its host]
+    /// The provider's name on the sign-in page [default: the host of the issuer]
     #[arg(long = "oidc-name", env = "HOWDAH_OIDC_NAME", value_name = "NAME", requires = "issuer")]
     pub name: Option<String>,
 
-    /// Who signs in there with an address of this domain gets an account without an invitation; may be given
-    /// several times
+    /// Create accounts without an invitation for people who sign in with an email address of this domain; can be
+    /// repeated
     #[arg(
         long = "oidc-domain",
         env = "HOWDAH_OIDC_DOMAINS",
@@ -249,8 +251,8 @@ pub struct Oidc {
     )]
     pub domains: Vec<String>,
 
-    /// Believe the provider's addresses even where it does not say that they were verified: only where nobody
-    /// chooses their own
+    /// Trust email addresses that the provider does not mark as verified; only safe if people cannot choose their
+    /// own address there
     #[arg(long = "oidc-trust-addresses", env = "HOWDAH_OIDC_TRUST_ADDRESSES", requires = "issuer")]
     pub trust_addresses: bool,
 }
@@ -259,12 +261,12 @@ pub struct Oidc {
 /// arguments are for everybody to read.
 #[derive(Args, Clone, Debug)]
 pub struct BackupS3 {
-    /// A bucket to keep backups in, instead of a directory; HOWDAH_BACKUP_S3_KEY and
-    /// HOWDAH_BACKUP_S3_KEY_SECRET in the environment open it
+    /// An S3 bucket for backups, instead of a directory; set the credentials in the environment variables
+    /// HOWDAH_BACKUP_S3_KEY and HOWDAH_BACKUP_S3_KEY_SECRET
     #[arg(long = "backup-s3-bucket", env = "HOWDAH_BACKUP_S3_BUCKET", value_name = "NAME")]
     pub bucket: Option<String>,
 
-    /// The host of the storage, which is always reached by TLS [default: that of the region at AWS]
+    /// The host of the S3 storage, always accessed over TLS [default: AWS in the region]
     #[arg(long = "backup-s3-endpoint", env = "HOWDAH_BACKUP_S3_ENDPOINT", value_name = "HOST[:PORT]",
         value_parser = storage_endpoint, requires = "bucket")]
     pub endpoint: Option<(String, Option<u16>)>,
@@ -278,16 +280,16 @@ pub struct BackupS3 {
     )]
     pub region: String,
 
-    /// What the names of all objects begin with [default: nothing]
+    /// The prefix of all object names [default: none]
     #[arg(long = "backup-s3-prefix", env = "HOWDAH_BACKUP_S3_PREFIX", value_name = "PATH",
         value_parser = storage_prefix, requires = "bucket")]
     pub prefix: Option<String>,
 
-    /// Where the bucket's name stands in addresses [default: in the host at AWS, in the path elsewhere]
+    /// The position of the bucket's name in URLs [default: in the host for AWS, in the path otherwise]
     #[arg(long = "backup-s3-uri-style", env = "HOWDAH_BACKUP_S3_URI_STYLE", value_name = "STYLE", requires = "bucket")]
     pub uri_style: Option<UriStyle>,
 
-    /// Authorities to trust for the storage's certificate, PEM [default: the machine's]
+    /// CA certificates for the storage, PEM [default: those of the system]
     #[arg(long = "backup-s3-ca-file", env = "HOWDAH_BACKUP_S3_CA_FILE", value_name = "FILE", requires = "bucket")]
     pub ca_file: Option<PathBuf>,
 }
@@ -308,7 +310,7 @@ pub struct Recover {
     #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
     pub place: Place,
 
-    /// Where the backups are, of the databases and of Howdah's own metadata
+    /// The directory with the backups of the databases and of Howdah's metadata
     #[arg(long, env = "HOWDAH_BACKUP_DIR", value_name = "DIR")]
     pub backup_dir: Option<PathBuf>,
 
@@ -316,7 +318,7 @@ pub struct Recover {
     #[expect(missing_docs, reason = "a flattened group of options has no text of its own")]
     pub backup_s3: BackupS3,
 
-    /// A copy of the lost Howdah's `keys/master.key`
+    /// A copy of `keys/master.key` of the lost server
     #[arg(long, env = "HOWDAH_MASTER_KEY_FILE", value_name = "FILE")]
     pub master_key_file: PathBuf,
 }
@@ -391,7 +393,7 @@ fn archive_timeout(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
     match time.as_secs() {
         1..=3600 => Ok(time),
-        _ => Err(format!("{text:?} does not fit; give a time from 1s to 1h")),
+        _ => Err(format!("{text:?} is out of range; give a time from 1s to 1h")),
     }
 }
 
@@ -400,7 +402,7 @@ fn rotation(text: &str) -> Result<Duration, String> {
     const LEAST: Duration = Duration::from_secs(24 * 3600);
     let time = duration(text)?;
     if (Duration::from_nanos(1)..LEAST).contains(&time) {
-        return Err(format!("{text:?} is too short; the least is 24h, and 0 is never"));
+        return Err(format!("{text:?} is too short; give at least 24h, or 0 for never"));
     }
     Ok(time)
 }
@@ -416,7 +418,7 @@ fn http_url(text: &str) -> Result<String, String> {
 }
 
 fn uid_range(text: &str) -> Result<RangeInclusive<u32>, String> {
-    let wrong = || format!("{text:?} is not a range of users such as 700000-799999");
+    let wrong = || format!("{text:?} is not a range of user IDs such as 700000-799999");
     let (first, last) = text.split_once('-').ok_or_else(wrong)?;
     let (first, last): (u32, u32) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
     if first == 0 || first > last {
@@ -437,7 +439,7 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
 /// `https://` may stand before it; nothing else is offered.
 fn storage_endpoint(text: &str) -> Result<(String, Option<u16>), String> {
     let wrong =
-        || format!("{text:?} is not of the form HOST or HOST:PORT, such as s3.example.com; it is reached by TLS");
+        || format!("{text:?} is not of the form HOST or HOST:PORT, such as s3.example.com; only TLS is supported");
     let bare = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
     let (host, port) = match bare.split_once(':') {
         Some((host, port)) => (host, Some(port.parse().map_err(|_| wrong())?)),

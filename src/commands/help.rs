@@ -7,10 +7,10 @@ use cli::EXIT_CODES;
 
 /// The groups; what is in none stands in the last one.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("The platform", &["serve", "recover", "migrate", "issue-token", "openapi"]),
-    ("As whom", &["login", "logout", "whoami"]),
+    ("Server", &["serve", "recover", "migrate", "issue-token", "openapi"]),
+    ("Authentication", &["login", "logout", "whoami"]),
     (
-        "What is on it",
+        "Resources",
         &[
             "projects",
             "databases",
@@ -25,7 +25,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "regions",
         ],
     ),
-    ("More", &["completions"]),
+    ("Other", &["completions"]),
 ];
 
 /// The commands that ask no Howdah, and so take no options of the client's.
@@ -33,17 +33,17 @@ pub(super) const PLATFORM: [&str; 6] = ["serve", "recover", "migrate", "issue-to
 
 const EXAMPLES: &str = "\
 Examples:
-  howdah serve                              run the platform on this machine
-  howdah projects create my_project         make a project with a database
-  howdah databases psql my_project          open psql on it
+  howdah serve                              run the server on this machine
+  howdah projects create my_project         create a project with a database
+  howdah databases psql my_project          open psql on the database
   howdah login --url https://howdah.example.com
-                                            use a Howdah somewhere else
+                                            log in to a remote server
 
-Where a name is given in place of an id, it is the exact name of one thing.
-Lists are read to their end. With --json, results and errors are JSON.
-`howdah login --help` says where address and token come from.
+Resources can be given by ID or, if it is unique, by their exact name.
+Lists are complete unless --limit is given. With --json, results and errors are
+JSON. See `howdah login --help` for how the server and the token are chosen.
 
-Exit codes of the client's commands:";
+Exit codes of client commands:";
 
 /// An option of the client's on the command line, wherever it stands there.
 pub(super) fn given(matches: &ArgMatches) -> Option<&'static str> {

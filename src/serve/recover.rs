@@ -25,22 +25,22 @@ use domain::recoveries::{self, Recovery};
 use engine::backups::{BackupError, BackupFacts, Backups as _, Progress, ProgressSink, RecoverTo, Vault};
 use engine::local::{BackupConfig, LocalConfig, LocalEngine, MetadataInstance, Repository};
 
-const INTERRUPTED: &str = "interrupted; run the same command again to go on";
+const INTERRUPTED: &str = "interrupted; run the same command again to continue";
 
 /// Recovers into an empty data directory. The error is one sentence with the cure. Backups inside of the
 /// data directory are refused: that is emptied when nothing comes of it.
 pub async fn recover(config: Recover) -> Result<(), String> {
     if config.place.metadata_url.is_some() {
-        return Err("the metadata at --metadata-url is not Howdah's to recover, and its databases cannot be brought \
-                    back without the data directory; leave --metadata-url out to recover an installation that kept \
-                    its own"
+        return Err("metadata at --metadata-url cannot be recovered by Howdah; omit --metadata-url to recover a \
+                    server that used its private metadata instance"
             .to_owned());
     }
     let master_key = read_key(&config.master_key_file)?;
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let defaults = local(&config.place)?;
     let repository = backups::repository(config.backup_dir.as_deref(), &config.backup_s3)?;
-    let repository = repository.ok_or("say where the backups are: with --backup-dir or --backup-s3-bucket")?;
+    let repository =
+        repository.ok_or("the location of the backups is missing; give --backup-dir or --backup-s3-bucket")?;
     let backups = BackupConfig { repository: Some(repository.clone()), ..defaults.backups };
     let local = LocalConfig { backups, ..defaults };
     if let Repository::Directory(directory) = &repository {
@@ -98,7 +98,7 @@ impl Kept {
             }
             Repository::S3(s3) => {
                 let below = if s3.prefix.is_empty() { String::new() } else { format!(" below {}", s3.prefix) };
-                let options = format!("--backup-s3-bucket {} and the others of the bucket", s3.bucket);
+                let options = format!("--backup-s3-bucket {} and the other --backup-s3-… options", s3.bucket);
                 (format!("the bucket {}{below}", s3.bucket), options)
             }
         };
@@ -113,13 +113,13 @@ impl Kept {
 
 fn check_directory(backups: &Path, data: &Path) -> Result<(), String> {
     if !backups.is_dir() {
-        return Err(format!("there is no directory {}; name the one with the backups", backups.display()));
+        return Err(format!("the directory {} does not exist; give the directory with the backups", backups.display()));
     }
     let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if resolved(backups).starts_with(resolved(data)) {
         return Err(format!(
-            "the backups in {} are inside of the data directory {}, which has to be empty; move them out of it, or \
-             choose another one with --data-dir",
+            "the backups in {} are inside the data directory {}, which must be empty; move them out of it, or choose \
+             another directory with --data-dir",
             backups.display(),
             data.display()
         ));
@@ -135,8 +135,8 @@ async fn bring_back(engine: &Arc<LocalEngine>, keyring: &Keyring, place: &Kept) 
     eras.reverse();
     if eras.is_empty() {
         return Err(format!(
-            "there is no backup of the metadata in {shown}; name the place where the Howdah that \
-             is lost kept its backups"
+            "there is no backup of the metadata in {shown}; give the location where the lost server \
+             stored its backups"
         ));
     }
     let mut opened = true;
@@ -159,10 +159,10 @@ async fn bring_back(engine: &Arc<LocalEngine>, keyring: &Keyring, place: &Kept) 
     }
     Err(match opened {
         false => format!(
-            "the master key does not open the metadata in {shown}: it is the key of another Howdah, or what is there was \
-             damaged; name the file with the right one with --master-key-file"
+            "the master key does not decrypt the metadata in {shown}: it belongs to another server, or the metadata is \
+             damaged; give the file with the right key with --master-key-file"
         ),
-        true => format!("there is no complete backup of the metadata in {shown}, so that nothing can be recovered"),
+        true => format!("there is no complete backup of the metadata in {shown}, so nothing can be recovered"),
     })
 }
 
@@ -177,20 +177,20 @@ async fn restore_newest(
     let ways = whole.iter().rev().flat_map(|facts| [(facts, RecoverTo::Latest), (facts, RecoverTo::Immediate)]);
     for (facts, to) in ways {
         let upto = match to {
-            RecoverTo::Immediate => "and nothing after it",
-            RecoverTo::Latest | RecoverTo::Time(_) => "and what was archived after it",
+            RecoverTo::Immediate => "without later changes",
+            RecoverTo::Latest | RecoverTo::Time(_) => "with the WAL archived after it",
         };
         let made = format_timestamp(facts.stopped_at);
-        print(&format!("Restoring the metadata: the backup of {made}, {upto}.\n"));
+        print(&format!("Restoring the metadata from the backup of {made}, {upto}.\n"));
         let target = engine.metadata_target();
         match engine.restore(target, vault, &facts.label, to, quarters()).await {
             Ok(restored) => {
                 let last = restored.last_commit_at.unwrap_or(facts.stopped_at);
-                print(&format!("The metadata is what it was at {}.\n", format_timestamp(last)));
+                print(&format!("Restored the metadata to its state at {}.\n", format_timestamp(last)));
                 return Ok(true);
             }
             Err(error @ (BackupError::Damaged(_) | BackupError::Gap(_) | BackupError::MissingBackup(_))) => {
-                print(&format!("That does not work: {error}.\n"));
+                print(&format!("The restore failed: {error}.\n"));
             }
             Err(error) => return Err(place.unreadable(&error)),
         }
@@ -234,8 +234,8 @@ async fn settle(
     if !unknown.is_empty() {
         let names: Vec<String> = unknown.iter().map(InstanceId::bare).collect();
         print(&format!(
-            "These vaults in the repository belong to no database of the recovered metadata: {}. They are kept. Their \
-             databases were first backed up after the metadata was archived last, or belong to another Howdah.\n",
+            "These backup repositories belong to no database in the recovered metadata and are kept: {}. Their \
+             databases were first backed up after the metadata was last archived, or belong to another server.\n",
             names.join(", ")
         ));
     }
@@ -256,22 +256,22 @@ fn quarters() -> ProgressSink {
 fn farewell(directory: &DataDirectory, place: &Kept, recovery: Recovery) -> String {
     let Recovery { databases, provisions, deletes } = recovery;
     let mut text =
-        format!("\nRecovered into {}. What Howdah will do when it serves from it:\n\n", directory.path().display());
+        format!("\nRecovered into {}. The next start of `howdah serve` will process:\n\n", directory.path().display());
     for (what, number) in [
-        ("databases to bring back, from their backups and what was archived after them", databases),
-        ("databases to make anew, since they were still being made", provisions),
-        ("databases to delete, since they were being deleted", deletes),
+        ("databases to recover from their backups and archived WAL", databases),
+        ("databases to create again, because their creation had not ended", provisions),
+        ("databases to delete, because their deletion had not ended", deletes),
     ] {
         if number > 0 {
             text.push_str(&format!("  {what}: {number}\n"));
         }
     }
     if databases + provisions + deletes == 0 {
-        text.push_str("  there is no database to bring back.\n");
+        text.push_str("  no databases.\n");
     }
     text.push_str(&format!(
-        "\nStart it with the options that it had, among them these:\n\n  howdah serve --data-dir {} {}\n\n\
-         Until then nothing is written into the repository. Make sure that the lost Howdah does not run any more.\n",
+        "\nStart the server with the options of the lost server, including:\n\n  howdah serve --data-dir {} {}\n\n\
+         Nothing is written to the backups before that. Make sure that the lost server is not running anymore.\n",
         directory.path().display(),
         place.options
     ));

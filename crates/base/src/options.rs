@@ -14,7 +14,7 @@ pub fn data_directory(chosen: Option<&Path>) -> Result<PathBuf, String> {
         Some(directory) => directory.to_owned(),
         None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/howdah"),
         None => std::env::home_dir()
-            .ok_or("there is no home directory to keep data in; name a directory with --data-dir")?
+            .ok_or("there is no home directory for the data; choose a directory with --data-dir")?
             .join(".local/share/howdah"),
     };
     std::path::absolute(&chosen)
@@ -30,7 +30,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         return Ok(Duration::ZERO);
     }
     let parsed: SignedDuration = text.parse().map_err(|_| format!("{text:?} is not a time such as 90s, 5m or 1h"))?;
-    parsed.try_into().map_err(|_| format!("{text:?} is less than nothing"))
+    parsed.try_into().map_err(|_| format!("{text:?} is negative"))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ Examples:
   howdah audit list --outcome refused --since 2030-01-31T00:00:00Z
   howdah audit list --json | jq -r '.[] | [.at, .actor.name, .action] | @tsv'";
 
-/// The audit log: who changed what, or was refused
+/// Show the audit log of a workspace
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Audit {
@@ -27,34 +27,34 @@ pub struct Audit {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// List the entries of the token's workspace, newest first
+    /// List the audit log of the token's workspace, newest first
     #[command(visible_alias = "ls")]
     List {
-        /// Only this action, such as create_project
+        /// Filter by action, such as create_project
         #[arg(long)]
         action: Option<String>,
-        /// Only what was allowed, or refused
+        /// Filter by outcome
         #[arg(long, value_parser = ["allowed", "refused"])]
         outcome: Option<String>,
-        /// Only what came with this token: its id
+        /// Filter by the ID of the service token
         #[arg(long, value_name = "ID")]
         token: Option<String>,
-        /// Only what this person did, by themselves or through an application: their id
+        /// Filter by the ID of the user, including actions through applications
         #[arg(long, value_name = "ID", conflicts_with = "token")]
         user: Option<String>,
-        /// Only what was done by who has this in their name or address
+        /// Filter by text in the name, email address or application of the actor
         #[arg(long, value_name = "NAME")]
         actor: Option<String>,
-        /// Only what was about this project: its id or name
+        /// Filter by project, given by ID or name
         #[arg(long)]
         project: Option<String>,
-        /// Only what was done to the thing with this id
+        /// Filter by the ID of the resource
         #[arg(long, value_name = "ID")]
         resource: Option<String>,
-        /// Only what happened then or later, such as 2030-01-31T00:00:00Z
+        /// The start of the period, such as 2030-01-31T00:00:00Z
         #[arg(long, value_name = "TIME")]
         since: Option<Timestamp>,
-        /// Only what happened before then
+        /// The end of the period
         #[arg(long, value_name = "TIME")]
         until: Option<Timestamp>,
         #[command(flatten)]
@@ -91,7 +91,7 @@ impl Noun for Entry {
 
 impl Listed for Entry {
     const PLURAL: &'static str = "audit entries";
-    const COLUMNS: &'static [&'static str] = &["AT (UTC)", "WHO", "ACTION", "WHAT", "OUTCOME"];
+    const COLUMNS: &'static [&'static str] = &["TIME (UTC)", "ACTOR", "ACTION", "RESOURCE", "OUTCOME"];
 
     fn cells(&self, _now: Timestamp) -> Vec<Cell> {
         let tone = if self.outcome == "allowed" { Tone::Plain } else { Tone::Bad };

@@ -21,14 +21,14 @@ Examples:
   howdah backups create reporting --type full --no-wait
   howdah databases restore reporting --backup latest --as before
 
-DATABASE is an id (db_…) or the exact name of one database. What brings a backup
-back is `howdah databases restore`; to any moment that can be restored, not only
-to the ends of backups.";
+DATABASE is an ID (db_…) or the exact name of one database. To restore a backup,
+use `howdah databases restore`; it can restore any moment in the restore window,
+not only the ends of backups.";
 
 /// The most backups that the API lists.
 const MOST: u32 = 100;
 
-/// Backups of databases
+/// Create and list backups
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Backups {
@@ -38,30 +38,30 @@ pub struct Backups {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// List the backups of a database, newest first, and the moments it can be restored to
+    /// List the backups and the restore window of a database, newest first
     #[command(visible_alias = "ls")]
     List {
-        /// Its id or name
+        /// The ID or name of the database
         database: String,
-        /// At most this many, up to 100
+        /// The maximum number of backups to list, up to 100
         #[arg(long, value_name = "N", default_value_t = MOST, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST)))]
         limit: u32,
     },
 
-    /// Show the moments that a database can be restored to
+    /// Show the restore window of a database
     Window {
-        /// Its id or name
+        /// The ID or name of the database
         database: String,
     },
 
-    /// Make a backup of a database, and wait until it is complete
+    /// Create a backup of a database and wait until it is complete
     ///
-    /// Backups are made by themselves, too: the first one soon after a database is used, then one a
-    /// day. A database that sleeps is not woken for anybody else.
+    /// Backups are also created on the schedule of the server. Backing up a sleeping database does
+    /// not wake it for clients.
     Create {
-        /// Its id or name
+        /// The ID or name of the database
         database: String,
-        /// How much it holds by itself [default: what is due]
+        /// The type of the backup [default: automatic]
         #[arg(long = "type", value_name = "TYPE", value_parser = ["full", "differential", "incremental"])]
         kind: Option<String>,
         #[command(flatten)]
@@ -116,7 +116,7 @@ impl Noun for Backup {
 
 impl Listed for Backup {
     const PLURAL: &'static str = "backups";
-    const COLUMNS: &'static [&'static str] = &["ID", "TYPE", "SIZE", "STATUS", "MADE", "VERIFIED"];
+    const COLUMNS: &'static [&'static str] = &["ID", "TYPE", "SIZE", "STATUS", "CREATED", "VERIFIED"];
 
     fn cells(&self, now: Timestamp) -> Vec<Cell> {
         vec![
@@ -144,15 +144,15 @@ impl Window {
     /// they are copied into `--to-time`.
     fn sentence(&self, damaged: usize) -> String {
         let kept = match self.backup_retention_days {
-            1 => "a day".to_owned(),
+            1 => "1 day".to_owned(),
             days => format!("{days} days"),
         };
         match (self.earliest_restorable_time, self.latest_restorable_time) {
             (Some(earliest), Some(latest)) => {
                 format!("Restore window: {earliest:.3} to {latest:.3}. Retention: {kept}.")
             }
-            _ if damaged > 0 => "Nothing can be restored: every backup is damaged. Check the storage that backups are \
-                                 kept on, then run `howdah backups create DATABASE --type full`."
+            _ if damaged > 0 => "Nothing can be restored: every backup is damaged. Check the backup storage, then run \
+                                 `howdah backups create DATABASE --type full`."
                 .to_owned(),
             _ => format!(
                 "Nothing can be restored yet: there is no complete backup. The first one is created automatically soon \
@@ -163,7 +163,7 @@ impl Window {
 }
 
 impl Noun for Window {
-    const SINGULAR: &'static str = "restorable window";
+    const SINGULAR: &'static str = "restore window";
 }
 
 impl Shown for Window {
@@ -172,7 +172,7 @@ impl Shown for Window {
         vec![
             ("Earliest", moment(self.earliest_restorable_time)),
             ("Latest", moment(self.latest_restorable_time)),
-            ("Kept for", Cell::new(format!("{} days", self.backup_retention_days))),
+            ("Retention", Cell::new(format!("{} days", self.backup_retention_days))),
         ]
     }
 }
@@ -196,10 +196,10 @@ pub(super) async fn find_backup(session: &Session, database: &str, text: &str) -
     newest.map(|backup| backup.id).ok_or_else(|| {
         Failure::NotFound(match has_damaged {
             true => format!(
-                "every backup of the database {database} is damaged; `howdah backups create` creates another one, and \
-                 the id of a damaged one tries to restore that"
+                "every backup of the database {database} is damaged; create another one with `howdah backups create`, or \
+                 give the ID of a damaged backup to try to restore it"
             ),
-            false => format!("the database {database} has no completed backup; `howdah backups create` creates one"),
+            false => format!("the database {database} has no completed backup; create one with `howdah backups create`"),
         })
     })
 }
@@ -218,12 +218,12 @@ impl Backups {
                 output.say(&window.sentence(damaged));
                 if damaged > 0 && window.earliest_restorable_time.is_some() {
                     output.note(&match damaged {
-                        1 => "One of these backups is damaged: restore from another one.".to_owned(),
-                        some => format!("{some} of these backups are damaged: restore from another one."),
+                        1 => "1 of these backups is damaged. Restore another one.".to_owned(),
+                        some => format!("{some} of these backups are damaged. Restore another one."),
                     });
                 }
                 if answer["pagination"]["hasMore"] == true {
-                    output.note(&format!("There are older backups than these {}.", backups.len()));
+                    output.note(&format!("Only the newest {} backups are listed.", backups.len()));
                 }
                 Ok(())
             }
@@ -260,12 +260,12 @@ async fn create(session: &Session, database: &str, kind: Option<String>, wait: &
         Waited::Done => {
             let Backup { backup_type, size, .. } = read(&backup)?;
             let size = size.map(|bytes| format!(" of {}", HumanBytes(bytes))).unwrap_or_default();
-            session.output.say(&format!("Made the {backup_type} backup {name}{size}."));
+            session.output.say(&format!("Created the {backup_type} backup {name}{size}."));
         }
         Waited::GoesOn => {
-            session.output.say(&format!("The backup {name} is being made."));
+            session.output.say(&format!("The backup {name} is running."));
             if let Some(operation) = begun.operation {
-                session.output.note(&format!("`howdah operations watch {operation}` shows how far it is."));
+                session.output.note(&format!("Follow it with `howdah operations watch {operation}`."));
             }
         }
     }

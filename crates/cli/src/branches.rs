@@ -20,9 +20,9 @@ Examples:
   howdah branches create feature-1 --project my_project
   howdah branches set-default feature-1 --project my_project
 
-BRANCH is an id (br_…), or with --project the exact name of a branch.";
+BRANCH is an ID (br_…) or, with --project, the exact name of a branch.";
 
-/// Branches, where databases of a project stand
+/// Group a project's databases by Git branch
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Branches {
@@ -35,21 +35,21 @@ enum Verb {
     /// List the branches of a project, oldest first
     #[command(visible_alias = "ls")]
     List {
-        /// The project: its id or name
+        /// The ID or name of the project
         #[arg(long)]
         project: String,
-        /// Only those with this in their name
+        /// List only branches whose name contains this text
         #[arg(long, value_name = "TEXT")]
         contains: Option<String>,
         #[command(flatten)]
         rows: Rows,
     },
 
-    /// Make a branch
+    /// Create a branch
     Create {
-        /// Its name, which is that of a branch in git
+        /// The name of the Git branch
         name: String,
-        /// Its project: an id or a name
+        /// The ID or name of the project
         #[arg(long)]
         project: String,
         /// Make it the project's default branch
@@ -60,14 +60,14 @@ enum Verb {
     /// Show a branch
     Get(Which),
 
-    /// Make a branch its project's default one
+    /// Make a branch the default branch of its project
     SetDefault(Which),
 
-    /// Delete a branch that no database is on
+    /// Delete a branch without databases
     Delete {
         #[command(flatten)]
         which: Which,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
     },
@@ -75,9 +75,9 @@ enum Verb {
 
 #[derive(Args, Debug)]
 struct Which {
-    /// Its id, or its name
+    /// The ID or name of the branch
     branch: String,
-    /// The project that the name is looked for in: its id or name
+    /// The ID or name of the branch's project; required to give the branch by name
     #[arg(long)]
     project: Option<String>,
 }
@@ -123,12 +123,12 @@ impl Shown for Branch {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
         vec![
             ("Name", Cell::new(&self.git_name)),
-            ("Id", Cell::id(&self.id)),
+            ("ID", Cell::id(&self.id)),
             ("Role", Cell::new(&self.role)),
             ("Default", self.is_default()),
             ("Project", Cell::new(format!("{} ({})", self.project.name, self.project.id))),
             ("Created", Cell::time(self.created_at, now)),
-            ("Changed", Cell::time(self.updated_at, now)),
+            ("Updated", Cell::time(self.updated_at, now)),
         ]
     }
 }
@@ -157,7 +157,10 @@ impl Which {
             return Ok(self.branch.clone());
         }
         let Some(project) = &self.project else {
-            return Err(Failure::Usage(format!("{:?} is no id; to give a name, name its --project", self.branch)));
+            return Err(Failure::Usage(format!(
+                "{:?} is not an ID; to give a branch by name, add --project",
+                self.branch
+            )));
         };
         let project = find_project(session, project).await?;
         find::<Branch>(session, &self.branch, all(&["projects", &project, "branches"], &[])).await

@@ -16,11 +16,12 @@ Examples:
   psql \"$DATABASE_URL&sslrootcert=howdah-ca.pem\"
   NODE_EXTRA_CA_CERTS=howdah-ca.pem node app.js
 
-docs/connecting.md has the line for each driver. Needs no login.";
+See docs/connecting.md for the settings of each driver. Needs no login.";
 
-/// Print the CA certificate that clients of databases verify the gateway by
+/// Print the CA certificate of the gateway
 ///
-/// Prints PEM. A gateway with a certificate that the operator has given (--tls-cert) has none.
+/// Database clients use it to verify the gateway. Prints PEM. Fails if the operator configured a
+/// certificate for the gateway (--tls-cert).
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Ca {}
@@ -39,7 +40,7 @@ impl Ca {
             return Ok(());
         }
         if let Some(address) = exposed {
-            let warning = format!("{address} is not encrypted: the certificate may have been replaced on its way");
+            let warning = format!("{address} is not encrypted: the certificate may have been replaced in transit");
             output.complain(&output.beside(Cell::new("warning:").with(Tone::Pending), vec![warning]));
         }
         print(&pem);

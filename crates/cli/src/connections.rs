@@ -22,9 +22,9 @@ Examples:
   howdah connections rotate con_01jzq6w3c4e5f6g7h8j9k0m1n2
   howdah connections delete web --database reporting --yes
 
-CONNECTION is an id (con_…) or the exact name of one connection.";
+CONNECTION is an ID (con_…) or the exact name of one connection.";
 
-/// Connections: user names and passwords of databases
+/// Manage the user names and passwords of databases
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Connections {
@@ -37,20 +37,20 @@ enum Verb {
     /// List connections, oldest first
     #[command(visible_alias = "ls")]
     List {
-        /// Only those of this database: its id or name
+        /// List only connections of this database, given by ID or name
         #[arg(long)]
         database: Option<String>,
         #[command(flatten)]
         rows: Rows,
     },
 
-    /// Make a connection, good at once
+    /// Create a connection
     ///
-    /// Prints its connection string, which is not shown again.
+    /// Prints the connection string, which is not shown again.
     Create {
-        /// Name of the connection, up to 256 characters
+        /// The name of the connection, up to 256 characters
         name: String,
-        /// Its database: an id or a name
+        /// The ID or name of the database
         #[arg(long)]
         database: String,
     },
@@ -58,22 +58,22 @@ enum Verb {
     /// Show a connection, without its secret
     Get(Which),
 
-    /// Give a connection another user name and password, and end its sessions
+    /// Replace the user name and password of a connection, and close its sessions
     ///
     /// Prints the new connection string, which is not shown again. The old one no longer works.
     Rotate {
         #[command(flatten)]
         which: Which,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
     },
 
-    /// Delete a connection, and end its sessions
+    /// Delete a connection and close its sessions
     Delete {
         #[command(flatten)]
         which: Which,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
     },
@@ -81,9 +81,9 @@ enum Verb {
 
 #[derive(Args, Debug)]
 struct Which {
-    /// Its id or name
+    /// The ID or name of the connection
     connection: String,
-    /// Look for the name in this database only: its id or name
+    /// Find the name only in this database, given by ID or name
     #[arg(long)]
     database: Option<String>,
 }
@@ -137,7 +137,7 @@ impl Shown for Connection {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
         vec![
             ("Name", Cell::new(&self.name)),
-            ("Id", Cell::id(&self.id)),
+            ("ID", Cell::id(&self.id)),
             ("Database", Cell::new(format!("{} ({})", self.database.name, self.database.id))),
             ("Endpoint", Cell::new(self.endpoints.to_string())),
             ("Created", Cell::time(self.created_at, now)),
@@ -192,7 +192,7 @@ impl Connections {
                 let database = find_database(session, &database).await?;
                 let body = json!({"databaseId": database, "name": name});
                 let made = client.post(&["connections"], &body).await?;
-                present(session, "Made", &made)
+                present(session, "Created", &made)
             }
             Verb::Get(which) => {
                 let id = which.id(session).await?;
@@ -220,7 +220,7 @@ async fn confirm(session: &Session, id: &str, yes: bool, what: &str) -> Result<(
         return Ok(());
     }
     let Connection { name, database, .. } = read(&session.client.get(&["connections", id]).await?)?;
-    let question = format!("{what} the connection {name} of the database {}, and end its sessions?", database.name);
+    let question = format!("{what} the connection {name} of the database {} and close its sessions?", database.name);
     prompt::confirm(yes, &question).await
 }
 
@@ -239,14 +239,14 @@ fn present(session: &Session, what: &str, made: &Value) -> Result<(), Failure> {
 pub(super) fn show_secret(session: &Session, database: &str, connection: &Value) {
     match connection["endpoints"]["direct"]["connectionString"].as_str() {
         Some(secret) => {
-            session.output.secret("Its connection string, which is not shown again:", secret);
-            session
-                .output
-                .note("In SQL you are the role tenant. The password changes with `howdah connections rotate` only.");
+            session.output.secret("Connection string (not shown again):", secret);
+            session.output.note(
+                "The SQL role of every connection is tenant. To change the password, use `howdah connections rotate`.",
+            );
         }
         None => session.output.note(&format!(
-            "The answer with its connection string was lost on the way, and is not shown again. \
-             Make another one: howdah connections create again --database {database}"
+            "The response with the connection string was lost, and the string is not shown again. \
+             Create another connection: howdah connections create again --database {database}"
         )),
     }
 }

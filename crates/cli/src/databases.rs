@@ -24,9 +24,9 @@ Examples:
   howdah databases restore reporting --to-time 2030-01-31T12:00:00Z --as before
   howdah databases delete reporting --yes
 
-DATABASE is an id (db_…) or the exact name of one database.";
+DATABASE is an ID (db_…) or the exact name of one database.";
 
-/// Databases, each a PostgreSQL instance of its own
+/// Manage databases
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Databases {
@@ -39,77 +39,77 @@ enum Verb {
     /// List databases, oldest first
     #[command(visible_alias = "ls")]
     List {
-        /// Only those of this project: its id or name
+        /// List only databases of this project, given by ID or name
         #[arg(long)]
         project: Option<String>,
-        /// Only those on this branch: its id, or its name in any project
+        /// List only databases on this branch, given by ID or by name (in any project)
         #[arg(long)]
         branch: Option<String>,
-        /// Only the one with this logical id, on each branch
+        /// List only databases with this logical ID
         #[arg(long, value_name = "ID")]
         logical_id: Option<String>,
         #[command(flatten)]
         rows: Rows,
     },
 
-    /// Make a database
+    /// Create a database
     ///
-    /// Prints its connection string, which is not shown again, and waits until it is ready.
+    /// Prints the connection string, which is not shown again, and waits until the database is ready.
     Create(Create),
 
     /// Show a database
     Get {
-        /// Its id or name
+        /// The ID or name of the database
         database: String,
     },
 
-    /// Change a database: its name, its branch, its logical id
+    /// Change the name, branch or logical ID of a database
     #[command(visible_alias = "rename", group = ArgGroup::new("change").required(true).multiple(true))]
     Update {
-        /// Its id or name
+        /// The ID or name of the database
         database: String,
-        /// Its new name
+        /// The new name
         #[arg(long, group = "change")]
         name: Option<String>,
-        /// The branch to move it to: an id, or a name, which is made if it is missing
+        /// The branch to move the database to, given by ID or name; a missing branch is created
         #[arg(long, group = "change", conflicts_with = "logical_id")]
         branch: Option<String>,
-        /// An external tool's own name for it, unique on the branch
+        /// An identifier assigned by an external tool, unique on the branch
         #[arg(long, group = "change", value_name = "ID")]
         logical_id: Option<String>,
     },
 
-    /// Delete a database, with its data
+    /// Delete a database and its data
     Delete {
-        /// Its id or name
+        /// The ID or name of the database
         database: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
     },
 
-    /// Bring a database back to a backup or to a moment, in place or as a new one
+    /// Restore a database to a backup or a moment, in place or as a new database
     Restore(restore::Restore),
 
     /// List deleted databases that can still be restored
     ///
-    /// One is here as soon as its delete is done: what was written to it last is kept first.
+    /// Databases appear here when their final backup is complete.
     Deleted(deleted::Deleted),
 
-    /// Make a deleted database again, as it was last
+    /// Restore a deleted database
     Undelete(deleted::Undelete),
 
-    /// Show how much a database was used
+    /// Show the usage of a database
     Usage(usage::Usage),
 
     /// Open psql on a database
     ///
-    /// Makes a connection for it, and deletes that when psql ends. The password is in psql's
-    /// environment only.
+    /// Creates a connection and deletes it when psql exits. The password is passed only in psql's
+    /// environment.
     Psql {
-        /// Its id or name
+        /// The ID or name of the database
         database: String,
-        /// What psql gets, behind `--`
+        /// Arguments for psql, after `--`
         #[arg(last = true, value_name = "OPTIONS")]
         arguments: Vec<std::ffi::OsString>,
     },
@@ -123,24 +123,24 @@ Examples:
   howdah databases create copy --project my_project --copy-of reporting
   howdah databases create reporting --project my_project --json --no-wait")]
 struct Create {
-    /// Its name [default: two words]
+    /// The name of the database [default: generated]
     name: Option<String>,
-    /// Its project: an id or a name
+    /// The ID or name of the project
     #[arg(long)]
     project: String,
-    /// Where it is made, or `inherit` for the project's region; see `howdah regions list`
+    /// The region, or `inherit` for the project's region; see `howdah regions list`
     #[arg(long)]
     region: Option<String>,
-    /// Its branch: an id, or a name, which is made if it is missing [default: the default branch]
+    /// The branch, given by ID or name; a missing branch is created [default: the default branch]
     #[arg(long)]
     branch: Option<String>,
-    /// An external tool's own name for it, unique on the branch
+    /// An identifier assigned by an external tool, unique on the branch
     #[arg(long, value_name = "ID")]
     logical_id: Option<String>,
-    /// Make it the project's default database
+    /// Make the database the project's default database
     #[arg(long)]
     default: bool,
-    /// Put into it what this database holds now: its id or name
+    /// Copy this database, given by ID or name
     #[arg(long, value_name = "DATABASE")]
     copy_of: Option<String>,
     #[command(flatten)]
@@ -203,7 +203,7 @@ impl Listed for Database {
 
 impl Shown for Database {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
-        let mut facts = vec![("Name", Cell::new(&self.name)), ("Id", Cell::id(&self.id)), ("Status", self.status())];
+        let mut facts = vec![("Name", Cell::new(&self.name)), ("ID", Cell::id(&self.id)), ("Status", self.status())];
         facts.extend(self.status_reason.as_ref().map(|reason| ("Reason", Cell::new(reason))));
         facts.extend(self.operation_id.as_ref().map(|id| ("Operation", Cell::id(id))));
         let named = |reference: &Reference| Cell::new(format!("{} ({})", reference.name, reference.id));
@@ -212,7 +212,7 @@ impl Shown for Database {
             ("Default", Cell::new(if self.is_default { "yes" } else { "no" })),
             ("Region", self.region.as_ref().map_or_else(|| Cell::maybe(None::<&str>), named)),
             ("Branch", Cell::maybe(self.branch_id.as_deref())),
-            ("Logical id", Cell::maybe(self.logical_id.as_deref())),
+            ("Logical ID", Cell::maybe(self.logical_id.as_deref())),
             ("Created", Cell::time(self.created_at, now)),
         ]);
         for connection in &self.connections {
@@ -327,8 +327,8 @@ pub(super) async fn present(session: &Session, made: &mut Value, patience: &Pati
     introduce(session, made);
     patience.until_ready(session, made).await?;
     match made["status"].as_str() {
-        Some("ready") => session.output.say("It is ready."),
-        _ => session.output.say("It is being made; a connect waits for it."),
+        Some("ready") => session.output.say("The database is ready."),
+        _ => session.output.say("The database is being created; connections wait until it is ready."),
     }
     Ok(())
 }
@@ -336,7 +336,7 @@ pub(super) async fn present(session: &Session, made: &mut Value, patience: &Pati
 /// For people: a new database with its secret.
 pub(super) fn introduce(session: &Session, made: &Value) {
     let id = text(made, "id");
-    session.output.say(&format!("Made the database {} ({id}).", text(made, "name")));
+    session.output.say(&format!("Created the database {} ({id}).", text(made, "name")));
     show_secret(session, id, &made["connections"][0]);
 }
 
@@ -345,7 +345,7 @@ async fn delete(session: &Session, database: &str, yes: bool) -> Result<(), Fail
     if !yes {
         let database: Database = read(&session.client.get(&["databases", &id]).await?)?;
         let of = database.project.map(|project| format!(" of the project {}", project.name)).unwrap_or_default();
-        prompt::confirm(yes, &format!("Delete the database {}{of}, with all data?", database.name)).await?;
+        prompt::confirm(yes, &format!("Delete the database {}{of} with all its data?", database.name)).await?;
     }
     let deleted = session.client.delete(&["databases", &id]).await?;
     if session.output.json() {

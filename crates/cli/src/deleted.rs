@@ -20,7 +20,7 @@ Examples:
   howdah databases deleted my_project
   howdah databases undelete reporting --from my_project")]
 pub(super) struct Deleted {
-    /// The project: its id or name; the id, if it is deleted itself
+    /// The ID or name of the project; the ID if the project is deleted, too
     project: String,
 }
 
@@ -31,17 +31,18 @@ Examples:
   howdah databases undelete reporting --from proj_01jzq6w3c4e5f6g7h8j9k0m1n2 \\
     --into other
 
-It gets an id and a connection of its own; those that it had are gone.")]
+The restored database has a new ID and a new connection. Earlier connections are
+not restored.")]
 pub(super) struct Undelete {
-    /// The id or name that it had; `howdah databases deleted` shows both
+    /// The ID or name of the deleted database; see `howdah databases deleted`
     database: String,
-    /// The project that it was deleted from: its id or name; the id, if it is deleted itself
+    /// The ID or name of the project that it was deleted from; the ID if the project is deleted, too
     #[arg(long, value_name = "PROJECT")]
     from: String,
-    /// The project to make it in: its id or name [default: the one that it was deleted from]
+    /// The ID or name of the project to restore it to [default: the project of --from]
     #[arg(long, value_name = "PROJECT")]
     into: Option<String>,
-    /// Its name [default: the one that it had]
+    /// The name of the restored database [default: its previous name]
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
     #[command(flatten)]

@@ -38,16 +38,16 @@ pub(super) enum Failure {
 }
 
 /// What the exit codes mean, for the help text.
-pub const EXIT_CODES: &str = "  0  done
-  1  failed, such as a database that could not be made
-  2  the command line is wrong
+pub const EXIT_CODES: &str = "  0  success
+  1  failure, such as a database that could not be created
+  2  invalid command line
   3  not logged in, or the token is not valid (401)
-  4  the token may not do this (403)
+  4  permission denied (403)
   5  not found (404)
-  6  it clashes with how things stand, or a quota is used up (409)
-  7  the server does not take it for another reason (other 4xx)
+  6  conflict or limit reached (409)
+  7  other client error (other 4xx)
   8  too many requests (429)
-  9  the server cannot be reached, or has a fault (5xx)";
+  9  server unreachable, or server error (5xx)";
 
 impl Failure {
     /// The exit code: [`EXIT_CODES`].
@@ -95,7 +95,7 @@ impl Failure {
             lines.push(format!("Try again in {} s.", wait.as_secs()));
         }
         if let Some(id) = &refusal.request_id {
-            lines.push(format!("Request id: {id}"));
+            lines.push(format!("Request ID: {id}"));
         }
         lines
     }
@@ -110,11 +110,12 @@ impl Failure {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Api(client::Failure::Refused(refusal)) if refusal.status == 401 => {
-                Some("Log in with `howdah login`, or give another token: --token-file, HOWDAH_TOKEN.".into())
+                Some("Log in with `howdah login`, or give another token with --token-file or HOWDAH_TOKEN.".into())
             }
             Self::Api(client::Failure::Refused(refusal)) => refusal.hint.clone(),
             Self::Api(client::Failure::Unreachable { .. }) => Some(
-                "Is it running, and is this its address? --url, HOWDAH_URL and `howdah login` name another.".into(),
+                "Check that the server is running and that the URL is correct (--url, HOWDAH_URL or `howdah login`)."
+                    .into(),
             ),
             Self::NotLoggedIn(_) => {
                 Some("Log in with `howdah login`, or give a token with --token-file or HOWDAH_TOKEN.".into())
@@ -198,6 +199,6 @@ mod tests {
           }
         }
         "#);
-        assert_eq!(refused(422).advice(), ["Give a name of 1 to 256 characters.", "Request id: 0123456789abcdef"]);
+        assert_eq!(refused(422).advice(), ["Give a name of 1 to 256 characters.", "Request ID: 0123456789abcdef"]);
     }
 }

@@ -36,7 +36,7 @@ impl Quota {
         match self.limit {
             Some(limit) if self.used >= limit => Cell::new(format!("{} of {limit}", self.used)).with(Tone::Bad),
             Some(limit) => Cell::new(format!("{} of {limit}", self.used)),
-            None => Cell::new(format!("{}, without limit", self.used)),
+            None => Cell::new(format!("{} (no limit)", self.used)),
         }
     }
 }
@@ -44,14 +44,14 @@ impl Quota {
 impl Rate {
     fn cell(rate: Option<&Self>) -> Cell {
         rate.map_or_else(
-            || Cell::new("without limit"),
-            |Self { per_second, burst }| Cell::new(format!("{per_second} a second, {burst} at once")),
+            || Cell::new("no limit"),
+            |Self { per_second, burst }| Cell::new(format!("{per_second} per second, {burst} at once")),
         )
     }
 }
 
 impl Noun for Limits {
-    const SINGULAR: &'static str = "list of limits";
+    const SINGULAR: &'static str = "limits";
 }
 
 impl Shown for Limits {
@@ -59,9 +59,9 @@ impl Shown for Limits {
         vec![
             ("Projects", self.projects.cell()),
             ("Databases", self.databases.cell()),
-            ("Connections of one database", self.connections_per_database.cell()),
-            ("Requests with one token", Rate::cell(self.requests_per_token.as_ref())),
-            ("Requests from one address", Rate::cell(self.requests_per_address.as_ref())),
+            ("Connections per database", self.connections_per_database.cell()),
+            ("Requests per token", Rate::cell(self.requests_per_token.as_ref())),
+            ("Requests per IP address", Rate::cell(self.requests_per_address.as_ref())),
         ]
     }
 }

@@ -12,11 +12,11 @@ use super::table::Cell;
 use super::{prompt, saved};
 use crate::client::Address;
 
-/// Save an address and a token for the commands that follow
+/// Log in to a server and save the login
 ///
-/// Asks for the token without showing it, or reads it from --token-file, HOWDAH_TOKEN or standard
-/// input; checks it; and saves it where only you can read it. A token is never given on the command
-/// line: there everybody on the machine could see it.
+/// Prompts for a token, or reads it from --token-file, HOWDAH_TOKEN or standard input. Checks the
+/// token and saves it in a file that only you can read. A token cannot be given on the command line,
+/// where other users of the machine could see it.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -24,28 +24,28 @@ Examples:
   howdah login --url https://howdah.example.com --token-file - < token
   howdah login --data-dir /var/lib/howdah
 
-Where a command takes address and token from, in this order:
+Commands use the first server and token found in:
   1. --url and --token-file
   2. HOWDAH_URL and HOWDAH_TOKEN
   3. the saved login: $XDG_CONFIG_HOME/howdah/login.json
      (~/.config/howdah/login.json)
-  4. a Howdah that runs on this machine, if you can read its data directory
+  4. a server running on this machine, if you can read its data directory
      (HOWDAH_DATA_DIR, or the default of `howdah serve`): its address and its
      initial token
-A saved or initial token goes only to the address that it belongs to.")]
+A saved or initial token is only sent to the server that it belongs to.")]
 pub struct Login {
-    /// Take address and initial token of the Howdah that serves from this directory
+    /// Use the address and the initial token of the server with this data directory
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 
-/// Forget the saved login
+/// Remove the saved login
 ///
-/// The token itself stays good: `howdah tokens revoke` ends it.
+/// The token stays valid; to end it, use `howdah tokens revoke`.
 #[derive(Args, Debug)]
 pub struct Logout {}
 
-/// Say which Howdah is asked, and as whom
+/// Show the current server and identity
 #[derive(Args, Debug)]
 pub struct Whoami {}
 
@@ -53,10 +53,13 @@ impl Login {
     pub(super) async fn run(self, options: &Options, output: Output) -> Result<(), Failure> {
         let login = match &self.data_dir {
             Some(_) if options.url.is_some() || options.token_file.is_some() => {
-                return Err(Failure::Usage("--data-dir says where and who; leave --url and --token-file out".into()));
+                return Err(Failure::Usage("--data-dir cannot be combined with --url or --token-file".into()));
             }
             Some(directory) => session::local(Some(directory)).map_err(Failure::Failed)?.ok_or_else(|| {
-                Failure::Failed(format!("no Howdah runs on {}: it has no run/addresses.json", directory.display()))
+                Failure::Failed(format!(
+                    "no server is running on {}: the file run/addresses.json is missing",
+                    directory.display()
+                ))
             })?,
             None => {
                 let address = match &options.url {
@@ -82,7 +85,7 @@ impl Login {
             session.output.value(&me);
         }
         session.output.say(&format!("Logged in to {} as {}.", session.client.address(), who(&me)));
-        session.output.note(&format!("Saved in {}.", path.display()));
+        session.output.note(&format!("Saved the login in {}.", path.display()));
         Ok(())
     }
 }
@@ -90,8 +93,8 @@ impl Login {
 impl Logout {
     pub(super) fn run(self, output: &Output) -> Result<(), Failure> {
         output.say(match saved::remove()? {
-            true => "Logged out. The token itself stays good until it is revoked.",
-            false => "There was no saved login.",
+            true => "Logged out. The token stays valid until it is revoked.",
+            false => "There is no saved login.",
         });
         Ok(())
     }
@@ -105,14 +108,14 @@ impl Whoami {
             return Ok(());
         }
         let text = |value: &Value| Cell::maybe(value.as_str());
-        let mut facts = vec![("Howdah", Cell::new(session.client.address().to_string()))];
+        let mut facts = vec![("Server", Cell::new(session.client.address().to_string()))];
         facts.extend(me["user"]["email"].as_str().map(|email| ("User", Cell::new(email))));
         facts.extend([
             ("Workspace", text(&me["workspace"]["name"])),
-            ("Workspace id", text(&me["workspace"]["id"])),
+            ("Workspace ID", text(&me["workspace"]["id"])),
             ("Token", text(&me["credential"]["name"])),
-            ("Token id", text(&me["credential"]["id"])),
-            ("Taken from", Cell::new(&session.source)),
+            ("Token ID", text(&me["credential"]["id"])),
+            ("Source", Cell::new(&session.source)),
         ]);
         session.output.details(facts);
         Ok(())
@@ -120,6 +123,6 @@ impl Whoami {
 }
 
 fn who(me: &Value) -> String {
-    let name = |value: &Value| value["name"].as_str().unwrap_or("without a name").to_owned();
+    let name = |value: &Value| value["name"].as_str().unwrap_or("(unnamed)").to_owned();
     format!("the token {} of the workspace {}", name(&me["credential"]), name(&me["workspace"]))
 }

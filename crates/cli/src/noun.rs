@@ -51,7 +51,7 @@ pub(super) trait Named: Listed {
 /// How much of a list.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct Rows {
-    /// At most this many [default: all]
+    /// The maximum number of rows [default: all]
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<NonZero<usize>>,
 }
@@ -78,7 +78,8 @@ pub(super) struct Reference {
 /// Reads a thing that the API answered.
 pub(super) fn read<N: Noun>(value: &Value) -> Result<N, Failure> {
     N::deserialize(value).map_err(|error| {
-        let sentence = format!("the server's {} is not of the form that this program knows: {error}", N::SINGULAR);
+        let sentence =
+            format!("the server returned data that this version of howdah cannot read ({}): {error}", N::SINGULAR);
         client::Failure::Foreign(sentence).into()
     })
 }
@@ -101,10 +102,10 @@ pub(super) async fn find<N: Named>(session: &Session, text: &str, among: Listing
 pub(super) fn choose<N: Named>(text: &str, things: &[N]) -> Result<String, Failure> {
     let found: Vec<&N> = things.iter().filter(|thing| thing.name() == text).collect();
     match found.as_slice() {
-        [] => Err(Failure::NotFound(format!("no {} has the name or id {text:?}", N::SINGULAR))),
+        [] => Err(Failure::NotFound(format!("no {} named {text:?}", N::SINGULAR))),
         [only] => Ok(only.id().to_owned()),
         several => Err(Failure::Ambiguous(
-            format!("{} {} have the name {text:?}; give the id of the one that you mean", several.len(), N::PLURAL),
+            format!("{} {} are named {text:?}; give the ID instead", several.len(), N::PLURAL),
             several.iter().map(|thing| format!("{}  {}", thing.id(), thing.place())).collect(),
         )),
     }

@@ -25,9 +25,10 @@ Examples:
   howdah operations watch op_01jzq6w3c4e5f6g7h8j9k0m1n2
   howdah operations retry op_01jzq6w3c4e5f6g7h8j9k0m1n2
 
-OPERATION is an id (op_…): a database that is being made shows it.";
+OPERATION is an ID (op_…); `howdah databases get` shows the last operation of a
+database.";
 
-/// Operations: work that goes on after the answer
+/// Follow long-running operations
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Operations {
@@ -40,13 +41,13 @@ enum Verb {
     /// List operations, newest first
     #[command(visible_alias = "ls")]
     List {
-        /// Only those of this database: its id or name
+        /// List only operations on this database, given by ID or name
         #[arg(long)]
         database: Option<String>,
-        /// Only those of this project: its id or name
+        /// List only operations on databases of this project, given by ID or name
         #[arg(long)]
         project: Option<String>,
-        /// Only those in this state
+        /// List only operations in this state
         #[arg(long, value_parser = ["waiting", "running", "succeeded", "failed", "cancelled"])]
         state: Option<String>,
         #[command(flatten)]
@@ -55,28 +56,28 @@ enum Verb {
 
     /// Show an operation
     Get {
-        /// Its id
+        /// The ID of the operation
         operation: String,
     },
 
-    /// Wait until an operation ends; fails if that does
+    /// Wait for an operation; exits with 1 if it fails
     Watch {
-        /// Its id
+        /// The ID of the operation
         operation: String,
-        /// How long to wait; 0: as long as it takes
+        /// The maximum time to wait; 0: no limit
         #[arg(long, value_name = "TIME", default_value = "0", value_parser = base::options::duration)]
         timeout: Duration,
     },
 
-    /// Give up an operation that has not ended
+    /// Cancel a running operation
     Cancel {
-        /// Its id
+        /// The ID of the operation
         operation: String,
     },
 
-    /// Try a failed operation again
+    /// Retry a failed or cancelled operation
     Retry {
-        /// Its id
+        /// The ID of the operation
         operation: String,
     },
 }
@@ -120,11 +121,11 @@ impl fmt::Display for Progress {
 /// Whether to wait for an operation, and how long.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Wait {
-    /// Do not wait until it is done
+    /// Return immediately instead of waiting for the result
     #[arg(long)]
     no_wait: bool,
 
-    /// How long to wait; 0: as long as it takes
+    /// The maximum time to wait; 0: no limit
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = base::options::duration, conflicts_with = "no_wait")]
     timeout: Duration,
 }
@@ -141,16 +142,16 @@ impl Wait {
     /// Waits until an operation is done, and shows how far it is meanwhile.
     pub(super) async fn until_done(&self, session: &Session, operation: Option<&str>) -> Result<Waited, Failure> {
         let Some(id) = operation.filter(|_| !self.no_wait) else { return Ok(Waited::GoesOn) };
-        let goes_on = || format!("that goes on, see `howdah operations watch {id}`");
+        let goes_on = || format!("the operation continues, see `howdah operations watch {id}`");
         let value = match until_ended(session, id, self.timeout).await? {
             wait::Waited::Over(value) => value,
             wait::Waited::Interrupted => {
-                session.output.note(&format!("No longer waiting; {}.", goes_on()));
+                session.output.note(&format!("Stopped waiting; {}.", goes_on()));
                 return Err(Failure::Interrupted);
             }
             wait::Waited::TimeUp(value) => {
                 let so_far = read::<Operation>(&value)?.progress();
-                return Err(Failure::Failed(format!("it is not done yet ({so_far}); {}", goes_on())));
+                return Err(Failure::Failed(format!("not finished in time ({so_far}); {}", goes_on())));
             }
         };
         let operation: Operation = read(&value)?;
@@ -202,7 +203,7 @@ impl Operation {
 
     /// How it ended, in a sentence.
     fn ending(&self) -> String {
-        format!("the operation {} has ended as {}{}", self.id, self.state, self.because())
+        format!("the operation {} ended with the state {}{}", self.id, self.state, self.because())
     }
 }
 
@@ -212,7 +213,7 @@ impl Noun for Operation {
 
 impl Listed for Operation {
     const PLURAL: &'static str = "operations";
-    const COLUMNS: &'static [&'static str] = &["ID", "KIND", "STATE", "DATABASE", "BEGUN"];
+    const COLUMNS: &'static [&'static str] = &["ID", "KIND", "STATE", "DATABASE", "STARTED"];
 
     fn cells(&self, now: Timestamp) -> Vec<Cell> {
         vec![
@@ -228,22 +229,22 @@ impl Listed for Operation {
 impl Shown for Operation {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
         let named = |reference: &Reference| Cell::new(format!("{} ({})", reference.name, reference.id));
-        let mut facts = vec![("Id", Cell::id(&self.id)), ("Kind", Cell::new(self.kind())), ("State", self.state())];
+        let mut facts = vec![("ID", Cell::id(&self.id)), ("Kind", Cell::new(self.kind())), ("State", self.state())];
         facts.extend(self.step.as_ref().map(|step| ("Step", Cell::new(step.replace('_', " ")))));
         facts.extend(self.progress.map(|progress| ("Progress", Cell::new(progress.to_string()))));
         facts.push(("Attempts", Cell::new(self.attempts.to_string())));
         facts.extend(self.reason.as_ref().map(|reason| ("Reason", Cell::new(reason))));
         facts.extend(self.database.as_ref().map(|database| ("Database", named(database))));
         facts.extend(self.project_id.as_ref().map(|id| ("Project", Cell::id(id))));
-        facts.push(("Begun", Cell::time(self.created_at, now)));
-        facts.push(("Changed", Cell::time(self.updated_at, now)));
+        facts.push(("Started", Cell::time(self.created_at, now)));
+        facts.push(("Updated", Cell::time(self.updated_at, now)));
         facts.extend(self.next_attempt_at.map(|time| ("Next attempt", Cell::time(time, now))));
         facts.extend(self.ended_at.map(|time| ("Ended", Cell::time(time, now))));
         if self.can_cancel {
-            facts.push(("Can be", Cell::new("cancelled")));
+            facts.push(("Actions", Cell::new("cancel")));
         }
         if self.can_retry {
-            facts.push(("Can be", Cell::new("retried")));
+            facts.push(("Actions", Cell::new("retry")));
         }
         facts
     }
@@ -294,7 +295,7 @@ async fn watch(session: &Session, id: &str, timeout: Duration) -> Result<(), Fai
         wait::Waited::Interrupted => Err(Failure::Interrupted),
         wait::Waited::TimeUp(value) => {
             session.output.one::<Operation>(&value, session.now())?;
-            Err(Failure::Failed(format!("the operation {id} has not ended yet")))
+            Err(Failure::Failed(format!("the operation {id} did not end in time")))
         }
         wait::Waited::Over(value) => {
             session.output.one::<Operation>(&value, session.now())?;

@@ -23,9 +23,9 @@ Examples:
   howdah projects get my_project
   howdah projects delete my_project --yes
 
-PROJECT is an id (proj_…) or the exact name of one project.";
+PROJECT is an ID (proj_…) or the exact name of one project.";
 
-/// Projects, which group databases
+/// Manage projects, which group databases
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Projects {
@@ -40,12 +40,12 @@ enum Verb {
     List {
         #[command(flatten)]
         rows: Rows,
-        /// Only the project with this logical id
+        /// List only the project with this logical ID
         #[arg(long, value_name = "ID")]
         logical_id: Option<String>,
     },
 
-    /// Make a project, with a database unless told otherwise
+    /// Create a project and its first database
     ///
     /// Prints the connection string of the database, which is not shown again, and waits until the
     /// database is ready.
@@ -53,46 +53,46 @@ enum Verb {
 
     /// Show a project
     Get {
-        /// Its id or name
+        /// The ID or name of the project
         project: String,
     },
 
-    /// Change a project: its name, its delete protection, for how long backups are kept
+    /// Change the name, delete protection or backup retention of a project
     #[command(visible_alias = "rename", group = ArgGroup::new("change").required(true).multiple(true))]
     Update {
-        /// Its id or name
+        /// The ID or name of the project
         project: String,
-        /// Its new name
+        /// The new name
         #[arg(long, group = "change")]
         name: Option<String>,
-        /// Whether it and its databases cannot be deleted
+        /// Protect the project and its databases from deletion
         #[arg(long, group = "change", value_name = "ON|OFF", value_parser = on_or_off)]
         delete_protection: Option<bool>,
-        /// For how many days every moment of its databases stays restorable: 1 to 365, or `default` for the
-        /// workspace's
+        /// For how many days databases can be restored to any moment: 1 to 365, or `default` for the
+        /// workspace's setting
         #[arg(long, group = "change", value_name = "DAYS", value_parser = days)]
         backup_retention: Option<Days>,
     },
 
-    /// Delete a project, and all its databases with their data
+    /// Delete a project with all its databases and their data
     Delete {
-        /// Its id or name
+        /// The ID or name of the project
         project: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
     },
 
-    /// Give a project, with its databases, to another workspace
+    /// Transfer a project with its databases to another workspace
     ///
-    /// Connection strings go on working; this login no longer sees the project.
+    /// Connection strings keep working. Afterwards this login can no longer access the project.
     Transfer {
-        /// Its id or name
+        /// The ID or name of the project
         project: String,
-        /// A file that a token of the other workspace is in, `-` for standard input [default: asks]
+        /// A file with a token of the other workspace, `-` for standard input [default: prompt]
         #[arg(long, value_name = "FILE")]
         recipient_token_file: Option<PathBuf>,
-        /// Do not ask whether it is meant
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
     },
@@ -105,15 +105,15 @@ Examples:
   howdah projects create my_project --region eu-central-1
   howdah projects create my_project --json | jq -r .database.connectionString")]
 struct Create {
-    /// Its name [default: two words]
+    /// The name of the project [default: generated]
     name: Option<String>,
-    /// Where its database is made; see `howdah regions list`
+    /// The region of the database; see `howdah regions list`
     #[arg(long)]
     region: Option<String>,
-    /// Make no database in it
+    /// Do not create a database
     #[arg(long)]
     no_database: bool,
-    /// An external tool's own name for it, unique in the workspace
+    /// An identifier assigned by an external tool, unique in the workspace
     #[arg(long, value_name = "ID")]
     logical_id: Option<String>,
     #[command(flatten)]
@@ -156,11 +156,11 @@ impl Shown for Project {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
         vec![
             ("Name", Cell::new(&self.name)),
-            ("Id", Cell::id(&self.id)),
+            ("ID", Cell::id(&self.id)),
             ("Region", Cell::maybe(self.default_region.as_deref())),
-            ("Logical id", Cell::maybe(self.logical_id.as_deref())),
-            ("Protected", Cell::new(if self.delete_protection { "yes, from being deleted" } else { "no" })),
-            ("Backups kept", kept(self.backup_retention_days, "workspace")),
+            ("Logical ID", Cell::maybe(self.logical_id.as_deref())),
+            ("Delete protection", Cell::new(if self.delete_protection { "on" } else { "off" })),
+            ("Backup retention", kept(self.backup_retention_days, "workspace")),
             ("Workspace", Cell::new(format!("{} ({})", self.workspace.name, self.workspace.id))),
             ("Created", Cell::time(self.created_at, now)),
         ]
@@ -181,7 +181,7 @@ impl Named for Project {
     }
 
     fn place(&self) -> String {
-        format!("made {}", self.created_at.strftime("%Y-%m-%d %H:%M UTC"))
+        format!("created {}", self.created_at.strftime("%Y-%m-%d %H:%M UTC"))
     }
 }
 
@@ -189,7 +189,7 @@ fn on_or_off(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
         "off" => Ok(false),
-        _ => Err("it is on or off".into()),
+        _ => Err("give on or off".into()),
     }
 }
 
@@ -232,13 +232,14 @@ impl Projects {
                 let id = find_project(session, &project).await?;
                 let token = match recipient_token_file {
                     Some(file) => read_token(&file)?,
-                    None if prompt::is_possible() => prompt::secret("Token of the workspace that gets it").await?,
+                    None if prompt::is_possible() => prompt::secret("Token of the receiving workspace").await?,
                     None => {
                         return Err(Failure::Usage("give the recipient's token with --recipient-token-file".into()));
                     }
                 };
                 let before: Project = read(&client.get(&["projects", &id]).await?)?;
-                prompt::confirm(yes, &format!("Give the project {} ({id}) away?", before.name)).await?;
+                prompt::confirm(yes, &format!("Transfer the project {} ({id}) to another workspace?", before.name))
+                    .await?;
                 let body = json!({"recipientAccessToken": token.expose()});
                 let given = client.post(&["projects", &id, "transfer"], &body).await?;
                 if output.json() {
@@ -246,7 +247,7 @@ impl Projects {
                     return Ok(());
                 }
                 let now: Project = read(&given)?;
-                output.say(&format!("The project {} belongs to the workspace {} now.", now.name, now.workspace.name));
+                output.say(&format!("Transferred the project {} to the workspace {}.", now.name, now.workspace.name));
                 Ok(())
             }
         }
@@ -267,7 +268,7 @@ impl Create {
             session.output.value(&made);
             return outcome;
         }
-        session.output.say(&format!("Made the project {} ({}).", text(&made, "name"), text(&made, "id")));
+        session.output.say(&format!("Created the project {} ({}).", text(&made, "name"), text(&made, "id")));
         match &mut made["database"] {
             Value::Null => Ok(()),
             database => databases::present(session, database, &self.patience).await,
@@ -282,8 +283,8 @@ async fn delete(session: &Session, project: &str, yes: bool) -> Result<(), Failu
         let databases = session.client.list(all(&["projects", &id, "databases"], &[])).await?.len();
         let with = match databases {
             0 => String::new(),
-            1 => " and its database, with all data".to_owned(),
-            several => format!(" and its {several} databases, with all data"),
+            1 => " and its database with all data".to_owned(),
+            several => format!(" and its {several} databases with all data"),
         };
         prompt::confirm(yes, &format!("Delete the project {}{with}?", project.name)).await?;
     }

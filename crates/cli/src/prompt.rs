@@ -20,7 +20,7 @@ pub(super) async fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
         return Ok(());
     }
     if !is_possible() {
-        return Err(Failure::Usage("nobody is there to confirm it; give --yes".into()));
+        return Err(Failure::Usage("not a terminal; pass --yes to confirm".into()));
     }
     match ask(&format!("{} [y/N] ", plain(question)), true).await?.expose().trim().to_lowercase().as_str() {
         "y" | "yes" => Ok(()),
@@ -35,9 +35,9 @@ pub(super) async fn confirm_by_name(yes: bool, warning: &str, name: &str) -> Res
         return Ok(());
     }
     if !is_possible() {
-        return Err(Failure::Usage("nobody is there to confirm it; give --yes".into()));
+        return Err(Failure::Usage("not a terminal; pass --yes to confirm".into()));
     }
-    let question = format!("{}\nType {} to go on: ", plain(warning), plain(name));
+    let question = format!("{}\nType {} to continue: ", plain(warning), plain(name));
     match ask(&question, true).await?.expose().trim() {
         typed if typed == name.trim() => Ok(()),
         _ => Err(Failure::Failed("not confirmed; nothing was changed".into())),

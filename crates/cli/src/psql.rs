@@ -17,11 +17,11 @@ pub(super) async fn run(session: &Session, database: &str, arguments: &[OsString
     let name = format!("psql-{}", random_hex::<4>());
     let made = session.client.post(&["connections"], &json!({"databaseId": database, "name": name})).await?;
     let Some(id) = made["id"].as_str() else {
-        return Err(Failure::Failed("the server made a connection and did not name it".into()));
+        return Err(Failure::Failed("the response of the server contains no connection ID".into()));
     };
     let ended = match made["endpoints"]["direct"]["connectionString"].as_str().and_then(split) {
         Some((address, password)) => psql(&address, &password, arguments).await,
-        None => Err(Failure::Failed("the answer with the connection string was lost on the way; try again".into())),
+        None => Err(Failure::Failed("the response with the connection string was lost; try again".into())),
     };
     let deleted = session.client.delete(&["connections", id]).await;
     ended?;
@@ -47,7 +47,7 @@ async fn psql(address: &str, password: &Secret, arguments: &[OsString]) -> Resul
     }
     let mut child = command.spawn().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
-            Failure::Failed("psql is not installed; it comes with PostgreSQL's client programs".into())
+            Failure::Failed("psql is not installed; install the PostgreSQL client programs".into())
         }
         _ => Failure::Failed(format!("cannot start psql: {error}")),
     })?;

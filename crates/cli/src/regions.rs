@@ -10,7 +10,7 @@ use super::output::Tone;
 use super::session::Session;
 use super::table::Cell;
 
-/// Regions, where databases are made
+/// List regions for databases
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true)]
 pub struct Regions {
@@ -20,7 +20,7 @@ pub struct Regions {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// List the regions
+    /// List regions
     #[command(visible_alias = "ls")]
     List,
 }

@@ -19,7 +19,7 @@ Examples:
   howdah databases restore reporting --backup latest --as copy
   howdah databases restore reporting --to-time 2030-01-31T12:00:00Z --in-place
 
-`howdah backups list` shows backups and the moments that can be restored.";
+`howdah backups list` shows the backups and the restore window.";
 
 /// What to bring back, and where to.
 #[derive(Args, Debug)]
@@ -29,29 +29,29 @@ Examples:
     group = ArgGroup::new("where").required(true).args(["as_new", "in_place"]),
 )]
 pub(super) struct Restore {
-    /// Its id or name
+    /// The ID or name of the database
     database: String,
 
-    /// To this moment, such as 2030-01-31T12:00:00Z: everything committed before is there
+    /// Restore to this moment, such as 2030-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     to_time: Option<Timestamp>,
 
-    /// To the end of this backup: its id, or `latest`; with --to-time, from it on
+    /// Restore the backup with this ID, or `latest`; with --to-time, start from that backup
     #[arg(long, value_name = "BACKUP")]
     backup: Option<String>,
 
-    /// Make a new database with this name, beside the other one
+    /// Restore to a new database with this name
     #[arg(long = "as", id = "as_new", value_name = "NAME")]
     as_new: Option<String>,
 
-    /// Put it in the place of what the database holds now
+    /// Replace the current data of the database
     ///
-    /// Connections and credentials stay; sessions are ended. What was there before stays restorable
-    /// for as long as backups are kept. A restore that does not work leaves the database as it was.
+    /// Connections and credentials are kept; sessions are closed. The current data stays restorable
+    /// for as long as backups are kept. If the restore fails, the database keeps its current data.
     #[arg(long)]
     in_place: bool,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, short, requires = "in_place")]
     yes: bool,
 
@@ -101,8 +101,8 @@ impl Restore {
             let database = session.client.get(&["databases", id]).await?;
             let (name, project) = (text(&database, "name"), text(&database["project"], "name"));
             let warning = format!(
-                "This brings the database {name} of the project {project} back to {}: what was written since is no \
-                 longer in it, and its sessions are ended.",
+                "This restores the database {name} of the project {project} to {}. Later changes are removed from \
+                 the database, and its sessions are closed.",
                 self.target(backup)
             );
             prompt::confirm_by_name(self.yes, &warning, name).await?;
@@ -142,7 +142,7 @@ impl Restore {
         match (self.to_time, backup) {
             (Some(moment), _) => moment.to_string(),
             (None, Some(backup)) => format!("the end of the backup {backup}"),
-            (None, None) => "what it was last".to_owned(),
+            (None, None) => "its latest state".to_owned(),
         }
     }
 }
@@ -168,8 +168,8 @@ pub(super) async fn show_made(session: &Session, made: Started, wait: &Wait) -> 
         return outcome.map(drop);
     }
     match outcome? {
-        Waited::Done => output.say("It is ready."),
-        Waited::GoesOn => output.say("It is being restored; a connect waits for it."),
+        Waited::Done => output.say("The database is ready."),
+        Waited::GoesOn => output.say("The database is being restored; connections wait until it is ready."),
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ pub(super) fn path() -> Result<PathBuf, Failure> {
     let home = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".config")));
     let home = home.ok_or_else(|| {
-        Failure::Failed("there is no home directory to keep a login in; set XDG_CONFIG_HOME, or HOWDAH_TOKEN".into())
+        Failure::Failed("there is no home directory for the login; set XDG_CONFIG_HOME or HOWDAH_TOKEN".into())
     })?;
     Ok(home.join("howdah/login.json"))
 }
@@ -39,7 +39,7 @@ pub(super) fn read() -> Result<Option<Login>, Failure> {
         }
         Err(error) => return Err(Failure::Failed(format!("cannot read {}: {error}", path.display()))),
     };
-    let damaged = || Failure::Failed(format!("{} is damaged; `howdah login` writes it again", path.display()));
+    let damaged = || Failure::Failed(format!("{} is damaged; log in again with `howdah login`", path.display()));
     let saved: Saved = serde_json::from_slice(&text).map_err(|_| damaged())?;
     let address = Address::parse(&saved.url).map_err(|_| damaged())?;
     Ok(Some(Login { address, token: Secret::new(saved.token), source: path.display().to_string() }))

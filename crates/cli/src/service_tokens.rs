@@ -22,9 +22,9 @@ Examples:
   howdah tokens list
   howdah tokens revoke ci --yes
 
-TOKEN is an id (itgr_…) or the exact name of one token.";
+TOKEN is an ID (itgr_…) or the exact name of one token.";
 
-/// Service tokens, which programs call the API with
+/// Manage service tokens, which authenticate programs
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Tokens {
@@ -41,31 +41,31 @@ enum Verb {
         rows: Rows,
     },
 
-    /// Make a token
+    /// Create a token
     ///
-    /// Prints its value, which is not shown again. It may do everything in the workspace, unless it
-    /// is made to do less.
+    /// Prints the value of the token, which is not shown again. The token has the admin role in the
+    /// workspace, unless it is restricted.
     Create {
-        /// Its name
+        /// The name of the token
         name: String,
-        /// It changes nothing
+        /// Create a read-only token
         #[arg(long)]
         read_only: bool,
-        /// It sees this project only: an id or a name; may be given several times
+        /// Limit the token to this project, given by ID or name; can be repeated
         #[arg(long = "project", value_name = "PROJECT")]
         projects: Vec<String>,
-        /// Until when it is good: a time from now such as 90d or 12h, or a point in time such as
-        /// 2030-01-31T00:00:00Z [default: for ever]
+        /// The expiry: a time from now such as 90d or 12h, or a point in time such as
+        /// 2030-01-31T00:00:00Z [default: never]
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
     },
 
-    /// Revoke a token: it is refused from now on
+    /// Revoke a token
     #[command(visible_alias = "delete")]
     Revoke {
-        /// Its id or name
+        /// The ID or name of the token
         token: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
     },
@@ -88,7 +88,7 @@ pub(super) struct Token {
 impl Token {
     /// What it may do.
     fn access(&self) -> Cell {
-        let right = if self.read_only { "read" } else { "all" };
+        let right = if self.read_only { "read" } else { "read/write" };
         Cell::new(match self.project_ids.as_deref() {
             None => right.to_owned(),
             Some([_]) => format!("{right}, 1 project"),
@@ -103,7 +103,7 @@ impl Noun for Token {
 
 impl Listed for Token {
     const PLURAL: &'static str = "service tokens";
-    const COLUMNS: &'static [&'static str] = &["NAME", "ID", "MAY", "EXPIRES", "USED"];
+    const COLUMNS: &'static [&'static str] = &["NAME", "ID", "ACCESS", "EXPIRES", "LAST USED"];
 
     fn cells(&self, now: Timestamp) -> Vec<Cell> {
         let age = |time: Option<Timestamp>| time.map_or_else(|| Cell::maybe(None::<&str>), |time| Cell::age(time, now));
@@ -118,8 +118,8 @@ impl Shown for Token {
         let projects = self.project_ids.as_ref().map(|ids| ids.join(", "));
         vec![
             ("Name", Cell::new(&self.name)),
-            ("Id", Cell::id(&self.id)),
-            ("May", Cell::new(if self.read_only { "read" } else { "read and change" })),
+            ("ID", Cell::id(&self.id)),
+            ("Access", Cell::new(if self.read_only { "read" } else { "read/write" })),
             ("Projects", Cell::new(projects.unwrap_or_else(|| "all".into()))),
             ("Expires", time(self.expires_at, "never")),
             ("Created", Cell::time(self.created_at, now)),
@@ -192,10 +192,10 @@ impl Tokens {
                 let made = client.post(&path, &body).await?;
                 output.one::<Token>(&made, session.now())?;
                 match made["value"].as_str() {
-                    Some(value) => output.secret("The token itself, which is not shown again:", value),
+                    Some(value) => output.secret("Token (not shown again):", value),
                     None => output.note(
-                        "The answer with the token was lost on the way, and is not shown again: revoke this one, and \
-                         make another.",
+                        "The response with the token was lost, and the token is not shown again. Revoke this token \
+                         and create another one.",
                     ),
                 }
                 Ok(())
@@ -206,8 +206,11 @@ impl Tokens {
                     let tokens = client.list(listing(None)).await?;
                     let name = tokens.iter().map(read::<Token>).collect::<Result<Vec<_>, _>>()?;
                     let name = name.into_iter().find(|token| token.id == id).map_or(id.clone(), |token| token.name);
-                    prompt::confirm(yes, &format!("Revoke the token {name}? What uses it is refused from then on."))
-                        .await?;
+                    prompt::confirm(
+                        yes,
+                        &format!("Revoke the token {name}? Programs that use it lose access immediately."),
+                    )
+                    .await?;
                 }
                 client.delete(&["workspaces", &workspace, "service-tokens", &id]).await?;
                 output.say(&format!("Revoked the token {id}."));

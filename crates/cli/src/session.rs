@@ -20,15 +20,15 @@ use base::secret::Secret;
 /// What every command of the client takes.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Where the API is [default: that of the login, or of a Howdah on this machine]
+    /// The URL of the server [default: that of the saved login, or of a server on this machine]
     #[arg(long, env = "HOWDAH_URL", hide_env_values = true, value_name = "URL", global = true, help_heading = HEADING)]
     pub(super) url: Option<String>,
 
-    /// A file that the token is in, `-` for standard input [or HOWDAH_TOKEN, or `howdah login`]
+    /// A file with the token, `-` for standard input [default: HOWDAH_TOKEN or `howdah login`]
     #[arg(long, value_name = "FILE", global = true, help_heading = HEADING)]
     pub(super) token_file: Option<PathBuf>,
 
-    /// Print JSON: the API's `data` as it is, lists as one array, errors on standard error
+    /// Print JSON: the `data` of the API, lists as one array, errors on standard error
     #[arg(long, global = true, help_heading = HEADING)]
     pub(super) json: bool,
 }
@@ -77,7 +77,7 @@ impl Session {
     pub(super) async fn workspace(&self) -> Result<String, Failure> {
         let me = self.client.get(&["me"]).await?;
         let id = me["workspace"]["id"].as_str();
-        id.map(str::to_owned).ok_or_else(|| Failure::Failed("the token reaches no workspace".into()))
+        id.map(str::to_owned).ok_or_else(|| Failure::Failed("the token can access no workspace".into()))
     }
 }
 
@@ -90,7 +90,7 @@ pub(super) fn on_retry(output: &Output) -> fn(&client::Failure, Duration) {
 fn say_retry(failure: &client::Failure, wait: Duration) {
     if wait >= Duration::from_secs(1) {
         let output = Output::detect(false);
-        output.note(&format!("{failure}; trying again in {} s", wait.as_secs()));
+        output.note(&format!("{failure}; retrying in {} s", wait.as_secs()));
     }
 }
 
@@ -155,9 +155,9 @@ pub(super) fn read_token(file: &Path) -> Result<Secret, Failure> {
     };
     read.map_err(|error| Failure::Usage(format!("cannot read a token from {name}: {error}")))?;
     match text.trim() {
-        "" => Err(Failure::Usage(format!("there is no token in {name}"))),
+        "" => Err(Failure::Usage(format!("{name} contains no token"))),
         token if token.contains(|c: char| c.is_whitespace() || c.is_control()) => {
-            Err(Failure::Usage(format!("what is in {name} is no token: it has more than one word")))
+            Err(Failure::Usage(format!("{name} contains no valid token: a token is one word")))
         }
         token => Ok(Secret::new(token)),
     }
@@ -204,7 +204,7 @@ fn local_address(directory: &Path) -> Result<Option<Address>, String> {
 /// Beside the result: that a token can be read on its way.
 pub(super) fn warn_if_exposed(address: &Address, output: &Output) {
     if address.is_exposed() && !output.json() {
-        let warning = format!("{address} is not encrypted: who is on the way reads the token; put TLS in front of it");
+        let warning = format!("{address} is not encrypted: the token can be read in transit; use https");
         output.complain(&output.beside(Cell::new("warning:").with(Tone::Pending), vec![warning]));
     }
 }

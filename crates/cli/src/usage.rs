@@ -12,12 +12,12 @@ use super::table::Cell;
 
 #[derive(Args, Debug)]
 pub(super) struct Usage {
-    /// Its id or name
+    /// The ID or name of the database
     database: String,
-    /// From when on, such as 2030-01-01T00:00:00Z [default: the first of this month]
+    /// The start of the period, such as 2030-01-01T00:00:00Z [default: the first day of this month]
     #[arg(long, value_name = "TIME")]
     since: Option<Timestamp>,
-    /// Until when [default: now]
+    /// The end of the period [default: now]
     #[arg(long, value_name = "TIME")]
     until: Option<Timestamp>,
 }

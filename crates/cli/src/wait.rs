@@ -18,11 +18,11 @@ const SLOWEST: Duration = Duration::from_secs(2);
 /// Whether to wait for a new database, and how long.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Patience {
-    /// Do not wait until the database is ready: a connect waits for it, too
+    /// Return immediately; connections wait until the database is ready
     #[arg(long)]
     no_wait: bool,
 
-    /// How long to wait; 0: as long as it takes
+    /// The maximum time to wait; 0: no limit
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = base::options::duration, conflicts_with = "no_wait")]
     timeout: Duration,
 }
@@ -41,7 +41,7 @@ impl Patience {
         let limit = Some(self.timeout).filter(|limit| !limit.is_zero());
         let waited = until(session, &["databases", &id], limit, is_over, |database| {
             let reason = database["statusReason"].as_str().map(|reason| format!(": {reason}"));
-            format!("The database is being made{}", reason.unwrap_or_default())
+            format!("The database is being created{}", reason.unwrap_or_default())
         })
         .await?;
         let (now, is_over) = match waited {
@@ -57,7 +57,7 @@ impl Patience {
         }
         let reason = now["statusReason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
         Err(Failure::Failed(format!(
-            "the database is still being made{reason}; that goes on, see `howdah databases get {id}`"
+            "the database is still being created{reason}; this continues, see `howdah databases get {id}`"
         )))
     }
 }
@@ -66,12 +66,12 @@ fn ended(database: &Value, id: &str) -> Result<(), Failure> {
     if database["status"] != "failure" {
         return Ok(());
     }
-    let reason = database["statusReason"].as_str().unwrap_or("the server does not say why");
+    let reason = database["statusReason"].as_str().unwrap_or("unknown reason");
     let cure = match database["operationId"].as_str() {
-        Some(operation) => format!("`howdah operations retry {operation}` tries again"),
-        None => format!("`howdah databases delete {id}` clears it away"),
+        Some(operation) => format!("retry with `howdah operations retry {operation}`"),
+        None => format!("delete it with `howdah databases delete {id}`"),
     };
-    Err(Failure::Failed(format!("the database {id} could not be made: {reason}; {cure}")))
+    Err(Failure::Failed(format!("the database {id} could not be created: {reason}; {cure}")))
 }
 
 /// A wait came to its end.

@@ -14,7 +14,7 @@ use super::session::Session;
 use super::table::Cell;
 use base::id::WorkspaceId;
 
-/// Workspaces, which own projects
+/// Manage workspaces, which own projects
 #[derive(Args, Debug)]
 #[command(arg_required_else_help = true)]
 pub struct Workspaces {
@@ -24,7 +24,7 @@ pub struct Workspaces {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// List the workspaces that the token reaches
+    /// List the workspaces that the token can access
     #[command(visible_alias = "ls")]
     List {
         #[command(flatten)]
@@ -33,38 +33,39 @@ enum Verb {
 
     /// Show a workspace
     Get {
-        /// Its id (wksp_…) or name [default: the token's own]
+        /// The ID (wksp_…) or name of the workspace [default: the token's workspace]
         workspace: Option<String>,
     },
 
-    /// Change a workspace: for how long backups are kept
+    /// Change the name or backup retention of a workspace
     #[command(group = ArgGroup::new("change").required(true).multiple(true))]
     Update {
-        /// Its id (wksp_…) or name [default: the token's own]
+        /// The ID (wksp_…) or name of the workspace [default: the token's workspace]
         workspace: Option<String>,
-        /// Another name
+        /// The new name
         #[arg(long, group = "change")]
         name: Option<String>,
-        /// For how many days every moment stays restorable, unless a project says otherwise: 1 to 365,
-        /// or `default` for the server's
+        /// For how many days databases can be restored to any moment, unless their project has its own
+        /// setting: 1 to 365, or `default` for 7
         #[arg(long, group = "change", value_name = "DAYS", value_parser = days)]
         backup_retention: Option<Days>,
     },
 
-    /// Delete a workspace, once there are no projects in it
+    /// Delete a workspace without projects
     ///
-    /// Its owner may, with the access token of an application that acts for them; a service token may not.
+    /// Requires the owner role and the access token of an application; service tokens cannot delete
+    /// workspaces.
     Delete {
-        /// Its id (wksp_…) or name
+        /// The ID (wksp_…) or name of the workspace
         workspace: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
     },
 
-    /// Show what a workspace may have and has
+    /// Show the limits of a workspace and their usage
     Limits {
-        /// Its id (wksp_…) or name [default: the token's own]
+        /// The ID (wksp_…) or name of the workspace [default: the token's workspace]
         workspace: Option<String>,
     },
 }
@@ -86,15 +87,15 @@ pub(super) struct Days(pub(super) Option<u32>);
 pub(super) fn days(text: &str) -> Result<Days, String> {
     match text {
         "default" => Ok(Days(None)),
-        text => text.parse().map(|days| Days(Some(days))).map_err(|_| "it is a number of days, or default".into()),
+        text => text.parse().map(|days| Days(Some(days))).map_err(|_| "give a number of days, or default".into()),
     }
 }
 
 /// For how long backups are kept, as facts show it.
 pub(super) fn kept(days: Option<u32>, above: &str) -> Cell {
     match days {
-        None => Cell::new(format!("as the {above} has it")).with(Tone::Faint),
-        Some(1) => Cell::new("a day"),
+        None => Cell::new(format!("{above} default")).with(Tone::Faint),
+        Some(1) => Cell::new("1 day"),
         Some(days) => Cell::new(format!("{days} days")),
     }
 }
@@ -116,8 +117,8 @@ impl Shown for Workspace {
     fn details(&self, now: Timestamp) -> Vec<(&'static str, Cell)> {
         vec![
             ("Name", Cell::new(&self.name)),
-            ("Id", Cell::id(&self.id)),
-            ("Backups kept", kept(self.backup_retention_days, "server")),
+            ("ID", Cell::id(&self.id)),
+            ("Backup retention", kept(self.backup_retention_days, "server")),
             ("Created", Cell::time(self.created_at, now)),
         ]
     }
@@ -137,7 +138,7 @@ impl Named for Workspace {
     }
 
     fn place(&self) -> String {
-        format!("made {}", self.created_at.strftime("%Y-%m-%d %H:%M UTC"))
+        format!("created {}", self.created_at.strftime("%Y-%m-%d %H:%M UTC"))
     }
 }
 
@@ -175,7 +176,7 @@ impl Workspaces {
             Verb::Delete { workspace, yes } => {
                 let id = find_workspace(session, Some(workspace)).await?;
                 let workspace: Workspace = read(&client.get(&["workspaces", &id]).await?)?;
-                let warning = format!("This deletes the workspace {}, with its tokens.", workspace.name);
+                let warning = format!("This deletes the workspace {} with its tokens.", workspace.name);
                 prompt::confirm_by_name(yes, &warning, &workspace.name).await?;
                 client.delete(&["workspaces", &id]).await?;
                 output.say(&format!("Deleted the workspace {id}."));

@@ -72,13 +72,13 @@ impl Address {
     /// # Errors
     /// A sentence when it is none.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not an address such as https://howdah.example.com");
+        let wrong = || format!("{text:?} is not a URL such as https://howdah.example.com");
         let mut url: Url = text.trim().parse().map_err(|_| wrong())?;
         if !["http", "https"].contains(&url.scheme()) || !url.has_host() {
             return Err(wrong());
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("an address has no user name or password in it: a token says who is asking".into());
+            return Err("the URL of the server must not contain a user name or a password; use a token".into());
         }
         url.set_query(None);
         url.set_fragment(None);
@@ -168,7 +168,7 @@ impl Client {
     pub(crate) async fn get_file(&self, path: &[&str]) -> Result<String, Failure> {
         match self.send(Method::GET, self.address.join(path, &[]), None).await?.body {
             Value::String(text) => Ok(text),
-            _ => Err(Failure::foreign(&self.address, "an answer that is no file")),
+            _ => Err(Failure::foreign(&self.address, "an unexpected response instead of a file")),
         }
     }
 
@@ -190,13 +190,13 @@ impl Client {
             query.extend(cursor.iter().map(|cursor| ("cursor", cursor.clone())));
             let mut page = self.get_bare(listing.path, &query).await?;
             let Value::Array(found) = page["data"].take() else {
-                return Err(Failure::foreign(&self.address, "a list without rows"));
+                return Err(Failure::foreign(&self.address, "an invalid list"));
             };
             rows.extend(found.into_iter().take(size));
             // Lists of a known length have one page and say nothing about others.
             match page["pagination"]["nextCursor"].as_str() {
                 Some(next) if cursor.as_deref() != Some(next) => cursor = Some(next.to_owned()),
-                Some(_) => return Err(Failure::foreign(&self.address, "a list that goes in a circle")),
+                Some(_) => return Err(Failure::foreign(&self.address, "a list that repeats its pages")),
                 None => return Ok(rows),
             }
         }
@@ -284,7 +284,7 @@ impl Client {
                 let operation = headers.get("howdah-operation").and_then(|id| id.to_str().ok()).map(str::to_owned);
                 Ok(Answer { body, operation })
             }
-            Err(_) if status.is_success() => Err(Failure::foreign(&self.address, "an answer that is not JSON")),
+            Err(_) if status.is_success() => Err(Failure::foreign(&self.address, "a response that is not JSON")),
             body => Err(Failure::Refused(Box::new(self.refusal(status, &headers, &body.unwrap_or_default())))),
         }
     }
@@ -295,10 +295,10 @@ impl Client {
         let (message, hint) = match said("message") {
             Some(message) => (message, said("hint")),
             None => (
-                format!("{} answered {status}, and not as a Howdah does.", self.address),
+                format!("{} returned {status} and does not look like a Howdah server.", self.address),
                 Some(match header("location") {
-                    Some(location) => format!("It leads to {location}: give the API's own address with --url."),
-                    None => "Check the address: --url, HOWDAH_URL or `howdah login`.".into(),
+                    Some(location) => format!("It redirects to {location}: give the URL of the API with --url."),
+                    None => "Check the URL (--url, HOWDAH_URL or `howdah login`).".into(),
                 }),
             ),
         };
