@@ -119,9 +119,9 @@ async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(LONGEST, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            tracing::warn!("answered 503: the request took too long");
+            tracing::warn!("request failed with 503: the request took too long");
             let message = "the request took too long";
-            let hint = "Look whether it was carried out before you send it again.";
+            let hint = "Check whether the change was made before you send the request again.";
             Failure::new(Kind::Unavailable, message, hint).into_response()
         }
     }
@@ -162,7 +162,7 @@ async fn readiness(State(app): State<Arc<App>>) -> Response {
             let notices: String = backups.into_iter().chain(disks).map(|notice| format!("; {notice}")).collect();
             format!("ready{notices}\n").into_response()
         }
-        Ok(Err(_)) | Err(_) => not_ready("the metadata store does not answer"),
+        Ok(Err(_)) | Err(_) => not_ready("the metadata store is not responding"),
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn repository(directory: Option<&Path>, bucket: &BackupS3) -> Result<
     match (directory, &bucket.bucket) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => {
-            Err("backups are kept in one place; give either --backup-dir or --backup-s3-bucket".to_owned())
+            Err("--backup-dir and --backup-s3-bucket are mutually exclusive; give only one of them".to_owned())
         }
         (Some(directory), None) => absolute(directory, "--backup-dir").map(Repository::Directory).map(Some),
         (None, Some(name)) => bucket_of(name, bucket, |name| std::env::var(name).ok()).map(Repository::S3).map(Some),
@@ -41,7 +41,7 @@ fn bucket_of(bucket: &str, options: &BackupS3, environment: impl Fn(&str) -> Opt
     let opens = |name: &str| {
         let value = environment(name).filter(|value| !value.is_empty()).map(Secret::new);
         value.ok_or_else(|| {
-            format!("the bucket {bucket} is opened by {KEY} and {KEY_SECRET} in the environment; {name} is not set")
+            format!("the bucket {bucket} needs {KEY} and {KEY_SECRET} in the environment; {name} is not set")
         })
     };
     let (endpoint, port) = match &options.endpoint {
@@ -74,7 +74,7 @@ fn absolute(path: &Path, option: &str) -> Result<PathBuf, String> {
 /// A sentence with the cure when it refuses.
 pub(super) async fn check(engine: &LocalEngine, bucket: &BackupS3) -> Result<(), String> {
     if let Err(error) = engine.hold_to_repository().await {
-        tracing::error!(%error, "the place of backups cannot be used as it is, and nothing is put there");
+        tracing::error!(%error, "the backup storage cannot be used; no backups are created and no WAL is archived");
     }
     let Some(bucket) = &bucket.bucket else { return Ok(()) };
     match engine.try_repository().await {
@@ -84,8 +84,8 @@ pub(super) async fn check(engine: &LocalEngine, bucket: &BackupS3) -> Result<(),
         Err(error) => {
             tracing::warn!(
                 error = %error,
-                "the bucket {bucket} for backups does not answer: nothing is backed up until it does; what databases \
-                 write waits on this machine's disk meanwhile; check the options --backup-s3-… if it does not come back"
+                "the backup bucket {bucket} is not responding: backups and WAL archiving are paused, and WAL waits on this \
+                 machine's disk; check the options --backup-s3-… if this persists"
             );
             Ok(())
         }
@@ -104,7 +104,7 @@ pub(super) fn unreadable(repository: &Repository, error: &BackupError) -> String
     match (repository, error) {
         (Repository::S3(s3), BackupError::Refused { reason, .. }) => refused(&s3.bucket, reason),
         (Repository::S3(s3), BackupError::Failed { reason, .. } | BackupError::Unreachable { reason, .. }) => format!(
-            "the bucket {} with the backups does not answer: {reason}; check the options --backup-s3-…, or try again \
+            "the backup bucket {} is not responding: {reason}; check the options --backup-s3-…, or try again \
              later",
             s3.bucket
         ),

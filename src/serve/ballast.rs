@@ -78,11 +78,11 @@ impl Ballast {
         let mebibytes = self.bytes().saturating_sub(rest) >> 20;
         match self.shrink(rest) {
             Ok(()) => {
-                tracing::warn!(mebibytes, "the disk is full: gave back {mebibytes} MiB of the reserve {why}");
+                tracing::warn!(mebibytes, "the disk is full: released {mebibytes} MiB of the reserve {why}");
                 true
             }
             Err(error) => {
-                tracing::error!(%error, "the disk is full, and the reserve in {} cannot be given back", self.path.display());
+                tracing::error!(%error, "the disk is full, and the reserve in {} could not be released", self.path.display());
                 false
             }
         }

@@ -43,7 +43,7 @@ impl Banner<'_> {
             let _ = write!(
                 text,
                 "  Token     in {token}\n  Key       in {key}: keep a copy on another machine;\n            \
-                 without it no backup can be opened (docs/recovery.md)\n\nCreate a database:\n\n  \
+                 without it, no backup can be decrypted (docs/recovery.md)\n\nCreate a database:\n\n  \
                  curl -X POST {api}/v1/projects \\\n       \
                  -H \"Authorization: Bearer $(cat {token})\" \\\n       \
                  -H 'Content-Type: application/json' \\\n       \
@@ -54,8 +54,7 @@ impl Banner<'_> {
         }
         if let Some(link) = self.set_up {
             let link = link.expose();
-            let _ =
-                write!(text, "\nThere is no account yet. Create the first one, an administrator, at:\n\n  {link}\n");
+            let _ = write!(text, "\nThere is no account yet. Create the administrator's account at:\n\n  {link}\n");
         }
         text.push('\n');
         text
@@ -92,8 +91,8 @@ pub(super) fn warn_of_plain_http(listening: SocketAddr, public: &str) {
         tracing::warn!(
             url = public,
             listening = %listening,
-            "the API and the console are served over plain HTTP: anybody on the network can read tokens and passwords; \
-             docs/https.md says how to set up HTTPS"
+            "the API and the console are served over plain HTTP: anyone on the network can read tokens and passwords; \
+             see docs/https.md to set up HTTPS"
         );
     }
 }

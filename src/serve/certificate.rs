@@ -101,7 +101,7 @@ impl Renewal {
             if let Err(error) = looked {
                 tracing::warn!(
                     error = %describe(&error),
-                    "cannot renew the gateway's certificate; the gateway keeps the one it has, and Howdah tries again"
+                    "could not renew the gateway's certificate; the gateway keeps the current certificate, and Howdah retries"
                 );
             }
         }
@@ -145,11 +145,11 @@ impl Authorities {
             match authorities.signer(now) {
                 Some(signer) => tracing::warn!(
                     until = %signer.valid().until,
-                    "made another certificate authority, since the gateway's ends; clients that verify the gateway's \
-                     certificate need /v1/ca.pem again within {} days",
+                    "created a new certificate authority, because the current one expires; clients that verify the \
+                     gateway's certificate need the new /v1/ca.pem within {} days",
                     signer.valid().until.duration_since(now + LEAF_LIFE).as_hours() / 24
                 ),
-                None => tracing::info!("made the certificate authority of this installation"),
+                None => tracing::info!("created the certificate authority of this installation"),
             }
             authorities.0.push(made);
         }
@@ -157,8 +157,8 @@ impl Authorities {
         tx.commit().await?;
         if replaced > 0 {
             tracing::warn!(
-                "replaced the gateway's self-signed certificate by one of this installation's own certificate \
-                 authority; clients that were told to trust the old one need /v1/ca.pem (docs/connecting.md)"
+                "replaced the gateway's self-signed certificate with one from this installation's certificate \
+                 authority; clients that trusted the old certificate need /v1/ca.pem (docs/connecting.md)"
             );
         }
         Ok(authorities)
@@ -233,8 +233,8 @@ pub(super) fn names(config: &Serve) -> Vec<String> {
 pub(super) fn warn_of_own(public: &PublicAddresses) {
     tracing::warn!(
         gateway = public.gateway_host,
-        "the gateway's certificate is issued by Howdah's own authority: clients that verify it, such as all that use \
-         node pg, need {}/v1/ca.pem (docs/connecting.md); --tls-cert gives the gateway another certificate",
+        "the gateway's certificate is issued by Howdah's certificate authority: clients that verify it, such as node \
+         pg, need {}/v1/ca.pem (docs/connecting.md); to use another certificate, set --tls-cert",
         public.api
     );
 }

@@ -46,9 +46,9 @@ pub(super) fn read_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, String> {
     let bytes = fs::read(path).map(Zeroizing::new).map_err(|error| {
         format!("cannot read the master key in {}: {error}; name the file with --master-key-file", path.display())
     })?;
-    <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| {
-        format!("{} is no master key: it must be 32 bytes long, a copy of keys/master.key", path.display())
-    })
+    <[u8; 32]>::try_from(bytes.as_slice())
+        .map(Zeroizing::new)
+        .map_err(|_| format!("{} is not a master key: it must be a 32-byte copy of keys/master.key", path.display()))
 }
 
 impl DataDirectory {
@@ -60,7 +60,7 @@ impl DataDirectory {
         let opened = Self::lock_existing(path)?;
         if opened.is_some() && path.join(RECOVERY).exists() {
             return Err(format!(
-                "a recovery into {} was begun and has not ended; run `howdah recover` again, with the same options",
+                "the recovery into {} is incomplete; run `howdah recover` again with the same options",
                 path.display()
             ));
         }
@@ -147,7 +147,7 @@ impl DataDirectory {
         match entries.flatten().find(|entry| entry.file_name() != "lost+found") {
             None => Ok(None),
             Some(other) => Err(format!(
-                "{} is not a data directory of Howdah's: it holds {}; choose an empty or a new one with --data-dir",
+                "{} is not a data directory of Howdah: it contains {}; choose an empty or new directory with --data-dir",
                 path.display(),
                 other.file_name().display()
             )),
@@ -268,9 +268,9 @@ impl DataDirectory {
 fn unusable(path: &Path, error: &io::Error) -> String {
     let cure = match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "run Howdah as a user who may write there, or choose another directory with --data-dir"
+            "run Howdah as a user who can write there, or choose another directory with --data-dir"
         }
-        io::ErrorKind::StorageFull => "make room on the disk, or choose another directory with --data-dir",
+        io::ErrorKind::StorageFull => "free some space on the disk, or choose another directory with --data-dir",
         _ => "choose another directory with --data-dir",
     };
     format!("cannot use {}: {error}; {cure}", path.display())

@@ -94,8 +94,10 @@ impl Watch {
                     self.tell(disk.name(), &look);
                     of_data = of_data.or((index == 0).then_some(look));
                 }
-                Ok(Err(error)) => tracing::debug!(%error, "cannot look at the disk of the {}", disk.name()),
-                Err(error) => tracing::debug!(%error, "a look at the disk of the {} failed", disk.name()),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "could not read the free space on the disk of the {}", disk.name())
+                }
+                Err(error) => tracing::debug!(%error, "the check of the disk of the {} panicked", disk.name()),
             }
         }
         let Some(look) = of_data else { return Level::Low };
@@ -113,12 +115,16 @@ impl Watch {
         let level = look.level();
         match self.told.insert(name, level).unwrap_or(Level::Plenty) {
             before if before == level => {}
-            _ if level == Level::Plenty => tracing::info!(disk = name, "the disk of the {name} has room again: {look}"),
-            before if before > level => tracing::info!(disk = name, "the disk of the {name} has more room: {look}"),
-            _ if level >= Level::Critical => {
-                tracing::error!(disk = name, "the disk of the {name} is almost full: {look}; make room");
+            _ if level == Level::Plenty => {
+                tracing::info!(disk = name, "the disk of the {name} has enough space again: {look}")
             }
-            _ => tracing::warn!(disk = name, "the disk of the {name} is getting full: {look}; make room"),
+            before if before > level => {
+                tracing::info!(disk = name, "the disk of the {name} has more space again: {look}")
+            }
+            _ if level >= Level::Critical => {
+                tracing::error!(disk = name, "the disk of the {name} is almost full: {look}; free some space");
+            }
+            _ => tracing::warn!(disk = name, "the disk of the {name} is getting full: {look}; free some space"),
         }
     }
 
@@ -126,7 +132,10 @@ impl Watch {
     async fn stop_growth(&mut self, look: &Look) {
         let held = self.instances.held_back();
         if look.level() < Level::Scarce && !held.is_empty() {
-            tracing::info!("{} instances that were stopped to save the disk are open again", held.len());
+            tracing::info!(
+                "{} instances that were stopped because the disk was almost full can be used again",
+                held.len()
+            );
             self.instances.release_held_back();
         }
         if look.level() < Level::Low && held.is_empty() {
@@ -140,7 +149,7 @@ impl Watch {
         for id in self.instances.running() {
             match self.instances.disk_usage(id).await {
                 Ok(used) => drop(usage.insert(id, used)),
-                Err(error) => tracing::debug!(instance.id = %id, %error, "cannot count the files of {id}"),
+                Err(error) => tracing::debug!(instance.id = %id, %error, "could not measure the disk usage of {id}"),
             }
         }
         self.next_count = begun + begun.elapsed() * SHARE_OF_COUNTS;
@@ -161,8 +170,8 @@ impl Watch {
             }
         } else if there < whole && Level::of(free.saturating_sub(whole - there), whole) < Level::Scarce {
             match self.ballast.fill(whole) {
-                Ok(()) => tracing::debug!("set {} MiB of the disk aside", whole >> 20),
-                Err(error) => tracing::debug!(%error, "cannot set {} MiB of the disk aside", whole >> 20),
+                Ok(()) => tracing::debug!("reserved {} MiB of the disk", whole >> 20),
+                Err(error) => tracing::debug!(%error, "could not reserve {} MiB of the disk", whole >> 20),
             }
         }
         self.instances.allow_clean_up(free >= whole / 4);

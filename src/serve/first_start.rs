@@ -65,7 +65,7 @@ pub(super) async fn ensure(
         }
     };
     let signer = Signer::load_or_create(&tx, keyring, now).await.map_err(|error| {
-        format!("{}; is keys/master.key of the data directory the one it was made with?", describe(&error))
+        format!("{}; check that keys/master.key in the data directory is the original one", describe(&error))
     })?;
     if is_first {
         let workspace = workspaces::create(&tx, "Default", now).await.map_err(failed)?;

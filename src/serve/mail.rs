@@ -79,7 +79,12 @@ fn server(text: &str, password: Option<Secret>) -> Result<Server, String> {
         ("smtp", None) if stays_here => Protection::Nothing,
         ("smtp", None | Some("tls=required")) => Protection::StartTls,
         ("smtp", Some("tls=never")) => Protection::Nothing,
-        _ => return Err("--smtp-url may end in ?tls=required or ?tls=never, and smtps:// in neither".to_owned()),
+        _ => {
+            return Err(
+                "--smtp-url can end with ?tls=required or ?tls=never for smtp://, and with neither for smtps://"
+                    .to_owned(),
+            );
+        }
     };
     let user = percent_decode_str(url.username()).decode_utf8().map_err(|_| wrong())?.into_owned();
     let login = match (user.is_empty(), password) {
@@ -118,12 +123,12 @@ pub(super) async fn look(ctx: Arc<JobCtx>) {
     let Some(mailer) = &ctx.mailer else { return };
     let root = &ctx.app.public.api;
     if Url::parse(root).is_ok_and(|url| url.host_str().is_some_and(is_this_machine)) {
-        tracing::warn!("the links in mails begin with {root}, which leads nowhere on other machines; set --public-url");
+        tracing::warn!("links in mails begin with {root}, which does not work on other machines; set --public-url");
     }
     tokio::select! {
         checked = mailer.check() => match checked {
-            Ok(()) => tracing::info!("the mail server answers"),
-            Err(error) => tracing::warn!("{error}; mail waits until it can"),
+            Ok(()) => tracing::info!("the mail server is available"),
+            Err(error) => tracing::warn!("{error}; mail is queued until the server is available"),
         },
         () = ctx.app.tasks.stopping() => {}
     }

@@ -23,13 +23,15 @@ pub(super) async fn keep_running(instance: Arc<MetadataInstance>, health: Arc<He
             return;
         }
         health.ended();
-        tracing::error!("the metadata instance ended unexpectedly; restarting it. API requests fail until it runs");
+        tracing::error!(
+            "the metadata instance ended unexpectedly; restarting it; API requests fail until it runs again"
+        );
         for pause in pauses(FIRST_PAUSE, LONGEST_PAUSE) {
             // Not called off at shutdown: a server that is just being started could not be stopped then.
             match instance.ensure_started().await {
                 Ok(_) => {
                     let milliseconds = u64::try_from(health.recovered().as_millis()).unwrap_or(u64::MAX);
-                    tracing::info!(milliseconds, "the metadata instance runs again");
+                    tracing::info!(milliseconds, "the metadata instance is running again");
                     break;
                 }
                 Err(error) => {

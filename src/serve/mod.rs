@@ -123,7 +123,7 @@ pub async fn run(config: Serve) -> Result<(), String> {
     }) {
         Ok(()) => {
             signals.next().await;
-            tracing::info!("stopping: sessions are told, instances are stopped");
+            tracing::info!("shutting down: closing sessions and stopping instances");
             directory.remove_addresses();
             Ok(())
         }
@@ -132,12 +132,14 @@ pub async fn run(config: Serve) -> Result<(), String> {
     let stopped = tokio::select! {
         stopped = started.stop() => stopped,
         () = tokio::time::sleep(STOP_LIMIT) => Err("not everything stopped in time".to_owned()),
-        () = signals.next() => Err("told to stop at once".to_owned()),
+        () = signals.next() => Err("stopped immediately by a second signal".to_owned()),
     };
     match stopped {
         Ok(()) if outcome.is_ok() => tracing::info!("stopped"),
         Ok(()) => {}
-        Err(reason) => tracing::warn!("{reason}: servers that still run are left to the next start, which adopts them"),
+        Err(reason) => {
+            tracing::warn!("{reason}: PostgreSQL servers that are still running will be adopted by the next start")
+        }
     }
     outcome
 }
@@ -165,10 +167,12 @@ impl Started {
         if let Some(http) = self.http.take()
             && tokio::time::timeout(HTTP_GRACE, http.finished()).await.is_err()
         {
-            tracing::warn!("some HTTP requests did not end in time");
+            tracing::warn!("some HTTP requests did not end before the shutdown timeout");
         }
         if tokio::time::timeout(WORK_GRACE, self.tasks.finished()).await.is_err() {
-            tracing::warn!("some work in the background did not end in time; it goes on at the next start");
+            tracing::warn!(
+                "some background work did not end before the shutdown timeout; it continues at the next start"
+            );
         }
         if let Some(private) = &self.private {
             private.ensure_stopped().await.map_err(|error| error.to_string())?;
@@ -185,17 +189,17 @@ async fn warn_of_waiting(waiting: Result<Vec<InstanceId>, EngineError>, private:
     let waiting = match waiting {
         Ok(waiting) if waiting.is_empty() => return,
         Ok(waiting) => waiting,
-        Err(error) => return tracing::warn!(%error, "cannot tell whether everything is archived"),
+        Err(error) => return tracing::warn!(%error, "could not check whether all WAL is archived"),
     };
     let own = match private {
         Some(private) => private.id().await.ok(),
         None => None,
     };
-    let name = |id: &InstanceId| if Some(*id) == own { "Howdah's own metadata".to_owned() } else { id.to_string() };
+    let name = |id: &InstanceId| if Some(*id) == own { "Howdah's metadata".to_owned() } else { id.to_string() };
     let names: Vec<String> = waiting.iter().map(name).collect();
     tracing::warn!(
-        "not archived: what was written last to {}; it waits in the data directory until Howdah runs again and the \
-         place of backups takes it",
+        "not archived: the latest WAL of {}; it stays in the data directory and is archived when Howdah runs again and \
+         the backup storage is available",
         names.join(", ")
     );
 }
@@ -244,7 +248,7 @@ pub async fn issue_token(place: Place) -> Result<(), String> {
             config.host_path(path.join("metadata/socket")).user("howdah").dbname("howdah");
             crate::metadata::check(&config).await.map_err(|error| {
                 let shown = path.display();
-                format!("the Howdah of {shown} does not run: {}; start it with `howdah serve`", describe(&error))
+                format!("the server of {shown} is not running: {}; start it with `howdah serve`", describe(&error))
             })?;
             config
         }
@@ -346,11 +350,12 @@ async fn start(
 
     // The first create should find a prepared instance too.
     if let Err(error) = instances.replenish_stock().await {
-        tracing::warn!(error = %describe(&error), "cannot prepare an instance; trying again");
+        tracing::warn!(error = %describe(&error), "could not prepare an instance; retrying");
     }
 
     let Listeners { http: http_listener, metrics: metrics_listener } = listeners;
-    let http_address = http_listener.local_addr().map_err(|error| format!("the API's address is unknown: {error}"))?;
+    let http_address =
+        http_listener.local_addr().map_err(|error| format!("cannot determine the API's address: {error}"))?;
     let first = first_start::ensure(&store, directory, &keyring, &instances, &clock).await?;
     let set_up = first_start::set_up_link(&store, &clock).await.map_err(|error| describe(&error))?;
     let Certificate { tls, authorities, renewal } = match tls_files {
@@ -478,7 +483,7 @@ async fn external_store(place: &Place) -> Result<Option<tokio_postgres::Config>,
             describe(&error),
             match config.get_ssl_mode() {
                 SslMode::Disable => "",
-                _ => " (a certificate of an own authority is trusted when SSL_CERT_FILE names the authority's)",
+                _ => " (to trust a private CA, set SSL_CERT_FILE to its certificate)",
             }
         )),
     }
@@ -511,7 +516,7 @@ async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, String> 
 fn busy(address: SocketAddr, flag: &str, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "{address} is in use by another program; end it, or choose another address with {flag} (port 0 picks a free one)"
+            "{address} is in use by another program; stop it, or choose another address with {flag} (port 0 picks a free one)"
         ),
         _ => format!("cannot listen on {address}: {error}; choose another address with {flag}"),
     }
@@ -548,7 +553,8 @@ fn supervise<Job>(
 }
 
 fn serve_metrics(listener: TcpListener, app: Arc<App>) -> Result<SocketAddr, String> {
-    let address = listener.local_addr().map_err(|error| format!("the address of the metrics is unknown: {error}"))?;
+    let address =
+        listener.local_addr().map_err(|error| format!("cannot determine the address of the metrics: {error}"))?;
     let listener = Arc::new(listener);
     app.tasks.clone().supervise("metrics listener", move || {
         let (listener, app) = (listener.clone(), app.clone());

@@ -33,10 +33,10 @@ pub(super) async fn check(app: Arc<App>) {
     let Some(provider) = &app.provider else { return };
     let (name, callback) = (provider.name(), app.public.sign_in_callback());
     match provider.check().await {
-        Ok(()) => tracing::info!("people may sign in with {name}, which sends them back to {callback}"),
+        Ok(()) => tracing::info!("sign-in with {name} is available; its redirect URI is {callback}"),
         Err(error) => tracing::warn!(
             %error,
-            "nobody can sign in with {name} now: {error}; check --oidc-issuer, and that {name} can be reached from here"
+            "sign-in with {name} is not available: {error}; check --oidc-issuer and the connection to {name}"
         ),
     }
 }

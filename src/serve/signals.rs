@@ -47,7 +47,7 @@ impl Signals {
                     }
                     let known = IGNORED.iter().find(|(ignored, _)| ignored.as_raw() == *number);
                     let name = known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned());
-                    tracing::warn!("ignored the signal {name}; only INT, TERM and QUIT end Howdah");
+                    tracing::warn!("ignored the signal {name}; only INT, TERM and QUIT stop Howdah");
                 }
             }
             Poll::Pending

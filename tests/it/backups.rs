@@ -474,7 +474,7 @@ async fn a_delete_goes_on_when_what_was_written_last_is_in_the_place_of_backups(
     waiting(1).await;
     often().await;
     let told = waiting(62).await["reason"].as_str().unwrap().to_owned();
-    assert!(told.contains("written to the database last") && told.contains("is not there"), "{told}");
+    assert!(told.contains("latest changes of the database") && told.contains("is missing"), "{told}");
     kept.owner.get(&kept.path()).await.assert_error(404, "resource-not-found");
     assert_eq!(howdah.directory().instances().len(), 2, "its instance is still there");
     assert!(!place.exists(), "nothing is put where nothing is mounted");
@@ -492,11 +492,11 @@ async fn a_delete_goes_on_when_what_was_written_last_is_in_the_place_of_backups(
 #[tokio::test]
 async fn a_place_of_backups_that_was_lost_is_used_only_when_that_is_meant_and_filled_anew() {
     let mut howdah = Howdah::start_with(&["--backup-every", "24h"]).await;
-    howdah.expect_errors(&["the place of backups cannot be used", "metadata cannot be backed up"]);
+    howdah.expect_errors(&["the backup storage cannot be used", "backup of Howdah's metadata failed"]);
     let kept = Kept::new(&howdah).await;
     let lost = kept.back_up().await;
     kept.note("kept");
-    let metadata = |howdah: &Howdah| howdah.log().matches("backed up Howdah's own metadata").count();
+    let metadata = |howdah: &Howdah| howdah.log().matches("backed up Howdah's metadata").count();
     eventually("a backup of the metadata", async || (metadata(&howdah) == 1).then_some(())).await;
     howdah.stop().await;
     let (place, mark) = (directory_of(&howdah), howdah.directory().path().join("backup-place"));
@@ -511,7 +511,7 @@ async fn a_place_of_backups_that_was_lost_is_used_only_when_that_is_meant_and_fi
     let operation = begun.headers["howdah-operation"].to_str().unwrap().to_owned();
     eventually("the reason", async || {
         let operation = kept.owner.get(&format!("/v1/operations/{operation}")).await.data(200).clone();
-        operation["reason"].as_str().is_some_and(|reason| reason.contains("is not there, or another one")).then_some(())
+        operation["reason"].as_str().is_some_and(|reason| reason.contains("is missing or was replaced")).then_some(())
     })
     .await;
     assert!(place.read_dir().unwrap().next().is_none(), "nothing is there");
@@ -537,7 +537,7 @@ async fn a_place_of_backups_that_was_lost_is_used_only_when_that_is_meant_and_fi
 #[tokio::test]
 async fn a_backup_from_a_clock_that_was_ahead_is_said_to_be_in_the_way_and_a_restore_in_place_is_the_way_out() {
     let mut howdah = Howdah::start().await;
-    howdah.expect_errors(&["a workflow has failed"]);
+    howdah.expect_errors(&["workflow failed"]);
     let kept = Kept::new(&howdah).await;
     kept.back_up().await;
     kept.note("kept");
@@ -575,7 +575,7 @@ async fn what_cannot_be_restored_changes_nothing() {
     ] {
         kept.owner.post(&restore, body).await.assert_error(status, code);
     }
-    howdah.expect_errors(&["a workflow has failed", "was given up", "does not restore"]);
+    howdah.expect_errors(&["workflow failed", "the database keeps its previous data", "cannot be restored"]);
     // A flipped byte in the backup: found out, said, and the database is what it was.
     flip_a_byte(&largest(&directory_of(&howdah), "bundle"));
     let ended = kept.restore_in_place(source(&backup["id"])["source"].clone()).await;
@@ -584,7 +584,7 @@ async fn what_cannot_be_restored_changes_nothing() {
     assert_eq!(notes(&kept.connection), "one two");
     let shown = kept.owner.get(&kept.path()).await.data(200).clone();
     assert_eq!(shown["status"], "ready");
-    assert!(shown["statusReason"].as_str().unwrap().contains("the last restore did not work"), "{shown}");
+    assert!(shown["statusReason"].as_str().unwrap().contains("the last restore failed"), "{shown}");
     let body = json!({"projectId": kept.project, "name": "broken", "source": source(&backup["id"])["source"]});
     let made = kept.owner.post("/v1/databases", body).await;
     let ended = kept.owner.ended(made.headers["howdah-operation"].to_str().unwrap()).await;
@@ -594,7 +594,7 @@ async fn what_cannot_be_restored_changes_nothing() {
     // What was never made has nothing to be brought back to; the operation that failed is its way.
     let refused = kept.owner.post(&format!("/v1/databases/{broken}/restore"), source(&backup["id"])).await;
     refused.assert_error(409, "client-error");
-    assert!(refused.body["error"]["message"].as_str().unwrap().contains("never made"), "{}", refused.body);
+    assert!(refused.body["error"]["message"].as_str().unwrap().contains("never created"), "{}", refused.body);
     kept.owner.delete(&format!("/v1/projects/{}", kept.project)).await.data(204);
     howdah.assert_tidy().await;
 }
@@ -610,7 +610,7 @@ async fn damage_is_gone_round_where_there_is_another_way() {
     kept.note("two");
     let then = moment(&kept.connection);
     kept.note("three");
-    howdah.expect_errors(&["does not restore"]);
+    howdah.expect_errors(&["cannot be restored"]);
     let newest = full_backups(&directory_of(&howdah)).pop().unwrap();
     flip_a_byte(&largest(&newest, "bundle"));
     // To a moment: the other backup leads there too.
@@ -706,14 +706,14 @@ async fn a_backup_that_does_not_stand_its_trial_is_loud_and_leaves_nothing() {
     let good = kept.backups().await["data"][0].clone();
     assert!(good["verifiedAt"].is_string() && good["restoreBytesPerSecond"].as_i64() > Some(0), "{good}");
 
-    howdah.expect_errors(&["the trial of the backup"]);
+    howdah.expect_errors(&["verification of backup"]);
     flip_a_byte(&largest(&directory_of(&howdah), "bundle"));
     let asked = kept.owner.post(&verify, json!({})).await;
     asked.data(202);
     let ended = kept.owner.ended(asked.headers["howdah-operation"].to_str().unwrap()).await;
     assert_eq!(ended["state"], "failed", "{ended}");
     assert!(ended["reason"].as_str().unwrap().contains("damaged"), "{ended}");
-    assert!(howdah.log().contains("the trial of the backup"), "the log says so");
+    assert!(howdah.log().contains("verification of backup"), "the log says so");
     let metrics = crate::metrics::metrics(&howdah).await;
     assert!(metrics.contains(&"howdah_backup_trials{outcome=\"failed\"} 1".to_owned()), "{metrics:#?}");
     let bad = kept.backups().await["data"][0].clone();
@@ -943,7 +943,7 @@ fn waiting(howdah: &Howdah) -> usize {
 async fn a_flood_of_writes_stays_within_its_queue_delays_nobody_and_can_be_restored() {
     let arguments = ["--backup-every", "24h", "--backup-queue", "24", "--archive-timeout", "1s"];
     let mut howdah = Howdah::start_with(&arguments).await;
-    howdah.expect_errors(&["gave up"]);
+    howdah.expect_errors(&["discarded"]);
     let (flooding, quiet) = (Kept::new(&howdah).await, Kept::new(&howdah).await);
     quiet.back_up().await;
 
@@ -982,7 +982,7 @@ async fn a_flood_of_writes_stays_within_its_queue_delays_nobody_and_can_be_resto
     let ended = eventually("the backup", async || {
         let shown = flooding.owner.get(&path).await.data(200).clone();
         let reason = shown["reason"].as_str().unwrap_or_default().to_owned();
-        assert!(!reason.contains("does not answer"), "{shown}");
+        assert!(!reason.contains("does not respond"), "{shown}");
         shown["endedAt"].is_string().then_some(shown)
     })
     .await;

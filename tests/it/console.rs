@@ -427,8 +427,11 @@ async fn set_up_invitation_and_reset_links_work_once() {
     early.get(&link).await.assert_says(200, "Create the first account");
     let form =
         |password, again| [("name", "Ada"), ("email", "ada@example.com"), ("password", password), ("again", again)];
-    early.submit(&link, &form("password1234", "password1234")).await.assert_says(422, "Too easily guessed");
-    early.submit(&link, &form("short", "short")).await.assert_says(422, "Too short: 5 of at least 10 characters.");
+    early.submit(&link, &form("password1234", "password1234")).await.assert_says(422, "Too easy to guess");
+    early
+        .submit(&link, &form("short", "short"))
+        .await
+        .assert_says(422, "Too short: 5 characters, at least 10 are required.");
     let page = early.submit(&link, &form(PASSWORD, "something-else-9")).await;
     page.assert_says(422, "The passwords don&#39;t match.");
     assert!(!page.text.contains(PASSWORD), "passwords are not echoed");

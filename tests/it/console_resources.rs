@@ -446,8 +446,8 @@ async fn application_can_be_created_changed_and_deleted() {
     let new = format!("{integrations}/applications/new");
     for (addresses, words) in [
         ("", "0 given"),
-        ("http://planner.example/", "Http is for addresses of the user&#39;s own machine only"),
-        ("https://planner.example/ javascript:alert(1)", "A private scheme has to be a domain name backwards"),
+        ("http://planner.example/", "Http is only allowed for loopback addresses"),
+        ("https://planner.example/ javascript:alert(1)", "A private scheme must be a reversed domain name"),
     ] {
         let page = ada.submit(&new, &[("name", "Planner"), ("redirectUris", addresses)]).await;
         assert_eq!(page.status, 422, "{}", page.text);
@@ -508,7 +508,7 @@ async fn form_errors_are_shown_beside_their_field() {
     let before = shop.state().await;
     for (template, fields, field, words) in [
         ("/projects", vec![("name", long.as_str()), ("region", "us-east-1")], "name", "too long"),
-        ("/projects", vec![("name", "a"), ("region", "mars")], "region", "There is no region"),
+        ("/projects", vec![("name", "a"), ("region", "mars")], "region", "is not a region of this server"),
         ("/projects/{project}/settings", vec![("name", "  ")], "name", "too short"),
         (
             "/projects/{project}/settings",
@@ -522,7 +522,12 @@ async fn form_errors_are_shown_beside_their_field() {
             "backupRetentionDays",
             "Not a number",
         ),
-        ("/projects/{project}/branches/new", vec![("gitName", "feature/search")], "gitName", "Another branch"),
+        (
+            "/projects/{project}/branches/new",
+            vec![("gitName", "feature/search")],
+            "gitName",
+            "already has a branch named",
+        ),
         (
             "/projects/{project}/databases/new",
             vec![("name", ""), ("region", "us-east-1"), ("branchId", "{branch}")],
@@ -774,7 +779,7 @@ async fn databases_of_a_deleted_project_are_listed_and_can_be_restored() {
 #[tokio::test]
 async fn failed_database_shows_what_can_be_restored() {
     let mut howdah = Howdah::start().await;
-    howdah.expect_errors(&["a workflow has failed", "was given up"]);
+    howdah.expect_errors(&["workflow failed", "the database keeps its previous data"]);
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
     let owner = howdah.owner();

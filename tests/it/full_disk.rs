@@ -200,13 +200,13 @@ async fn delete_frees_the_room_without_a_last_backup_and_says_so() {
     })
     .await;
     assert_eq!(ended["state"], "succeeded", "{ended}");
-    assert!(ended["reason"].as_str().unwrap().starts_with("no last backup was made"), "{ended}");
+    assert!(ended["reason"].as_str().unwrap().starts_with("no final backup was created"), "{ended}");
     assert!(free_bytes(disk.path()) > before, "the room is free again");
     let workspace = owner.workspace_id().await;
     let log = owner.get(&format!("/v1/workspaces/{workspace}/audit-log?action=skip_last_backup")).await;
     let entry = &log.data(200)[0];
     assert_eq!(entry["resource"]["id"], project["database"]["id"], "{entry}");
-    assert!(entry["reason"].as_str().unwrap().starts_with("no last backup was made"), "{entry}");
+    assert!(entry["reason"].as_str().unwrap().starts_with("no final backup was created"), "{entry}");
     std::fs::remove_file(filler).unwrap();
     howdah.assert_tidy().await;
 }

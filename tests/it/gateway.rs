@@ -29,7 +29,7 @@ async fn psql_connects_in_every_way() {
     assert!(complaint(&format!("{connection}&replication=true"), "SELECT 1").contains("replication"));
     assert!(complaint(&connection.replace("/postgres?", "/nowhere?"), "SELECT 1").contains("does not exist"));
     let own = complaint(&connection.replace("/postgres?", "/howdah?"), "SELECT 1");
-    assert!(own.contains("is Howdah's own") && own.contains("--exclude-database=howdah"), "{own}");
+    assert!(own.contains("is reserved for Howdah") && own.contains("--exclude-database=howdah"), "{own}");
 }
 
 #[tokio::test]

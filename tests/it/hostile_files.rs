@@ -32,7 +32,7 @@ fn nest_directories(at: &Path, levels: usize) {
 #[tokio::test]
 async fn deep_directories_fail_backups_with_the_true_reason_and_hold_up_no_delete_or_start() {
     let mut howdah = Howdah::start_with(&["--undelete", "1h"]).await;
-    howdah.expect_errors(&["a workflow has failed"]);
+    howdah.expect_errors(&["workflow failed"]);
     let kept = Kept::new(&howdah).await;
     kept.note("one");
     let data = data_directory(&howdah);

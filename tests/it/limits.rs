@@ -200,7 +200,7 @@ async fn addresses_are_limited_before_anybody_is_identified_and_guesses_harder()
     let guesses = at_once(&guesser, "198.51.100.2", "/v1/projects", 60).await;
     let refused: Vec<&Answer> = guesses.iter().filter(|answer| answer.status == 429).collect();
     assert!(!refused.is_empty() && refused.len() <= 30, "{}", refused.len());
-    refused.iter().for_each(|answer| assert_too_fast(answer, "This address, with tokens"));
+    refused.iter().for_each(|answer| assert_too_fast(answer, "This IP address, with invalid tokens,"));
     assert!(guesses.iter().all(|answer| [401, 429].contains(&answer.status.as_u16())));
     from(&owner, "198.51.100.2", "/v1/regions").await.data(200);
     assert_eq!(from(&guesser, "198.51.100.3", "/v1/projects").await.status, 401, "another address");
@@ -209,7 +209,7 @@ async fn addresses_are_limited_before_anybody_is_identified_and_guesses_harder()
     let flood = at_once(&howdah.anonymous(), "198.51.100.4", "/v1/doc", 500).await;
     let refused: Vec<&Answer> = flood.iter().filter(|answer| answer.status == 429).collect();
     assert!(!refused.is_empty(), "more than the burst came at once");
-    refused.iter().for_each(|answer| assert_too_fast(answer, "This address"));
+    refused.iter().for_each(|answer| assert_too_fast(answer, "This IP address"));
     for path in ["/healthz", "/readyz"] {
         assert_eq!(from(&owner, "198.51.100.4", path).await.status, 200, "{path} is for who watches over the process");
     }
@@ -266,7 +266,7 @@ fn successes(answers: &[Answer], hint: &str) -> usize {
     for answer in &refused {
         answer.assert_error(409, "planLimitReached");
         let said = answer.body["error"]["hint"].as_str().unwrap();
-        assert!(said.starts_with(hint) && said.contains("delete") && said.contains("operator"), "{said}");
+        assert!(said.starts_with(hint) && said.contains("Delete") && said.contains("operator"), "{said}");
     }
     answers.len() - refused.len()
 }

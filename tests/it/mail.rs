@@ -259,7 +259,7 @@ async fn forgotten_password_gets_a_reset_link_by_mail() {
     }
     let forged = browser.post("/console/forgotten", &[("email", "ada@example.com")]);
     browser.send(forged).await.assert_says(403, "Nothing was changed");
-    ask(&mut browser, "not an address").await.assert_says(422, "not an address");
+    ask(&mut browser, "not an address").await.assert_says(422, "Not a valid email address");
     assert_eq!(ask(&mut browser, " ADA@example.com").await.location(), "/console/forgotten/asked");
     browser.get("/console/forgotten/asked").await.assert_says(200, "Check your mail");
     assert_eq!(ask(&mut browser, "ada@example.com").await.location(), "/console/forgotten/asked");
@@ -387,7 +387,10 @@ async fn mail_is_retried_while_requests_do_not_wait() {
     let mut server = MailServer::start().await;
     server.go_down();
     let howdah = server.howdah().await;
-    eventually("the warning", async || howdah.log().contains("mail waits until it can").then_some(())).await;
+    eventually("the warning", async || {
+        howdah.log().contains("mail is queued until the server is available").then_some(())
+    })
+    .await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
     let page = invite(&mut ada, &workspace, "grace@example.com").await;
@@ -477,7 +480,7 @@ async fn wrong_smtp_password_is_logged_and_mail_is_kept() {
 async fn mail_to_a_refused_address_is_given_up_and_reported() {
     let server = MailServer::start_with(vec![("MAIL_REFUSE", "nobody@example.com".to_owned())]).await;
     let mut howdah = server.howdah().await;
-    howdah.expect_errors(&["a workflow has failed"]);
+    howdah.expect_errors(&["workflow failed"]);
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
     invite(&mut ada, &workspace, "nobody@example.com").await.assert_says(200, "/console/invitations/");
@@ -531,7 +534,7 @@ async fn names_cannot_inject_headers_or_links_and_invitations_are_limited() {
     ada.submit("/console/account/name", &[("name", hostile)]).await.location();
     ada.submit("/console/account/name", &[("name", "Ada\r\nBcc: eve@evil.example")])
         .await
-        .assert_says(422, "cannot be seen");
+        .assert_says(422, "is invisible");
     ada.get("/console/workspaces").await;
     let page = ada.submit("/console/workspaces", &[("name", "\"}}{{ 7*7 }}<b>=?utf-8?q?x?=")]).await;
     let workspace = page.location().to_owned();

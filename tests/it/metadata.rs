@@ -131,7 +131,7 @@ async fn metadata_instance_killed_fifty_times_under_load_loses_nothing() {
     assert_eq!(ask(&connection, "SELECT count(*) FROM kept"), written.to_string());
     let again = connection_string(&owner.create_project("afterwards").await);
     assert_eq!(ask(&again, "SELECT 1"), "1");
-    let restarts = howdah.log().matches("the metadata instance runs again").count();
+    let restarts = howdah.log().matches("the metadata instance is running again").count();
     assert_eq!(restarts, KILLS, "each restart is in the log");
     howdah.assert_tidy().await;
 }
@@ -193,7 +193,7 @@ async fn answered(person: &Person, path: &str) -> (Duration, StatusCode, bool, S
 
 /// Freezes the store in this data directory, and looks at everything that needs it.
 async fn freeze_and_thaw(howdah: &mut Howdah, data: &Path) {
-    howdah.expect_errors(&["the metadata store does not answer", "cannot be backed up"]);
+    howdah.expect_errors(&["the metadata store is not responding", "backup of Howdah's metadata failed"]);
     let owner = howdah.owner();
     let connection = connection_string(&owner.create_project("before").await);
     let (tenant, session) = tokio_postgres::connect(&connection, tokio_postgres::NoTls).await.unwrap();
@@ -224,7 +224,7 @@ async fn freeze_and_thaw(howdah: &mut Howdah, data: &Path) {
         assert!(after < Duration::from_secs(2) && status == 503 && waits, "/readyz: {status} after {after:?}: {said}");
         for (after, status, waits, said) in requests {
             assert!(after < bound && status == 503 && waits, "API: {status} after {after:?}: {said}");
-            assert!(said.contains("the metadata store does not answer"), "{said}");
+            assert!(said.contains("the metadata store is not responding"), "{said}");
         }
         for (after, refused) in sessions {
             let said = refused.as_db_error().unwrap_or_else(|| panic!("no sentence after {after:?}: {refused}"));
@@ -234,7 +234,7 @@ async fn freeze_and_thaw(howdah: &mut Howdah, data: &Path) {
         }
         let (after, status, _, said) = page;
         assert!(after < bound && status == 503, "console: {status} after {after:?}: {said}");
-        assert!(said.contains("<html") && said.contains("the metadata store does not answer"), "{said}");
+        assert!(said.contains("<html") && said.contains("the metadata store is not responding"), "{said}");
 
         // Once that is known, nobody waits any more.
         let mut waited = Vec::new();

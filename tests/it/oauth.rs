@@ -509,7 +509,7 @@ async fn codes_and_refresh_tokens_work_once_and_for_one_client() {
     refused(application.refresh(&token(&third, "refresh_token")).await);
     let log = logged(&howdah, "issue_tokens").await;
     let seen: Vec<&Value> = log.iter().map(|entry| &entry["reason"]).collect();
-    assert!(seen.len() == 2 && seen.iter().all(|why| why.as_str().unwrap().contains("used already")), "{log:?}");
+    assert!(seen.len() == 2 && seen.iter().all(|why| why.as_str().unwrap().contains("already used")), "{log:?}");
     assert_eq!((&log[0]["outcome"], &log[0]["actor"]["name"]), (&json!("refused"), &json!("ada@example.com")));
     assert_eq!(log[0]["resource"]["type"], "integration");
 

@@ -89,7 +89,7 @@ async fn what_waits_says_why_and_is_cancelled_retried_and_made() {
         operation["reason"].is_string().then_some(operation)
     })
     .await;
-    assert!(waiting["reason"].as_str().unwrap().contains("as many databases as it may"), "{waiting}");
+    assert!(waiting["reason"].as_str().unwrap().contains("its maximum number of databases"), "{waiting}");
     assert_eq!(waiting["canCancel"], true);
     let shown = owner.get(&database).await.data(200).clone();
     assert_eq!((&shown["status"], &shown["statusReason"]), (&json!("provisioning"), &waiting["reason"]));

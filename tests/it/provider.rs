@@ -443,7 +443,7 @@ async fn password_sign_in_works_while_the_provider_is_down() {
     let provider = Provider::start().await;
     *provider.down.lock().unwrap() = true;
     let howdah = provider.howdah(&[]).await;
-    eventually("the warning", async || howdah.log().contains("nobody can sign in with Acme now").then_some(())).await;
+    eventually("the warning", async || howdah.log().contains("sign-in with Acme is not available").then_some(())).await;
     let mut ada = Browser::administrator(&howdah).await;
     let mut elsewhere = Browser::new(&howdah);
     let page = elsewhere.get("/console/sign-in/provider").await;

@@ -478,7 +478,7 @@ async fn what_does_not_work_is_undone_whatever_fails_meanwhile() {
         assert_eq!(ended, Some(if repeated { State::Succeeded } else { State::Failed }), "{what}");
         world.assert_as_before(database, instance, &what).await;
         let reason = world.status(database).await.status_reason.unwrap();
-        assert!(reason.contains("the last restore did not work") && reason.contains("damaged"), "{reason}");
+        assert!(reason.contains("the last restore failed") && reason.contains("damaged"), "{reason}");
     }
     for (step, fault) in TrialStep::ALL.into_iter().flat_map(|step| FAULTS.map(|fault| (step, fault))) {
         // Until the check what is in the backup makes no difference, and after a restore that fails none.
@@ -552,7 +552,7 @@ async fn a_restore_in_place_gives_up_rather_than_lose_what_was_written_last() {
     world.assert_as_before(database, instance, "the repository is away").await;
     assert_eq!(world.engine.read(instance).as_deref(), Some("last words"));
     let reason = world.status(database).await.status_reason.unwrap();
-    assert!(reason.contains("written to the database last") && reason.contains("does not answer"), "{reason}");
+    assert!(reason.contains("latest changes of the database") && reason.contains("is not responding"), "{reason}");
 
     // What was given up on its way there is in no backup either: one is made before it is destroyed.
     world.engine.set_repository_reachable(true);
@@ -597,7 +597,7 @@ async fn a_delete_waits_until_what_was_written_last_is_kept_or_need_not_be() {
         let session = world.ctx.app.store.session().await.unwrap();
         let told = "SELECT explanation FROM workflows WHERE id = $1";
         let told: String = session.query_one(told, &[&delete.uuid()]).await.unwrap().get(0);
-        assert!(told.contains("written to the database last") && told.contains("does not answer"), "{told}");
+        assert!(told.contains("latest changes of the database") && told.contains("is not responding"), "{told}");
         let stuck = "UPDATE vaults SET failing_since = now(), archived_until = now() - interval '1 hour'";
         session.execute(stuck, &[]).await.unwrap();
         match is_back {

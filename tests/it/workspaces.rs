@@ -192,7 +192,11 @@ async fn a_workspace_is_deleted_before_or_after_something_is_added_to_it() {
         },
     );
     project.assert_error(409, "client-error");
-    assert!(project.body["error"]["message"].as_str().unwrap().contains("deleted meanwhile"), "{}", project.body);
+    assert!(
+        project.body["error"]["message"].as_str().unwrap().contains("deleted during the request"),
+        "{}",
+        project.body
+    );
     assert!([404, 409].contains(&token.status.as_u16()), "{}", token.body);
     again.assert_error(404, "resource-not-found");
     let session = store.session().await.unwrap();

@@ -76,7 +76,7 @@ async function refusal({ method, path }: Operation, body: object): Promise<strin
 }
 
 await done("the bodies of the SDK", async () => {
-  const unknown = "there is no such field";
+  const unknown = "unknown field";
   const served: string[] = [];
   for (const operation of operations()) {
     const what = `${operation.method} ${operation.path}`;

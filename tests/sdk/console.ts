@@ -53,7 +53,7 @@ async function setUp(page: Page): Promise<void> {
     await page.locator("main button[type=submit]").click();
   };
   await fill("password1234");
-  await page.getByText("Too easily guessed").waitFor();
+  await page.getByText("Too easy to guess").waitFor();
   await check(page, "a weak password");
   await fill(PASSWORD);
   await page.getByRole("heading", { name: "No projects yet" }).waitFor();

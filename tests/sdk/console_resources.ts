@@ -77,7 +77,7 @@ async function makeConnection(page: Page, database: string): Promise<void> {
   await page.goto(database);
   await page.getByLabel("New connection").fill("web\u200b");
   await page.getByRole("button", { name: "Create connection" }).click();
-  assert.match((await page.locator("#name-problem").textContent()) ?? "", /cannot be seen/);
+  assert.match((await page.locator("#name-problem").textContent()) ?? "", /is invisible/);
   await page.getByLabel("New connection").fill("worker");
   // A double click creates one connection.
   await page.getByRole("button", { name: "Create connection" }).dblclick();

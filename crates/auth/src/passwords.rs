@@ -60,21 +60,24 @@ fn check(password: &str, words: &[&str]) -> Result<()> {
     let length = password.chars().count();
     if length < SHORTEST {
         return Err(Error::invalid(
-            format!("password: too short: {length} of at least {SHORTEST} characters"),
-            "Several unrelated words work well.",
+            format!("password: too short: {length} characters, at least {SHORTEST} are required"),
+            "Use several unrelated words.",
         ));
     }
     if password.len() > LONGEST {
-        return Err(Error::invalid("password: too long", format!("Use at most {LONGEST} bytes.")));
+        return Err(Error::invalid(
+            format!("password: longer than {LONGEST} bytes"),
+            format!("Use at most {LONGEST} bytes."),
+        ));
     }
     let estimate = zxcvbn::zxcvbn(password, words);
     if estimate.score() < zxcvbn::Score::Three {
         let why = estimate.feedback().and_then(|feedback| feedback.warning());
         return Err(Error::invalid(
-            "password: too easily guessed",
+            "password: too easy to guess",
             why.map_or_else(
-                || "Several unrelated words work well.".to_owned(),
-                |why| format!("{} Several unrelated words work well.", sentence(&why.to_string())),
+                || "Use several unrelated words.".to_owned(),
+                |why| format!("{} Use several unrelated words.", sentence(&why.to_string())),
             ),
         ));
     }

@@ -16,7 +16,7 @@ use base::id::{IntegrationId, ProjectId, ServiceTokenId, UserId, WorkspaceId};
 use super::users::User;
 
 /// What helps who is limited to projects.
-const WHOLE_WORKSPACE: &str = "Use a token of the whole workspace.";
+const WHOLE_WORKSPACE: &str = "Use a token that is not limited to projects.";
 
 /// A caller whose credential was checked. Domain functions take it as proof of authority:
 /// what lies outside its scope does not exist for it.

@@ -146,13 +146,13 @@ pub struct Begun {
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// It does not answer.
-    #[error("it does not answer: {0}")]
+    #[error("it does not respond: {0}")]
     Unreachable(String),
     /// This browser did not begin the sign-in, or too long ago.
-    #[error("this browser began no such sign-in, or too long ago")]
+    #[error("this browser did not start the sign-in, or started it too long ago")]
     Stale,
     /// The person, or the provider, did not want to.
-    #[error("it answered {0:?}")]
+    #[error("it returned the error {0:?}")]
     Declined(String),
     /// What it says cannot be believed.
     #[error("its response could not be verified: {0}")]
@@ -179,12 +179,12 @@ impl Provider {
     /// A sentence with the cure when it cannot be reached safely.
     pub fn new(configuration: Configuration) -> Result<Self, String> {
         let Configuration { name, issuer, client, secret, trusts_addresses, domains } = configuration;
-        let wrong = || format!("{issuer:?} is no address of an OpenID Connect provider; check --oidc-issuer");
+        let wrong = || format!("{issuer:?} is not the URL of an OpenID Connect provider; check --oidc-issuer");
         let url = url::Url::parse(&issuer).map_err(|_| wrong())?;
         let host = url.host_str().ok_or_else(wrong)?;
         if url.scheme() != "https" && !(url.scheme() == "http" && is_this_machine(host)) {
             return Err(format!(
-                "{issuer} is not reached by https, so anybody could answer for it; check --oidc-issuer"
+                "{issuer} does not use https, so another server could impersonate it; check --oidc-issuer"
             ));
         }
         let http = reqwest::Client::builder()
@@ -264,11 +264,11 @@ impl Provider {
             return Err(Failure::Stale);
         }
         if answer.iss.is_some_and(|issuer| issuer != self.issuer) {
-            return Err(Failure::Untrusted("the answer is another provider's".into()));
+            return Err(Failure::Untrusted("the response is from another provider".into()));
         }
         let code = match (answer.error, answer.code) {
             (Some(error), _) => return Err(Failure::Declined(error)),
-            (None, code) => code.ok_or_else(|| Failure::Untrusted("there is no code in the answer".into()))?,
+            (None, code) => code.ok_or_else(|| Failure::Untrusted("the response contains no code".into()))?,
         };
         let metadata = self.discover().await?;
         let tokens = self
@@ -283,7 +283,7 @@ impl Provider {
             })?;
         let access_token = tokens.access_token().secret();
         let id_token = tokens.extra_fields().id_token.as_deref();
-        let id_token = id_token.ok_or_else(|| Failure::Untrusted("there is no ID token".into()))?;
+        let id_token = id_token.ok_or_else(|| Failure::Untrusted("the response contains no ID token".into()))?;
         let expected =
             Expected { issuer: &self.issuer, audience: self.client.as_str(), nonce: &kept.nonce, access_token, now };
         let keys = self.keys(&metadata).await?;
@@ -294,7 +294,9 @@ impl Provider {
             Some(address) if claims.email().is_none() || claims.name().is_none() => {
                 let said = Claims::new(self.http.get(address, Some(access_token)).await?);
                 if said.subject().map_err(Failure::Untrusted)? != subject {
-                    return Err(Failure::Untrusted("what it says beside the ID token is about somebody else".into()));
+                    return Err(Failure::Untrusted(
+                        "the userinfo response is about another subject than the ID token".into(),
+                    ));
                 }
                 said
             }
@@ -323,7 +325,7 @@ impl Provider {
         let address = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
         let metadata: Metadata = self.http.get(&address, None).await?;
         if metadata.issuer != self.issuer {
-            return Err(Failure::Untrusted(format!("{address} is about another provider, {:?}", metadata.issuer)));
+            return Err(Failure::Untrusted(format!("{address} names another issuer, {:?}", metadata.issuer)));
         }
         Ok(metadata)
     }
@@ -359,9 +361,9 @@ impl Http {
         }
         let answer = self.send(request.body(Vec::new()).map_err(untrusted)?).await?;
         if !answer.status().is_success() {
-            return Err(Failure::Untrusted(format!("{address} answers {}", answer.status())));
+            return Err(Failure::Untrusted(format!("{address} returned {}", answer.status())));
         }
-        let unreadable = |error| Failure::Untrusted(format!("the answer of {address} cannot be read: {error}"));
+        let unreadable = |error| Failure::Untrusted(format!("the response of {address} cannot be parsed: {error}"));
         serde_json::from_slice(answer.body()).map_err(unreadable)
     }
 
@@ -373,7 +375,7 @@ impl Http {
             std::mem::swap(answer.headers_mut(), response.headers_mut());
             while let Some(part) = response.chunk().await? {
                 if answer.body().len() + part.len() > LONGEST_ANSWER {
-                    return Ok(Err("its answer is too long".to_owned()));
+                    return Ok(Err("its response is too long".to_owned()));
                 }
                 answer.body_mut().extend_from_slice(&part);
             }
@@ -381,7 +383,7 @@ impl Http {
         };
         match sent.await {
             Ok(Ok(answer)) if answer.status().is_server_error() => {
-                Err(Failure::Unreachable(format!("its answer is {}", answer.status())))
+                Err(Failure::Unreachable(format!("it returned {}", answer.status())))
             }
             Ok(answer) => answer.map_err(Failure::Unreachable),
             Err(error) => Err(Failure::Unreachable(describe(&error))),

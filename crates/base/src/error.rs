@@ -113,7 +113,7 @@ impl Error {
 
     /// The metadata store does not answer, or not in time.
     pub fn store_unavailable(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        let message = "the metadata store does not answer; try again in a moment".into();
+        let message = "the metadata store is not responding; try again in a moment".into();
         Self::Unavailable { message, cause: Some(cause.into()) }
     }
 
@@ -130,17 +130,21 @@ impl From<tokio_postgres::Error> for Error {
             let table = error.table().unwrap_or_default();
             error.constraint() == Some(&format!("{table}_workspace_id_fkey"))
         }) {
-            return Self::conflict("the workspace was deleted meanwhile", "Nothing was changed.");
+            return Self::conflict(
+                "the workspace was deleted during the request",
+                "Nothing was changed. Use another workspace.",
+            );
         }
         match cause.code().map(SqlState::code) {
             // The net below the rules of names and ids: text that PostgreSQL cannot hold.
-            Some("22001" | "22021" | "22P02" | "22P05") => {
-                Self::invalid("a text is too long or has a character that cannot be stored", "Leave out zero bytes.")
-            }
+            Some("22001" | "22021" | "22P02" | "22P05") => Self::invalid(
+                "a value is too long or contains a character that cannot be stored",
+                "Shorten the value and remove zero bytes.",
+            ),
             // A deadlock, no room, a shutdown, a fault of the disk: not what was asked is wrong.
             Some(code) if !["40", "53", "57", "58"].contains(&&code[..2]) => Self::Internal(Box::new(cause)),
             Some(code) if code.starts_with("40") => Self::Unavailable {
-                message: "another change of the same thing got in the way, and nothing was changed".into(),
+                message: "a concurrent request changed the same resource, and nothing was changed by this one".into(),
                 cause: Some(Box::new(cause)),
             },
             _ => Self::store_unavailable(cause),

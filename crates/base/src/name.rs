@@ -103,8 +103,8 @@ fn check_visible(field: &str, what: &str, text: &str) -> Result<()> {
         if is_invisible(character) && !joins {
             let code = u32::from(character);
             return Err(Error::invalid(
-                format!("{field}: {what} contains U+{code:04X}, which cannot be seen (character {})", place + 1),
-                "Leave this character out.",
+                format!("{field}: {what} contains U+{code:04X}, which is invisible (character {})", place + 1),
+                "Remove this character.",
             ));
         }
         marks = if is_mark(character) { marks + 1 } else { 0 };
@@ -114,7 +114,7 @@ fn check_visible(field: &str, what: &str, text: &str) -> Result<()> {
                     "{field}: {what} has more than {MOST_MARKS} combining marks in a row (character {})",
                     place + 1
                 ),
-                "Leave some of them out.",
+                "Remove some of them.",
             ));
         }
     }
@@ -151,8 +151,8 @@ impl LogicalId {
             return Ok(Self(text.to_owned()));
         }
         Err(Error::invalid(
-            "logicalId: it does not fit ^[a-z0-9][-_a-z0-9]*$",
-            "Use up to 256 lower-case letters, digits, - and _, a letter or digit first.",
+            "logicalId: does not match ^[a-z0-9][-_a-z0-9]*$",
+            "Use up to 256 lower-case letters, digits, - and _, starting with a letter or digit.",
         ))
     }
 
@@ -180,7 +180,7 @@ impl Email {
         if fits {
             return Ok(Self(text.to_owned()));
         }
-        Err(Error::invalid("email: this is not an address", "Give an address such as ada@example.com."))
+        Err(Error::invalid("email: not a valid email address", "Give an email address such as ada@example.com."))
     }
 
     /// Its text.

@@ -55,7 +55,7 @@ impl<Id> PageRequest<Id> {
         let after = match cursor {
             None | Some("") => None,
             Some(text) => Some(read(text).ok_or_else(|| {
-                Error::invalid("cursor: not a cursor of this list", "Use pagination.nextCursor of the page before.")
+                Error::invalid("cursor: not a cursor of this list", "Use pagination.nextCursor of the previous page.")
             })?),
         };
         Ok(Self { after, limit })

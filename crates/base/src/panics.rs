@@ -5,7 +5,7 @@
 pub fn log() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
-        let message = panic.payload_as_str().unwrap_or("it says nothing");
-        tracing::error!(place, "a task panicked: {message}");
+        let message = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(place, "task panicked: {message}");
     }));
 }

@@ -51,7 +51,7 @@ impl Tasks {
                 }
                 let pause = upcoming.next().unwrap_or(LONGEST_PAUSE);
                 let how = if ended.is_ok() { "returned" } else { "panicked" };
-                tracing::error!(task = name, "the task {name} {how}; restarting it in {pause:?}");
+                tracing::error!(task = name, "task {name} {how}; restarting it in {pause:?}");
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = tasks.stopping() => return,

@@ -56,7 +56,7 @@ pub async fn find_credential(store: &Store, user_name: &str) -> Result<Option<Cr
         "ready" => Readiness::Ready,
         "failure" => {
             let reason: Option<String> = row.get("status_reason");
-            Readiness::Failed(reason.unwrap_or_else(|| "it could not be made".into()))
+            Readiness::Failed(reason.unwrap_or_else(|| "its creation failed".into()))
         }
         _ => Readiness::Provisioning,
     };

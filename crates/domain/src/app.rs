@@ -92,8 +92,8 @@ impl App {
         match self.level() {
             Level::Plenty | Level::Low => Ok(()),
             Level::Scarce | Level::Critical | Level::Exhausted => {
-                let message = "no database can be created: the server's disk is almost full; try again when its \
-                               operator has made room, or delete databases";
+                let message = "no database can be created: the server's disk is almost full; try again when the \
+                               operator has freed space, or delete databases";
                 Err(Error::Unavailable { message: message.into(), cause: None })
             }
         }

@@ -340,13 +340,13 @@ pub enum BackupError {
     #[error("pgBackRest is not installed on this machine; install it (Debian, Ubuntu: apt-get install pgbackrest)")]
     NotInstalled,
     /// Something else is at work on the same vault; try again when it has ended.
-    #[error("{0} is under way; try again when it has ended")]
+    #[error("{0} is running; try again when it has ended")]
     Busy(&'static str),
     /// There is no such backup, or no longer.
-    #[error("there is no backup {0}")]
+    #[error("the backup {0} does not exist")]
     MissingBackup(BackupLabel),
     /// The instance has no vault in the repository: nothing was ever backed up, or it was forgotten.
-    #[error("there are no backups of instance {0}")]
+    #[error("instance {0} has no backup repository")]
     MissingVault(InstanceId),
     /// What is in the repository is not what was put there, or the key does not open it. Trying
     /// again does not help; another backup may.
@@ -354,7 +354,7 @@ pub enum BackupError {
     Damaged(String),
     /// Tables or indexes of a restored instance are not what PostgreSQL writes. The backup was made of
     /// files that were damaged by then, or was changed in a way that its checksums do not tell.
-    #[error("what was restored is not whole: {0}")]
+    #[error("the restored instance is damaged: {0}")]
     Corrupt(String),
     /// What looks at a restored instance is missing.
     #[error(
@@ -362,25 +362,25 @@ pub enum BackupError {
     )]
     CheckMissing(Major),
     /// WAL between the backup and the target was lost; choose a backup that was made after it.
-    #[error("WAL from segment {0} on was lost, so that this backup cannot be recovered past it; restore a later one")]
+    #[error("WAL from segment {0} on was lost, so this backup cannot be restored beyond it; restore a later backup")]
     Gap(String),
     /// WAL that the backup needs was lost before it was archived: more was written than could be archived, or
     /// somebody removed it. Another try may succeed.
-    #[error("WAL that the backup needs was given up, since it was written faster than it could be archived")]
+    #[error("WAL that the backup needs was discarded, because it was written faster than it could be archived")]
     Lost,
     /// The target lies before the end of the backup; choose an earlier one.
-    #[error("the moment lies before the end of the backup; restore an earlier one")]
+    #[error("the moment is before the end of the backup; restore an earlier backup")]
     BeforeBackup,
     /// The instance is stopped and did not end cleanly: what it committed last is known after it was
     /// started again.
-    #[error("the instance did not end cleanly; it has to be started once")]
+    #[error("the instance was not shut down cleanly; start it once")]
     Unclean,
     /// The instance's files include something that PostgreSQL does not create, such as links. Trying again does
     /// not help until it is removed.
     #[error("the instance cannot be backed up: {0}")]
     Foreign(String),
     /// The instance was stopped or destroyed meanwhile.
-    #[error("the instance was stopped meanwhile")]
+    #[error("the instance was stopped before the work ended")]
     Interrupted,
     /// What is where backups are kept is not the place that they were kept in so far, such as the directory
     /// that a disk is to be mounted on. Nothing is put there.
@@ -389,11 +389,11 @@ pub enum BackupError {
     /// The newest backup bears a time that has not come yet: the clock was ahead when it was made. No other
     /// can follow it before that.
     #[error(
-        "the newest backup bears a time that has not come yet, since the clock was ahead when it was made ({0}); the next one can be made after that time"
+        "the newest backup is dated in the future, because the clock was ahead when it was created ({0}); the next backup can be created after that time"
     )]
     ClockWasAhead(String),
     /// The repository, or the disk that what is on its way there waits on, is full.
-    #[error("{doing}: no space is left in the repository or on the disk")]
+    #[error("{doing}: no space left in the repository or on the disk")]
     Full {
         /// What was being done.
         doing: &'static str,

@@ -212,7 +212,7 @@ impl Instances {
             match self.engine.ensure_started(id).await {
                 Ok(endpoint) => drop(self.set_running(id, slot, endpoint, seat, None)),
                 Err(error) => {
-                    tracing::warn!(instance.id = %id, error = %error, "{id} was running and cannot be taken over");
+                    tracing::warn!(instance.id = %id, error = %error, "could not adopt the running server of {id}");
                 }
             }
         }
@@ -354,7 +354,7 @@ impl Instances {
             let _gate = slot.gate.lock().await;
             let ended = lock(&slot.state).running.take_if(|running| running.start == start);
             if let Some(running) = ended {
-                tracing::warn!(instance.id = %id, "the server of {id} ended by itself");
+                tracing::warn!(instance.id = %id, "the server of {id} ended unexpectedly");
                 running.end_all(EndReason::Gone);
             }
         });
@@ -409,7 +409,7 @@ impl Instances {
                 Ok(true) => return true,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(instance.id = %id, error = %error, "cannot stop {id} to make room");
+                    tracing::warn!(instance.id = %id, error = %error, "could not stop {id} to make room for another instance");
                 }
             }
         }
@@ -550,7 +550,7 @@ impl Instances {
     /// it stops.
     pub async fn ensure_ended(self: &Arc<Self>, id: InstanceId) -> Result<(), EngineError> {
         if let Err(error) = self.ensure_stopped(id).await {
-            tracing::warn!(instance.id = %id, %error, "cannot stop {id}; ending all processes of its user");
+            tracing::warn!(instance.id = %id, %error, "could not stop {id}; killing all processes of its user");
         }
         let slot = self.slot(id);
         let reopen = self.close(&slot, EndReason::Gone).await;
@@ -602,7 +602,7 @@ impl Instances {
             };
             Some(async move {
                 if self.stop_if_quiet(id, &slot, quiet).await? {
-                    tracing::info!(instance.id = %id, "stopped {id}, which was idle");
+                    tracing::info!(instance.id = %id, "stopped {id} after its idle timeout");
                 }
                 Ok(())
             })
@@ -627,14 +627,14 @@ impl Instances {
             Ok(facts) => {
                 all.extend(facts.into_iter().filter(|facts| facts.running).map(|facts| (facts.id, self.slot(facts.id))))
             }
-            Err(error) => tracing::warn!(error = %error, "cannot list the instances to stop"),
+            Err(error) => tracing::warn!(error = %error, "could not list the instances to stop"),
         }
         all.sort_by_key(|(id, _)| *id);
         all.dedup_by_key(|(id, _)| *id);
         stream::iter(all)
             .for_each_concurrent(VERBS_AT_ONCE, |(id, slot)| async move {
                 if let Err(error) = self.end(id, &slot, EndReason::Shutdown).await {
-                    tracing::error!(instance.id = %id, error = %error, "cannot stop {id}");
+                    tracing::error!(instance.id = %id, error = %error, "could not stop {id}");
                 }
             })
             .await;

@@ -134,7 +134,7 @@ pub enum EngineError {
     MajorMissing(Major),
     /// Every running instance is in use and the cap is reached. Maps to SQLSTATE 53300.
     #[error(
-        "as many instances are running as this machine is set to run ({running}), and none is idle; try again later or raise --max-running"
+        "the maximum number of instances is running ({running}, --max-running), and none of them is idle; try again later or raise the maximum"
     )]
     Full {
         /// How many run.

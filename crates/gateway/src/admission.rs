@@ -135,7 +135,7 @@ impl Admission {
             match lookup.still_valid(&in_use).await {
                 Ok(valid) => break valid,
                 Err(cause) => {
-                    tracing::warn!(error = %base::error::describe(&cause), "could not check the credentials of open sessions; trying again");
+                    tracing::warn!(error = %base::error::describe(&cause), "could not check the credentials of open sessions; retrying");
                     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 }
             }

@@ -106,7 +106,7 @@ impl Target {
             stream.read(&mut [0]).await
         };
         if let Ok(Err(cause)) = timeout(WAIT, request).await {
-            tracing::debug!(%cause, "could not pass a cancel on to the instance");
+            tracing::debug!(%cause, "could not forward a cancel request to the instance");
         }
     }
 }

@@ -224,7 +224,7 @@ impl Gateway {
 fn receive(shared: &Arc<Shared>, tasks: &Tasks, tcp: TcpStream, peer: SocketAddr) {
     let Some(place) = shared.arrivals.take(Some(Network::of_one_party(peer.ip()))) else { return };
     if let Err(cause) = prepare(&tcp, &shared.limits.keepalive) {
-        return tracing::debug!(%peer, %cause, "a connection was gone before it began");
+        return tracing::debug!(%peer, %cause, "connection closed by the client before it was accepted");
     }
     let arrival = Arrival { place, deadline: Instant::now() + shared.limits.startup };
     tasks.spawn(session::serve(shared.clone(), tcp, peer, arrival));

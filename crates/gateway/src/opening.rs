@@ -145,7 +145,7 @@ pub(super) async fn open(
             Ok(Ok(Opened::Refused(message))) => return Err(Stop::RefusedByInstance(message)),
             Ok(Ok(Opened::NotNow)) => {}
             Ok(Err(cause)) => {
-                tracing::debug!(instance.id = %credential.instance, %cause, "could not open a session on an instance; trying again");
+                tracing::debug!(instance.id = %credential.instance, %cause, "could not open a session on an instance; retrying");
             }
             Err(_) => {}
         }
@@ -186,7 +186,7 @@ async fn attach(shared: &Shared, credential: &Credential, deadline: Instant) -> 
                     database.id = %credential.database,
                     instance.id = %credential.instance,
                     %error,
-                    "could not start the instance of a database for a session"
+                    "could not start an instance for a session"
                 );
             }
         }

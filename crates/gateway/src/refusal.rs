@@ -90,16 +90,16 @@ impl Refusal {
             Self::Replication => "replication connections are not supported".to_owned(),
             Self::Password { user } => format!("password authentication failed for user \"{}\"", printable(user)),
             Self::Unauthenticated => {
-                "too many connections are logging in at once; log in faster, or try again in a moment".to_owned()
+                "too many connections are authenticating at once; try again in a moment".to_owned()
             }
             Self::PlatformDatabase => {
-                format!("the database \"{PLATFORM_DATABASE}\" is Howdah's own; nobody else can connect to it")
+                format!("the database \"{PLATFORM_DATABASE}\" is reserved for Howdah")
             }
             Self::DatabaseSessions { limit } => {
-                format!("too many connections for this database: at most {limit} sessions may be open at a time")
+                format!("too many connections for this database: at most {limit} sessions can be open at a time")
             }
             Self::Sessions { limit } => {
-                format!("too many connections: at most {limit} sessions may be open at a time on this server")
+                format!("too many connections: at most {limit} sessions can be open at a time on this server")
             }
             Self::Provisioning { waited_s } => {
                 format!("the database is still being provisioned after {waited_s} s; try again in a moment")
@@ -108,26 +108,26 @@ impl Refusal {
             Self::Deleted => "the database or the connection was deleted".to_owned(),
             Self::Metadata => "the server cannot look up connections right now; try again in a moment".to_owned(),
             Self::Engine(EngineError::Missing(_)) => {
-                "the database has no instance at the moment; try again in a moment".to_owned()
+                "the database is not available at the moment; try again in a moment".to_owned()
             }
             Self::Engine(EngineError::Failed { .. }) => {
                 "the database could not be started; try again in a moment".to_owned()
             }
             // The engine's own words are for the operator.
             Self::Engine(EngineError::MajorMissing(_)) => {
-                "the server lacks the database's version of PostgreSQL at the moment; try again later".to_owned()
+                "the database's PostgreSQL version is not installed on the server at the moment; try again later".to_owned()
             }
             Self::Engine(EngineError::Full { .. }) => {
-                "the server has no room to wake the database right now; try again in a moment".to_owned()
+                "the server is running its maximum number of databases and cannot wake this one now; try again in a moment".to_owned()
             }
             Self::Engine(EngineError::NoSpace { .. }) => {
-                "the server has no disk space left to wake the database; try again later".to_owned()
+                "the server has no disk space left to start the database; try again later".to_owned()
             }
             Self::Engine(EngineError::HeldBack { again_s: Some(seconds) }) => {
                 format!("the database was stopped because it grew while the server's disk was almost full; connect again in {seconds} s to delete data")
             }
             Self::Engine(EngineError::HeldBack { again_s: None }) => {
-                "the database was stopped because it kept growing while the server's disk was almost full; it can be opened when there is room, and deleted now".to_owned()
+                "the database was stopped because it kept growing while the server's disk was almost full; it can be used again when there is space, and can be deleted now".to_owned()
             }
             Self::Ended(EndReason::NoRoom) => {
                 "terminating connection: the database grew while the server's disk was almost full; connect again in a few seconds to delete data".to_owned()
@@ -155,10 +155,10 @@ impl Refusal {
         match self {
             Self::Failed { .. } => Some("GET /v1/databases/{id} shows the database's status."),
             Self::PlatformDatabase => Some(
-                "Name your databases instead of all of them (vacuumdb -d, reindexdb -d); pg_dumpall needs --exclude-database=howdah.",
+                "Run tools on your databases by name instead of on all databases (vacuumdb -d, reindexdb -d); use pg_dumpall with --exclude-database=howdah.",
             ),
             Self::DatabaseSessions { .. } => {
-                Some("Close sessions that are not needed, or put a connection pool in front of the application.")
+                Some("Close unused sessions, or use a connection pool in the application.")
             }
             _ => None,
         }

@@ -35,7 +35,7 @@ pub(super) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketA
             // SCRAM binds to the certificate of this handshake, whichever the gateway has by then.
             let Tls { acceptor, end_point } = shared.tls.borrow().clone();
             let Ok(Ok(mut stream)) = shared.in_time(&arrival, acceptor.accept(tcp)).await else {
-                return tracing::debug!(%peer, "a TLS handshake failed");
+                return tracing::debug!(%peer, "TLS handshake failed");
             };
             if direct && stream.get_ref().1.alpn_protocol() != Some(tls::ALPN) {
                 let refusal = Refusal::Malformed("direct TLS needs ALPN with the protocol postgresql");
@@ -56,7 +56,7 @@ pub(super) async fn serve(shared: Arc<Shared>, mut tcp: TcpStream, peer: SocketA
                     relay::close(&mut stream, b"").await;
                 }
                 Ok(Packet::Ssl | Packet::Gss) => {
-                    let refusal = Refusal::Malformed("encryption was asked for twice");
+                    let refusal = Refusal::Malformed("encryption was requested twice");
                     turn_away(&shared, &mut stream, refusal.into(), peer, "", &arrival).await;
                 }
                 Err(refusal) => turn_away(&shared, &mut stream, refusal.into(), peer, "", &arrival).await,
@@ -92,7 +92,7 @@ async fn first_packet(shared: &Shared, tcp: &mut TcpStream, local: bool) -> Resu
                 tcp.write_all(b"S").await?;
                 return Ok(First::Tls { direct: false });
             }
-            Packet::Gss if declined => return Err(Refusal::Malformed("encryption was asked for twice").into()),
+            Packet::Gss if declined => return Err(Refusal::Malformed("encryption was requested twice").into()),
             Packet::Gss => {
                 declined = true;
                 tcp.write_all(b"N").await?;
@@ -207,7 +207,7 @@ async fn relay_until_the_end<S: AsyncRead + AsyncWrite + Unpin>(
         }
         Err(Side::Backend) => {
             relay::close(&mut relay.into_client(), b"").await;
-            "the instance closed it".to_owned()
+            "closed by the instance".to_owned()
         }
         Err(Side::Client) => {
             // No statement outlives its client, except for a moment one that was sent before an orderly goodbye.
@@ -215,7 +215,7 @@ async fn relay_until_the_end<S: AsyncRead + AsyncWrite + Unpin>(
             if let (false, true, Some(target)) = (over, relay.is_busy(), target) {
                 target.cancel().await;
             }
-            "the client closed it".to_owned()
+            "closed by the client".to_owned()
         }
     };
     drop(held);
@@ -223,7 +223,7 @@ async fn relay_until_the_end<S: AsyncRead + AsyncWrite + Unpin>(
         %peer,
         database.id = %credential.database,
         connection.id = credential.connection.map(tracing::field::display),
-        "a session ended: {why}"
+        "session ended: {why}"
     );
 }
 
@@ -253,17 +253,17 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, stop: Stop, p
             relay::close(stream, &refusal.encode()).await;
         }
         Stop::RefusedByInstance(message) => {
-            tracing::info!(%peer, user, "an instance refused a session");
+            tracing::info!(%peer, user, "the instance refused a session");
             relay::close(stream, &message).await;
         }
         Stop::Evicted => {
             // Another connection has its place already: send what fits into the socket's buffer and close.
             let last = Refusal::Unauthenticated.encode();
             let _ = async { stream.write_all(&last).await.and(stream.flush().await) }.now_or_never();
-            tracing::debug!(%peer, user, "closed a connection that had not logged in, for a newer one");
+            tracing::debug!(%peer, user, "closed an unauthenticated connection in favor of a newer one");
         }
         Stop::Closed => {
-            tracing::debug!(%peer, user, "a connection closed or was too slow before it was a session");
+            tracing::debug!(%peer, user, "connection closed or timed out before authentication");
         }
     }
 }

@@ -19,11 +19,11 @@ use base::error::{Error, Result, describe};
 use base::store::{Announcement, Channel};
 use domain::audit::{self, Entry};
 
-/// How many entries one transaction writes out.
+/// The maximum number of entries per transaction.
 const BATCH: i64 = 500;
-/// Behind the announcements, and after a failure: how often to look.
+/// How often to look for entries without a notification, and after a failure.
 const LOOK: Duration = Duration::from_secs(10);
-/// Where the system's log listens.
+/// The socket of the system log.
 const SYSLOG: &str = "/dev/log";
 /// Facility 13, "log audit", severity 5, "notice" (RFC 5424, section 6.2.1).
 const PRIORITY: u8 = 13 * 8 + 5;
@@ -31,7 +31,7 @@ const PRIORITY: u8 = 13 * 8 + 5;
 /// Where the audit log is streamed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A file that lines are added to. A file that is moved away is made again.
+    /// A file that lines are appended to. It is created again after it was moved away.
     File(PathBuf),
     /// The system's log.
     Syslog,
@@ -43,17 +43,17 @@ impl Target {
         if text == "syslog" { Self::Syslog } else { Self::File(text.into()) }
     }
 
-    /// Whether it can be written to now.
+    /// Checks that the target can be written to.
     ///
     /// # Errors
     /// One sentence with the cure.
     pub fn check(&self) -> Result<(), String> {
         match self {
             Self::File(path) => open(path).map(drop).map_err(|error| {
-                format!("cannot write the audit log to {}: {error}; name another file with --audit-stream", path.display())
+                format!("cannot write the audit log to {}: {error}; choose another file with --audit-stream", path.display())
             }),
             Self::Syslog => UnixDatagram::unbound().and_then(|socket| socket.connect(SYSLOG)).map_err(|error| {
-                format!("the system's log does not listen on {SYSLOG}: {error}; start it, or name a file with --audit-stream")
+                format!("cannot connect to the system log at {SYSLOG}: {error}; start the system log, or choose a file with --audit-stream")
             }),
         }
     }
@@ -85,13 +85,13 @@ fn syslog_line(entry: &Entry) -> String {
     format!("<{PRIORITY}>1 {} - howdah - audit - {}", format_timestamp(entry.at), entry.to_json())
 }
 
-/// Writes out what is recorded, as it is recorded.
+/// Writes entries to the stream as they are recorded.
 pub async fn stream(ctx: Arc<JobCtx>, target: Target) {
     let tasks = ctx.app.tasks.clone();
     let mut announcements = ctx.app.store.announcements();
     while !tasks.is_stopping() {
         let more = write_out(&ctx, &target).await.unwrap_or_else(|error| {
-            tracing::error!(error = %describe(&error), "cannot write out the audit log; trying again");
+            tracing::error!(error = %describe(&error), "could not write to the audit stream; retrying");
             false
         });
         if more {
@@ -112,11 +112,11 @@ pub async fn stream(ctx: Arc<JobCtx>, target: Target) {
             () = tasks.stopping() => {}
         }
     }
-    // What was recorded last: the answer to it may be on its way already.
+    // The last entries too: their responses may already be on the way.
     let _ = write_out(&ctx, &target).await;
 }
 
-/// True when there may be more. The transaction is open while a local file is written: a batch must
+/// Returns true if there may be more entries. The transaction is open while a local file is written: a batch must
 /// not be lost between the two.
 async fn write_out(ctx: &JobCtx, target: &Target) -> Result<bool> {
     let tx = ctx.app.store.begin().await?;

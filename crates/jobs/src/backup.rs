@@ -1,4 +1,4 @@
-//! Making backups of databases.
+//! Backups of databases.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,48 +16,47 @@ use engine::EngineError;
 use engine::backups::{BackupError, BackupFacts, BackupKind, Gap, Obstacle, Progress, ProgressSink, Retention, Vault};
 use queue::{Job, Reason, StepError};
 
-/// How often the progress of a step is written down.
+/// How often to record the progress of a step.
 const REPORT: Duration = Duration::from_secs(1);
 
-const UNREACHABLE: &str =
-    "the place where backups are kept does not answer; it is tried again, and the server's log says more";
-const OTHER: &str = "it failed for a reason that only the server's log names; it is tried again";
-const FULL: &str = "the place where backups are kept is full; it is tried again when the operator has made room";
-const REFUSED: &str = "the place where backups are kept refuses it; the operator has to look at its settings";
+const UNREACHABLE: &str = "the backup storage is not responding; Howdah is retrying; details are in the server's log";
+const OTHER: &str = "it failed, and Howdah is retrying; the reason is in the server's log";
+const FULL: &str = "the backup storage is full; Howdah is retrying until the operator frees space";
+const REFUSED: &str = "the backup storage refuses access; the operator has to check its settings";
 const WRONG_PLACE: &str =
-    "the place where backups are kept is not there, or another one is; the operator has to bring it back";
-const AHEAD: &str = "the newest backup bears a time that has not come yet, since the server's clock was ahead when it was \
-                     made; the next one can be made after that time, or after a restore in place, which begins anew";
+    "the backup storage is missing or was replaced by another one; the operator has to restore it";
+const AHEAD: &str = "the newest backup is dated in the future, because the server's clock was ahead when it was created; \
+                     the next backup can be created after that time, or after a restore in place";
 const NOT_INSTALLED: &str =
-    "pgBackRest is not installed on the server; it goes on as soon as the operator has installed it";
-const OCCUPIED: &str = "another backup or restore of the same database is under way; it goes on after that";
-const INTERRUPTED: &str = "it was interrupted and begins again";
-const UNCLEAN: &str = "the instance that it comes from does not start; the server's log says more";
-const DAMAGED: &str = "the backup is damaged; choose another one";
-const MISSING: &str = "the backup is no longer there; choose another one";
-const GAP: &str = "changes between the backup and the moment were lost; choose a later backup or an earlier moment";
-const LOST: &str = "more was written during the backup than could be archived, so that changes which it needs were given \
-                    up; it begins again";
-const BEFORE: &str = "the moment lies before the end of the backup; choose an earlier backup";
-const NOT_WHOLE: &str = "what the backup holds is not whole: tables or indexes are damaged; the server's log says more";
-const NO_CHECK: &str =
-    "what checks backups is not installed on the server; it goes on as soon as the operator has installed it";
-const REPLACED: &str = "the database was restored meanwhile; make another backup";
+    "pgBackRest is not installed on the server; Howdah is retrying until the operator installs it";
+const OCCUPIED: &str = "another backup or restore of the same database is running; this one continues after it";
+const INTERRUPTED: &str = "it was interrupted and is restarting";
+const UNCLEAN: &str = "the instance to back up does not start; details are in the server's log";
+const DAMAGED: &str = "the backup is damaged; choose another backup";
+const MISSING: &str = "the backup no longer exists; choose another backup";
+const GAP: &str =
+    "changes between the backup and the requested moment were lost; choose a later backup or an earlier moment";
+const LOST: &str = "WAL was written faster than it could be archived, and WAL that the backup needs was discarded; the \
+                    backup is restarting";
+const BEFORE: &str = "the requested moment is before the end of the backup; choose an earlier backup";
+const NOT_WHOLE: &str = "tables or indexes in the backup are damaged; details are in the server's log";
+const NO_CHECK: &str = "pg_amcheck is not installed on the server; Howdah is retrying until the operator installs it";
+const REPLACED: &str = "the database was restored during the backup; create another backup";
 
 /// The steps of `back_up_database`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackUpStep {
-    /// Copy the instance's files to the vault, and the WAL that belongs to them.
+    /// Copy the instance's files and the WAL that the backup needs to the repository.
     CopyFiles,
-    /// Make the list of backups what the vault holds.
+    /// Update the list of backups from the repository.
     Record,
 }
 
 impl BackUpStep {
-    /// All of them, in order.
+    /// All steps, in order.
     pub const ALL: [Self; 2] = [Self::CopyFiles, Self::Record];
 
-    /// Its name in the queue.
+    /// The step's name in the queue.
     pub fn name(self) -> &'static str {
         match self {
             Self::CopyFiles => backups::BACK_UP.first_step,
@@ -72,7 +71,7 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
     let plan = databases::plan(&store.session().await?, job.subject.into()).await?;
     let Some(plan) = plan.filter(|plan| plan.deleted_at.is_none()) else {
         let tx = store.begin().await?;
-        backups::mark_failed(&tx, job.subject.into(), "the database was deleted meanwhile").await?;
+        backups::mark_failed(&tx, job.subject.into(), "the database was deleted during the backup").await?;
         job.give_way(&tx).await?;
         return Ok(tx.commit().await?);
     };
@@ -84,7 +83,7 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
                 return Ok(tx.commit().await?);
             };
             if plan.instance != Some(backup.instance) {
-                return Err(StepError::Fail(Reason::new("the instance was replaced", REPLACED)));
+                return Err(StepError::Fail(Reason::new("the instance was replaced during the backup", REPLACED)));
             }
             let (vault, _) = open_vault(ctx, backup.instance).await?;
             let there = ctx.instances.backups(&vault).await.map_err(from_backup)?;
@@ -92,8 +91,8 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
             if backup.labels_before.is_none() {
                 backups::mark_begun(&store.session().await?, backup.id, &labels).await?;
             }
-            // A backup that was not there when this one began is it: the worker died before it could say so. One
-            // whose WAL did not arrive is none.
+            // A backup that was not there when this step began is its own: a previous worker died before recording
+            // it. A backup whose WAL is missing does not count.
             let is_own = |facts: &BackupFacts| {
                 let before = backup.labels_before.as_ref();
                 before.is_some_and(|before| !before.iter().any(|label| label == facts.label.as_str()))
@@ -103,11 +102,11 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
                 None => {
                     let kind = kind_of(backup.kind);
                     let made = reporting(ctx, job, |progress| ctx.instances.back_up(&vault, kind, progress)).await;
-                    // What is in its way is mostly in the archive's too: the list of backups says so at once.
+                    // The fault mostly affects archiving too: record it now, so that the list of backups shows it.
                     if made.is_err()
                         && let Err(error) = look_at_archive(ctx, backup.instance).await
                     {
-                        tracing::debug!(instance.id = %backup.instance, %error, "cannot look at an archive");
+                        tracing::debug!(instance.id = %backup.instance, %error, "could not check the archiving of an instance");
                     }
                     made.map_err(from_backup)?
                 }
@@ -129,7 +128,7 @@ pub async fn back_up(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
     }
 }
 
-/// Makes a full backup of a database for a workflow that needs one and is not about it.
+/// Creates a full backup of a database for another workflow that needs one.
 pub(super) async fn back_up_whole(
     ctx: &JobCtx,
     job: &Job,
@@ -139,7 +138,7 @@ pub(super) async fn back_up_whole(
     try_to_back_up_whole(ctx, job, database, instance).await?.map_err(from_backup)
 }
 
-/// The same, for a workflow that goes on without a backup where none can be made.
+/// The same, for a workflow that continues without a backup if none can be created.
 pub(super) async fn try_to_back_up_whole(
     ctx: &JobCtx,
     job: &Job,
@@ -162,18 +161,18 @@ pub(super) async fn try_to_back_up_whole(
     Ok(Ok(()))
 }
 
-/// Removes what retention no longer wants from a vault.
+/// Removes expired backups from a repository.
 pub(super) async fn expire(ctx: &JobCtx, instance: InstanceId, days: i32) -> Result<(), StepError> {
     let (vault, _) = open_vault(ctx, instance).await?;
     let retention = Retention { days: days.max(1).unsigned_abs() };
     match ctx.instances.expire(&vault, retention).await {
-        // The next round does it.
+        // Retried in the next round.
         Ok(()) | Err(BackupError::Busy(_) | BackupError::MissingVault(_)) => Ok(()),
         Err(error) => Err(from_backup(error)),
     }
 }
 
-/// Makes the list of backups what the vault holds.
+/// Updates the list of backups from the repository.
 pub(super) async fn list_what_is_held(ctx: &JobCtx, instance: InstanceId) -> Result<(), StepError> {
     let (vault, known) = open_vault(ctx, instance).await?;
     let there = match ctx.instances.backups(&vault).await {
@@ -188,11 +187,11 @@ pub(super) async fn list_what_is_held(ctx: &JobCtx, instance: InstanceId) -> Res
     look_at_archive(ctx, instance).await
 }
 
-/// Writes down how the archiving of an instance goes.
+/// Records the archiving state of an instance.
 pub(super) async fn look_at_archive(ctx: &JobCtx, instance: InstanceId) -> Result<(), StepError> {
     let status = match ctx.instances.archive_status(instance).await {
         Ok(status) => status,
-        // A vault may outlive its instance.
+        // A repository can outlive its instance.
         Err(BackupError::MissingVault(_) | BackupError::Engine(EngineError::Missing(_))) => return Ok(()),
         Err(error) => return Err(from_backup(error)),
     };
@@ -222,7 +221,7 @@ fn explain(obstacle: Obstacle) -> &'static str {
     }
 }
 
-/// The vault of an instance as the engine takes it, and as the domain knows it.
+/// The repository of an instance, as the engine's type and as the domain's type.
 pub(super) async fn open_vault(ctx: &JobCtx, instance: InstanceId) -> Result<(Vault, backups::Vault), StepError> {
     let known = backups::vault(&ctx.app.store.session().await?, &ctx.app.keyring, instance).await?;
     let known = known.ok_or_else(|| {
@@ -231,12 +230,12 @@ pub(super) async fn open_vault(ctx: &JobCtx, instance: InstanceId) -> Result<(Va
     Ok((engine_vault(&known), known))
 }
 
-/// A vault as the engine takes it.
+/// A repository as the engine's type.
 pub(super) fn engine_vault(known: &backups::Vault) -> Vault {
     Vault { instance: known.instance, key: known.key.clone() }
 }
 
-/// Runs something that reports its progress, and writes that down once a second.
+/// Runs work that reports its progress, and records the progress once a second.
 pub(super) async fn reporting<T, Work: Future<Output = T>>(
     ctx: &JobCtx,
     job: &Job,
@@ -253,7 +252,7 @@ pub(super) async fn reporting<T, Work: Future<Output = T>>(
             if let Some(Progress { done, total }) = progress
                 && let Err(error) = job.report(&ctx.app.store, done, total).await
             {
-                tracing::debug!(error = %describe(&error), "cannot write down the progress of {}", job.id);
+                tracing::debug!(error = %describe(&error), "could not record the progress of {}", job.id);
             }
         }
     };
@@ -263,7 +262,7 @@ pub(super) async fn reporting<T, Work: Future<Output = T>>(
     }
 }
 
-/// What the domain keeps of a backup that the vault holds.
+/// The domain's record of a backup in the repository.
 pub(super) fn held(facts: &BackupFacts) -> Held {
     Held {
         label: facts.label.as_str().to_owned(),
@@ -287,7 +286,7 @@ fn kind_of(kind: backups::Kind) -> BackupKind {
     }
 }
 
-/// What is damaged, lost or was never there does not get better by itself.
+/// Damage and losses are permanent, so they fail the workflow; other errors are retried.
 pub(super) fn from_backup(error: BackupError) -> StepError {
     let reason = |explanation| Reason::new(error.to_string(), explanation);
     match error {

@@ -1,4 +1,4 @@
-//! Making a database and taking it away.
+//! Creation and deletion of databases.
 
 use base::name::TENANT_DATABASE;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use engine::bounded::Bounded;
 use engine::{EngineError, Major};
 use queue::{Job, Reason, StepError};
 
-/// How long a last measurement takes to be written down, at most.
+/// The longest time until a last measurement is recorded.
 const MEASUREMENT_LOOKS: u32 = 20;
 const MEASUREMENT_LOOK: Duration = Duration::from_millis(100);
 /// How long the last changes of a database may take to be archived when its delete is to free room.
@@ -32,34 +32,35 @@ const PROBE_LIMIT: Duration = Duration::from_secs(45);
 /// The most bytes that an instance may send in a probe.
 const MOST_OF_PROBE: usize = 64 << 10;
 
-/// What the owner of a database reads; the operator reads the engine's own words, which may name
-/// what is no business of a tenant's.
+// Reasons for the owner of a database. The operator reads the engine's own errors, which may name things that a tenant
+// must not learn.
 const NO_PROGRAMS: &str =
-    "its version of PostgreSQL is not installed on the server; it is made as soon as the operator has installed it";
-const NO_SLOT: &str = "the server runs as many databases as it may; it is made as soon as one of them is idle";
-const NO_ROOM: &str = "the server's disk is full; it is made as soon as there is room";
+    "the required PostgreSQL version is not installed on the server; Howdah is retrying until the operator installs it";
+const NO_SLOT: &str =
+    "the server is running its maximum number of databases; Howdah is retrying until one of them is idle";
+const NO_ROOM: &str = "the server's disk is full; Howdah is retrying until there is space";
 const NO_ROOM_FOR_BACKUP: &str =
-    "no last backup was made, since the server's disk was almost full; what was not archived before is gone";
-/// The action of that in the audit log.
+    "no final backup was created, because the server's disk was almost full; changes that were not archived are lost";
+/// The action in the audit log for a skipped final backup.
 const SKIP_LAST_BACKUP: &str = "skip_last_backup";
-const NOT_STARTED: &str = "its PostgreSQL server could not be made or started; the server's log says why";
-const NOT_KEPT: &str = "what was written to the database last cannot be backed up, and would be lost";
-const NO_ANSWER: &str = "it does not answer through the gateway; the server's log says more";
+const NOT_STARTED: &str = "the PostgreSQL instance could not be created or started; the reason is in the server's log";
+const NOT_KEPT: &str = "the latest changes of the database cannot be backed up and would be lost";
+const NO_ANSWER: &str = "the database does not respond through the gateway; details are in the server's log";
 
 /// The steps of `provision_database` and `copy_database`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProvisionStep {
-    /// Take an instance out of the stock, or restore one from what it is made from.
+    /// Take an instance from the pool of prepared instances, or restore one from the source.
     CreateInstance,
-    /// Run SQL through the gateway's listening address, and call the database ready.
+    /// Run SQL through the gateway's listening address, and mark the database as ready.
     ProveReady,
 }
 
 impl ProvisionStep {
-    /// All of them, in order.
+    /// All steps, in order.
     pub const ALL: [Self; 2] = [Self::CreateInstance, Self::ProveReady];
 
-    /// Its name in the queue.
+    /// The step's name in the queue.
     pub fn name(self) -> &'static str {
         match self {
             Self::CreateInstance => databases::PROVISION.first_step,
@@ -71,19 +72,19 @@ impl ProvisionStep {
 /// The steps of `delete_database`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeleteStep {
-    /// Have a backup of what is in it, while that can be undone.
+    /// Create a final backup, if deleted databases are kept.
     KeepBackup,
-    /// End sessions, stop the server, remove the directory.
+    /// Close sessions, stop the server, remove the directory.
     DestroyInstance,
-    /// Remove the rows, at once or when it can no longer be undone.
+    /// Remove the rows, or mark them for removal when the database can no longer be restored.
     Forget,
 }
 
 impl DeleteStep {
-    /// All of them, in order.
+    /// All steps, in order.
     pub const ALL: [Self; 3] = [Self::KeepBackup, Self::DestroyInstance, Self::Forget];
 
-    /// Its name in the queue.
+    /// The step's name in the queue.
     pub fn name(self) -> &'static str {
         match self {
             Self::KeepBackup => databases::DELETE.first_step,
@@ -153,13 +154,12 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
     match step {
         Some(DeleteStep::KeepBackup) => {
             if let Some(plan) = &plan {
-                // One whose restore is under way is kept as it was before.
+                // During a restore in place, the data before the restore is kept.
                 let is_there = plan.status == Status::Ready || plan.status == Status::Recovering;
                 if let Some(instance) = plan.instance.filter(|_| is_there && !ctx.app.undelete.is_zero()) {
-                    // However long that takes, as long as it would be kept at all.
+                    // Retried for as long as the deleted database would be kept.
                     if plan.deleted_at.is_some_and(|since| since + ctx.app.undelete <= ctx.app.clock.now()) {
-                        leave_end(ctx, plan, instance, "nothing could be archived while it would have been kept")
-                            .await?;
+                        leave_end(ctx, plan, instance, "nothing could be archived during the retention period").await?;
                     } else if ctx.app.level() >= Level::Scarce {
                         free_room_first(ctx, plan, instance).await?;
                     } else {
@@ -178,7 +178,7 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
             if let Some(plan) = &plan {
                 let restore = restores::find(&store.session().await?, plan.id).await?;
                 let restored = restore.into_iter().flat_map(|restore| [Some(restore.instance), restore.replaced]);
-                // Its trial sees the delete at its next step, and need not be waited for.
+                // A running verification notices the deletion at its next step, so there is no need to wait for it.
                 let on_trial = backups::trial_instances(&store.session().await?, Some(plan.id)).await?;
                 for instance in restored.flatten().chain(on_trial).chain(plan.instance) {
                     ctx.instances.ensure_destroyed(instance).await.map_err(from_engine)?;
@@ -206,15 +206,15 @@ pub async fn delete(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
     }
 }
 
-/// What was committed last is in a vault before the instance goes, by a delete or a restore in place: until
-/// then it fails, and the caller says for how long. An instance that was lost, or does not start however often
-/// that is tried, holds up neither: its vault ends with what was archived by then.
+/// Archives the latest commits before the instance is removed by a delete or a restore in place. Fails until that is
+/// done; the caller decides for how long. An instance that is lost, or that repeatedly does not start, does not block
+/// either: its repository then ends with the WAL archived so far.
 pub(super) async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan, instance: InstanceId) -> Result<(), StepError> {
     if !ctx.instances.list().await.map_err(from_engine)?.iter().any(|facts| facts.id == instance) {
         return leave_end(ctx, plan, instance, "its files were lost").await;
     }
     let error = match bring_to_vault(ctx, job, plan, instance).await {
-        // Otherwise the vault would be closed as what it was while archiving was stuck.
+        // Otherwise the repository would be closed with the stale state of failing archiving.
         Ok(()) => return look_at_archive(ctx, instance).await,
         Err(Unkept::Never(reason)) => return Err(StepError::Fail(reason)),
         Err(Unkept::Now(error)) => error,
@@ -229,13 +229,13 @@ pub(super) async fn keep_backup(ctx: &JobCtx, job: &Job, plan: &Plan, instance: 
     let reason = Reason::new(reason.to_string(), format!("{NOT_KEPT}: {}", reason.explanation()));
     Err(match error {
         StepError::Wait(_) => StepError::Wait(reason),
-        // Nothing is given up before it was tried often.
+        // Data is only given up after many attempts.
         StepError::Retry(_) | StepError::Fail(_) => StepError::Retry(reason),
     })
 }
 
-/// The disk is almost full, and the delete frees room. So no backup is made, and what is not archived yet has a short
-/// while to be archived.
+/// Deletes without a final backup, because the disk is almost full and the delete frees space. WAL that is not archived
+/// yet gets a short time to be archived.
 async fn free_room_first(ctx: &JobCtx, plan: &Plan, instance: InstanceId) -> Result<(), StepError> {
     ctx.instances.ensure_ended(instance).await.map_err(from_engine)?;
     let archive = async {
@@ -260,11 +260,11 @@ async fn free_room_first(ctx: &JobCtx, plan: &Plan, instance: InstanceId) -> Res
     Ok(tx.commit().await?)
 }
 
-/// Why the end of an instance is not in its vault.
+/// Why the latest WAL of an instance is not in its repository.
 enum Unkept {
-    /// Trying again may help.
+    /// A retry may succeed.
     Now(StepError),
-    /// Its files cannot be backed up.
+    /// The instance's files cannot be backed up.
     Never(Reason),
 }
 
@@ -300,8 +300,8 @@ async fn bring_to_vault(ctx: &JobCtx, job: &Job, plan: &Plan, instance: Instance
     }
 }
 
-/// Whether recovery comes from a backup in the vault to what was archived last: no WAL was given up after
-/// it. The vault is asked, since the list may name what is there no more.
+/// Whether recovery from a backup in the repository reaches the latest archived WAL, without a gap after the backup.
+/// Reads the repository, because the list in the store may name backups that are gone.
 async fn reaches_the_end(ctx: &JobCtx, vault: &Vault) -> Result<bool, BackupError> {
     let gaps = ctx.instances.archive_status(vault.instance).await?.gaps;
     let lost = gaps.into_iter().map(|gap| gap.last_segment).max();
@@ -310,20 +310,21 @@ async fn reaches_the_end(ctx: &JobCtx, vault: &Vault) -> Result<bool, BackupErro
     Ok(there.iter().any(|facts| facts.restorable && is_after(facts)))
 }
 
-/// The vault of an instance ends where archiving did, since nothing more can be had from the instance.
+/// Records that the repository of an instance ends with the WAL archived so far, without the latest changes.
 async fn leave_end(ctx: &JobCtx, plan: &Plan, instance: InstanceId, why: &str) -> Result<(), StepError> {
     tracing::warn!(
         database.id = %plan.id, instance.id = %instance,
-        "the instance of {} goes, and its vault ends with what was archived by then: {why}", plan.id
+        "removing the instance of {} without its latest changes: its backup repository ends with the WAL archived so far: {why}",
+        plan.id
     );
     let tx = ctx.app.store.begin().await?;
     backups::record_lost_end(&tx, instance, ctx.app.clock.now()).await?;
     Ok(tx.commit().await?)
 }
 
-/// Ends the sessions, and says whether the database was ever used: one that was not has nothing to keep.
-/// It is measured as it stops, and what was measured is written down a moment later; without that it
-/// counts as used.
+/// Closes the sessions, stops the instance, and returns whether the database was ever used: an unused database needs no
+/// backup. The instance is measured when it stops, and the measurement is recorded a moment later; without a
+/// measurement the database counts as used.
 async fn stop_and_measure(ctx: &JobCtx, database: DatabaseId, instance: InstanceId) -> Result<bool, StepError> {
     let begun = ctx.app.clock.now();
     let facts = ctx.instances.list().await.map_err(from_engine)?;
@@ -339,7 +340,7 @@ async fn stop_and_measure(ctx: &JobCtx, database: DatabaseId, instance: Instance
     Ok(true)
 }
 
-/// Closes what is kept of it, or removes that too.
+/// Closes the repositories of a deleted database, or removes them if it cannot be restored.
 async fn forget(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
     let (store, now) = (&ctx.app.store, ctx.app.clock.now());
     let session = store.session().await?;
@@ -365,12 +366,12 @@ async fn forget(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
     Ok(tx.commit().await?)
 }
 
-/// Its instance, which a database that is not deleted has.
+/// The database's instance, which every database has that is not deleted.
 fn instance(plan: &Plan) -> Result<InstanceId, StepError> {
     plan.instance.ok_or_else(|| StepError::Retry(format!("the database {} has no instance", plan.id).into()))
 }
 
-/// The major that was chosen for the database, or the newest one now.
+/// The PostgreSQL major version of the database, or the newest installed one.
 async fn major(ctx: &JobCtx, plan: &Plan) -> Result<Major, StepError> {
     if let Some(major) = plan.major {
         return Ok(Major(major));
@@ -383,15 +384,15 @@ async fn major(ctx: &JobCtx, plan: &Plan) -> Result<Major, StepError> {
     Ok(Major(databases::choose_major(&session, plan.id, newest.0).await?))
 }
 
-/// Logs in through the gateway as a customer would, and asks something.
+/// Connects through the gateway as a client would, and runs a query.
 pub(super) async fn prove(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
-    // Started here first: the engine's own words say whether it is worth waiting.
+    // Started here first, because the engine's error tells whether a retry is worthwhile.
     let _started = ctx.instances.attach_probe(instance(plan)?).await.map_err(from_engine)?;
     let probe = issue_probe(&ctx.app.store.session().await?, plan.id).await?;
     let gateway = reachable(ctx.gateway);
     let mut config = tokio_postgres::Config::new();
     config.user(&probe.user).password(probe.password.expose()).dbname(TENANT_DATABASE).application_name("howdah probe");
-    // What the tenant has set for the database, or the role, counts less.
+    // These override settings of the database or the role that the tenant has made.
     config.options("-c local_preload_libraries= -c statement_timeout=0 -c lock_timeout=0 -c role=none");
     let asked = async {
         let stream = TcpStream::connect(gateway).await?;
@@ -409,17 +410,17 @@ pub(super) async fn prove(ctx: &JobCtx, plan: &Plan) -> Result<(), StepError> {
     match tokio::time::timeout(PROBE_LIMIT, asked).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
-            let cause = format!("the database does not answer through the gateway yet: {}", describe(&*error));
+            let cause = format!("the database does not respond through the gateway yet: {}", describe(&*error));
             Err(StepError::Retry(Reason::new(cause, NO_ANSWER)))
         }
         Err(_) => {
-            let cause = "the database did not answer through the gateway in time";
+            let cause = "the database did not respond through the gateway in time";
             Err(StepError::Retry(Reason::new(cause, NO_ANSWER)))
         }
     }
 }
 
-/// Every fault of an engine may pass. What an operator installs, or room, may take long to come.
+/// Engine errors are retried. Missing programs and missing space have no deadline, since the operator has to act.
 pub(super) fn from_engine(error: EngineError) -> StepError {
     let reason = |explanation| Reason::new(error.to_string(), explanation);
     match error {
@@ -430,7 +431,7 @@ pub(super) fn from_engine(error: EngineError) -> StepError {
     }
 }
 
-/// Where a probe goes when the gateway listens on every address.
+/// The address of the gateway for a probe: loopback if the gateway listens on every address.
 fn reachable(address: std::net::SocketAddr) -> std::net::SocketAddr {
     let mut address = address;
     if address.ip().is_unspecified() {

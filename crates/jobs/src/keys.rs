@@ -1,4 +1,4 @@
-//! Keeps the keys that sign tokens young, and what this process knows of them up to date.
+//! Rotation of the token signing keys, and reloading of keys that other processes created.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,16 @@ use auth::signing;
 use base::error::{Result, describe};
 use base::store::{Announcement, Channel};
 
-/// How often the keys are looked at when nothing nudges it.
+/// How often to check the keys without a notification.
 const ROUND: Duration = Duration::from_secs(600);
 
-/// Makes a new key when the newest is older than `after`, if that is given, and takes those that other
-/// processes make.
+/// Creates a new key when the newest is older than `after`, if given, and loads the keys of other processes.
 pub async fn keep(ctx: Arc<JobCtx>, after: Option<SignedDuration>) {
     let tasks = ctx.app.tasks.clone();
     let mut announcements = ctx.app.store.announcements();
     while !tasks.is_stopping() {
         if let Err(error) = look(&ctx, after).await {
-            tracing::warn!(error = %describe(&error), "cannot look after the keys that sign tokens; trying again later");
+            tracing::warn!(error = %describe(&error), "could not rotate or load the token signing keys; retrying");
         }
         let made = async {
             loop {
@@ -42,7 +41,7 @@ async fn look(ctx: &JobCtx, after: Option<SignedDuration>) -> Result<()> {
     if let Some(after) = after {
         let tx = app.store.begin().await?;
         if signing::rotate(&tx, &app.keyring, app.clock.now(), after).await? {
-            tracing::info!("made a new key, which signs tokens an hour from now on");
+            tracing::info!("created a new token signing key, which takes effect in an hour");
         }
         tx.commit().await?;
     }

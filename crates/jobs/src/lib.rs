@@ -1,4 +1,4 @@
-//! Workflows and reconcilers: with the gateway the only callers of the engine.
+//! Workflows and reconcilers. They and the gateway are the only callers of the engine.
 
 pub mod audit;
 pub mod backup;
@@ -25,8 +25,7 @@ use base::store::Tx;
 use domain::{backups, databases, mail as domain_mail, recoveries, restores};
 use queue::{Handler, Job, Reason, StepError};
 
-/// Workflows that copy whole databases. They have workers of their own, so that a create never waits for
-/// them.
+/// Workflows that copy whole databases. They have their own workers, so that a create never waits for them.
 pub const LONG: &[&str] = &[
     backups::BACK_UP.name,
     backups::VERIFY.name,
@@ -36,14 +35,14 @@ pub const LONG: &[&str] = &[
     databases::DELETE.name,
 ];
 
-/// Workflows that wait for a mail server. They have workers of their own too: one that does not answer holds
-/// up nothing else.
+/// Workflows that wait for a mail server. They have their own workers, so that an unresponsive mail server delays
+/// nothing else.
 pub const MAIL: &[&str] = &[domain_mail::SEND.name];
 
-/// All that have workers of their own.
+/// All kinds with their own workers.
 pub const APART: &[&[&str]] = &[LONG, MAIL];
 
-/// How seldom a mail is tried: for as long as a day, and each mail by itself.
+/// The longest back-off of a mail, which is retried for up to a day.
 const LONGEST_BACK_OFF_OF_MAIL: Duration = Duration::from_secs(300);
 
 /// The table of all workflows.
@@ -66,9 +65,8 @@ impl Handler for Workflows {
         }
     }
 
-    /// A delete never gives up: what people wanted gone must go. Nor does a recovery: there is nothing
-    /// else. A restore in place and a trial do by themselves, since they have to put things back or
-    /// remove what they made.
+    /// A delete never fails, because the data must be removed. Nor does a recovery, which is the only way back.
+    /// Restores in place and verifications fail in their own steps, because they have to undo their work.
     fn may_give_up(&self, kind: &str) -> bool {
         let steadfast = [databases::DELETE, recoveries::RECOVER, restores::RESTORE, backups::VERIFY];
         !steadfast.iter().any(|steadfast| steadfast.name == kind)
@@ -96,7 +94,7 @@ impl Handler for Workflows {
     }
 }
 
-/// An older or newer Howdah wrote it; one that knows it may still come.
+/// Another version of Howdah wrote it, and a version that knows it may be started later.
 fn unknown(what: &str, name: &str) -> StepError {
     StepError::Retry(format!("this version of Howdah does not know the {what} {name}").into())
 }

@@ -1,4 +1,4 @@
-//! Handing mail over to the mail server.
+//! Delivery of mail to the mail server.
 
 use super::unknown;
 use crate::context::JobCtx;
@@ -12,8 +12,7 @@ const REFUSED: &str = "the mail server refused the address";
 const WAITS: &str = "the mail server does not accept the mail; see the server's log";
 const NO_SERVER: &str = "no mail server is configured";
 
-/// Runs one step of `send_mail`. It is tried for as long as the mail is worth it: what is in the way, the
-/// operator mends.
+/// Runs one step of `send_mail`. Retried until the mail expires, since the operator may fix the fault by then.
 pub async fn send(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> {
     if step != mail::SEND.first_step {
         return Err(unknown("step", step));
@@ -22,14 +21,14 @@ pub async fn send(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> 
     let id = MailId::from(job.subject);
     let found = mail::find(&app.store.session().await?, &app.keyring, id).await?;
     let Some(outgoing) = found else {
-        // What it is about is gone, such as an invitation that was taken back.
+        // The subject of the mail is gone, such as a revoked invitation.
         let tx = app.store.begin().await?;
         job.succeed(&tx).await?;
         return Ok(tx.commit().await?);
     };
     let sent = match &ctx.mailer {
         _ if app.clock.now() >= outgoing.expires_at => Err(StepError::Fail(Reason::new(
-            format!("{id} ({}) waited for too long", outgoing.topic),
+            format!("{id} ({}) was not delivered in time", outgoing.topic),
             "the mail could not be sent in time",
         ))),
         None => Err(StepError::Wait(Reason::new(format!("{id} ({}): {NO_SERVER}", outgoing.topic), NO_SERVER))),
@@ -45,7 +44,7 @@ pub async fn send(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> 
         }
     };
     match sent {
-        // There will be no other try that could say why.
+        // This was the last attempt, so its reason is the final one.
         Err(StepError::Wait(reason)) if app.clock.now() >= outgoing.expires_at => return Err(StepError::Fail(reason)),
         sent => sent?,
     }
@@ -65,7 +64,7 @@ fn from_mail(id: MailId, topic: &str, error: &MailError) -> StepError {
     }
 }
 
-/// Tells administrators of archives that are stuck, and that move again.
+/// Sends mail to administrators about databases whose archiving is failing or has recovered.
 pub async fn tell_of_archives(ctx: &JobCtx) -> Result<()> {
     let Some(outbox) = ctx.app.outbox() else { return Ok(()) };
     let tx = ctx.app.store.begin().await?;

@@ -1,6 +1,6 @@
-//! Keeping Howdah's own metadata: the private instance is backed up as databases are, by a plain
-//! policy, into a vault that opens with the master key alone. What moves its archive moves everybody's
-//! ([`super::retention::archive`]).
+//! Backups of Howdah's metadata: the private metadata instance is backed up like a database, on a simple schedule, to a
+//! repository that is encrypted with the master key alone. [`super::retention::archive`] archives its WAL together with
+//! that of the databases.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ use engine::backups::{
 };
 use engine::local::LocalEngine;
 
-/// How often it is looked whether a backup is due.
+/// How often to check whether a backup is due.
 const ROUND: Duration = Duration::from_secs(30);
 
 /// The vault of a metadata instance. Its key comes from the master key alone: the keys of all other
@@ -28,8 +28,8 @@ pub fn vault(keyring: &Keyring, instance: InstanceId) -> Vault {
     Vault { instance, key: keyring.derive(&format!("backups of the metadata {}", instance.bare())) }
 }
 
-/// Archives and backs up the metadata instance with this id. Nothing is begun when no backups are to be
-/// made by themselves; what was begun goes on.
+/// Archives and backs up the metadata instance with this ID. Without scheduled backups, archiving is not started, but
+/// continues if it was started before.
 pub async fn back_up(ctx: Arc<JobCtx>, engine: Arc<LocalEngine>, instance: InstanceId, schedule: Schedule) {
     let vault = vault(&ctx.app.keyring, instance);
     let tasks = ctx.app.tasks.clone();
@@ -44,12 +44,14 @@ pub async fn back_up(ctx: Arc<JobCtx>, engine: Arc<LocalEngine>, instance: Insta
         };
         let failed_before = ctx.app.metadata_at_risk.swap(done.is_err(), Ordering::Relaxed);
         match done {
-            Err(error) if failed_before => tracing::warn!(%error, "the metadata still cannot be backed up"),
+            Err(error) if failed_before => {
+                tracing::warn!(%error, "backup of Howdah's metadata is still failing; retrying")
+            }
             Err(error) => tracing::error!(
                 %error,
-                "Howdah's own metadata cannot be backed up, and could not be recovered as it is now; trying again"
+                "backup of Howdah's metadata failed; a recovery would lose its latest changes; retrying"
             ),
-            Ok(()) if failed_before => tracing::info!("the metadata is backed up again"),
+            Ok(()) if failed_before => tracing::info!("backup of Howdah's metadata has recovered"),
             Ok(()) => {}
         }
         tokio::select! {
@@ -78,14 +80,14 @@ async fn round(
     };
     let status = engine.archive_status(vault.instance).await?;
     if !never && is_due(there, &status, schedule.every, now) {
-        // Whatever comes of it, it is looked again what there is.
+        // Read the list again in the next round, whether or not the backup succeeds.
         *held = None;
         let facts = engine.back_up(vault, BackupKind::Full, no_progress()).await?;
         tracing::info!(
             instance.id = %vault.instance, bytes = facts.stored,
-            "backed up Howdah's own metadata as {} in the vault {}", facts.label, vault.instance.bare()
+            "backed up Howdah's metadata as {} to the repository {}", facts.label, vault.instance.bare()
         );
-        // Otherwise the next backup does.
+        // Otherwise the next backup removes expired ones.
         if steady {
             engine.expire(vault, Retention { days: RETENTION_DAYS.unsigned_abs() }).await?;
         }
@@ -96,12 +98,12 @@ async fn round(
     }
 }
 
-/// Whether a backup is due: the first, the next after so long, or one after WAL was lost. Each is a full one:
-/// it is small, and no damage to another one harms it.
+/// Whether a backup is due: the first one, the next one after `every`, or one after WAL was lost. All are full backups:
+/// they are small, and damage to one does not affect the others.
 fn is_due(held: &[BackupFacts], status: &ArchiveStatus, every: SignedDuration, now: Timestamp) -> bool {
     let last = held.iter().filter(|facts| facts.restorable).max_by_key(|facts| &facts.label);
     let is_lost = |last: &BackupFacts| status.gaps.iter().any(|gap| gap.last_segment >= last.first_segment);
-    // One from a clock that was ahead by more is none.
+    // Ignore backups dated further in the future than this: the clock was ahead.
     last.is_none_or(|last| is_lost(last) || now.duration_since(last.stopped_at).abs() >= every)
 }
 

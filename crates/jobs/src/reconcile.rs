@@ -1,4 +1,4 @@
-//! Reconcilers: they take no input, compare what should be with what is, and mend the difference.
+//! Reconcilers: they take no input, compare the wanted state with the actual one, and correct the difference.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,22 +16,22 @@ use credential::forget_expired_probes;
 use domain::{audit, backups, databases, idempotency, mail, restores, usage};
 use queue::Runner;
 
-/// How often instances are looked at for idleness.
+/// How often to check for idle instances.
 const IDLE_ROUND: Duration = Duration::from_secs(1);
-/// How often the stock is looked at when nothing nudges it.
+/// How often to check the pool of prepared instances without a notification.
 const STOCK_ROUND: Duration = Duration::from_secs(30);
-/// How long the stock waits after it could not be filled.
+/// How long to wait after the pool could not be filled.
 const STOCK_PAUSE: Duration = Duration::from_secs(5);
-/// After so long without a change of any database there is time to fill the stock.
+/// The pool is filled after this time without a change of any database.
 const LULL: Duration = Duration::from_millis(500);
-/// How often old rows are forgotten and instances compared with rows.
+/// How often to remove old rows and to compare instances with rows.
 const HOUSEKEEPING_ROUND: Duration = Duration::from_secs(3600);
 /// How long entries of the audit log are kept: a year.
 const AUDIT_RETENTION: SignedDuration = SignedDuration::from_hours(365 * 24);
 
-/// Keeps the stock full: after every change of a database, and on a timer. Preparing an instance
-/// is work for processor and disk that creates in a burst would wait for, so while the stock is
-/// more than half full it waits for a lull.
+/// Keeps the pool of prepared instances full: after every change of a database, and on a timer. Preparing an instance
+/// takes CPU and disk that a burst of creates needs, so a pool that is more than half full is only filled after a
+/// lull.
 pub async fn stock(ctx: Arc<JobCtx>) {
     let tasks = ctx.app.tasks.clone();
     let mut announcements = ctx.app.store.announcements();
@@ -42,7 +42,7 @@ pub async fn stock(ctx: Arc<JobCtx>) {
                 (pause, level.ready.saturating_sub(level.target / 2))
             }
             Err(error) => {
-                tracing::warn!(error = %describe(&error), "cannot fill the stock of prepared instances; trying again");
+                tracing::warn!(error = %describe(&error), "could not fill the pool of prepared instances; retrying");
                 (STOCK_PAUSE, 0)
             }
         };
@@ -71,12 +71,12 @@ async fn database_changed(announcements: &mut broadcast::Receiver<Announcement>)
     }
 }
 
-/// Stops what is idle.
+/// Stops idle instances.
 pub async fn idle_stop(ctx: Arc<JobCtx>) {
     let tasks = ctx.app.tasks.clone();
     while !tasks.is_stopping() {
         if let Err(error) = ctx.instances.stop_idle().await {
-            tracing::warn!(error = %describe(&error), "cannot stop an idle instance; trying again");
+            tracing::warn!(error = %describe(&error), "could not stop an idle instance; retrying");
         }
         tokio::select! {
             () = tokio::time::sleep(IDLE_ROUND) => {}
@@ -85,7 +85,7 @@ pub async fn idle_stop(ctx: Arc<JobCtx>) {
     }
 }
 
-/// Forgets old workflows, probes and usage, and says which instances no database owns.
+/// Removes old workflows, probes and usage, and reports instances without a database.
 pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
     let tasks = ctx.app.tasks.clone();
     while !tasks.is_stopping() {
@@ -106,7 +106,7 @@ pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
             report_orphans(&ctx).await
         };
         if let Err(error) = round.await {
-            tracing::warn!(error = %describe(&error), "housekeeping did not finish; trying again later");
+            tracing::warn!(error = %describe(&error), "housekeeping failed; retrying later");
         }
         tokio::select! {
             () = tokio::time::sleep(HOUSEKEEPING_ROUND) => {}
@@ -115,19 +115,19 @@ pub async fn housekeeping(ctx: Arc<JobCtx>, runner: Runner) {
     }
 }
 
-/// An instance without a row cannot come from a create or a delete, whose rows come before the
-/// instance and go after it. It means that metadata was lost, so it is kept and reported.
+/// Creates write the row before the instance exists, and deletes remove it after the instance is gone. So an instance
+/// without a row means that metadata was lost, and it is kept and reported.
 async fn report_orphans(ctx: &JobCtx) -> Result<()> {
     for instance in orphans(ctx).await? {
         tracing::error!(
             instance.id = %instance,
-            "instance {instance} belongs to no database of the metadata store; it is kept: restore the metadata, or remove its directory"
+            "instance {instance} belongs to no database in the metadata store and is kept: restore the metadata, or remove its directory"
         );
     }
     Ok(())
 }
 
-/// The instances that neither a database stands for nor a restore or a trial is at work on.
+/// The instances that belong to no database, restore or verification.
 pub async fn orphans(ctx: &JobCtx) -> Result<Vec<InstanceId>> {
     let existing = ctx.instances.list().await.map_err(Error::internal)?;
     let session = ctx.app.store.session().await?;

@@ -1,4 +1,4 @@
-//! Bringing back a database that was lost with its machine, out of what is in its vaults.
+//! Recovery of a database that was lost with its machine, from its backup repositories.
 
 use super::backup::{engine_vault, from_backup, held, reporting};
 use super::database::prove;
@@ -13,24 +13,24 @@ use domain::restores::{self, Restore};
 use engine::backups::{BackupError, BackupFacts, RecoverTo};
 use queue::{Job, Reason, StepError};
 
-const NO_BACKUP: &str = "the machine that it was on was lost before its first backup was complete";
-const DAMAGED: &str = "the machine that it was on was lost, and its backups are damaged";
+const NO_BACKUP: &str = "its machine was lost before its first backup was complete";
+const DAMAGED: &str = "its machine was lost, and its backups are damaged";
 
 /// The steps of `recover_database`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecoverStep {
-    /// Restore what was archived last into a new instance, and make that the database's.
+    /// Restore the latest archived state into a new instance, and assign it to the database.
     RestoreInstance,
-    /// Run SQL through the gateway's listening address, call the database ready, and begin a new era
-    /// with a backup.
+    /// Run SQL through the gateway's listening address, mark the database as ready, and create the first backup of
+    /// the new instance.
     ProveReady,
 }
 
 impl RecoverStep {
-    /// All of them, in order.
+    /// All steps, in order.
     pub const ALL: [Self; 2] = [Self::RestoreInstance, Self::ProveReady];
 
-    /// Its name in the queue.
+    /// The step's name in the queue.
     pub fn name(self) -> &'static str {
         match self {
             Self::RestoreInstance => RECOVER.first_step,
@@ -39,8 +39,8 @@ impl RecoverStep {
     }
 }
 
-/// Runs one step of `recover_database`. It goes on for as long as there is something to bring back:
-/// the repository may come back, and there is nothing else.
+/// Runs one step of `recover_database`. Retried without a deadline while there are backups: the storage may become
+/// available again, and there is no other copy.
 pub async fn recover(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> {
     let store = &ctx.app.store;
     let session = store.session().await?;
@@ -79,9 +79,8 @@ pub async fn recover(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
     }
 }
 
-/// Restores the newest that is whole, those that are known to be damaged last. The vaults are asked, not the
-/// list in the store: that may be a minute older than they are. An era without a backup leads to the one
-/// before it.
+/// Restores the newest sound backup, and tries damaged backups last. Reads the repositories, because the list in the
+/// store may be a minute older. Without a backup in one repository, the previous one is used.
 async fn bring_back_newest(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result<(), StepError> {
     let database = restore.database;
     let vaults = backups::vaults(&ctx.app.store.session().await?, &ctx.app.keyring, database).await?;
@@ -104,7 +103,7 @@ async fn bring_back_newest(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result
         tx.commit().await?;
         let is_damaged = |facts: &&BackupFacts| known_damaged.iter().any(|label| label == facts.label.as_str());
         let (damaged, sound): (Vec<_>, Vec<_>) = whole.iter().rev().partition(is_damaged);
-        // Without the WAL after it a backup is still worth its end.
+        // Without its later WAL, a backup can still be restored to its end.
         let ways = sound
             .into_iter()
             .chain(damaged)
@@ -118,8 +117,8 @@ async fn bring_back_newest(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result
                     if eras_back > 0 {
                         tracing::warn!(
                             database.id = %database,
-                            "{database} is what it was before it was restored last: it was lost before the first \
-                             backup after that"
+                            "recovered {database} to its state before the last restore in place: it was lost before the \
+                             first backup after that restore"
                         );
                     }
                     return Ok(());
@@ -133,11 +132,11 @@ async fn bring_back_newest(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result
     }
     Err(StepError::Fail(match damage {
         Some(cause) => Reason::new(cause, DAMAGED),
-        None => Reason::new("no vault of it holds a complete backup", NO_BACKUP),
+        None => Reason::new("its backup repositories contain no complete backup", NO_BACKUP),
     }))
 }
 
 fn note(database: DatabaseId, error: &BackupError) -> String {
-    tracing::warn!(database.id = %database, %error, "a backup of {database} does not restore; an older one may");
+    tracing::warn!(database.id = %database, %error, "a backup of {database} cannot be restored; trying an older one");
     error.to_string()
 }

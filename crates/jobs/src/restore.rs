@@ -1,4 +1,4 @@
-//! Bringing databases back: in place, and as part of making new ones.
+//! Restores: in place, and as part of the creation of databases.
 
 use super::backup::{back_up_whole, from_backup, open_vault, reporting};
 use super::database::{from_engine, keep_backup, prove};
@@ -13,41 +13,41 @@ use engine::EngineError;
 use engine::backups::{BackupError, BackupLabel, RecoverTo, Vault};
 use queue::{Job, Reason, StepError};
 
-const SOURCE_GONE: &str = "what it was to be made from is gone; delete it and choose another source";
+const SOURCE_GONE: &str = "its source no longer exists; delete the database and choose another source";
 
-const OTHER_BACKUP: &str = "the backup is damaged; it begins again with another one";
+const OTHER_BACKUP: &str = "the backup is damaged; the restore is restarting with another backup";
 
-/// What the owner of a database reads after a restore in place that was given up.
-const NOT_RESTORED: &str = "the last restore did not work";
-const CANCELLED: &str = "it was cancelled; the database is what it was before";
+/// The status reason after a failed restore in place.
+const NOT_RESTORED: &str = "the last restore failed";
+const CANCELLED: &str = "the restore was cancelled; the database keeps its previous data";
 
-/// How often a restore in place waits for room, programs or another backup before it gives up: the
-/// database cannot be used meanwhile. About ten minutes.
+/// How often a restore in place waits for space, programs or another backup before it fails, about ten minutes: the
+/// database cannot be used during the restore.
 const WAITS: i32 = 20;
 
 /// The steps of `restore_database`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestoreStep {
-    /// Restore into a new instance, beside the one that the database has.
+    /// Restore into a new instance.
     RestoreInstance,
-    /// End the sessions, stop the old instance, and let the new one take over.
+    /// Close the sessions, stop the old instance, and switch the database to the new one.
     TakeOver,
-    /// Run SQL through the gateway's listening address, and call the database ready.
+    /// Run SQL through the gateway's listening address, and mark the database as ready.
     ProveReady,
     /// Destroy the old instance.
     Discard,
-    /// When it does not work: the old instance is the database's again.
+    /// After a failure: switch the database back to the old instance.
     PutBack,
-    /// When it does not work or was called off: destroy the restored instance.
+    /// After a failure or a cancellation: destroy the restored instance.
     DiscardRestored,
 }
 
 impl RestoreStep {
-    /// All of them, in order; the last two instead of those after the one that did not work.
+    /// All steps, in order. The last two replace the remaining steps after a failure.
     pub const ALL: [Self; 6] =
         [Self::RestoreInstance, Self::TakeOver, Self::ProveReady, Self::Discard, Self::PutBack, Self::DiscardRestored];
 
-    /// Its name in the queue.
+    /// The step's name in the queue.
     pub fn name(self) -> &'static str {
         match self {
             Self::RestoreInstance => RESTORE.first_step,
@@ -59,7 +59,7 @@ impl RestoreStep {
         }
     }
 
-    /// Whether it may be given up. What only tidies up goes on for as long as it takes.
+    /// Whether the step can fail. Clean-up steps are retried without a deadline.
     fn may_give_up(self) -> bool {
         match self {
             Self::RestoreInstance | Self::TakeOver | Self::ProveReady => true,
@@ -68,7 +68,7 @@ impl RestoreStep {
     }
 }
 
-/// Runs one step of `restore_database`. One that does not work leaves the database as it was.
+/// Runs one step of `restore_database`. A failed restore leaves the database unchanged.
 pub async fn restore(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError> {
     let store = &ctx.app.store;
     let session = store.session().await?;
@@ -80,9 +80,9 @@ pub async fn restore(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepErro
         (plan, _) => {
             let tx = store.begin().await?;
             match plan {
-                // It was finished, and the worker died before it could say so.
+                // The restore had finished, but the worker died before recording that.
                 Some(_) => job.succeed(&tx).await?,
-                // A delete takes what was restored with it.
+                // The delete also removes the restored instance.
                 None => job.give_way(&tx).await?,
             }
             return Ok(tx.commit().await?);
@@ -117,7 +117,7 @@ async fn run(ctx: &JobCtx, job: &Job, plan: &Plan, restore: &Restore, step: Rest
         }
         RestoreStep::TakeOver => {
             if let Some(old) = plan.instance.filter(|old| *old != restore.instance) {
-                // The moments before the restore stay restorable; without that nothing is replaced.
+                // Archive the latest changes first: moments before the restore must stay restorable.
                 keep_backup(ctx, job, plan, old).await?;
                 ctx.instances.ensure_stopped(old).await.map_err(from_engine)?;
             }
@@ -141,13 +141,13 @@ async fn run(ctx: &JobCtx, job: &Job, plan: &Plan, restore: &Restore, step: Rest
             let tx = store.begin().await?;
             databases::hold(&tx, plan.id).await?;
             restores::finish(&tx, plan.id).await?;
-            // A new era begins, and what is restorable of it begins with its first backup.
+            // The new instance can only be restored from its first backup on.
             databases::back_up_now(&tx, ctx.app.clock.now(), &ctx.app.keyring, plan.id).await?;
             job.succeed(&tx).await?;
             Ok(tx.commit().await?)
         }
         RestoreStep::PutBack => {
-            // A session may have it open if it had taken over.
+            // Sessions may be open on the restored instance after the switch.
             ctx.instances.ensure_stopped(restore.instance).await.map_err(from_engine)?;
             let told = restore.failure.as_ref().map(|reason| format!("{NOT_RESTORED}: {}", reason.explanation()));
             let tx = store.begin().await?;
@@ -161,14 +161,14 @@ async fn run(ctx: &JobCtx, job: &Job, plan: &Plan, restore: &Restore, step: Rest
             restores::finish(&tx, plan.id).await?;
             match &restore.failure {
                 Some(reason) => job.fail(&tx, reason).await?,
-                None => job.call_off(&tx, &Reason::new("somebody cancelled it", CANCELLED)).await?,
+                None => job.call_off(&tx, &Reason::new("the operation was cancelled", CANCELLED)).await?,
             }
             Ok(tx.commit().await?)
         }
     }
 }
 
-/// Puts everything back. The intent comes first, so that a crash in the middle leaves nothing behind.
+/// Undoes a restore. Records the intent first, so that a crash leaves nothing behind.
 async fn abandon(ctx: &JobCtx, job: &Job, restore: &Restore, reason: &Reason) -> Result<(), StepError> {
     let tx = ctx.app.store.begin().await?;
     restores::give_up(&tx, restore.database, reason).await?;
@@ -176,12 +176,12 @@ async fn abandon(ctx: &JobCtx, job: &Job, restore: &Restore, reason: &Reason) ->
     tx.commit().await?;
     tracing::error!(
         database.id = %restore.database, workflow.id = %job.id, %reason,
-        "the restore of {} was given up; it will be what it was before", restore.database
+        "restore of {} failed; the database keeps its previous data", restore.database
     );
     Ok(())
 }
 
-/// Restores into the restore's instance, which is stopped and out of recovery then.
+/// Restores into the new instance, which is stopped and out of recovery afterwards.
 pub(super) async fn bring_back(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result<(), StepError> {
     if copy_sleeping(ctx, restore).await? {
         return Ok(());
@@ -195,7 +195,7 @@ pub(super) async fn bring_back(ctx: &JobCtx, job: &Job, restore: &Restore) -> Re
     let label = label.ok_or_else(|| StepError::Fail(Reason::new("the backup has no label", SOURCE_GONE)))?;
     let to = match restore.target_time {
         Some(moment) => RecoverTo::Time(moment),
-        // A copy of a database as it is now.
+        // A copy of the current state of a database.
         None if restore.backup.is_none() => RecoverTo::Latest,
         None => RecoverTo::Immediate,
     };
@@ -209,8 +209,8 @@ pub(super) async fn bring_back(ctx: &JobCtx, job: &Job, restore: &Restore) -> Re
     }
 }
 
-/// Copies a database as it is now out of its instance, if that sleeps and its files can be shared. False: it
-/// has to come out of a backup.
+/// Copies the files of a sleeping instance, if the file system can share them. Returns false if a backup has to be
+/// restored instead.
 async fn copy_sleeping(ctx: &JobCtx, restore: &Restore) -> Result<bool, StepError> {
     if restore.backup.is_some() || restore.target_time.is_some() {
         return Ok(false);
@@ -219,18 +219,18 @@ async fn copy_sleeping(ctx: &JobCtx, restore: &Restore) -> Result<bool, StepErro
     let Some(source) = source else { return Ok(false) };
     match ctx.instances.copy(restore.instance, source).await {
         Ok(copied) => Ok(copied.is_some()),
-        // Nor could anything else be done then.
+        // A restore from a backup would fail for the same reason.
         Err(error @ (BackupError::Interrupted | BackupError::Engine(EngineError::NoSpace { .. }))) => {
             Err(from_backup(error))
         }
         Err(error) => {
-            tracing::warn!(instance.id = %source, %error, "{source} cannot be copied; a backup of it is restored");
+            tracing::warn!(instance.id = %source, %error, "could not copy {source}; restoring a backup of it instead");
             Ok(false)
         }
     }
 }
 
-/// Writes down that the backup is damaged, and begins with another one where that is as good.
+/// Marks the backup as damaged, and restarts with another backup if that gives the same result.
 async fn doubt(
     ctx: &JobCtx,
     job: &Job,
@@ -259,9 +259,9 @@ async fn doubt(
     tx.commit().await?;
     tracing::error!(
         database.id = %backup.database, backup.id = %backup.id, %reason,
-        "the backup {} of {} does not restore: do not rely on it", backup.id, backup.database
+        "backup {} of {} is damaged and cannot be restored", backup.id, backup.database
     );
-    // A copy of what a database is now begins with a backup that was made now.
+    // A copy of the current state needs a new backup.
     if restore.backup.is_none() {
         back_up_whole(ctx, job, restore.source_database, backup.instance).await?;
     }
@@ -271,12 +271,12 @@ async fn doubt(
     })
 }
 
-/// Brings into the vault what is not in it yet. For a moment that is, the instance need not be well: it
-/// may be the reason for the restore.
+/// Archives the latest WAL. If the requested moment is already archived, an error is ignored: a broken instance may be
+/// the reason for the restore.
 async fn flush(ctx: &JobCtx, vault: &Vault, to: RecoverTo) -> Result<(), StepError> {
     let error = match ctx.instances.flush_archive(vault).await {
         Ok(()) => return Ok(()),
-        // It was lost with its machine: what is in the vault is all there is.
+        // The instance was lost with its machine, so the repository contains all that is left.
         Err(BackupError::Engine(EngineError::Missing(_))) => return Ok(()),
         Err(error) => error,
     };
@@ -285,7 +285,7 @@ async fn flush(ctx: &JobCtx, vault: &Vault, to: RecoverTo) -> Result<(), StepErr
         RecoverTo::Time(moment) if archived.is_some_and(|archived| moment <= archived) => {
             tracing::warn!(
                 instance.id = %vault.instance, %error,
-                "what was written last cannot be archived; the moment to restore to was archived before"
+                "could not archive the latest WAL; continuing, because the moment to restore to is already archived"
             );
             Ok(())
         }
@@ -295,15 +295,15 @@ async fn flush(ctx: &JobCtx, vault: &Vault, to: RecoverTo) -> Result<(), StepErr
 
 async fn find(ctx: &JobCtx, database: DatabaseId, id: BackupId) -> Result<Backup, StepError> {
     let found = backups::find(&ctx.app.store.session().await?, database, id).await?;
-    found.ok_or_else(|| StepError::Fail(Reason::new(format!("the backup {id} is gone"), SOURCE_GONE)))
+    found.ok_or_else(|| StepError::Fail(Reason::new(format!("the backup {id} no longer exists"), SOURCE_GONE)))
 }
 
-/// The newest whole backup of a database that is to be copied as it is, which is made if there is none. It is
-/// chosen anew each time: it may have expired since.
+/// The newest sound backup of a database whose current state is to be copied; created if there is none. Chosen again at
+/// each attempt, because it may have expired.
 async fn choose(ctx: &JobCtx, job: &Job, restore: &Restore) -> Result<Backup, StepError> {
     let store = &ctx.app.store;
     let session = store.session().await?;
-    let gone = || StepError::Fail(Reason::new("the database to be copied is gone", SOURCE_GONE));
+    let gone = || StepError::Fail(Reason::new("the database to be copied no longer exists", SOURCE_GONE));
     let instance = restores::source_instance(&session, restore.source_database).await?.ok_or_else(gone)?;
     if let Some(newest) = backups::newest(&session, instance).await? {
         return Ok(newest);

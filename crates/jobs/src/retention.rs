@@ -1,4 +1,4 @@
-//! Reconcilers of backups: what is due is made, what is too old goes, and archives are kept moving.
+//! Reconcilers of backups: they create due backups, remove expired ones, and archive WAL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,33 +15,33 @@ use engine::EngineError;
 use engine::backups::BackupError;
 use queue::StepError;
 
-/// How often WAL that waits is brought to the repository.
+/// How often to archive waiting WAL.
 const ARCHIVE_ROUND: Duration = Duration::from_secs(1);
-/// How often it is looked for backups that are due.
+/// How often to check for due backups.
 const SCHEDULE_ROUND: Duration = Duration::from_secs(30);
-/// How often retention is looked after: rounds of the schedule.
+/// How often to remove expired backups, in rounds of the schedule.
 const TIDY_EVERY: u32 = 60;
 
-/// What the two clocks may differ by between two looks.
+/// The largest difference between the two clocks from one check to the next.
 const UNEVEN: SignedDuration = SignedDuration::from_mins(1);
 
-/// When backups are made and removed.
+/// The schedule of backups and retention.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
-    /// A used database has its first backup after so long.
+    /// When a used database gets its first backup.
     pub first: SignedDuration,
-    /// A used database has another one after so long; zero: none are made by themselves.
+    /// The time between backups of a used database; zero disables scheduled backups.
     pub every: SignedDuration,
-    /// Nothing is removed for its age before the machine's clock has gone evenly for so long.
+    /// How long the system clock must be stable before expired backups are removed.
     pub steady: Duration,
 }
 
-/// How the machine's clock goes, compared with one that nobody can set. A clock that was set wrong is mostly
-/// set right again soon; what was removed meanwhile would not come back.
+/// Compares the system clock with the monotonic clock. A wrong system clock is mostly corrected soon, but backups
+/// removed because of it would be lost.
 pub(super) struct Pace {
-    /// When it was looked last, by both.
+    /// The time of the last check, by both clocks.
     last: (Timestamp, Instant),
-    /// Since when both agree.
+    /// Since when both clocks have agreed.
     since: Instant,
 }
 
@@ -50,14 +50,14 @@ impl Pace {
         Self { last: (now, instant), since: instant }
     }
 
-    /// For how long the clock has gone evenly. After a jump, or a sleep of the machine, that begins anew.
+    /// For how long the system clock has been stable. Starts again after a jump or a suspend of the machine.
     pub(super) fn look(&mut self, now: Timestamp, instant: Instant) -> Duration {
         let (then, before) = std::mem::replace(&mut self.last, (now, instant));
         let passed = SignedDuration::try_from(instant - before).unwrap_or(SignedDuration::MAX);
         let jumped = now.duration_since(then).saturating_sub(passed);
         if jumped.abs() > UNEVEN {
             tracing::warn!(
-                "the clock was moved by {} seconds: no backup is removed for its age for a while",
+                "the system clock jumped by {} seconds; retention is paused until the clock is stable",
                 jumped.as_secs()
             );
             self.since = instant;
@@ -66,10 +66,9 @@ impl Pace {
     }
 }
 
-/// Lets archiving go on where it was before Howdah started, and keeps it moving.
+/// Resumes archiving after a start of Howdah, and archives WAL continuously.
 pub async fn archive(ctx: Arc<JobCtx>) {
-    // A push that is called off half-way is made again, as after a crash; the last one comes when
-    // everything has stopped.
+    // An aborted push is repeated, as after a crash; the last push happens when everything has stopped.
     tokio::select! {
         () = archive_for_ever(&ctx) => {}
         () = record_for_ever(&ctx) => {}
@@ -77,12 +76,12 @@ pub async fn archive(ctx: Arc<JobCtx>) {
     }
 }
 
-/// Writes down at once how the archiving of an instance goes when that has changed.
+/// Records the archiving state of an instance as soon as it changes.
 async fn record_for_ever(ctx: &JobCtx) {
     loop {
         for instance in ctx.instances.archive_changes().await {
             if let Err(error) = look_at_archive(ctx, instance).await {
-                tracing::debug!(instance.id = %instance, %error, "cannot look at an archive; the next round does");
+                tracing::debug!(instance.id = %instance, %error, "could not check the archiving of an instance; retrying in the next round");
             }
         }
         tokio::time::sleep(ARCHIVE_ROUND).await;
@@ -96,13 +95,13 @@ async fn archive_for_ever(ctx: &JobCtx) {
             opened = match open_archives(ctx).await {
                 Ok(()) => true,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot take up the archiving of all databases; trying again");
+                    tracing::warn!(%error, "could not resume the archiving of all databases; retrying");
                     false
                 }
             };
         }
         if let Err(error) = ctx.instances.archive_pending().await {
-            tracing::warn!(error = %describe(&error), "cannot archive; trying again");
+            tracing::warn!(error = %describe(&error), "WAL archiving failed; retrying");
         }
         tokio::time::sleep(ARCHIVE_ROUND).await;
     }
@@ -113,7 +112,7 @@ async fn open_archives(ctx: &JobCtx) -> Result<(), StepError> {
     let mut unopened = None;
     for vault in vaults.iter().filter(|vault| vault.open) {
         match ctx.instances.ensure_archiving(&engine_vault(vault)).await {
-            // Its delete is under way, or its files were lost: there is nothing to archive.
+            // The instance is being deleted, or its files were lost: there is nothing to archive.
             Ok(()) | Err(BackupError::Engine(EngineError::Missing(_))) => {}
             Err(error) => unopened = Some(from_backup(error)),
         }
@@ -121,10 +120,9 @@ async fn open_archives(ctx: &JobCtx) -> Result<(), StepError> {
     unopened.map_or(Ok(()), Err)
 }
 
-/// Starts the backups that are due, and removes what has been kept long enough.
+/// Starts due backups and removes expired ones.
 pub async fn retain(ctx: Arc<JobCtx>, schedule: Schedule) {
-    // What is called off half-way, which storage that does not answer would make take minutes, is done
-    // at another time.
+    // Abort the round on shutdown: unresponsive storage could delay it by minutes.
     tokio::select! {
         () = retain_for_ever(&ctx, schedule) => {}
         () = ctx.app.tasks.stopping() => {}
@@ -137,18 +135,18 @@ async fn retain_for_ever(ctx: &JobCtx, schedule: Schedule) {
     loop {
         let steady = pace.look(ctx.app.clock.now(), Instant::now()) >= schedule.steady;
         if let Err(error) = start_due(ctx, schedule).await {
-            tracing::warn!(error = %describe(&error), "cannot start backups that are due; trying again");
+            tracing::warn!(error = %describe(&error), "could not start the backups that are due; retrying");
         }
         if let Err(error) = look_at_archives(ctx).await {
-            tracing::warn!(%error, "cannot look at the archives; trying again");
+            tracing::warn!(%error, "could not check the archiving of all databases; retrying");
         }
         if let Err(error) = tell_of_archives(ctx).await {
-            tracing::warn!(error = %describe(&error), "cannot tell anybody of archives that are stuck; trying again");
+            tracing::warn!(error = %describe(&error), "could not send mail about failing archiving; retrying");
         }
         if round.is_multiple_of(TIDY_EVERY)
             && let Err(error) = tidy_all(ctx, steady).await
         {
-            tracing::warn!(%error, "cannot remove old backups; trying again");
+            tracing::warn!(%error, "could not remove expired backups; retrying");
         }
         round = round.wrapping_add(1);
         tokio::time::sleep(SCHEDULE_ROUND).await;
@@ -173,22 +171,22 @@ async fn look_at_archives(ctx: &JobCtx) -> Result<(), StepError> {
     let vaults = backups::all_vaults(&ctx.app.store.session().await?, &ctx.app.keyring).await?;
     for vault in vaults.iter().filter(|vault| vault.open) {
         if let Err(error) = look_at_archive(ctx, vault.instance).await {
-            tracing::warn!(instance.id = %vault.instance, %error, "cannot look at an archive; trying again");
+            tracing::warn!(instance.id = %vault.instance, %error, "could not check the archiving of an instance; retrying");
         }
     }
     Ok(())
 }
 
-/// Makes the lists of backups what the vaults hold. Only while the clock is steady anything is removed first.
+/// Updates the lists of backups from the repositories, after removing expired backups if the clock is stable.
 async fn tidy_all(ctx: &JobCtx, steady: bool) -> Result<(), StepError> {
     let now = ctx.app.clock.now();
     let retentions = backups::retentions(&ctx.app.store.session().await?).await?;
     for (instance, days) in retentions {
         if steady && let Err(error) = expire(ctx, instance, days).await {
-            tracing::warn!(instance.id = %instance, %error, "cannot remove old backups; trying again");
+            tracing::warn!(instance.id = %instance, %error, "could not remove expired backups; retrying");
         }
         if let Err(error) = list_what_is_held(ctx, instance).await {
-            tracing::warn!(instance.id = %instance, %error, "cannot list the backups in a vault; trying again");
+            tracing::warn!(instance.id = %instance, %error, "could not list the backups in a repository; retrying");
         }
     }
     if !steady {
@@ -196,7 +194,7 @@ async fn tidy_all(ctx: &JobCtx, steady: bool) -> Result<(), StepError> {
     }
     for vault in backups::outlived(&ctx.app.store.session().await?, &ctx.app.keyring, now).await? {
         if let Err(error) = ctx.instances.ensure_forgotten(&engine_vault(&vault)).await {
-            tracing::warn!(instance.id = %vault.instance, %error, "cannot remove a vault; trying again");
+            tracing::warn!(instance.id = %vault.instance, %error, "could not remove a backup repository; retrying");
             continue;
         }
         let tx = ctx.app.store.begin().await?;

@@ -1,5 +1,5 @@
-//! Proving backups: each active database's newest one, in turn, is restored for a trial, read, and
-//! thrown away.
+//! Restore verification: the newest backup of each database in use, in turn, is restored into a test instance, read
+//! completely, and removed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,30 +16,30 @@ use domain::databases;
 use engine::backups::{BackupLabel, RecoverTo, RestoreFacts};
 use queue::{Job, Reason, StepError};
 
-/// How often it is looked for a backup that is due for a trial.
+/// How often to check for backups that are due for verification.
 const ROUND: Duration = Duration::from_secs(30);
-/// How often a trial waits for room or programs before it fails. About ten minutes.
+/// How often a verification waits for space or programs before it fails, about ten minutes.
 const WAITS: i32 = 20;
 
-const EXPIRED: &str = "the backup expired meanwhile";
-const NO_LABEL: &str = "the backup is not in the vault";
+const EXPIRED: &str = "the backup expired before it was verified";
+const NO_LABEL: &str = "the backup is not in the repository";
 
 /// The steps of `verify_backup`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrialStep {
-    /// Restore the backup into an instance that nobody is routed to.
+    /// Restore the backup into a test instance that clients cannot reach.
     RestoreForTrial,
-    /// Read all tables and indexes in it.
+    /// Read all tables and indexes of the test instance.
     Check,
-    /// Destroy the instance, and say how it went.
+    /// Destroy the test instance and record the result.
     Discard,
 }
 
 impl TrialStep {
-    /// All of them, in order. After one that does not work the last follows.
+    /// All steps, in order. After a failure, the last step follows.
     pub const ALL: [Self; 3] = [Self::RestoreForTrial, Self::Check, Self::Discard];
 
-    /// Its name in the queue.
+    /// The step's name in the queue.
     pub fn name(self) -> &'static str {
         match self {
             Self::RestoreForTrial => backups::VERIFY.first_step,
@@ -58,7 +58,7 @@ pub async fn verify(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
     let session = store.session().await?;
     let Some(trial) = backups::trial(&session, job.subject.into()).await? else {
         drop(session);
-        // It was finished, and the worker died before it could say so.
+        // The verification had finished, but the worker died before recording that.
         let tx = store.begin().await?;
         job.succeed(&tx).await?;
         return Ok(tx.commit().await?);
@@ -80,9 +80,9 @@ pub async fn verify(ctx: &JobCtx, job: &Job, step: &str) -> Result<(), StepError
         }
     };
     match done {
-        // What only tidies up goes on for as long as it takes.
+        // Clean-up is retried without a deadline.
         Err(StepError::Fail(reason)) if step == TrialStep::Discard => Err(StepError::Retry(reason)),
-        // What does not get better by itself is the backup's fault; what might is not.
+        // Permanent errors mark the backup as damaged; transient errors do not.
         Err(StepError::Fail(reason)) => fail(ctx, job, &trial, &reason, true).await,
         Err(StepError::Retry(reason)) if job.is_overdue() && step != TrialStep::Discard => {
             fail(ctx, job, &trial, &reason, false).await
@@ -127,7 +127,7 @@ async fn run(ctx: &JobCtx, job: &Job, trial: &Trial, backup: &Backup, step: Tria
             if trial.failure.is_none() {
                 tracing::info!(
                     database.id = %trial.database, backup.id = %trial.backup,
-                    "the backup {} of {} was restored for a trial and is whole", trial.backup, trial.database
+                    "verified backup {} of {}", trial.backup, trial.database
                 );
             }
             Ok(())
@@ -135,8 +135,7 @@ async fn run(ctx: &JobCtx, job: &Job, trial: &Trial, backup: &Backup, step: Tria
     }
 }
 
-/// Says loudly that the backup did not stand its trial. The intent comes first, so that a crash in the
-/// middle leaves no instance behind.
+/// Records and reports a failed verification. Records the intent first, so that a crash leaves no instance behind.
 async fn fail(ctx: &JobCtx, job: &Job, trial: &Trial, reason: &Reason, damaged: bool) -> Result<(), StepError> {
     let tx = ctx.app.store.begin().await?;
     backups::record_trial_failure(&tx, trial.backup, reason, damaged).await?;
@@ -148,7 +147,7 @@ async fn fail(ctx: &JobCtx, job: &Job, trial: &Trial, reason: &Reason, damaged: 
     tx.commit().await?;
     tracing::error!(
         database.id = %trial.database, backup.id = %trial.backup, workflow.id = %job.id, %reason,
-        "the trial of the backup {} of {} has failed: do not rely on it, and make another one",
+        "verification of backup {} of {} failed; create another backup",
         trial.backup, trial.database
     );
     Ok(())
@@ -159,13 +158,12 @@ fn bytes_per_second(facts: &RestoreFacts) -> i64 {
     i64::try_from(speed).unwrap_or(i64::MAX)
 }
 
-/// Starts the restore verifications that are due, one at a time. `every`: how long after its last one a database
-/// is due again.
+/// Starts due verifications, one at a time. `every` is the time after which a database is due again.
 pub async fn hold(ctx: Arc<JobCtx>, every: SignedDuration) {
     let tasks = ctx.app.tasks.clone();
     while !tasks.is_stopping() {
         if let Err(error) = start_due(&ctx, every).await {
-            tracing::warn!(error = %describe(&error), "cannot start the trial of a backup; trying again");
+            tracing::warn!(error = %describe(&error), "could not start the verification of a backup; retrying");
         }
         tokio::select! {
             () = tokio::time::sleep(ROUND) => {}

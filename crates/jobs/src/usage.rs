@@ -1,4 +1,4 @@
-//! Measuring what databases use, and recording it. It keeps no database awake.
+//! Measurement of the usage of databases. It keeps no database awake.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use engine::Measurement;
 const ROUND: Duration = Duration::from_secs(60);
 /// How many measurements are recorded in one transaction.
 const AT_ONCE: usize = 64;
-/// How long to wait for a metadata store that does not answer.
+/// How long to wait for an unresponsive metadata store.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Measures running instances on a timer. What stops in between is measured when it does.
+/// Measures running instances on a timer. Other instances are measured when they stop.
 pub async fn measure(ctx: Arc<JobCtx>) {
     let tasks = ctx.app.tasks.clone();
     while !tasks.is_stopping() {
@@ -33,7 +33,7 @@ pub async fn measure(ctx: Arc<JobCtx>) {
     }
 }
 
-/// Records measurements until there are no more of them, after the last instance has been stopped.
+/// Records measurements until the last instance has stopped and no more arrive.
 pub async fn record(ctx: Arc<JobCtx>, measurements: Arc<Mutex<UnboundedReceiver<Measurement>>>) {
     let mut measurements = measurements.lock().await;
     let tasks = ctx.app.tasks.clone();
@@ -43,10 +43,10 @@ pub async fn record(ctx: Arc<JobCtx>, measurements: Arc<Mutex<UnboundedReceiver<
             match record_all(&ctx, &batch).await {
                 Ok(()) => break,
                 Err(error @ Error::Unavailable { .. }) if !tasks.is_stopping() => {
-                    tracing::warn!(error = %describe(&error), "cannot record usage; trying again");
+                    tracing::warn!(error = %describe(&error), "could not record usage; retrying");
                 }
                 Err(error) => {
-                    tracing::error!(error = %describe(&error), "cannot record usage; it is counted with the next measurement");
+                    tracing::error!(error = %describe(&error), "could not record usage; it will be recorded with the next measurement");
                     break;
                 }
             }

@@ -102,7 +102,7 @@ impl From<Error> for Refusal {
             _ => (StatusCode::BAD_REQUEST, "invalid_request"),
         };
         if status.is_server_error() {
-            tracing::error!(error = %describe(&error), "an endpoint of OAuth failed");
+            tracing::error!(error = %describe(&error), "an OAuth endpoint failed");
         }
         Self { status, error: code, description: error.to_string() }
     }

@@ -3,8 +3,8 @@
 //!
 //! A workflow is claimed with a lease that is renewed while a step runs; when its worker dies the
 //! lease runs out and the step runs again elsewhere. Leases compare the store's clock only.
-//! For one subject one workflow runs at a time. There is no undo: forward, or destroy from any step.
-//! Knows no resource.
+//! Only one workflow per subject runs at a time. There is no undo: a workflow goes forward, or is destroyed from any
+//! step. This module knows no resources of the API.
 
 mod runner;
 mod store;
@@ -19,23 +19,23 @@ use base::id::WorkflowId;
 use base::store::{Announcement, Channel, Store, Tx};
 use uuid::Uuid;
 
-/// Why a step did not do its work.
+/// Why a step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
-    /// It may work later: try again with back-off, until the step's deadline.
+    /// The step may succeed later: retry with back-off until the step's deadline.
     #[error("{0}")]
     Retry(Reason),
-    /// It lacks something that somebody has to bring, such as room: try again with back-off, for
-    /// as long as it takes.
+    /// The step needs something that the operator has to provide, such as disk space: retry with back-off, without a
+    /// deadline.
     #[error("{0}")]
     Wait(Reason),
-    /// It never will. The workflow fails with this reason.
+    /// The step can never succeed. The workflow fails with this reason.
     #[error("{0}")]
     Fail(Reason),
 }
 
-/// A reason in two halves: what the operator reads in the log, and what the owner of the workflow's
-/// subject may know of it, who is a tenant.
+/// A reason with two texts: the cause for the operator's log, and the explanation for the owner of the workflow's
+/// subject, a tenant who must not learn about the server.
 #[derive(Clone, Debug)]
 pub struct Reason {
     cause: String,
@@ -43,12 +43,12 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// A cause for the operator, and a sentence for the owner.
+    /// A reason with a cause for the operator and an explanation for the owner.
     pub fn new(cause: impl Into<String>, explanation: impl Into<Cow<'static, str>>) -> Self {
         Self { cause: cause.into(), explanation: explanation.into() }
     }
 
-    /// The sentence for the owner.
+    /// The explanation for the owner.
     pub fn explanation(&self) -> &str {
         &self.explanation
     }
@@ -62,7 +62,7 @@ impl std::fmt::Display for Reason {
 
 impl<Cause: Into<String>> From<Cause> for Reason {
     fn from(cause: Cause) -> Self {
-        Self::new(cause, "something on the server did not work; its log says what, under this operation's id")
+        Self::new(cause, "an internal error occurred; details are in the server's log under the ID of this operation")
     }
 }
 
@@ -75,35 +75,35 @@ impl StepError {
 }
 
 impl From<Error> for StepError {
-    /// Unknown means retry: only a proven dead end fails.
+    /// Unknown errors are retried: only a proven dead end fails the workflow.
     fn from(error: Error) -> Self {
         Self::Retry(base::error::describe(&error).into())
     }
 }
 
-/// How a workflow stands.
+/// The state of a workflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It waits for a worker, or for its next try.
+    /// Waiting for a worker, or for the next attempt.
     Waiting,
     /// A worker holds its lease.
     Running,
-    /// It did all it was to do.
+    /// All steps succeeded.
     Succeeded,
-    /// It gave up; the reason says why.
+    /// The workflow failed, for the recorded reason.
     Failed,
     /// Another workflow of the same subject made it pointless.
     Superseded,
-    /// Somebody called it off.
+    /// The workflow was cancelled.
     Cancelled,
 }
 
 impl State {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 6] =
         [Self::Waiting, Self::Running, Self::Succeeded, Self::Failed, Self::Superseded, Self::Cancelled];
 
-    /// Its word in the store.
+    /// The name in the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -115,7 +115,7 @@ impl State {
         }
     }
 
-    /// Reads its word in the store.
+    /// Parses the name in the store.
     ///
     /// # Errors
     /// [`Error::Internal`] for any other word.
@@ -126,7 +126,7 @@ impl State {
             .ok_or_else(|| Error::internal(format!("a workflow has the unknown state {text}")))
     }
 
-    /// Whether nothing more will happen.
+    /// Whether the workflow has ended.
     pub fn has_ended(self) -> bool {
         match self {
             Self::Waiting | Self::Running => false,
@@ -138,9 +138,9 @@ impl State {
 /// A claimed workflow, in a worker's hands.
 #[derive(Debug)]
 pub struct Job {
-    /// Which workflow.
+    /// The workflow's ID.
     pub id: WorkflowId,
-    /// What it works on.
+    /// The ID of the resource that the workflow works on.
     pub subject: Uuid,
     kind: String,
     step: String,
@@ -151,7 +151,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// The step that it is at.
+    /// The current step.
     pub fn step(&self) -> &str {
         &self.step
     }
@@ -165,7 +165,7 @@ impl Job {
         store::advance(tx, self, step).await
     }
 
-    /// Ends the workflow well. Part of the last step's own transaction.
+    /// Marks the workflow as succeeded. Part of the last step's own transaction.
     ///
     /// # Errors
     /// When the lease was lost: the transaction must not commit then.
@@ -174,7 +174,8 @@ impl Job {
         store::end(tx, self, State::Succeeded, None).await
     }
 
-    /// Ends the workflow well, with something that its owner has to know. Part of the last step's own transaction.
+    /// Marks the workflow as succeeded, with a reason that its owner has to know. Part of the last step's own
+    /// transaction.
     ///
     /// # Errors
     /// When the lease was lost: the transaction must not commit then.
@@ -183,7 +184,7 @@ impl Job {
         store::end(tx, self, State::Succeeded, Some(remark)).await
     }
 
-    /// Ends the workflow badly. Part of the transaction that makes that visible on its subject.
+    /// Marks the workflow as failed. Part of the transaction that makes that visible on its subject.
     ///
     /// # Errors
     /// When the lease was lost: the transaction must not commit then.
@@ -191,17 +192,17 @@ impl Job {
         store::end(tx, self, State::Failed, Some(reason)).await
     }
 
-    /// How often this step was tried without success.
+    /// The number of failed attempts at this step.
     pub fn attempts(&self) -> i32 {
         self.attempts
     }
 
-    /// The step has been tried for too long.
+    /// Whether the step is past its deadline.
     pub fn is_overdue(&self) -> bool {
         self.overdue
     }
 
-    /// Ends the workflow because its subject is to be deleted.
+    /// Ends the workflow because its subject is being deleted.
     ///
     /// # Errors
     /// When the lease was lost: the transaction must not commit then.
@@ -209,7 +210,7 @@ impl Job {
         store::end(tx, self, State::Superseded, None).await
     }
 
-    /// Ends the workflow because somebody has called it off, after what that needs was done.
+    /// Ends a cancelled workflow after its clean-up.
     ///
     /// # Errors
     /// When the lease was lost: the transaction must not commit then.
@@ -217,7 +218,7 @@ impl Job {
         store::end(tx, self, State::Cancelled, Some(reason)).await
     }
 
-    /// Says how far the step has come, in bytes. Nothing depends on it.
+    /// Records the progress of the step, in bytes, for display only.
     pub async fn report(&self, store: &Store, done: u64, total: u64) -> Result<()> {
         store::report(store, self, done, total).await
     }
@@ -230,40 +231,39 @@ impl Job {
     }
 }
 
-/// Which kinds of workflows a worker takes, so that long ones do not keep quick ones waiting.
+/// The kinds of workflows that a worker takes. Long workflows have their own lane, so that quick ones do not wait.
 #[derive(Clone, Copy, Debug)]
 pub enum Lane {
-    /// All of them.
+    /// All kinds.
     Any,
-    /// These.
+    /// Only these kinds.
     Only(&'static [&'static str]),
-    /// All but those that other lanes take.
+    /// All kinds except these, which other lanes take.
     AllBut(&'static [&'static [&'static str]]),
 }
 
-/// A kind of workflow, as the one who starts it sees it.
+/// A kind of workflow.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
-    /// Its name, a verb and a noun.
+    /// The kind's name, a verb and a noun.
     pub name: &'static str,
-    /// The step that it begins with.
+    /// The first step.
     pub first_step: &'static str,
 }
 
-/// Starts a workflow. It begins when the transaction commits.
+/// Starts a workflow when the transaction commits.
 pub async fn start(tx: &Tx, id: WorkflowId, kind: Kind, subject: Uuid) -> Result<()> {
     store::insert(tx, id, kind.name, subject, kind.first_step).await?;
     tx.announce(Channel::WorkflowStarted, &id.bare()).await
 }
 
-/// Wakes up whatever waits for its next try on this subject, so that a delete need not wait for
-/// a long back-off.
+/// Ends the back-off of all workflows on this subject, so that a delete does not wait for it.
 pub async fn hurry(tx: &Tx, subject: Uuid) -> Result<()> {
     store::hurry(tx, subject).await
 }
 
-/// Calls a workflow off, whoever works on it: a step that is under way can no longer write its result.
-/// False when it has ended already.
+/// Cancels a workflow: a running step can no longer write its result. Returns false if the workflow has already
+/// ended.
 pub async fn cancel(tx: &Tx, id: WorkflowId, explanation: &str) -> Result<bool> {
     if !store::cancel(tx, id, explanation).await? {
         return Ok(false);
@@ -273,9 +273,8 @@ pub async fn cancel(tx: &Tx, id: WorkflowId, explanation: &str) -> Result<bool> 
     Ok(true)
 }
 
-/// Has a workflow go on at another step, whoever works on it: a step that is under way can no longer
-/// write its result, and has ended by the time that the other one begins. False when the workflow has
-/// ended.
+/// Continues a workflow at another step: a running step can no longer write its result, and has ended before the
+/// other step begins. Returns false if the workflow has ended.
 pub async fn divert(tx: &Tx, id: WorkflowId, step: &str) -> Result<bool> {
     if !store::divert(tx, id, step).await? {
         return Ok(false);
@@ -284,8 +283,7 @@ pub async fn divert(tx: &Tx, id: WorkflowId, step: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Starts a workflow that failed or was called off again, at the step where it was. False when it is
-/// in any other state.
+/// Restarts a failed or cancelled workflow at the step that it ended at. Returns false in any other state.
 pub async fn retry(tx: &Tx, id: WorkflowId) -> Result<bool> {
     if !store::restart(tx, id).await? {
         return Ok(false);
@@ -294,18 +292,18 @@ pub async fn retry(tx: &Tx, id: WorkflowId) -> Result<bool> {
     Ok(true)
 }
 
-/// Lets all workflows of a kind that have not ended begin with their first step, whoever works on them;
-/// given `ended_badly`, those too that failed or were called off will do so when they are tried again.
+/// Resets all workflows of a kind that have not ended to their first step; with `ended_badly`, also those that failed
+/// or were cancelled, for when they are retried.
 pub async fn begin_anew(tx: &Tx, kind: Kind, ended_badly: bool) -> Result<()> {
     store::begin_anew(tx, kind, ended_badly).await
 }
 
-/// Ends all workflows that are of none of these kinds, as failed.
+/// Marks all workflows of other kinds than these as failed.
 pub async fn end_others(tx: &Tx, kinds: &[Kind], explanation: &str) -> Result<()> {
     store::end_others(tx, kinds, explanation).await
 }
 
-/// How a workflow ended, or `None` when it has not within `limit`. Holds no transaction meanwhile.
+/// Waits until a workflow ends and returns its state; `None` after `limit`. Holds no transaction while waiting.
 ///
 /// `announcements` must have been subscribed before the workflow's transaction committed.
 pub async fn wait(

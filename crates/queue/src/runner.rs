@@ -14,36 +14,35 @@ use base::id::WorkflowId;
 use base::store::{Announcement, Channel, Store, Tx, in_background};
 use base::tasks::Tasks;
 
-/// A third of the lease, so that one that fails does not lose it.
+/// A third of the lease: one failed renewal does not lose it.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Behind NOTIFY: how long an announcement that got lost can delay work.
+/// How often to look for work without a notification. A lost NOTIFY delays work by at most this.
 const POLL: Duration = Duration::from_secs(5);
 /// How long a running step may take to end by itself at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(200);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 
-/// What the runner hands steps to; one implementation is the table of all workflows, others
-/// are made by the tests of the queue itself.
+/// Runs the steps of workflows. The product has one implementation, the table of all workflows; tests have others.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
     /// Runs one step: does its one thing, then writes the result and the next step with
     /// [`Job::advance`] or an end in one transaction.
     async fn run(&self, job: &Job, kind: &str, step: &str) -> Result<(), StepError>;
 
-    /// Whether a workflow of this kind may give up when a step does not work for too long.
+    /// Whether a workflow of this kind fails when a step is past its deadline.
     fn may_give_up(&self, kind: &str) -> bool;
 
-    /// The longest pause between two tries of a step of this kind, where it is not the usual one.
+    /// The longest back-off of this kind, if it differs from the default.
     fn longest_back_off(&self, _kind: &str) -> Option<Duration> {
         None
     }
 
-    /// The workflow gives up: makes that visible on its subject, in the transaction that ends it.
+    /// Records the failure on the workflow's subject, in the transaction that ends the workflow.
     async fn failed(&self, tx: &Tx, job: &Job, kind: &str, reason: &Reason) -> Result<()>;
 }
 
-/// Something that the test helper makes go wrong at a step.
+/// A fault that tests inject at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The worker fails before the step does anything.
@@ -74,7 +73,7 @@ impl Runner {
         Self { store, handler, tasks, faults: None }
     }
 
-    /// A runner in which things go wrong on purpose.
+    /// A runner that injects faults.
     pub fn with_faults(mut self, faults: Faults) -> Self {
         self.faults = Some(faults);
         self
@@ -100,7 +99,7 @@ impl Runner {
                     continue;
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!(error = %describe(&error), "cannot claim a workflow; trying again"),
+                Err(error) => tracing::warn!(error = %describe(&error), "could not claim a workflow; retrying"),
             }
             drop(slot);
             let pause = self.pause().await;
@@ -119,12 +118,12 @@ impl Runner {
         }
     }
 
-    /// How long there is nothing to claim, unless something is announced.
+    /// How long to wait before the next claim, unless a notification arrives.
     pub async fn pause(&self) -> Duration {
         store::next_due(&self.store).await.ok().flatten().unwrap_or(POLL).min(POLL)
     }
 
-    /// Runs one workflow until it ends, whatever its back-off says. For tests.
+    /// Runs one workflow until it ends, ignoring back-off. For tests.
     pub async fn drive(&self, id: WorkflowId) -> Result<Option<State>> {
         loop {
             let session = self.store.session().await?;
@@ -140,7 +139,7 @@ impl Runner {
         }
     }
 
-    /// Forgets what ended long ago.
+    /// Removes workflows that ended long ago.
     pub async fn forget(&self) -> Result<()> {
         store::forget(&self.store).await
     }
@@ -153,20 +152,20 @@ impl Runner {
                 Err(StepError::Fail(reason)) => return self.give_up(&job, &reason).await,
                 Err(_) if self.tasks.is_stopping() => return self.release(&job, Duration::ZERO, None).await,
                 Err(StepError::Retry(reason)) if job.overdue && self.handler.may_give_up(&job.kind) => {
-                    let cause = format!("it did not get further within 15 minutes: {reason}");
+                    let cause = format!("the step did not succeed within 15 minutes: {reason}");
                     return self.give_up(&job, &Reason::new(cause, reason.explanation().to_owned())).await;
                 }
                 Err(error) => {
                     tracing::warn!(
                         workflow.id = %job.id, workflow.kind = job.kind, workflow.step = job.step,
-                        attempts = job.attempts + 1, reason = %error, "a step failed and will be tried again"
+                        attempts = job.attempts + 1, reason = %error, "workflow step failed; retrying"
                     );
                     let longest = self.handler.longest_back_off(&job.kind).unwrap_or(LONGEST_BACK_OFF);
                     return self.release(&job, back_off(job.attempts, longest), Some(&error)).await;
                 }
             };
             if repeat && let Err(error) = store::rewind(&self.store, &job).await {
-                tracing::warn!(error = %describe(&error), "cannot rewind a workflow");
+                tracing::warn!(error = %describe(&error), "could not rewind a workflow");
             }
             match store::current_step(&self.store, &job).await {
                 Ok(Some(step)) if self.tasks.is_stopping() => {
@@ -180,7 +179,7 @@ impl Runner {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(workflow.id = %job.id, error = %describe(&error), "cannot go on with a workflow");
+                    tracing::warn!(workflow.id = %job.id, error = %describe(&error), "could not continue a workflow");
                     return;
                 }
             }
@@ -201,7 +200,7 @@ impl Runner {
                     Ok(true) => {}
                     Ok(false) => return StepError::Retry("the lease was lost to another worker".into()),
                     Err(error) => {
-                        tracing::warn!(workflow.id = %job.id, error = %describe(&error), "cannot renew a lease");
+                        tracing::warn!(workflow.id = %job.id, error = %describe(&error), "could not renew the lease of a workflow");
                     }
                 }
             }
@@ -219,7 +218,7 @@ impl Runner {
         }
     }
 
-    /// Shutdown began, and a step that was running then has had its time.
+    /// Returns when shutdown has begun and the grace period of running steps is over.
     async fn out_of_time(&self) {
         self.tasks.stopping().await;
         tokio::time::sleep(SHUTDOWN_GRACE).await;
@@ -227,13 +226,13 @@ impl Runner {
 
     async fn release(&self, job: &Job, delay: Duration, why: Option<&StepError>) {
         if let Err(error) = store::release(&self.store, job, delay, why).await {
-            // The lease runs out by itself.
-            tracing::warn!(workflow.id = %job.id, error = %describe(&error), "cannot give a workflow back");
+            // Not released: the lease expires instead.
+            tracing::warn!(workflow.id = %job.id, error = %describe(&error), "could not release a workflow");
         }
     }
 
-    /// Ends the workflow and tells its subject, both or neither: a worker that lost its lease
-    /// must not fail what another one is finishing.
+    /// Ends the workflow and records the failure on its subject in one transaction: a worker that lost its lease must
+    /// not fail a workflow that another worker is finishing.
     async fn give_up(&self, job: &Job, reason: &Reason) {
         let ended = async {
             let tx = self.store.begin().await?;
@@ -245,10 +244,10 @@ impl Runner {
         match ended.await {
             Ok(()) => tracing::error!(
                 workflow.id = %job.id, workflow.kind = job.kind, workflow.step = job.step, %reason,
-                "a workflow has failed"
+                "workflow failed"
             ),
             Err(error) => {
-                tracing::warn!(workflow.id = %job.id, error = %describe(&error), "cannot end a failed workflow");
+                tracing::warn!(workflow.id = %job.id, error = %describe(&error), "could not mark a workflow as failed");
             }
         }
     }

@@ -25,20 +25,20 @@ pub(super) async fn hurry(tx: &Tx, subject: Uuid) -> Result<()> {
     Ok(())
 }
 
-/// How long a claim holds without being renewed. After a crash, work goes on this much later.
+/// The lease of a claim without renewal. After a crash, work continues after this time.
 const LEASE: Duration = Duration::from_secs(15);
 
-/// Nobody works on the subject of the workflow `c`.
+/// No worker has claimed a workflow on the subject of the workflow `c`.
 const UNBLOCKED: &str = "NOT EXISTS (SELECT
                                        FROM workflows o
                                       WHERE o.subject = c.subject
                                         AND o.id <> c.id
                                         AND o.state = 'running')";
 
-/// Takes the oldest workflow that is due and whose subject nobody works on.
+/// Claims the oldest due workflow whose subject has no other claimed workflow.
 pub(super) async fn claim(store: &Store, only: Option<WorkflowId>, lane: Lane) -> Result<Option<Job>> {
     let tx = store.begin().await?;
-    // A claim that is lost in a crash is claimed again: it need not wait for the disk.
+    // A claim that is lost in a crash is made again, so the commit does not wait for the disk.
     tx.batch_execute("SET LOCAL synchronous_commit = off").await?;
     let statement = tx
         .prepare_cached(&format!(
@@ -71,7 +71,7 @@ pub(super) async fn claim(store: &Store, only: Option<WorkflowId>, lane: Lane) -
     };
     let row = match tx.query_opt(&statement, &[&LEASE.as_secs_f64(), &only, &among, &but]).await {
         Ok(row) => row,
-        // Two workflows of one subject were claimed in the same instant: the other worker has it.
+        // Another worker claimed a workflow of the same subject at the same instant.
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
@@ -88,7 +88,7 @@ pub(super) async fn claim(store: &Store, only: Option<WorkflowId>, lane: Lane) -
     }))
 }
 
-/// Renews the lease; false when it was lost.
+/// Renews the lease. Returns false if it was lost.
 pub(super) async fn renew(store: &Store, job: &Job) -> Result<bool> {
     let session = store.session().await?;
     let statement = session
@@ -113,7 +113,7 @@ pub(super) async fn report(store: &Store, job: &Job, done: u64, total: u64) -> R
     Ok(())
 }
 
-/// The next step begins with a full lease.
+/// Advances to the next step, which begins with a full lease.
 pub(super) async fn advance(tx: &Tx, job: &Job, step: &str) -> Result<()> {
     let statement = tx
         .prepare_cached(
@@ -154,7 +154,7 @@ pub(super) async fn end(tx: &Tx, job: &Job, state: State, reason: Option<&Reason
         [&job.id.uuid(), &job.fence, &state.as_str(), &cause, &explanation];
     held(tx.execute(&statement, &values).await?)?;
     tx.announce(Channel::WorkflowEnded, &job.id.bare()).await?;
-    // A workflow of the same subject may have been waiting for this one.
+    // Another workflow of the same subject may be waiting for the end of this one.
     tx.announce(Channel::WorkflowStarted, &job.id.bare()).await
 }
 
@@ -165,8 +165,7 @@ fn held(rows: u64) -> Result<()> {
     }
 }
 
-/// Gives the job back: its step runs again after `delay`. Time that is spent waiting does not count
-/// towards the step's deadline.
+/// Releases the job: its step runs again after `delay`. Waiting time does not count towards the step's deadline.
 pub(super) async fn release(store: &Store, job: &Job, delay: Duration, why: Option<&StepError>) -> Result<()> {
     let reason = why.map(ToString::to_string);
     let explanation = why.map(|why| why.reason().explanation());
@@ -189,12 +188,12 @@ pub(super) async fn release(store: &Store, job: &Job, delay: Duration, why: Opti
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
         [&job.id.uuid(), &job.fence, &delay.as_secs_f64(), &reason, &waits, &explanation];
     session.execute(&statement, &values).await?;
-    // Another workflow of the same subject, a delete, may go first now.
+    // Another workflow of the same subject, such as a delete, may run now.
     session.execute("SELECT pg_notify($1, '')", &[&Channel::WorkflowStarted.name()]).await?;
     Ok(())
 }
 
-/// The fence grows, so that a step that is under way loses its lease. False when it has ended.
+/// Increments the fence, so that a running step loses its lease. Returns false if the workflow has ended.
 pub(super) async fn cancel(tx: &Tx, id: WorkflowId, explanation: &str) -> Result<bool> {
     let statement = tx
         .prepare_cached(
@@ -211,8 +210,8 @@ pub(super) async fn cancel(tx: &Tx, id: WorkflowId, explanation: &str) -> Result
     Ok(tx.execute(&statement, &[&id.uuid(), &explanation]).await? == 1)
 }
 
-/// The fence grows, so that a step that is under way loses its lease. Until that has run out its worker
-/// may still be at work, so the other step does not begin before.
+/// Increments the fence, so that a running step loses its lease. The other step begins only after that lease has
+/// expired, because its worker may still be running.
 pub(super) async fn divert(tx: &Tx, id: WorkflowId, step: &str) -> Result<bool> {
     let statement = tx
         .prepare_cached(
@@ -233,7 +232,7 @@ pub(super) async fn divert(tx: &Tx, id: WorkflowId, step: &str) -> Result<bool> 
     Ok(tx.execute(&statement, &[&id.uuid(), &step]).await? == 1)
 }
 
-/// False when it neither failed nor was cancelled.
+/// Returns false if the workflow neither failed nor was cancelled.
 pub(super) async fn restart(tx: &Tx, id: WorkflowId) -> Result<bool> {
     let statement = tx
         .prepare_cached(
@@ -252,7 +251,7 @@ pub(super) async fn restart(tx: &Tx, id: WorkflowId) -> Result<bool> {
     Ok(tx.execute(&statement, &[&id.uuid()]).await? == 1)
 }
 
-/// The fence grows, as in [`cancel`].
+/// Increments the fence, as [`cancel`] does.
 pub(super) async fn begin_anew(tx: &Tx, kind: Kind, ended_badly: bool) -> Result<()> {
     let open = tx
         .prepare_cached(
@@ -328,8 +327,8 @@ pub(super) async fn state(session: &Session, id: WorkflowId) -> Result<Option<St
     row.map(|row| State::parse(row.get("state"))).transpose()
 }
 
-/// How long until a workflow can be claimed. One that another of its subject holds up is claimed
-/// after that one has ended, which is announced.
+/// The time until a workflow can be claimed. Workflows that wait for another one of their subject are left out: its end
+/// is announced.
 pub(super) async fn next_due(store: &Store) -> Result<Option<Duration>> {
     let session = store.session().await?;
     let statement = session
@@ -343,7 +342,7 @@ pub(super) async fn next_due(store: &Store) -> Result<Option<Duration>> {
     Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.05, 60.0))))
 }
 
-/// Forgets workflows that ended long ago.
+/// Removes workflows that ended long ago.
 pub(super) async fn forget(store: &Store) -> Result<()> {
     let session = store.session().await?;
     session.execute("DELETE FROM workflows WHERE ended_at < now() - interval '30 days'", &[]).await?;

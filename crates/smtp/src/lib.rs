@@ -148,8 +148,7 @@ impl Mailer {
     /// headers.
     fn message(&self, mail: &Mail<'_>) -> Result<lettre::Message, MailError> {
         let refused = |reason: String| MailError::Refused { server: self.server.clone(), reason };
-        let to: Address =
-            mail.to.parse().map_err(|error| refused(format!("the address cannot be written to: {error}")))?;
+        let to: Address = mail.to.parse().map_err(|error| refused(format!("the address is not valid: {error}")))?;
         let subject: String =
             mail.subject.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
         let mut message = lettre::Message::builder()
@@ -183,7 +182,7 @@ impl Mailer {
     }
 
     fn too_slow(&self) -> MailError {
-        let reason = format!("it took longer than {} seconds", LIMIT.as_secs());
+        let reason = format!("no response within {} seconds", LIMIT.as_secs());
         MailError::Unavailable { server: self.server.clone(), reason }
     }
 }

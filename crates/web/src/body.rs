@@ -48,7 +48,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             if !media.eq_ignore_ascii_case("application/json") {
                 return Err(Failure::new(
                     Kind::UnsupportedMediaType,
-                    format!("The body's type is {media:?}."),
+                    format!("The Content-Type of the body is {media:?}."),
                     "Send JSON with the header Content-Type: application/json.",
                 ));
             }
@@ -72,17 +72,17 @@ pub async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, 
             format!("The body is larger than {LARGEST} bytes."),
             "Send a smaller body.",
         ),
-        _ => Failure::new(Kind::BadRequest, "The body broke off.", "Send the request again."),
+        _ => Failure::new(Kind::BadRequest, "The body ended early.", "Send the request again."),
     })
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     if depth(bytes) > DEEPEST {
-        let message = format!("the body is nested deeper than {DEEPEST} levels");
-        return Err(Error::invalid(message, "Send a flatter object.").into());
+        let message = format!("the body is nested more than {DEEPEST} levels deep");
+        return Err(Error::invalid(message, "Send an object with fewer levels.").into());
     }
     let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-        Failure::new(Kind::BadRequest, format!("The body is not JSON: {error}."), "Send one JSON object.")
+        Failure::new(Kind::BadRequest, format!("The body is not valid JSON: {error}."), "Send one JSON object.")
     })?;
     if !value.is_object() {
         return Err(Error::invalid("the body is not a JSON object", "Send one JSON object.").into());
@@ -96,9 +96,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
         let missing = cause.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
         let within = if path == "." { String::new() } else { format!("{path}.") };
         match missing {
-            Some(field) => Error::invalid(format!("{within}{field}: it is missing"), "Give it; the request needs it."),
-            None if path == "." => Error::invalid(cause, "See the request's schema at /v1/doc."),
-            None => Error::invalid(format!("{path}: {cause}"), "See the request's schema at /v1/doc."),
+            Some(field) => Error::invalid(format!("{within}{field}: the field is missing"), "Add the required field."),
+            None if path == "." => Error::invalid(cause, "GET /v1/doc contains the schema of the request."),
+            None => Error::invalid(format!("{path}: {cause}"), "GET /v1/doc contains the schema of the request."),
         }
         .into()
     })
@@ -121,10 +121,10 @@ fn unknown_field(path: &str, cause: &str) -> Option<Error> {
         .max_by(|(one, _), (other, _)| one.total_cmp(other));
     let question = nearest.map_or_else(String::new, |(_, name)| format!("Did you mean {name}? "));
     let hint = match known.as_slice() {
-        [] => "Leave it out; no field may be given here.".to_owned(),
-        known => format!("{question}The fields that may be given here: {}.", known.join(", ")),
+        [] => "Remove the field; no fields are allowed here.".to_owned(),
+        known => format!("{question}Allowed fields: {}.", known.join(", ")),
     };
-    Some(Error::invalid(format!("{within}{}: there is no such field in this request", field.escape_debug()), hint))
+    Some(Error::invalid(format!("{within}{}: unknown field", field.escape_debug()), hint))
 }
 
 /// How deep arrays and objects are nested, in text that may be JSON.
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn an_unknown_field_is_named_with_the_nearest_known_one() {
         let long = format!(r#"{{"{}": 1}}"#, "x".repeat(1000));
-        let all = "The fields that may be given here: name, deleteProtection, source.";
+        let all = "Allowed fields: name, deleteProtection, source.";
         for (text, field, hint) in [
             (r#"{"deleteProtectoin": true}"#, "deleteProtectoin", format!("Did you mean deleteProtection? {all}")),
             (r#"{"delete_protection": true}"#, "delete_protection", format!("Did you mean deleteProtection? {all}")),
@@ -182,20 +182,20 @@ mod tests {
             (
                 r#"{"source": {"type": "empty", "backupId": "b"}}"#,
                 "source.backupId",
-                "Leave it out; no field may be given here.".into(),
+                "Remove the field; no fields are allowed here.".into(),
             ),
             (
                 r#"{"source": {"type": "backup", "backupid": "b"}}"#,
                 "source.backupid",
-                "Did you mean backupId? The fields that may be given here: backupId.".into(),
+                "Did you mean backupId? Allowed fields: backupId.".into(),
             ),
         ] {
             let failure = parse::<Body>(text.as_bytes()).unwrap_err();
-            assert_eq!(failure.message(), format!("{field}: there is no such field in this request"));
+            assert_eq!(failure.message(), format!("{field}: unknown field"));
             assert_eq!(failure.hint(), Some(hint.as_str()), "{text}");
         }
         let failure = parse::<Nothing>(br#"{"force": true}"#).map(drop).unwrap_err();
-        assert_eq!(failure.message(), "force: there is no such field in this request");
+        assert_eq!(failure.message(), "force: unknown field");
         assert!(parse::<Nothing>(b"{}").is_ok());
     }
 

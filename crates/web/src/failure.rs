@@ -146,8 +146,10 @@ impl Failure {
 
     /// What a person can give to the operator is the id that the log has, too.
     fn internal() -> Self {
-        let id = request_id::current().map_or_else(|| "X-Request-Id of this answer".into(), |id| format!("id {id}"));
-        let hint = format!("Try again; if it persists, give the operator of this server the request's {id}.");
+        let id = request_id::current().map_or_else(|| "X-Request-Id header".into(), |id| format!("id {id}"));
+        let hint = format!(
+            "Try again. If the error persists, report it to the operator of this server with the request's {id}."
+        );
         Self::new(Kind::Internal, "An internal error occurred.", hint)
     }
 }
@@ -156,9 +158,11 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         match error {
-            Error::Unauthenticated(_) => {
-                Self::new(Kind::Unauthenticated, message, "Send the header Authorization: Bearer <service token>.")
-            }
+            Error::Unauthenticated(_) => Self::new(
+                Kind::Unauthenticated,
+                message,
+                "Send a valid token in the header: Authorization: Bearer <token>.",
+            ),
             Error::Forbidden { hint, .. } => Self::new(Kind::Forbidden, message, hint),
             Error::LimitedToken { hint, .. } => Self::new(Kind::LimitedToken, message, hint),
             Error::NotFound { kind, .. } => {
@@ -170,15 +174,15 @@ impl From<Error> for Failure {
             Error::LimitReached { hint, .. } => Self::new(Kind::LimitReached, message, hint),
             Error::Unavailable { ref cause, .. } => {
                 let cause = cause.as_ref().map(|cause| describe(cause.as_ref()));
-                tracing::warn!(cause, "answered 503: {message}");
+                tracing::warn!(cause, "request failed with 503: {message}");
                 Self::new(
                     Kind::Unavailable,
                     message,
-                    "Send the request again, a change under its Idempotency-Key; Retry-After says when.",
+                    "Retry after the time in Retry-After; send a change with the same Idempotency-Key.",
                 )
             }
             Error::Internal(cause) => {
-                tracing::error!(cause = %describe(cause.as_ref()), "answered 500");
+                tracing::error!(cause = %describe(cause.as_ref()), "request failed with 500");
                 Self::internal()
             }
         }
@@ -188,12 +192,12 @@ impl From<Error> for Failure {
 /// Where a caller finds the ids that it may use.
 fn where_to_look(kind: &str) -> Option<&'static str> {
     match kind {
-        "workspace" => Some("GET /v1/workspaces lists the workspaces that this token reaches."),
-        "project" => Some("GET /v1/projects lists the projects that this token sees."),
+        "workspace" => Some("GET /v1/workspaces lists the workspaces that this token can access."),
+        "project" => Some("GET /v1/projects lists the projects that this token can access."),
         "branch" => Some("GET /v1/projects/{projectId}/branches lists the branches of a project."),
-        "database" => Some("GET /v1/databases lists the databases that this token sees."),
-        "connection" => Some("GET /v1/connections lists the connections that this token sees."),
-        "operation" => Some("GET /v1/operations lists the operations that this token sees."),
+        "database" => Some("GET /v1/databases lists the databases that this token can access."),
+        "connection" => Some("GET /v1/connections lists the connections that this token can access."),
+        "operation" => Some("GET /v1/operations lists the operations that this token can access."),
         "service token" => Some("GET /v1/workspaces/{workspaceId}/service-tokens lists the tokens of a workspace."),
         _ => None,
     }
@@ -234,22 +238,21 @@ pub async fn unknown_route(method: Method, uri: Uri) -> Failure {
     Failure::new(
         Kind::NotFound,
         format!("This server has no route {method} {}.", uri.path()),
-        "Howdah serves workspaces, projects, branches, databases, connections, backups, operations, service tokens, \
-         integrations and regions; GET /v1/doc lists every route.",
+        "Check the method and the path; GET /v1/doc lists all routes.",
     )
 }
 
 /// The answer of a page that does not exist.
 pub fn unknown_page() -> Failure {
-    Failure::new(Kind::NotFound, "This page does not exist.", "Check the address, or start at /console.")
+    Failure::new(Kind::NotFound, "This page does not exist.", "Check the URL, or start at /console.")
 }
 
 /// The answer of a route that does not take this method; the router adds `Allow`.
 pub async fn method_not_allowed(method: Method, uri: Uri) -> Failure {
     Failure::new(
         Kind::MethodNotAllowed,
-        format!("{} does not take {method}.", uri.path()),
-        "The Allow header names the methods that it takes.",
+        format!("{} does not support the method {method}.", uri.path()),
+        "The Allow header lists the supported methods.",
     )
 }
 

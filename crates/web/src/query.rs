@@ -17,7 +17,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         axum::extract::Query::from_request_parts(parts, state).await.map(|query| Self(query.0)).map_err(|rejection| {
             let text = rejection.body_text();
             let cause = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-            Error::invalid(in_words(cause), "GET /v1/doc describes the parameters of every request.").into()
+            Error::invalid(in_words(cause), "GET /v1/doc describes the parameters of all requests.").into()
         })
     }
 }
@@ -25,8 +25,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 /// Rust's own words about a value, such as "limit: invalid digit found in string", in those of the API.
 fn in_words(cause: &str) -> String {
     const WORDS: [(&str, &str); 6] = [
-        ("invalid digit found in string", "is not a whole number of 0 or more"),
-        ("cannot parse integer from empty string", "is empty; give a whole number, or leave it out"),
+        ("invalid digit found in string", "is not a non-negative integer"),
+        ("cannot parse integer from empty string", "is empty; give an integer, or omit the parameter"),
         ("number too large to fit in target type", "is too large"),
         ("number too small to fit in target type", "is too small"),
         ("invalid float literal", "is not a number"),
@@ -54,9 +54,9 @@ mod tests {
             let refused = axum::extract::Query::<Parameters>::try_from_uri(&uri).unwrap_err().body_text();
             in_words(refused.strip_prefix("Failed to deserialize query string: ").unwrap())
         };
-        assert_eq!(refusal("limit=x"), "limit is not a whole number of 0 or more");
-        assert_eq!(refusal("limit=-1"), "limit is not a whole number of 0 or more");
-        assert_eq!(refusal("limit="), "limit is empty; give a whole number, or leave it out");
+        assert_eq!(refusal("limit=x"), "limit is not a non-negative integer");
+        assert_eq!(refusal("limit=-1"), "limit is not a non-negative integer");
+        assert_eq!(refusal("limit="), "limit is empty; give an integer, or omit the parameter");
         assert_eq!(refusal("limit=5000000000"), "limit is too large");
     }
 }

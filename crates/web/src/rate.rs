@@ -105,7 +105,7 @@ impl Meter {
                 self.stand(standing);
                 Ok(())
             }
-            Err(wait) => Err(self.refuse("This address", limiter.rate, wait)),
+            Err(wait) => Err(self.refuse("This IP address", limiter.rate, wait)),
         }
     }
 
@@ -114,7 +114,7 @@ impl Meter {
     pub fn attempt(&self) -> Result<(), Failure> {
         let Some(limiter) = &self.0.limits.attempts else { return Ok(()) };
         let Err(wait) = limiter.take(&self.0.party) else { return Ok(()) };
-        Err(self.refuse("This address, with tokens that are not known to be good,", limiter.rate, wait))
+        Err(self.refuse("This IP address, with invalid tokens,", limiter.rate, wait))
     }
 
     /// Counts a request of the token, or of the integration whose token it is.
@@ -132,10 +132,10 @@ impl Meter {
     fn refuse(&self, who: &str, rate: Rate, wait: Duration) -> Failure {
         self.stand(Standing::new(rate, 0));
         let seconds = whole_seconds(wait);
-        let message = format!("{who} sends more than {} requests a second.", rate.per_second);
+        let message = format!("{who} has sent more than {} requests per second.", rate.per_second);
         let hint = format!(
-            "Wait {seconds} s, as Retry-After says, and send no more at once than RateLimit-Remaining; \
-             up to {} at once are taken after a pause.",
+            "Wait {seconds} s (Retry-After), and send at most RateLimit-Remaining requests at once; after a pause, \
+             up to {} requests can be sent at once.",
             rate.burst
         );
         Failure::new(Kind::TooManyRequests, message, hint).retry_after(seconds)

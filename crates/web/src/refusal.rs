@@ -85,7 +85,7 @@ pub async fn record(State((app, actions)): State<(Arc<App>, Arc<Actions>)>, requ
         let reason = reason.unwrap_or_default().chars().filter(|letter| *letter != '\0').take(LONGEST).collect();
         let refusal = Refusal { action, status: response.status().as_u16(), reason, resource, project };
         if let Err(error) = write(&app, &who, refusal).await {
-            tracing::error!(error = %describe(&error), "could not record a refused change in the audit log");
+            tracing::error!(error = %describe(&error), "could not record a refused request in the audit log");
         }
     }
     response

@@ -90,7 +90,7 @@ impl Drop for Guard {
 
 async fn release(app: Arc<App>, claim: Claim) {
     if let Err(error) = idempotency::release(&app.store, &claim).await {
-        tracing::warn!(error = %describe(&error), "could not give up an idempotency key; it is free in a minute");
+        tracing::warn!(error = %describe(&error), "could not release an idempotency key; it expires in a minute");
     }
 }
 
@@ -101,7 +101,7 @@ pub async fn once(State(app): State<Arc<App>>, request: Request, next: Next) -> 
     let key = match (keys.next(), keys.next()) {
         (Some(key), None) if changes => IdempotencyKey::parse(key.as_bytes())?,
         (Some(_), Some(_)) if changes => {
-            return Err(Error::invalid("Idempotency-Key: there are several", "Send one.").into());
+            return Err(Error::invalid("Idempotency-Key: the header is given more than once", "Send one key.").into());
         }
         _ => return Ok(next.run(request).await),
     };
@@ -123,8 +123,8 @@ pub async fn once(State(app): State<Arc<App>>, request: Request, next: Next) -> 
             return Ok(response);
         }
         Turn::UnderWay => {
-            let message = "a request with the same Idempotency-Key is being carried out";
-            let hint = "Wait a moment and repeat the request with the same key to get its answer.";
+            let message = "a request with the same Idempotency-Key is still in progress";
+            let hint = "Wait a moment, then repeat the request with the same key to get its response.";
             return Err(Failure::new(Kind::Conflict, message, hint).retry_after(1));
         }
     };

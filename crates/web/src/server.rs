@@ -48,8 +48,8 @@ const UNREAD: Duration = Duration::from_secs(30);
 const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
     content-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
     {\"error\":{\"code\":\"rate-limit-exceeded\",\
-    \"message\":\"This address has too many requests under way at once.\",\
-    \"hint\":\"Send fewer requests at a time. Behind a reverse proxy, start Howdah with --trusted-proxy.\"}}\n";
+    \"message\":\"This IP address has too many concurrent requests.\",\
+    \"hint\":\"Send fewer concurrent requests. Behind a reverse proxy, start Howdah with --trusted-proxy.\"}}\n";
 
 /// Serves until the tasks stop, and then the requests that are under way. Proxies may have all the connections.
 pub async fn serve(listener: &TcpListener, router: Router, connections: usize, proxies: &[Network], tasks: &Tasks) {
@@ -76,7 +76,7 @@ async fn serve_within(limits: &Limits, listener: &TcpListener, router: Router, p
         match accepted {
             Ok((stream, peer)) => {
                 let Some(place) = places.take(party(peer.ip())) else {
-                    tracing::info!(%peer, "refused an HTTP connection: its address has too many requests under way");
+                    tracing::info!(%peer, "refused an HTTP connection: its IP address has too many concurrent requests");
                     let _ = stream.try_write(TOO_MANY);
                     continue;
                 };
@@ -125,14 +125,14 @@ async fn converse(
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = own.evicted() => return tracing::debug!(?peer, "closed an HTTP connection that waited, for a newer one"),
+        () = own.evicted() => return tracing::debug!(?peer, "closed a waiting HTTP connection in favor of a newer one"),
         () = tasks.stopping() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     if let Err(cause) = ended {
-        tracing::debug!(%cause, "an HTTP connection ended early");
+        tracing::debug!(%cause, "HTTP connection ended early");
     }
 }
 

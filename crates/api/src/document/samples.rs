@@ -88,7 +88,7 @@ pub(super) fn error(status: &str, description: &str, path: &str) -> Value {
         "422" => ("validation-error", description.to_owned()),
         "429" => ("rate-limit-exceeded", description.to_owned()),
         "500" => ("internal-server-error", "An internal error occurred.".to_owned()),
-        "503" => ("service-unavailable", "the metadata store does not answer; try again in a moment".to_owned()),
+        "503" => ("service-unavailable", "the metadata store is not responding; try again in a moment".to_owned()),
         _ => ("client-error", description.to_owned()),
     };
     json!({"error": {"code": code, "message": message}})

@@ -26,20 +26,20 @@ impl RedirectUri {
         let wrong = |what: &str| {
             Error::invalid(
                 format!("redirectUris: {what}: {}", text.chars().take(100).collect::<String>()),
-                "Give an https address, one of http://localhost, http://127.0.0.1 and http://[::1], or a private \
-                 scheme such as com.example.app:/callback; without a fragment, a user or blanks.",
+                "Give an https URL, a URL that begins with http://localhost, http://127.0.0.1 or http://[::1], or a private \
+                 scheme such as com.example.app:/callback; without a fragment, a user name or spaces.",
             )
         };
         if text.len() > LONGEST {
-            return Err(wrong("an address is too long"));
+            return Err(wrong("the URI is too long"));
         }
-        let url = parse(text).ok_or_else(|| wrong("this is no address to come back to"))?;
+        let url = parse(text).ok_or_else(|| wrong("not a valid redirect URI"))?;
         match url.scheme() {
             "https" => {}
             "http" if is_loopback(&url) => {}
-            "http" => return Err(wrong("http is for addresses of the user's own machine only")),
+            "http" => return Err(wrong("http is only allowed for loopback addresses")),
             private if private.contains('.') => {}
-            _ => return Err(wrong("a private scheme has to be a domain name backwards")),
+            _ => return Err(wrong("a private scheme must be a reversed domain name")),
         }
         Ok(Self(text.to_owned()))
     }

@@ -31,10 +31,11 @@ impl Claims {
 
     /// The claims of an ID token that one of these keys has signed (section 3.1.3.7).
     pub(super) fn of_id_token(token: &str, keys: &[Jwk], expected: &Expected<'_>) -> Result<Self, String> {
-        let header = jsonwebtoken::decode_header(token).map_err(|error| format!("its ID token: {error}"))?;
+        let header =
+            jsonwebtoken::decode_header(token).map_err(|error| format!("its ID token cannot be parsed: {error}"))?;
         // A signature made with the client's secret would let everybody vouch who knows it.
         if header.alg.family() == AlgorithmFamily::Hmac {
-            return Err("its ID token is not signed by a key of its own".into());
+            return Err("its ID token is not signed with an asymmetric key".into());
         }
         // All claims are checked below: those that the library would check have to be there here.
         let mut signature_only = Validation::new(header.alg);
@@ -48,35 +49,35 @@ impl Claims {
             .filter_map(|key| DecodingKey::from_jwk(key).ok())
             .find_map(|key| jsonwebtoken::decode(token, &key, &signature_only).ok())
             .map(|data| Self(data.claims))
-            .ok_or("none of its keys has signed its ID token")?;
+            .ok_or("the signature of its ID token matches none of its keys")?;
         claims.check(header.alg, expected)?;
         Ok(claims)
     }
 
     fn check(&self, algorithm: Algorithm, expected: &Expected<'_>) -> Result<(), String> {
         if self.text("iss") != Some(expected.issuer) {
-            return Err("its ID token is another provider's (iss)".into());
+            return Err("its ID token was issued by another provider (iss)".into());
         }
         if !self.is_for(expected.audience) {
-            return Err("its ID token is not for this client alone (aud)".into());
+            return Err("its ID token is not for this client only (aud)".into());
         }
         if self.seconds("exp").is_none_or(|end| end <= expected.now.as_second()) {
             return Err("its ID token has expired (exp)".into());
         }
         if self.text("nonce") != Some(expected.nonce) {
-            return Err("its ID token is for another sign-in (nonce)".into());
+            return Err("its ID token belongs to another sign-in (nonce)".into());
         }
         if let Some(hash) = self.0.get("at_hash").filter(|hash| !hash.is_null())
             && hash.as_str() != Some(&half_hash(algorithm, expected.access_token))
         {
-            return Err("the access token is not the ID token's (at_hash)".into());
+            return Err("the access token does not match the ID token (at_hash)".into());
         }
         Ok(())
     }
 
     /// What the provider calls the person.
     pub(super) fn subject(&self) -> Result<&str, String> {
-        self.text("sub").filter(|subject| !subject.is_empty()).ok_or_else(|| "it does not say who it is (sub)".into())
+        self.text("sub").filter(|subject| !subject.is_empty()).ok_or_else(|| "it contains no subject (sub)".into())
     }
 
     /// Their address, and whether it is known to be theirs, if the provider says so. Some say `"true"`.

@@ -98,7 +98,7 @@ pub(super) async fn listen(config: Config, announcements: Arc<broadcast::Sender<
                     Channel::ALL.iter().map(|channel| format!("LISTEN {};", channel.name())).collect();
                 ask(&client, &channels, pulse).await?;
                 if std::mem::take(&mut lost) {
-                    tracing::info!("listening to the metadata store again");
+                    tracing::info!("reconnected to the notifications of the metadata store");
                 }
                 let _ = announcements.send(Announcement::Missed);
                 loop {
@@ -117,7 +117,7 @@ pub(super) async fn listen(config: Config, announcements: Arc<broadcast::Sender<
         };
         if !std::mem::replace(&mut lost, true) {
             let error = ended.err().map(|error| describe(&error));
-            tracing::warn!(error, "lost the connection that listens to the metadata store; reconnecting");
+            tracing::warn!(error, "lost the connection for notifications of the metadata store; reconnecting");
         }
         tokio::select! {
             () = sleep(PAUSE) => {}

@@ -63,7 +63,7 @@ impl Pulse {
     pub(super) fn answered(&self) {
         self.answered.store(self.now(), Ordering::Relaxed);
         if self.is_silent() && self.silent.swap(false, Ordering::Relaxed) {
-            tracing::info!("the metadata store answers again");
+            tracing::info!("the metadata store is responding again");
         }
     }
 
@@ -71,7 +71,7 @@ impl Pulse {
     pub(super) fn gave_up(&self, since: u64) -> bool {
         let fell_silent = self.answered.load(Ordering::Relaxed) <= since && !self.silent.swap(true, Ordering::Relaxed);
         if fell_silent {
-            tracing::error!("the metadata store does not answer; requests fail until it does");
+            tracing::error!("the metadata store is not responding; requests fail until it responds");
         }
         fell_silent
     }

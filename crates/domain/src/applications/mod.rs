@@ -21,17 +21,17 @@ const MOST: i64 = 100;
 /// An application, without its secret.
 #[derive(Clone, Debug)]
 pub struct Application {
-    /// Its id; people know it without prefix.
+    /// The application's ID; people know it without prefix.
     pub id: OauthClientId,
-    /// Its name.
+    /// The application's name.
     pub name: String,
-    /// What it is for.
+    /// The application's purpose.
     pub description: Option<String>,
     /// Where people come back to it.
     pub redirect_uris: Vec<String>,
     /// It keeps no secret: it runs in browsers or on its users' machines.
     pub is_public: bool,
-    /// When it was made.
+    /// When the application was created.
     pub created_at: Timestamp,
     /// When it acted for somebody last, to the minute.
     pub last_used_at: Option<Timestamp>,
@@ -40,7 +40,7 @@ pub struct Application {
 }
 
 impl Application {
-    /// What the audit log says of it.
+    /// The fields that the audit log records.
     fn audited(&self) -> serde_json::Value {
         serde_json::json!({
             "name": self.name,
@@ -64,9 +64,9 @@ impl Application {
 /// What to change about an application; all of it is set.
 #[derive(Clone, Debug)]
 pub struct ApplicationChange {
-    /// Its name.
+    /// The application's name.
     pub name: ApplicationName,
-    /// What it is for.
+    /// The application's purpose.
     pub description: Option<ApplicationDescription>,
     /// Where people come back to it.
     pub redirect_uris: Vec<RedirectUri>,
@@ -89,8 +89,8 @@ pub async fn create(
     let (id, secret) = clients::create(tx, now, Some(actor.workspace()), ClientOrigin::Console, new).await?;
     if store::count(tx, actor.workspace()).await? > MOST {
         return Err(Error::LimitReached {
-            message: "the workspace has as many applications as it may have".into(),
-            hint: format!("There may be {MOST}. Delete one that is not needed any more."),
+            message: "The workspace has reached its limit of applications.".into(),
+            hint: format!("A workspace can have {MOST} applications. Delete one that is no longer needed."),
         });
     }
     let application = get(tx, actor, &id).await?;

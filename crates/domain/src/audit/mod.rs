@@ -27,7 +27,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Its word on the wire and in the store.
+    /// The name in the API and in the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
@@ -57,7 +57,7 @@ impl Actor {
         }
     }
 
-    /// Its id on the wire, if it has one.
+    /// The actor's ID on the wire, if it has one.
     pub fn id(self) -> Option<String> {
         match self {
             Self::ServiceToken(id) => Some(id.to_string()),
@@ -107,9 +107,9 @@ impl Asker {
 pub struct Resource {
     /// The noun of the API, such as `database`.
     pub kind: String,
-    /// Its id.
+    /// The resource's ID.
     pub id: String,
-    /// Its name then.
+    /// The resource's name then.
     pub name: Option<String>,
 }
 
@@ -164,7 +164,7 @@ pub struct Refusal {
 /// An entry of the log.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its id; later entries have larger ones.
+    /// The entry's ID; later entries have larger ones.
     pub id: AuditEntryId,
     /// Whose log it is in; `None`: in that of the whole installation.
     pub workspace: Option<WorkspaceId>,

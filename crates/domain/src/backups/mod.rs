@@ -1,8 +1,8 @@
-//! Backups: what a database can be restored from, and to which moments. The list is what the
-//! repository holds; a workflow puts it there.
+//! Backups of databases, and the moments that databases can be restored to. Workflows create backups; the list in the
+//! store mirrors the backup repository.
 //!
-//! An instance has one vault. A restore in place gives a database another instance with a vault of
-//! its own, so the vaults of a database are its eras, one after the other.
+//! Each instance has its own backup repository (*vault*). A restore in place gives a database a new instance with a new
+//! repository, so the repositories of a database cover consecutive periods (*eras*).
 
 mod store;
 mod window;
@@ -28,38 +28,38 @@ use queue::Reason;
 /// The longest that backups can be kept, in days.
 pub const LONGEST_RETENTION: i32 = 365;
 
-/// Makes a backup of a database.
+/// Creates a backup of a database.
 pub const BACK_UP: queue::Kind = queue::Kind { name: "back_up_database", first_step: "copy_files" };
-/// Restores a backup for a trial, and looks whether everything is there.
+/// Verifies a backup: restores it into a test instance and reads all data.
 pub const VERIFY: queue::Kind = queue::Kind { name: "verify_backup", first_step: "restore_for_trial" };
 
-/// How long every moment stays restorable, when nobody says.
+/// The default retention in days.
 pub const RETENTION_DAYS: i32 = 7;
-/// Failed backups stay in the list for so long.
+/// How long failed backups stay in the list.
 const FAILED_LISTED: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// After a failed backup, the next one of the database starts no earlier than this.
+/// The shortest time between a failed backup and the next backup of the database.
 const RETRY_AFTER: SignedDuration = SignedDuration::from_mins(10);
-/// An archive for which more than this waits is behind, in bytes.
+/// Archiving is behind when more than this many bytes of WAL are waiting.
 const BEHIND: i64 = 64 << 20;
-/// A full backup at least every so often.
+/// The longest time between full backups.
 const FULL_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// How much a backup holds by itself.
+/// The type of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Everything.
+    /// All files.
     Full,
-    /// What has changed since the last full one.
+    /// The changes since the last full backup.
     Differential,
-    /// What has changed since the last one of any kind.
+    /// The changes since the last backup of any type.
     Incremental,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Full, Self::Differential, Self::Incremental];
 
-    /// Its word on the wire and in the store.
+    /// The name in the API and in the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -68,25 +68,25 @@ impl Kind {
         }
     }
 
-    /// Reads its word.
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
-/// How a backup stands.
+/// The state of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is being made.
+    /// The backup is running.
     Running,
-    /// It is in the repository.
+    /// The backup is in the repository.
     Completed,
-    /// It could not be made.
+    /// The backup failed.
     Failed,
 }
 
 impl State {
-    /// Its word on the wire and in the store.
+    /// The name in the API and in the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -106,135 +106,135 @@ impl State {
 /// A backup.
 #[derive(Clone, Debug)]
 pub struct Backup {
-    /// Its id.
+    /// The backup's ID.
     pub id: BackupId,
-    /// The database that it is of.
+    /// The backed-up database.
     pub database: DatabaseId,
-    /// The instance whose vault it is in.
+    /// The instance in whose repository the backup is.
     pub instance: InstanceId,
-    /// Its name in the vault, once it is there.
+    /// The backup's label in the repository, once it is there.
     pub label: Option<String>,
-    /// How much it holds by itself.
+    /// The backup's type.
     pub kind: Kind,
-    /// How it stands.
+    /// The backup's state.
     pub state: State,
-    /// When it began.
+    /// When the backup started.
     pub created_at: Timestamp,
-    /// When it was complete: the earliest moment that it can be restored to.
+    /// When the backup was complete, which is the earliest moment that it can be restored to.
     pub completed_at: Option<Timestamp>,
-    /// How large the database's files were, in bytes.
+    /// The size of the database's files in bytes.
     pub size: Option<i64>,
-    /// Why it failed.
+    /// Why the backup failed.
     pub failure_reason: Option<String>,
-    /// When it was last restored for a trial and found whole.
+    /// When the backup was last verified successfully.
     pub verified_at: Option<Timestamp>,
-    /// How fast that was, in bytes a second.
+    /// The restore speed in that verification, in bytes per second.
     pub restore_bytes_per_second: Option<i64>,
-    /// How many tables and indexes were read then.
+    /// The number of tables and indexes read in that verification.
     pub verified_relations: Option<i64>,
-    /// Why the last trial failed, unless it went well.
+    /// Why the last verification failed, if it did.
     pub verification_failure: Option<String>,
-    /// It does not restore, or builds on one that does not.
+    /// Whether the backup, or a backup that it depends on, cannot be restored.
     pub damaged: bool,
-    /// The first segment of WAL that a restore needs; `None`: not known.
+    /// The first WAL segment that a restore needs; `None` if unknown.
     pub first_segment: Option<String>,
-    /// The labels in the vault when it began; `None`: it has not.
+    /// The labels in the repository when the backup started; `None` before that.
     pub labels_before: Option<Vec<String>>,
 }
 
-/// A restore of a backup for a trial, as its workflow sees it.
+/// A running verification of a backup, for its workflow.
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// The backup.
     pub backup: BackupId,
-    /// The database that it is of.
+    /// The backed-up database.
     pub database: DatabaseId,
-    /// The instance that it is restored into, which nobody is routed to.
+    /// The test instance, which clients cannot reach.
     pub instance: InstanceId,
-    /// How fast the restore was, in bytes a second, once it is done.
+    /// The restore speed in bytes per second, once restored.
     pub bytes_per_second: Option<i64>,
-    /// How many tables and indexes were found whole, once they are.
+    /// The number of sound tables and indexes, once read.
     pub relations: Option<i64>,
-    /// Why it has failed, when it has.
+    /// Why the verification failed, if it did.
     pub failure: Option<Reason>,
-    /// It has failed since the backup is not what it should be, and not for what was in its way.
+    /// Whether the verification failed because of the backup, and not for another reason.
     pub damaged: bool,
 }
 
-/// A backup as the vault holds it.
+/// A backup in the repository.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// Its name there.
+    /// The backup's label.
     pub label: String,
-    /// How much it holds by itself.
+    /// The backup's type.
     pub kind: Kind,
-    /// When it began.
+    /// When the backup started.
     pub started_at: Timestamp,
-    /// When it was complete at the latest: what names it counts whole seconds.
+    /// The latest possible time of its completion: labels have a resolution of one second.
     pub completed_at: Timestamp,
-    /// How large the instance's files were, in bytes.
+    /// The size of the instance's files in bytes.
     pub size: i64,
-    /// The first segment of WAL that a restore needs.
+    /// The first WAL segment that a restore needs.
     pub first_segment: String,
 }
 
-/// The vault of an instance, and what opens it.
+/// The backup repository of an instance, with its key.
 pub struct Vault {
-    /// Whose backups are in it.
+    /// The backed-up database.
     pub database: DatabaseId,
     /// The instance.
     pub instance: InstanceId,
     /// The key.
     pub key: Secret,
-    /// Whether anything still comes into it.
+    /// Whether the instance still archives to it.
     pub open: bool,
 }
 
-/// What is known of a vault's archive.
+/// The archiving state of an instance.
 #[derive(Clone, Debug, Default)]
 pub struct ArchiveState {
-    /// Everything that was committed before is in it.
+    /// Everything committed before this is archived.
     pub archived_until: Option<Timestamp>,
-    /// Since when nothing could be archived.
+    /// Since when archiving has been failing.
     pub failing_since: Option<Timestamp>,
-    /// Why, for whoever has the database.
+    /// Why archiving is failing, for the owner.
     pub failing_reason: Option<String>,
-    /// How much waits, in bytes.
+    /// The amount of waiting WAL in bytes.
     pub waiting: i64,
-    /// What was lost.
+    /// The lost WAL.
     pub lost: Vec<Loss>,
 }
 
-/// Whether what a database writes gets into its vault.
+/// The state of archiving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArchivingState {
-    /// It does.
+    /// WAL is archived.
     Ok,
-    /// It does, more slowly than it is written.
+    /// WAL is archived more slowly than it is written.
     Behind,
-    /// It does not.
+    /// Archiving is failing.
     Stuck,
-    /// Some was lost, and no backup was made since.
+    /// WAL was lost, and there is no backup since then.
     Lost,
 }
 
-/// How what a database writes gets into its vault.
+/// The state of archiving with its reason.
 #[derive(Clone, Debug)]
 pub struct Archiving {
-    /// Whether it does.
+    /// The state.
     pub state: ArchivingState,
-    /// Since when it does not, or not in full.
+    /// Since when the state is not `Ok`.
     pub since: Option<Timestamp>,
-    /// Why it does not, or not in full.
+    /// Why the state is not `Ok`.
     pub reason: Option<String>,
 }
 
-/// How many completed backups a database has, by whether they restore.
+/// The number of sound and damaged backups of a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// Those that are not known to be damaged.
+    /// Completed backups that are not known to be damaged.
     pub sound: i64,
-    /// Those that do not restore, or build on one that does not.
+    /// Completed backups that cannot be restored, or that depend on such a backup.
     pub damaged: i64,
 }
 
@@ -243,12 +243,12 @@ pub struct Health {
 pub struct Due {
     /// The database.
     pub database: DatabaseId,
-    /// How much the backup is to hold.
+    /// The type of the backup.
     pub kind: Kind,
 }
 
-/// The backups of a database, newest first: those that it had before it was restored in place too.
-/// Answers whether there are more than `limit`.
+/// The backups of a database, newest first, including those from before a restore in place. Also returns whether there
+/// are more than `limit`.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such database.
@@ -265,12 +265,12 @@ pub async fn list(
     Ok((found, more))
 }
 
-/// How many backups of a database restore, as far as is known, and how many do not.
+/// The number of sound and damaged backups of a database.
 pub async fn health(session: &Session, database: DatabaseId) -> Result<Health> {
     Ok(store::health(session, &[database]).await?.remove(&database).unwrap_or_default())
 }
 
-/// The same of each of these databases that has completed backups.
+/// The same for several databases. Databases without completed backups are missing.
 pub async fn health_of_all(session: &Session, databases: &[DatabaseId]) -> Result<HashMap<DatabaseId, Health>> {
     store::health(session, databases).await
 }
@@ -280,16 +280,15 @@ pub async fn window(session: &Session, database: DatabaseId, now: Timestamp) -> 
     Ok(Window::of(store::eras(session, database).await?, now))
 }
 
-/// How the archiving of a database goes; `None`: nothing of it was backed up yet.
+/// The archiving state of a database; `None` before its first backup.
 pub async fn archiving(session: &Session, database: DatabaseId) -> Result<Option<Archiving>> {
     store::archiving(session, database).await
 }
 
-/// Reads for how many days somebody wants backups to be kept; `Some(None)` is for whoever is above to
-/// say, and `None` says nothing.
+/// Checks a retention in days. `Some(None)` inherits the setting; `None` leaves it unchanged.
 ///
 /// # Errors
-/// [`Error::Invalid`] for no days at all, and for more than [`LONGEST_RETENTION`].
+/// [`Error::Invalid`] for less than one day and for more than [`LONGEST_RETENTION`].
 pub fn parse_retention(days: Option<Option<i32>>) -> Result<Option<Option<i32>>> {
     match days {
         None | Some(None | Some(1..=LONGEST_RETENTION)) => Ok(days),
@@ -300,16 +299,16 @@ pub fn parse_retention(days: Option<Option<i32>>) -> Result<Option<Option<i32>>>
     }
 }
 
-/// For how many days every moment of a project's databases stays restorable.
+/// The effective retention of a project's databases in days.
 pub async fn retention_days(session: &Session, project: ProjectId) -> Result<i32> {
     Ok(store::retention_days(session, project).await?.unwrap_or(RETENTION_DAYS))
 }
 
-/// Starts a backup that somebody asked for.
+/// Starts a requested backup.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such database; [`Error::Conflict`] when it is not
-/// `ready`, or a backup of it is under way that somebody asked for or that is of another kind.
+/// `ready`, or a requested backup or a backup of another type is running.
 pub async fn create(
     tx: &Tx,
     actor: &Principal,
@@ -326,8 +325,8 @@ pub async fn create(
     };
     let (backup, operation) = started.ok_or_else(|| {
         Error::conflict(
-            format!("a backup of the database {database} is under way"),
-            "Wait until it has ended, or cancel its operation.",
+            format!("a backup of the database {database} is already running"),
+            "Wait until it ends, or cancel its operation.",
         )
     })?;
     let after = serde_json::json!({"databaseId": database.to_string(), "backupType": backup.kind.as_str()});
@@ -342,14 +341,13 @@ pub async fn create(
     Ok((backup, operation))
 }
 
-/// The backup under way of a database that was started without anybody asking, if it is of the wanted kind. From
-/// now on it is one that somebody asked for.
+/// Turns a running scheduled backup of the wanted type into a requested one, and returns it.
 async fn adopt(tx: &Tx, database: DatabaseId, kind: Option<Kind>) -> Result<Option<(Backup, WorkflowId)>> {
     let Some((id, operation)) = store::adopt(tx, database, kind).await? else { return Ok(None) };
     Ok(store::get(tx, database, id).await?.map(|backup| (backup, operation)))
 }
 
-/// Starts a backup that nobody asked for; nothing happens when one is under way already.
+/// Starts a scheduled backup, unless a backup is running.
 ///
 /// # Errors
 /// [`Error::Conflict`] when the database is not `ready`.
@@ -369,7 +367,7 @@ async fn begin(
     else {
         return Err(Error::conflict(
             format!("the database {} is {}", database.id, database.status.as_str()),
-            "Only a database that is ready can be backed up.",
+            "Only databases with the status ready can be backed up.",
         ));
     };
     if store::is_running(tx, database.id).await? {
@@ -377,7 +375,7 @@ async fn begin(
     }
     ensure_vault(tx, now, keyring, database.id, instance).await?;
     let kind = match kind {
-        // Nothing is built on what does not restore.
+        // Do not base new backups on a damaged one.
         _ if store::is_base_damaged(tx, instance).await? => Kind::Full,
         Some(kind) => kind,
         None => store::kind_due(tx, instance, now - FULL_EVERY).await?,
@@ -390,7 +388,7 @@ async fn begin(
     Ok(Some((backup, operation)))
 }
 
-/// Makes the vault of an instance, if it has none.
+/// Creates the repository of an instance if it has none.
 pub async fn ensure_vault(
     tx: &Tx,
     now: Timestamp,
@@ -403,19 +401,19 @@ pub async fn ensure_vault(
     store::insert_vault(tx, instance, database, &sealed, now).await
 }
 
-/// The vault of an instance; `None` when nothing of it was ever backed up.
+/// The repository of an instance; `None` if it was never backed up.
 pub async fn vault(session: &Session, keyring: &Keyring, instance: InstanceId) -> Result<Option<Vault>> {
     let found = store::vault(session, instance).await?;
     found.map(|sealed| sealed.open(keyring)).transpose()
 }
 
-/// The vaults of a database, oldest first.
+/// The repositories of a database, oldest first.
 pub async fn vaults(session: &Session, keyring: &Keyring, database: DatabaseId) -> Result<Vec<Vault>> {
     let found = store::vaults_of(session, database).await?;
     found.into_iter().map(|sealed| sealed.open(keyring)).collect()
 }
 
-/// Every vault.
+/// All repositories.
 pub async fn all_vaults(session: &Session, keyring: &Keyring) -> Result<Vec<Vault>> {
     store::all_vaults(session).await?.into_iter().map(|sealed| sealed.open(keyring)).collect()
 }
@@ -424,17 +422,17 @@ fn purpose(instance: InstanceId) -> String {
     format!("backups of {instance}")
 }
 
-/// The backup that is being made of a database, if one is.
+/// The running backup of a database, if any.
 pub async fn running(session: &Session, database: DatabaseId) -> Result<Option<Backup>> {
     store::running(session, database).await
 }
 
-/// Whether a backup of a database is being made that somebody asked for.
+/// Whether a requested backup of a database is running.
 pub async fn is_requested(session: &Session, database: DatabaseId) -> Result<bool> {
     store::is_requested(session, database).await
 }
 
-/// The backup with this id, of this database, whoever asks.
+/// The backup with this ID of this database, without an access check.
 pub async fn find(session: &Session, database: DatabaseId, id: BackupId) -> Result<Option<Backup>> {
     store::get(session, database, id).await
 }
@@ -444,48 +442,48 @@ pub async fn newest(session: &Session, instance: InstanceId) -> Result<Option<Ba
     store::newest(session, instance).await
 }
 
-/// The labels of the backups in an instance's vault that are known to be damaged.
+/// The labels of the damaged backups of an instance.
 pub async fn damaged(session: &Session, instance: InstanceId) -> Result<Vec<String>> {
     store::damaged(session, instance).await
 }
 
-/// A restore has found that a backup does not: another one is made soon, nothing is built on it, and it is
-/// chosen no more where there is another way. False when that is known already.
+/// Marks a backup as damaged. Another backup is then created soon, no backup is based on it, and restores avoid it.
+/// Returns false if it was already marked.
 pub async fn mark_damaged(tx: &Tx, id: BackupId, reason: &Reason, now: Timestamp) -> Result<bool> {
     store::mark_damaged(tx, id, reason.explanation(), now).await
 }
 
-/// Adds a backup that is in the vault to the list, unless it is there.
+/// Adds a backup in the repository to the list, unless it is listed.
 pub async fn add(tx: &Tx, vault: &Vault, now: Timestamp, held: &Held) -> Result<()> {
     store::hold(tx, vault.database).await?;
     store::insert_held(tx, BackupId::generate(now), vault, &known_by(now, held)).await
 }
 
-/// Records what was in the vault when a backup began, unless that is recorded.
+/// Records the labels in the repository when a backup starts, unless they are recorded.
 pub async fn mark_begun(session: &Session, id: BackupId, labels: &[&str]) -> Result<()> {
     store::mark_begun(session, id, labels).await
 }
 
-/// The backup is in the vault under this label, as was seen just now.
+/// Marks a backup as completed after it was found in the repository.
 pub async fn mark_completed(tx: &Tx, backup: &Backup, now: Timestamp, held: &Held) -> Result<()> {
     store::hold(tx, backup.database).await?;
     store::mark_completed(tx, backup.id, &known_by(now, held)).await
 }
 
-/// What is in the vault now was complete by now, in milliseconds, which is what people are told.
+/// Limits the completion time of a backup in the repository to now, rounded up to milliseconds as in the API.
 fn known_by(now: Timestamp, held: &Held) -> Held {
     let up = TimestampRound::new().smallest(Unit::Millisecond).mode(RoundMode::Ceil);
     let completed_at = held.completed_at.min(now.round(up).unwrap_or(now));
     Held { completed_at, ..held.clone() }
 }
 
-/// The backup that was being made of a database could not be.
+/// Marks the running backup of a database as failed.
 pub async fn mark_failed(tx: &Tx, database: DatabaseId, reason: &str) -> Result<()> {
     store::hold(tx, database).await?;
     store::mark_failed(tx, database, reason).await
 }
 
-/// Makes the list what the vault holds: forgets what is gone, and adds what is missing.
+/// Updates the list from the repository: removes missing backups and adds new ones.
 pub async fn sync(tx: &Tx, vault: &Vault, now: Timestamp, held: &[Held]) -> Result<()> {
     store::hold(tx, vault.database).await?;
     let labels: Vec<&str> = held.iter().map(|held| held.label.as_str()).collect();
@@ -496,7 +494,7 @@ pub async fn sync(tx: &Tx, vault: &Vault, now: Timestamp, held: &[Held]) -> Resu
     Ok(())
 }
 
-/// Records how archiving goes.
+/// Records the archiving state of an instance.
 pub async fn record_archive(
     session: &Session,
     instance: InstanceId,
@@ -506,38 +504,37 @@ pub async fn record_archive(
     store::record_archive(session, instance, now, state).await
 }
 
-/// Records that what an instance committed last could not be brought into its vault, so that the vault
-/// ends where archiving did.
+/// Records that the latest commits of an instance could not be archived.
 pub async fn record_lost_end(tx: &Tx, instance: InstanceId, now: Timestamp) -> Result<()> {
     let state = ArchiveState { failing_since: Some(now), ..ArchiveState::default() };
     store::record_archive(tx, instance, now, &state).await
 }
 
-/// Up to when everything that an instance committed is known to be in its vault.
+/// The time up to which all commits of an instance are known to be archived.
 pub async fn archived_until(session: &Session, instance: InstanceId) -> Result<Option<Timestamp>> {
     store::archived_until(session, instance).await
 }
 
-/// Nothing comes into the vault of an instance any more: it was replaced or destroyed.
+/// Closes the repository of an instance that was replaced or destroyed.
 pub async fn close_vault(tx: &Tx, instance: InstanceId, now: Timestamp) -> Result<()> {
     store::close_vault(tx, instance, now).await
 }
 
-/// Forgets a vault and its backups; the repository has nothing of it any more.
+/// Removes the record of a deleted repository and its backups.
 pub async fn forget_vault(tx: &Tx, instance: InstanceId) -> Result<()> {
     store::forget_vault(tx, instance).await
 }
 
-/// The databases that are due for a backup: those with activity since the last one that is older than
-/// `every`, those without any after `first`, those whose WAL has a gap since, and those with a damaged one
-/// since. A backup that was made while the clock was ahead by more than `every` does not count.
+/// The databases that are due for a backup: with activity since a last backup older than `every`, without a backup
+/// after `first`, with lost WAL since the last backup, or with a damaged backup since then. Backups dated more than
+/// `every` in the future, by a clock that was ahead, do not count.
 pub async fn due(session: &Session, now: Timestamp, first: SignedDuration, every: SignedDuration) -> Result<Vec<Due>> {
     store::due(session, now - first, now - every, now - FULL_EVERY, now + every, now - RETRY_AFTER).await
 }
 
-/// The newest completed backup of the active database that was tried longest ago, or never; none when no
-/// database was tried last before `before`, or a trial is under way. Active is a database that was backed up
-/// since its last trial: one that nobody uses is not.
+/// The newest completed backup of the active database whose last verification is the oldest, or missing. `None` if all
+/// were verified after `before`, or a verification is running. A database is active if it was backed up since its last
+/// verification; an unused database is not.
 pub async fn due_for_trial(
     session: &Session,
     before: Timestamp,
@@ -546,15 +543,15 @@ pub async fn due_for_trial(
     store::due_for_trial(session, before, now).await
 }
 
-/// Starts a trial of a backup that nobody asked for. Answers its operation; `None` when one is under way, or
-/// the backup is not there any more.
+/// Starts a scheduled verification of a backup and returns its operation; `None` if one is running, or the backup is
+/// gone.
 pub async fn start_trial(
     tx: &Tx,
     now: Timestamp,
     database: DatabaseId,
     backup: BackupId,
 ) -> Result<Option<WorkflowId>> {
-    // Who starts another trial of the same backup waits here.
+    // A concurrent start of a verification of the same backup waits here.
     if !store::mark_tried(tx, database, backup, now).await? || store::trial(tx, backup).await?.is_some() {
         return Ok(None);
     }
@@ -562,11 +559,11 @@ pub async fn start_trial(
     operations::start_beside(tx, now, VERIFY, database, backup.uuid()).await.map(Some)
 }
 
-/// Starts a trial of a backup that somebody asked for.
+/// Starts a requested verification of a backup.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such database, or that has no such backup;
-/// [`Error::Conflict`] when the backup is not complete, or a trial of it is under way.
+/// [`Error::Conflict`] when the backup is not complete or is already being verified.
 pub async fn verify(
     tx: &Tx,
     actor: &Principal,
@@ -580,13 +577,13 @@ pub async fn verify(
     if backup.state != State::Completed {
         return Err(Error::conflict(
             format!("the backup {id} is {}", backup.state.as_str()),
-            "Only a completed backup can be verified; GET the database's backups to see which are.",
+            "Only completed backups can be verified; GET /v1/databases/{databaseId}/backups lists them.",
         ));
     }
     let operation = start_trial(tx, now, database, id).await?.ok_or_else(|| {
         Error::conflict(
-            format!("the backup {id} is being verified"),
-            "Wait until that has ended; GET the database's operations to see how it stands.",
+            format!("the backup {id} is already being verified"),
+            "Wait until the verification ends; GET /v1/databases/{databaseId}/operations shows its progress.",
         )
     })?;
     let change = Change {
@@ -600,29 +597,29 @@ pub async fn verify(
     Ok((backup, operation))
 }
 
-/// The trial under way of a backup, if there is one.
+/// The running verification of a backup, if any.
 pub async fn trial(session: &Session, backup: BackupId) -> Result<Option<Trial>> {
     store::trial(session, backup).await
 }
 
-/// The trial's restore is done, that fast.
+/// Records the restore speed of a verification.
 pub async fn record_speed(tx: &Tx, backup: BackupId, bytes_per_second: i64) -> Result<()> {
     store::record_speed(tx, backup, bytes_per_second).await
 }
 
-/// The trial has found so many tables and indexes whole.
+/// Records the number of sound tables and indexes of a verification.
 pub async fn record_relations(tx: &Tx, backup: BackupId, relations: i64) -> Result<()> {
     store::record_relations(tx, backup, relations).await
 }
 
-/// Records that a trial has failed, before its instance is removed: for what is wrong with the backup, when
-/// it is `damaged`, or for what was in its way.
+/// Records that a verification failed, before its instance is removed: because of the backup if `damaged`, or for
+/// another reason.
 pub async fn record_trial_failure(tx: &Tx, backup: BackupId, reason: &Reason, damaged: bool) -> Result<()> {
     store::record_trial_failure(tx, backup, reason, damaged).await
 }
 
-/// Ends a trial whose instance is gone: the backup says how it went, if it is still there. When it is damaged
-/// what it builds on is tried next: the damage may be there.
+/// Finishes a verification after its instance is removed, and records the result. If the backup is damaged, the backup
+/// that it depends on is verified next, since the damage may be there.
 pub async fn finish_trial(tx: &Tx, now: Timestamp, trial: &Trial) -> Result<()> {
     store::hold(tx, trial.database).await?;
     store::remove_trial(tx, trial.backup).await?;
@@ -639,30 +636,30 @@ pub async fn finish_trial(tx: &Tx, now: Timestamp, trial: &Trial) -> Result<()> 
     }
 }
 
-/// Forgets a trial that has become pointless, and whose instance is gone.
+/// Removes the record of an obsolete verification whose instance is removed.
 pub async fn forget_trial(tx: &Tx, backup: BackupId) -> Result<()> {
     store::remove_trial(tx, backup).await
 }
 
-/// The instances of trials: of a database, or all.
+/// The test instances of verifications, of one database or all.
 pub async fn trial_instances(session: &Session, database: Option<DatabaseId>) -> Result<Vec<InstanceId>> {
     store::trial_instances(session, database).await
 }
 
-/// Closed vaults whose every moment is older than the retention of their database, and the vaults of
-/// databases that are to be forgotten.
+/// Closed repositories older than the retention of their database, and the repositories of deleted databases that are
+/// no longer kept.
 pub async fn outlived(session: &Session, keyring: &Keyring, now: Timestamp) -> Result<Vec<Vault>> {
     let found = store::outlived(session, now, RETENTION_DAYS).await?;
     found.into_iter().map(|sealed| sealed.open(keyring)).collect()
 }
 
-/// The open vaults, with the days of their database's retention.
+/// The open repositories, with the retention of their database in days.
 pub async fn retentions(session: &Session) -> Result<Vec<(InstanceId, i32)>> {
     let rows = store::retentions(session).await?;
     Ok(rows.into_iter().map(|(id, days)| (InstanceId::from(id), days.unwrap_or(RETENTION_DAYS))).collect::<Vec<_>>())
 }
 
-/// A vault as the store has it.
+/// A repository as stored.
 pub(super) struct SealedVault {
     instance: Uuid,
     database: Uuid,

@@ -35,10 +35,9 @@ const SELECT: &str = "SELECT b.id,
         EXISTS (SELECT FROM damaged_backups d WHERE d.id = b.id) AS damaged
    FROM backups b";
 
-const LOST: &str =
-    "changes were lost before they were archived; moments from then on can be restored after the next backup";
+const LOST: &str = "changes were lost before they were archived; later moments can be restored after the next backup";
 
-const BUILDS_ON: &str = "the backup that it builds on is damaged; choose another one";
+const BUILDS_ON: &str = "the backup that it depends on is damaged; choose another backup";
 
 const VAULT: &str = "SELECT v.instance_id, v.database_id, v.sealed_key, v.closed_at IS NULL AS open FROM vaults v";
 
@@ -605,7 +604,8 @@ pub(super) async fn archiving(session: &Session, database: DatabaseId) -> Result
             (Some(_), _) => (ArchivingState::Stuck, failing, row.get("failing_reason")),
             (None, Some(_)) => (ArchivingState::Lost, lost, Some(LOST.to_owned())),
             (None, None) if waiting > BEHIND => {
-                let reason = format!("{} MiB wait, since more is written than is archived", waiting >> 20);
+                let reason =
+                    format!("{} MiB of WAL are waiting: WAL is written faster than it is archived", waiting >> 20);
                 (ArchivingState::Behind, row.get("archived_until"), Some(reason))
             }
             (None, None) => (ArchivingState::Ok, None, None),

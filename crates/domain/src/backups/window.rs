@@ -12,7 +12,7 @@ use base::id::InstanceId;
 pub struct Era {
     /// The instance whose vault it is.
     pub instance: InstanceId,
-    /// Its completed backups, oldest first.
+    /// The generation's completed backups, oldest first.
     pub backups: Vec<Backup>,
     /// When the instance was replaced or destroyed.
     pub closed_at: Option<Timestamp>,
@@ -172,12 +172,12 @@ impl Window {
             Some(Span { from, until }) if (from..=until).contains(&moment) => Ok(()),
             Some(Span { from, until }) => Err(Error::invalid(
                 format!(
-                    "targetTime: the backup {} can be restored to moments from {} to {}",
+                    "targetTime: the backup {} can be restored to moments between {} and {}",
                     backup.id,
                     format_timestamp(from),
                     format_timestamp(until)
                 ),
-                "Give a moment between these, or leave backupId out of a clone to have a backup chosen.",
+                "Give a moment in this period, or use a source of type database, for which Howdah chooses the backup.",
             )),
             _ => Err(self.outside(moment)),
         }
@@ -190,12 +190,12 @@ impl Window {
         let spans: Vec<String> = self.within_reach().iter().map(between).collect();
         match spans.is_empty() {
             false => Error::invalid(
-                format!("targetTime: {moment} cannot be restored: the restorable moments lie {}", spans.join(", or ")),
-                "Give a moment within these.",
+                format!("targetTime: {moment} cannot be restored: restorable moments are {}", spans.join(", or ")),
+                "Give a moment in one of these periods.",
             ),
             true => Error::invalid(
-                format!("targetTime: {moment} cannot be restored: there is no completed backup that is whole"),
-                "Make a backup first: POST /v1/databases/{databaseId}/backups.",
+                format!("targetTime: {moment} cannot be restored: the database has no completed backup without damage"),
+                "Create a backup first: POST /v1/databases/{databaseId}/backups.",
             ),
         }
     }

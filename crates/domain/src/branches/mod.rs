@@ -1,5 +1,4 @@
-//! Branches: what a project's databases stand on, named after the branches of its source. They
-//! hold no data of their own.
+//! Branches group a project's databases by Git branch. They contain no data.
 
 mod store;
 
@@ -16,20 +15,20 @@ use base::name::BranchName;
 use base::page::{Page, PageRequest};
 use base::store::{Session, Tx};
 
-/// The git name of a project's first branch.
+/// The name of a project's first branch.
 const FIRST: &str = "main";
 
-/// What a branch is for. It never changes.
+/// The role of a branch, which never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A project's first branch.
     Production,
-    /// Every other one.
+    /// Every other branch.
     Preview,
 }
 
 impl Role {
-    /// Its word on the wire and in the store.
+    /// The name in the API and in the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Production => "production",
@@ -48,26 +47,26 @@ impl Role {
 /// A branch.
 #[derive(Clone, Debug)]
 pub struct Branch {
-    /// Its id.
+    /// The branch's ID.
     pub id: BranchId,
-    /// Its name; no two live branches of a project share one.
+    /// The branch's name; no two live branches of a project share one.
     pub git_name: String,
-    /// Whether databases go here when nobody says where; true for one branch of each project.
+    /// Whether this is the project's default branch, for databases that are created without a branch.
     pub is_default: bool,
-    /// What it is for.
+    /// The branch's role.
     pub role: Role,
-    /// When it was made.
+    /// When the branch was created.
     pub created_at: Timestamp,
-    /// When it was changed last.
+    /// When the branch was last changed.
     pub updated_at: Timestamp,
-    /// Its project.
+    /// The branch's project.
     pub project: ProjectId,
-    /// Its project's name.
+    /// The name of the branch's project.
     pub project_name: String,
 }
 
 impl Branch {
-    /// What the audit log says of it.
+    /// The fields that the audit log records.
     fn audited(&self) -> serde_json::Value {
         serde_json::json!({"gitName": self.git_name, "isDefault": self.is_default, "role": self.role.as_str()})
     }
@@ -83,29 +82,29 @@ impl Branch {
     }
 }
 
-/// Which branch a database is to stand on.
+/// The branch for a database, as a caller names it.
 #[derive(Clone, Debug)]
 pub enum Placement {
     /// The project's default branch.
     Default,
-    /// This one.
+    /// The branch with this ID.
     Branch(BranchId),
-    /// The one with this name, which is made when there is none.
+    /// The branch with this name, which is created if missing.
     GitName(BranchName),
 }
 
-/// Which branches to list.
+/// Filters for branches.
 #[derive(Clone, Debug)]
 pub enum Filter {
-    /// All of them.
+    /// All branches.
     All,
-    /// The one with this name.
+    /// The branch with this name.
     GitName(BranchName),
-    /// Those whose name has this in it.
+    /// Branches whose name contains this text.
     GitNameContains(BranchName),
 }
 
-/// Makes the first branch of a new project: its default one, for production.
+/// Creates the first branch of a new project, which is its default and production branch.
 pub async fn create_first(tx: &Tx, now: Timestamp, project: ProjectId) -> Result<()> {
     let name = BranchName::parse(FIRST)?;
     let id = BranchId::generate(now);
@@ -113,7 +112,7 @@ pub async fn create_first(tx: &Tx, now: Timestamp, project: ProjectId) -> Result
     store::make_default(tx, project, id, now).await
 }
 
-/// Makes a branch for previews; the default one, if asked for.
+/// Creates a preview branch, optionally as the default branch.
 ///
 /// # Errors
 /// [`Error::NotFound`] for a project that the caller does not have; [`Error::Conflict`] when a
@@ -133,8 +132,8 @@ pub async fn create(
     let id = BranchId::generate(now);
     if !store::insert(tx, project, id, git_name, Role::Preview, now).await? {
         return Err(Error::conflict(
-            format!("gitName: another branch of this project has the name {:?}", git_name.as_str()),
-            "List the project's branches with gitName to find it: use it, or choose another name.",
+            format!("gitName: the project already has a branch named {:?}", git_name.as_str()),
+            "Use that branch (list the branches with gitName to find it), or choose another name.",
         ));
     }
     if is_default {
@@ -169,8 +168,7 @@ pub async fn list(
     Ok(Page::cut(rows, page.limit, |branch| branch.id.bare()))
 }
 
-/// Makes a branch its project's default one, in place of the one that is, and answers what it is
-/// then. Roles stay as they are.
+/// Makes a branch the default branch of its project and returns it. Roles are unchanged.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such live branch; [`Error::Invalid`] when the
@@ -187,7 +185,7 @@ pub async fn update(
         (true, Some(false)) => {
             return Err(Error::invalid(
                 "isDefault: a project always has a default branch",
-                "Make another branch the default one instead.",
+                "Make another branch the default branch instead.",
             ));
         }
         (false, Some(true)) => store::make_default(tx, branch.project, id, now).await?,
@@ -198,7 +196,7 @@ pub async fn update(
     Ok(after)
 }
 
-/// Deletes a branch on which no database stands. Its name is free from the commit on.
+/// Deletes a branch without databases. Its name can be used again.
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::Invalid`] for the default branch and for that of production;
@@ -219,22 +217,25 @@ pub async fn check_deletable(session: &Session, branch: &Branch) -> Result<()> {
     if branch.is_default {
         return Err(Error::invalid(
             "the default branch of a project cannot be deleted",
-            "Make another branch the default one first, or delete the project.",
+            "Make another branch the default branch first, or delete the project.",
         ));
     }
     if branch.role == Role::Production {
-        return Err(Error::invalid("the production branch of a project cannot be deleted", "Delete the project."));
+        return Err(Error::invalid(
+            "the production branch of a project cannot be deleted",
+            "Delete the project instead.",
+        ));
     }
     match store::count_databases(session, &[branch.id]).await?.get(&branch.id) {
         None => Ok(()),
         Some(databases) => Err(Error::conflict(
-            format!("the branch {:?} has databases ({databases})", branch.git_name),
-            "Delete its databases or move them to another branch first.",
+            format!("the branch {:?} still has databases ({databases})", branch.git_name),
+            "Delete the databases or move them to another branch first.",
         )),
     }
 }
 
-/// Those of these branches that can be deleted now.
+/// The branches among these that can be deleted now.
 pub async fn deletable(session: &Session, branches: &[Branch]) -> Result<HashSet<BranchId>> {
     let may_be = branches.iter().filter(|branch| !branch.is_default && branch.role == Role::Preview);
     let ids: Vec<BranchId> = may_be.map(|branch| branch.id).collect();
@@ -242,8 +243,7 @@ pub async fn deletable(session: &Session, branches: &[Branch]) -> Result<HashSet
     Ok(ids.into_iter().filter(|id| !occupied.contains_key(id)).collect())
 }
 
-/// The branch that a database of a project is to stand on. The caller has checked whose project
-/// it is, and holds a lock on it.
+/// Resolves the branch for a database. The caller has checked access to the project and locked it.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the project has no such live branch.
@@ -254,7 +254,7 @@ pub async fn place(tx: &Tx, now: Timestamp, project: ProjectId, placement: &Plac
             return store::find(tx, project, *id).await?.ok_or_else(|| Error::not_found("branch", id));
         }
         Placement::GitName(name) => {
-            // Whoever makes it at the same time makes the same one.
+            // Does nothing if the branch exists or is created concurrently.
             store::insert(tx, project, BranchId::generate(now), name, Role::Preview, now).await?;
             store::find_by_name(tx, project, name).await?
         }
@@ -262,8 +262,7 @@ pub async fn place(tx: &Tx, now: Timestamp, project: ProjectId, placement: &Plac
     found.ok_or_else(|| Error::internal(format!("the project {project} lacks a branch that it must have")))
 }
 
-/// Keeps a branch's project, and with it what is decided about its branches, as it is until the
-/// transaction ends.
+/// Locks a branch's project, and with it all of its branches, until the transaction ends.
 async fn lock(tx: &Tx, actor: &Principal, id: BranchId) -> Result<Branch> {
     let branch = get(tx, actor, id).await?;
     if !store::lock_project(tx, &actor.scope(), branch.project).await? {

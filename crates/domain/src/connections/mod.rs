@@ -20,17 +20,17 @@ use base::store::{Channel, Session, Tx};
 /// A connection, without its secret.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// Its id.
+    /// The connection's ID.
     pub id: ConnectionId,
-    /// Its name.
+    /// The connection's name.
     pub name: String,
-    /// When it was made.
+    /// When the connection was created.
     pub created_at: Timestamp,
-    /// Its database.
+    /// The connection's database.
     pub database: DatabaseId,
-    /// Its database's name.
+    /// The connection's database's name.
     pub database_name: String,
-    /// Its database's project.
+    /// The connection's database's project.
     pub project: ProjectId,
 }
 

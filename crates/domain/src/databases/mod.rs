@@ -1,5 +1,5 @@
-//! Databases: each is one PostgreSQL instance. Requests record what people want here; the
-//! workflows named by [`PROVISION`] and [`DELETE`] make it true.
+//! Databases, each of which is one PostgreSQL instance. Requests record the wanted state here; the workflows
+//! [`PROVISION`], [`COPY`] and [`DELETE`] carry it out.
 
 mod store;
 
@@ -23,28 +23,28 @@ use base::name::{BranchName, ConnectionName, DatabaseName, LogicalId};
 use base::page::{Page, PageRequest};
 use base::store::{Channel, Session, Tx};
 
-/// Makes the instance of a new database and proves it.
+/// Creates the instance of a new database and verifies that it accepts connections.
 pub const PROVISION: queue::Kind = queue::Kind { name: "provision_database", first_step: "create_instance" };
-/// The same for one that is made from a backup or another database: that may take long.
+/// The same for a database that is created from a backup or another database, which can take long.
 pub const COPY: queue::Kind = queue::Kind { name: "copy_database", first_step: PROVISION.first_step };
-/// Takes a deleted database's instance away.
+/// Removes the instance of a deleted database.
 pub const DELETE: queue::Kind = queue::Kind { name: "delete_database", first_step: "keep_backup" };
 
-/// How a database stands.
+/// The status of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It is being made.
+    /// The database is being created.
     Provisioning,
-    /// SQL through the gateway's address has worked. Nothing else sets it.
+    /// A query through the gateway's address has succeeded. Nothing else sets this status.
     Ready,
-    /// A restore is under way.
+    /// A restore is running.
     Recovering,
-    /// It could not be made; the reason is recorded.
+    /// The database could not be created; the reason is recorded.
     Failure,
 }
 
 impl Status {
-    /// Its word on the wire and in the store.
+    /// The name in the API and in the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Provisioning => "provisioning",
@@ -65,46 +65,46 @@ impl Status {
 /// A database, as its owner sees it.
 #[derive(Clone, Debug)]
 pub struct Database {
-    /// Its id.
+    /// The database's ID.
     pub id: DatabaseId,
-    /// Its name in the API.
+    /// The database's name in the API.
     pub name: String,
-    /// How it stands.
+    /// The database's state.
     pub status: Status,
-    /// Why it stands at `failure`, or what keeps it at `provisioning`.
+    /// Why the status is `failure`, why the database is still `provisioning`, or why the last restore failed.
     pub status_reason: Option<String>,
-    /// Its region's id.
+    /// The ID of the database's region.
     pub region: String,
-    /// Whether it is its project's default database.
+    /// Whether this is the project's default database.
     pub is_default: bool,
-    /// The connection that was made with it, while that exists.
+    /// The connection that was created with the database, until it is deleted.
     pub default_connection: Option<ConnectionId>,
-    /// Its connections, oldest first.
+    /// The database's connections, oldest first.
     pub connections: Vec<Connection>,
-    /// When it was made.
+    /// When the database was created.
     pub created_at: Timestamp,
-    /// Its project.
+    /// The database's project.
     pub project: ProjectId,
-    /// Its project's name.
+    /// The name of the database's project.
     pub project_name: String,
-    /// Its branch.
+    /// The database's branch.
     pub branch: BranchId,
-    /// The name of its branch.
+    /// The name of the database's branch.
     pub branch_git_name: String,
-    /// The identity that an external tool gave it; unique on its branch.
+    /// The identifier assigned by an external tool; unique on the branch.
     pub logical_id: Option<String>,
-    /// The operation that is changing it, or changed it last.
+    /// The operation that is changing the database or changed it last.
     pub operation: Option<WorkflowId>,
-    /// What it was made from, or brought back to last.
+    /// What the database was created from or last restored from.
     pub source: SourceType,
-    /// The database that it was made from.
+    /// The database of that source.
     pub source_database: Option<DatabaseId>,
-    /// The backup that it was made from.
+    /// The backup of that source.
     pub source_backup: Option<BackupId>,
 }
 
 impl Database {
-    /// What the audit log says of it.
+    /// The fields that the audit log records.
     fn audited(&self) -> serde_json::Value {
         serde_json::json!({
             "name": self.name,
@@ -127,80 +127,80 @@ impl Database {
     }
 }
 
-/// A database to be made.
+/// A database to create.
 #[derive(Clone, Debug)]
 pub struct NewDatabase {
-    /// Its name.
+    /// The database's name.
     pub name: DatabaseName,
-    /// A region that was checked.
+    /// The ID of an existing region.
     pub region: String,
-    /// Whether it becomes its project's default.
+    /// Whether the database becomes the project's default database.
     pub is_default: bool,
-    /// The branch that it is to stand on.
+    /// The branch for the database.
     pub placement: Placement,
     /// See [`Database::logical_id`].
     pub logical_id: Option<LogicalId>,
-    /// What it is made from, unless it is to be empty.
+    /// The source; `None` for an empty database.
     pub source: Option<Recipe>,
 }
 
-/// What to change about a database.
+/// Changes to a database.
 #[derive(Clone, Debug, Default)]
 pub struct DatabaseChange {
-    /// Another name.
+    /// The new name.
     pub name: Option<DatabaseName>,
-    /// Another branch.
+    /// The new branch.
     pub placement: Option<Placement>,
-    /// Another [`Database::logical_id`].
+    /// The new [`Database::logical_id`].
     pub logical_id: Option<LogicalId>,
 }
 
-/// Which databases to list; those that fit all that is given.
+/// Filters for databases, which must match all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Those of one project.
+    /// Only databases of this project.
     pub project: Option<ProjectId>,
-    /// Those on one branch.
+    /// Only databases on this branch.
     pub branch: Option<BranchId>,
-    /// Those on branches of this name.
+    /// Only databases on branches with this name.
     pub branch_git_name: Option<BranchName>,
-    /// Those with this identity.
+    /// Only databases with this logical ID.
     pub logical_id: Option<LogicalId>,
 }
 
-/// What a create leaves behind.
+/// The result of creating a database.
 #[derive(Debug)]
 pub struct Created {
     /// The database.
     pub database: DatabaseId,
-    /// Its first connection, with the secret that is shown once.
+    /// The first connection, with the secret that is returned once.
     pub credential: NewCredential,
-    /// The workflow that makes it.
+    /// The workflow that creates the database.
     pub workflow: WorkflowId,
 }
 
-/// What a workflow step works on: the row as it is now, whoever asks.
+/// The current row of a database, for workflow steps.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The database.
     pub id: DatabaseId,
-    /// Its project.
+    /// The database's project.
     pub project: ProjectId,
-    /// Its instance; `None` once that was destroyed.
+    /// The database's instance; `None` once that was destroyed.
     pub instance: Option<InstanceId>,
-    /// The major that was chosen for it, once it was.
+    /// The PostgreSQL major version, once it is chosen.
     pub major: Option<u16>,
     /// See [`Database::status_reason`].
     pub status_reason: Option<String>,
-    /// How it stands.
+    /// The database's state.
     pub status: Status,
-    /// Since when it is to go, when it is.
+    /// When the database was deleted.
     pub deleted_at: Option<Timestamp>,
     /// See [`Database::source`].
     pub source: SourceType,
 }
 
-/// Makes a database in a project: its rows, its first connection, and the start of the workflow.
+/// Creates a database in a project: the rows, the first connection, and the workflow.
 ///
 /// # Errors
 /// [`Error::NotFound`] for a project that the caller does not have, or a branch that the project
@@ -292,7 +292,7 @@ async fn attach_connections(session: &Session, databases: &mut [Database]) -> Re
     Ok(())
 }
 
-/// Changes a database and answers what it is then.
+/// Changes a database and returns it.
 ///
 /// # Errors
 /// [`Error::NotFound`] for a database that the caller does not have, or a branch that its project
@@ -305,7 +305,7 @@ pub async fn update(
     change: &DatabaseChange,
 ) -> Result<Database> {
     let database = get(tx, actor, id).await?;
-    // The project first, as in a delete of the project: two orders would be a deadlock.
+    // Lock the project first, as a delete of the project does: the opposite order would deadlock.
     actor.may_change()?;
     if !store::lock_project(tx, &actor.scope(), database.project).await? {
         return Err(Error::not_found("database", id));
@@ -322,8 +322,8 @@ pub async fn update(
     Ok(after)
 }
 
-/// Deletes a database and answers what it was, and the operation that takes it away. From the commit on it does not exist for anybody,
-/// no credential of it is good, and a workflow takes its instance away.
+/// Deletes a database and returns its last state with the operation that removes it. At the commit it ceases to exist
+/// for all callers, its credentials stop working, and a workflow starts to remove its instance.
 ///
 /// # Errors
 /// [`Error::NotFound`], or [`Error::Forbidden`] for a project's default database, and for every
@@ -331,20 +331,23 @@ pub async fn update(
 pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: DatabaseId) -> Result<Database> {
     let database = get(tx, actor, id).await?;
     actor.may_change()?;
-    // The project first, as in a delete of the project. It stays the caller's, and as protected as it is.
+    // Lock the project first, as a delete of the project does. Its owner and its protection cannot change then.
     if !store::lock_project(tx, &actor.scope(), database.project).await? {
         return Err(Error::not_found("database", id));
     }
     if projects::get(tx, actor, database.project).await?.delete_protection {
         return Err(Error::forbidden(
             format!("Delete protection is on for the project {}.", database.project),
-            format!("Turn it off first: PATCH /v1/projects/{} with deleteProtection: false.", database.project),
+            format!(
+                "Turn delete protection off first: PATCH /v1/projects/{} with deleteProtection: false.",
+                database.project
+            ),
         ));
     }
     if database.is_default {
         return Err(Error::forbidden(
             "Cannot delete the default database of a project by itself.",
-            "Delete the project: its databases go with it.",
+            "Delete the project instead; this also deletes its databases.",
         ));
     }
     let Some(operation) = mark_deleted(tx, now, id).await? else {
@@ -354,31 +357,30 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: DatabaseId) 
     Ok(Database { operation: Some(operation), ..database })
 }
 
-/// How the databases of one project stand.
+/// A summary of the databases of a project.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// How many there are.
+    /// The number of databases.
     pub databases: i64,
-    /// How many of them have failed.
+    /// The number with the status `failure`.
     pub failed: i64,
-    /// How many of them are being created or restored.
+    /// The number that is being created or restored.
     pub under_way: i64,
-    /// How many of them have a damaged backup.
+    /// The number with a damaged backup.
     pub damaged: i64,
 }
 
-/// How the databases of projects stand that the caller was given; those without databases are missing.
+/// Summaries of the databases of these projects, which the caller can access. Projects without databases are missing.
 pub async fn summarize(session: &Session, projects: &[Project]) -> Result<HashMap<ProjectId, Summary>> {
     store::summarize(session, projects).await
 }
 
-/// How many databases a project has.
+/// The number of databases of a project.
 pub async fn count_in_project(tx: &Tx, project: ProjectId) -> Result<u32> {
     Ok(store::live_in_project(tx, project).await?.len().try_into().unwrap_or(u32::MAX))
 }
 
-/// Deletes whatever databases a project still has, and answers the operations that take them away;
-/// part of deleting the project.
+/// Deletes all databases of a project, as part of deleting the project. Returns the operations that remove them.
 ///
 /// # Errors
 /// [`Error::Rejected`] while one of them is being restored or backed up.
@@ -387,14 +389,14 @@ pub async fn delete_all(tx: &Tx, now: Timestamp, project: ProjectId) -> Result<V
     for (id, status) in store::live_in_project(tx, project).await? {
         if status == Status::Recovering {
             return Err(Error::rejected(
-                format!("the project has a database that is being restored ({id})"),
-                "Wait until that has ended, and delete the project then.",
+                format!("a database of the project is being restored ({id})"),
+                "Wait until the restore ends, then delete the project.",
             ));
         }
         if backups::is_requested(tx, id).await? {
             return Err(Error::rejected(
-                format!("the project has a database that is being backed up ({id})"),
-                "Wait until that has ended, or cancel its operation, and delete the project then.",
+                format!("a database of the project is being backed up ({id})"),
+                "Wait until the backup ends or cancel its operation, then delete the project.",
             ));
         }
         operations.extend(mark_deleted(tx, now, id).await?);
@@ -402,8 +404,8 @@ pub async fn delete_all(tx: &Tx, now: Timestamp, project: ProjectId) -> Result<V
     Ok(operations)
 }
 
-/// Intent first: credentials end with this transaction, and the delete goes before any retry
-/// that the database's other workflows may be waiting for.
+/// Records the intent: credentials stop working at the commit, and the delete does not wait for the back-off of the
+/// database's other workflows.
 async fn mark_deleted(tx: &Tx, now: Timestamp, id: DatabaseId) -> Result<Option<WorkflowId>> {
     if !store::mark_deleted(tx, id, now).await? {
         return Ok(None);
@@ -415,23 +417,22 @@ async fn mark_deleted(tx: &Tx, now: Timestamp, id: DatabaseId) -> Result<Option<
     Ok(Some(operation))
 }
 
-/// What a workflow step has to know; `None` when the row is gone.
+/// The current row of a database for a workflow step; `None` if it is gone.
 pub async fn plan(session: &Session, id: DatabaseId) -> Result<Option<Plan>> {
     store::plan(session, id).await
 }
 
-/// Records which major the database is made with; the first choice stays.
+/// Records the PostgreSQL major version of the database, unless one was chosen before. Returns the recorded one.
 pub async fn choose_major(session: &Session, id: DatabaseId, major: u16) -> Result<u16> {
     store::choose_major(session, id, major).await
 }
 
-/// Says what keeps a database at `provisioning`, or that nothing in particular does.
+/// Sets or clears the reason why a database is still `provisioning`.
 pub async fn explain(session: &Session, id: DatabaseId, reason: Option<&str>) -> Result<()> {
     store::explain(session, id, reason).await
 }
 
-/// Starts a backup of a database by itself, if it is ready and none is under way: the first one of what
-/// was restored.
+/// Starts the first backup after a restore, if the database is ready and no backup is running.
 pub async fn back_up_now(tx: &Tx, now: Timestamp, keyring: &Keyring, id: DatabaseId) -> Result<()> {
     if let Some(database) = store::get_any(tx, id).await?.filter(|database| database.status == Status::Ready) {
         backups::start(tx, now, keyring, &database).await?;
@@ -439,23 +440,23 @@ pub async fn back_up_now(tx: &Tx, now: Timestamp, keyring: &Keyring, id: Databas
     Ok(())
 }
 
-/// The probe through the gateway has succeeded.
+/// Marks a database as ready after the probe through the gateway succeeded.
 pub async fn mark_ready(tx: &Tx, id: DatabaseId) -> Result<()> {
-    // The update leaves out a deleted database, and would not lock it.
+    // The update skips a deleted database and would not lock it.
     hold(tx, id).await?;
     store::mark_ready(tx, id).await?;
     credential::end_probes(tx, id).await?;
     tx.announce(Channel::DatabaseChanged, &id.bare()).await
 }
 
-/// It is to be made after all. False when it did not stand at `failure`.
+/// Marks a failed database as provisioning again, for a retry. Returns false if its status is not `failure`.
 pub async fn mark_provisioning(tx: &Tx, id: DatabaseId) -> Result<bool> {
     let changed = store::mark_provisioning(tx, id).await?;
     tx.announce(Channel::DatabaseChanged, &id.bare()).await?;
     Ok(changed)
 }
 
-/// Its workflow has given up. The reason is a sentence for its owner.
+/// Marks a database as failed after its workflow failed. The reason is for the owner.
 pub async fn mark_failed(tx: &Tx, id: DatabaseId, reason: &str) -> Result<()> {
     hold(tx, id).await?;
     store::mark_failed(tx, id, reason).await?;
@@ -463,9 +464,9 @@ pub async fn mark_failed(tx: &Tx, id: DatabaseId, reason: &str) -> Result<()> {
     tx.announce(Channel::DatabaseChanged, &id.bare()).await
 }
 
-/// Locks a database, deleted or not, until the transaction ends. A step that writes to several tables begins with it;
-/// `ARCHITECTURE.md` has the order of locks. An update with conditions is no such lock: it locks nothing when they do
-/// not hold.
+/// Locks a database, deleted or not, until the transaction ends. Steps that write to several tables take this lock
+/// first (see the order of locks in `ARCHITECTURE.md`). A conditional update is no substitute: it locks nothing when
+/// its condition is false.
 pub async fn hold(tx: &Tx, id: DatabaseId) -> Result<()> {
     store::hold(tx, id).await
 }
@@ -476,14 +477,13 @@ pub async fn hold_to_forget(tx: &Tx, plan: &Plan) -> Result<()> {
     hold(tx, plan.id).await
 }
 
-/// Locks all databases of a project, deleted or not, whose project is locked already.
+/// Locks all databases of a locked project, deleted or not.
 pub async fn hold_all(tx: &Tx, project: ProjectId) -> Result<()> {
     store::hold_all(tx, project).await
 }
 
-/// The instance of a deleted database is gone. The row stays until `forget_at`, while the database can
-/// be restored from what is kept of it; without that it goes, and its project's row if that waits
-/// for it.
+/// Finishes a delete after the instance is removed. The row stays until `forget_at` if the database can be restored;
+/// otherwise it is removed, together with the row of a deleted project without other databases.
 pub async fn forget(tx: &Tx, plan: &Plan, forget_at: Option<Timestamp>) -> Result<()> {
     hold_to_forget(tx, plan).await?;
     match forget_at {
@@ -495,7 +495,7 @@ pub async fn forget(tx: &Tx, plan: &Plan, forget_at: Option<Timestamp>) -> Resul
     }
 }
 
-/// Deleted databases that are kept no longer, and of which no vault is left.
+/// Deleted databases whose retention has ended and whose backup repositories are removed.
 pub async fn outlived(session: &Session, now: Timestamp) -> Result<Vec<Plan>> {
     store::outlived(session, now).await
 }
@@ -503,26 +503,26 @@ pub async fn outlived(session: &Session, now: Timestamp) -> Result<Vec<Plan>> {
 /// A deleted database that can still be restored.
 #[derive(Clone, Debug)]
 pub struct Deleted {
-    /// Its id, to restore it from.
+    /// The database's ID, to restore it from.
     pub id: DatabaseId,
-    /// Its name.
+    /// The database's name.
     pub name: String,
-    /// Its region.
+    /// The database's region.
     pub region: String,
-    /// The project that it was in.
+    /// The project that the database was in.
     pub project: ProjectId,
-    /// That project's name.
+    /// The name of that project.
     pub project_name: String,
-    /// Whether that project was deleted, too.
+    /// Whether that project is deleted, too.
     pub project_is_deleted: bool,
-    /// When it was deleted.
+    /// When the database was deleted.
     pub deleted_at: Timestamp,
-    /// Until when it can be restored.
+    /// Until when the database can be restored.
     pub restorable_until: Timestamp,
 }
 
-/// The deleted databases of a project that can still be restored, the last one first. The project may
-/// be deleted itself.
+/// The deleted databases of a project that can still be restored, last deleted first. The project itself may be
+/// deleted.
 ///
 /// # Errors
 /// [`Error::NotFound`] for a project that the caller does not have, and did not have.
@@ -530,11 +530,11 @@ pub async fn list_deleted(session: &Session, actor: &Principal, project: Project
     store::list_deleted(session, &actor.scope(), project).await?.ok_or_else(|| Error::not_found("project", project))
 }
 
-/// How many deleted databases a list of all of them has at most.
+/// The maximum number of databases that [`list_all_deleted`] returns.
 pub const MOST_DELETED: usize = 500;
 
-/// The deleted databases of all of the caller's projects that can still be restored, the last one first, up
-/// to [`MOST_DELETED`].
+/// The deleted databases of all of the caller's projects that can still be restored, last deleted first, up to
+/// [`MOST_DELETED`].
 pub async fn list_all_deleted(session: &Session, actor: &Principal) -> Result<Vec<Deleted>> {
     store::list_all_deleted(session, &actor.scope(), None).await
 }
@@ -548,7 +548,7 @@ pub async fn get_deleted(session: &Session, actor: &Principal, id: DatabaseId) -
     found.ok_or_else(|| Error::not_found("database", id))
 }
 
-/// Every instance that a database row, deleted or not, stands for.
+/// The instances of all databases, deleted or not.
 pub async fn instances(session: &Session) -> Result<Vec<InstanceId>> {
     store::instances(session).await
 }

@@ -111,13 +111,13 @@ pub(super) async fn update(
 fn clash(error: QueryError, logical_id: Option<&str>) -> Error {
     match error.as_db_error().and_then(|error| error.constraint()) {
         Some("databases_project_id_default_key") => {
-            Error::rejected("Default database already exists.", "Leave out isDefault to add another database.")
+            Error::rejected("Default database already exists.", "Omit isDefault to create another database.")
         }
         Some("databases_branch_id_logical_id_key") => {
             let logical_id = logical_id.unwrap_or_default();
             Error::conflict(
-                format!("logicalId: another database of the branch has the logical id {logical_id:?}"),
-                format!("GET /v1/databases?logicalId={logical_id} finds it: use it, or choose another logical id."),
+                format!("logicalId: another database on the branch has the logical ID {logical_id:?}"),
+                format!("Use that database (GET /v1/databases?logicalId={logical_id}), or choose another logical ID."),
             )
         }
         _ => error.into(),

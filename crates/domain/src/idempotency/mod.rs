@@ -31,8 +31,8 @@ impl IdempotencyKey {
         match String::from_utf8(text.to_vec()) {
             Ok(text) if fits => Ok(Self(text)),
             _ => Err(Error::invalid(
-                "Idempotency-Key: it is not 1 to 255 visible ASCII characters",
-                "Use a new random UUID for each change, and the same one when you repeat it.",
+                "Idempotency-Key: must be 1 to 255 visible ASCII characters",
+                "Use a new random UUID for each change, and the same UUID to retry it.",
             )),
         }
     }
@@ -93,8 +93,8 @@ pub async fn begin(
     };
     if found.request_hash != request_hash {
         return Err(Error::invalid(
-            "Idempotency-Key: it was used for another request",
-            "Use a new key for each change; repeat a request exactly as it was to get its answer again.",
+            "Idempotency-Key: the key was used for another request",
+            "Use a new key for each change. To get the response to a request again, repeat the request unchanged.",
         ));
     }
     let answer = match found.answer {
@@ -116,7 +116,8 @@ pub async fn keep(tx: &Tx, keyring: &Keyring, claim: &Claim, answer: &[u8], sett
     let sealed = keyring.seal(&purpose(claim.id), answer)?;
     if !store::keep(tx, claim.id, claim.fence, &sealed, settled).await? {
         return Err(Error::Unavailable {
-            message: "the request took too long, and another one with its Idempotency-Key took its place".into(),
+            message: "the request took too long and was replaced by another request with the same Idempotency-Key"
+                .into(),
             cause: None,
         });
     }

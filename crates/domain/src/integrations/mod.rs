@@ -18,7 +18,7 @@ use base::store::{Session, Tx};
 /// What one person lets one application do in a workspace.
 #[derive(Clone, Debug)]
 pub struct Integration {
-    /// Its id.
+    /// The integration's ID.
     pub id: IntegrationId,
     /// When the person consented.
     pub created_at: Timestamp,
@@ -52,9 +52,9 @@ impl Integration {
 /// An application.
 #[derive(Clone, Debug)]
 pub struct OauthClient {
-    /// Its id.
+    /// The oauth client's ID.
     pub id: OauthClientId,
-    /// Its name.
+    /// The oauth client's name.
     pub name: String,
     /// When it was registered.
     pub created_at: Timestamp,

@@ -36,7 +36,7 @@ pub struct Quota {
 /// How a workspace stands with each limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing {
-    /// Its projects.
+    /// The workspace's projects.
     pub projects: Quota,
     /// The databases in all of its projects.
     pub databases: Quota,
@@ -75,12 +75,12 @@ impl Counted {
             Self::Databases => ("workspace", "databases"),
             Self::Connections => ("database", "connections"),
         };
-        let room = if added > 1 { format!(", and {added} more were asked for") } else { String::new() };
+        let room = if added > 1 { format!(", and {added} more were requested") } else { String::new() };
         Error::LimitReached {
             message: format!("The {owner} has reached its limit of {limit} {what}."),
             hint: format!(
-                "{used} of {limit} {what} are used{room}: delete some that are no longer needed, or ask the operator \
-                 of this server to raise the limit."
+                "{used} of {limit} {what} are used{room}. Delete {what} that are no longer needed, or ask the operator of \
+                 this server to raise the limit."
             ),
         }
     }
@@ -154,10 +154,10 @@ mod tests {
     fn a_limit_stops_what_is_new_and_says_how_much_is_used() {
         assert_eq!(refused(None, 1_000_000, 1), None);
         assert_eq!(refused(Some(5), 5, 1), None, "the last one");
-        assert!(refused(Some(5), 6, 1).unwrap().starts_with("5 of 5 databases are used: delete"));
+        assert!(refused(Some(5), 6, 1).unwrap().starts_with("5 of 5 databases are used. Delete databases"));
         assert!(refused(Some(5), 9, 1).unwrap().starts_with("8 of 5"), "the limit was lowered");
         assert_eq!(refused(Some(5), 9, 0), None, "nothing was added");
-        assert!(refused(Some(5), 7, 4).unwrap().starts_with("3 of 5 databases are used, and 4 more were asked for"));
+        assert!(refused(Some(5), 7, 4).unwrap().starts_with("3 of 5 databases are used, and 4 more were requested"));
     }
 
     #[test]

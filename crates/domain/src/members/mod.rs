@@ -33,7 +33,7 @@ pub struct Member {
 /// Somebody who was invited and has not come yet.
 #[derive(Clone, Debug)]
 pub struct Invitation {
-    /// Its id.
+    /// The invitation's ID.
     pub id: InvitationId,
     /// Which workspace it is to.
     pub workspace: Workspace,
@@ -43,7 +43,7 @@ pub struct Invitation {
     pub role: Role,
     /// Who made it, in words.
     pub invited_by: String,
-    /// When it was made.
+    /// When the invitation was created.
     pub created_at: Timestamp,
     /// Until when it is good.
     pub expires_at: Timestamp,
@@ -111,8 +111,8 @@ pub async fn create_workspace_for(
 ) -> Result<Workspace> {
     let Some(user) = actor.user() else {
         return Err(Error::forbidden(
-            "A service token cannot create a workspace: that takes a person who has signed in.",
-            "Use the workspace of this token: GET /v1/workspaces names it.",
+            "Only a signed-in person can create a workspace, not a service token.",
+            "Use the workspace of this token (GET /v1/workspaces), or create one in the console.",
         ));
     };
     actor.may_change()?;

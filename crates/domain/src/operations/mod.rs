@@ -1,5 +1,5 @@
-//! Operations: workflows as the owners of what they work on see them. How a workflow runs is the
-//! queue's; here is who may see it, call it off, and have it tried again.
+//! Operations: the workflows on databases, as their owners see them. The queue runs workflows; this module decides who
+//! may see, cancel and retry them.
 
 pub mod kinds;
 mod store;
@@ -16,12 +16,12 @@ use base::page::{Page, PageRequest};
 use base::store::{Session, Tx};
 pub use queue::State;
 
-/// What the owner of a database reads after its making was called off.
-const CALLED_OFF: &str = "its making was cancelled; retry the operation, or delete the database";
+/// The status reason of a database whose creation was cancelled.
+const CALLED_OFF: &str = "its creation was cancelled; retry the operation, or delete the database";
 
-const BACKUP_CALLED_OFF: &str = "it was cancelled";
+const BACKUP_CALLED_OFF: &str = "the backup was cancelled";
 
-/// What a cancelled operation leaves undone.
+/// The work that a cancelled operation leaves unfinished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undone {
     /// The creation of a database.
@@ -35,7 +35,7 @@ pub enum Undone {
 }
 
 impl Undone {
-    /// `None`: operations of this kind go through, or fail by themselves.
+    /// `None` for kinds that cannot be cancelled.
     fn of(kind: &str) -> Option<Self> {
         let kinds = [
             (databases::PROVISION, Self::Database),
@@ -50,53 +50,53 @@ impl Undone {
 /// An operation.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    /// Its id.
+    /// The operation's ID.
     pub id: WorkflowId,
-    /// What it does: a verb and a noun, such as `provision_database`.
+    /// The kind: a verb and a noun, such as `provision_database`.
     pub kind: String,
-    /// How it stands.
+    /// The operation's state.
     pub state: State,
-    /// The step that it is at, or ended at.
+    /// The current or last step.
     pub step: String,
-    /// How often this step was tried without success.
+    /// The number of failed attempts at this step.
     pub attempts: i32,
-    /// Why it has not got further; why it ended, if not well.
+    /// Why the step is being retried, or why the operation failed or was cancelled.
     pub reason: Option<String>,
-    /// How far its step has come, in bytes: done, and of how many.
+    /// The progress of the step in bytes: done and total.
     pub progress: Option<(i64, i64)>,
-    /// What it works on.
+    /// The database that the operation works on.
     pub database: DatabaseId,
-    /// The database's name when the operation began.
+    /// The database's name when the operation started.
     pub database_name: String,
     /// The database's project.
     pub project: ProjectId,
-    /// When it began.
+    /// When the operation started.
     pub created_at: Timestamp,
-    /// When something happened to it last.
+    /// When the operation last changed.
     pub updated_at: Timestamp,
-    /// When its step is tried again, while it waits for that.
+    /// When the step is retried, during back-off.
     pub next_attempt_at: Option<Timestamp>,
-    /// When it ended.
+    /// When the operation ended.
     pub ended_at: Option<Timestamp>,
-    /// The database that it restores from, unless that was deleted.
+    /// The database that the operation restores from, unless it was deleted.
     pub source: Option<DatabaseId>,
-    /// The backup that it restores is damaged.
+    /// Whether the backup that the operation restores is damaged.
     pub source_is_damaged: bool,
-    /// Whether it is the last one of a database that is still there.
+    /// Whether this is the last operation of an existing database.
     is_current: bool,
 }
 
 impl Operation {
-    /// Whether it can be cancelled now.
+    /// Whether the operation can be cancelled now.
     pub fn can_cancel(&self) -> bool {
         self.cancellation().is_ok()
     }
 
-    /// What cancelling it now leaves undone. A restore in place can be cancelled until the restored instance
-    /// has taken over.
+    /// The work that cancelling now leaves unfinished. A restore in place can be cancelled until the database is
+    /// switched to the restored instance.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when it has ended, or runs to its end whatever happens.
+    /// [`Error::Conflict`] when the operation has ended or cannot be cancelled.
     pub fn cancellation(&self) -> Result<Undone> {
         let undone = Undone::of(&self.kind).filter(|undone| match undone {
             Undone::Database | Undone::Copy | Undone::Backup => true,
@@ -105,14 +105,13 @@ impl Operation {
         undone.filter(|_| !self.state.has_ended()).ok_or_else(|| cannot_cancel(self))
     }
 
-    /// Whether it can be retried: it failed or was cancelled, nothing came after it, and it does not restore
-    /// a damaged backup, which would fail again.
+    /// Whether the operation can be retried: it creates a database, failed or was cancelled, is the last operation of
+    /// its database, and does not restore a damaged backup, which would fail again.
     pub fn can_retry(&self) -> bool {
         self.ended_badly() && self.is_current && self.creates_database() && !self.source_is_damaged
     }
 
-    /// Whether it failed, or was cancelled, as the last operation of its database, and cannot be retried
-    /// since the backup that it restores is damaged.
+    /// Whether only the damaged backup that the operation restores prevents a retry.
     pub fn needs_another_backup(&self) -> bool {
         self.ended_badly() && self.is_current && self.creates_database() && self.source_is_damaged
     }
@@ -129,18 +128,18 @@ impl Operation {
     }
 }
 
-/// Which operations to list; those that fit all that is given.
+/// Filters for operations, which must match all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Those on one database, which may be gone.
+    /// Only operations on this database, which may be deleted.
     pub database: Option<DatabaseId>,
-    /// Those on the databases of one project.
+    /// Only operations on databases of this project.
     pub project: Option<ProjectId>,
-    /// Those in one of these states; in any, when it is empty.
+    /// Only operations in one of these states; all states if empty.
     pub states: Vec<State>,
 }
 
-/// Starts a workflow on a database, and with it the operation that its owner sees.
+/// Starts a workflow on a database, with the operation that its owner sees.
 pub async fn start(tx: &Tx, now: Timestamp, kind: queue::Kind, database: DatabaseId) -> Result<WorkflowId> {
     let id = WorkflowId::generate(now);
     queue::start(tx, id, kind, database.uuid()).await?;
@@ -149,8 +148,8 @@ pub async fn start(tx: &Tx, now: Timestamp, kind: queue::Kind, database: Databas
     Ok(id)
 }
 
-/// Starts a workflow that changes nothing about its database, such as a backup of it: the operation that
-/// the database names stays the one that changed it.
+/// Starts a workflow that does not change its database, such as a backup. The database keeps naming the operation that
+/// changed it last.
 pub async fn start_beside(
     tx: &Tx,
     now: Timestamp,
@@ -167,12 +166,12 @@ pub async fn start_beside(
 /// The operation with this id.
 ///
 /// # Errors
-/// [`Error::NotFound`] when it is none of the caller's.
+/// [`Error::NotFound`] when the caller cannot access it.
 pub async fn get(session: &Session, actor: &Principal, id: WorkflowId) -> Result<Operation> {
     store::get(session, &actor.scope(), id).await?.ok_or_else(|| Error::not_found("operation", id))
 }
 
-/// The caller's operations, newest first. Those that ended more than 30 days ago are forgotten.
+/// The caller's operations, newest first. Operations are removed 30 days after they end.
 pub async fn list(
     session: &Session,
     actor: &Principal,
@@ -197,13 +196,13 @@ pub async fn list_of_database(
     list(session, actor, &Filter { database: Some(database), ..Filter::default() }, page).await
 }
 
-/// Calls an operation off. A database that was being made stands at `failure` then, to be retried
-/// or deleted; a backup that was being made has failed; a database that was being restored is at once
-/// what it was before, and the operation ends when what was restored has been removed.
+/// Cancels an operation. A database that was being created gets the status `failure`, and can be retried or deleted; a
+/// running backup fails; a database that was being restored in place keeps its data, and the operation ends when the
+/// restored instance has been removed.
 ///
 /// # Errors
-/// [`Error::NotFound`] when it is none of the caller's; [`Error::Conflict`] when it has ended, goes
-/// through whatever happens, or is a restore that has taken over or was called off before.
+/// [`Error::NotFound`] when it is none of the caller's; [`Error::Conflict`] when it has ended, cannot
+/// be cancelled, or is a restore that has switched instances or was cancelled before.
 pub async fn cancel(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) -> Result<Operation> {
     let before = lock(tx, actor, id).await?;
     let undone = before.cancellation()?;
@@ -227,23 +226,23 @@ fn cannot_cancel(operation: &Operation) -> Error {
     let Operation { id, kind, step, state, .. } = operation;
     if state.has_ended() {
         return Error::conflict(
-            format!("the operation {id} has ended already ({})", state.as_str()),
-            "Nothing is left to cancel: look at its database, or delete that.",
+            format!("the operation {id} has already ended ({})", state.as_str()),
+            "There is nothing to cancel. To undo a creation, delete the database.",
         );
     }
     match Undone::of(kind) {
         Some(Undone::Restore) => Error::conflict(
-            format!("the operation {id} is a {kind} at the step {step} and can no longer be cancelled"),
-            "Wait for its end: either the restored database has taken over, or it is being put back already.",
+            format!("the operation {id} ({kind}) is at the step {step} and can no longer be cancelled"),
+            "Wait until it ends: either the restored data is already in use, or the restore is already being undone.",
         ),
         Some(Undone::Database | Undone::Copy | Undone::Backup) | None => Error::conflict(
-            format!("the operation {id} is a {kind} and cannot be cancelled"),
-            "Wait for its end: it goes through whatever happens.",
+            format!("the operation {id} ({kind}) is of a kind that cannot be cancelled"),
+            "Wait until it ends.",
         ),
     }
 }
 
-/// Tries an operation again that failed or was cancelled. It goes on at the step where it was.
+/// Retries an operation that failed or was cancelled. It continues with the step that it ended at.
 ///
 /// # Errors
 /// [`Error::NotFound`] when it is none of the caller's; [`Error::Conflict`] when it is in another
@@ -252,12 +251,12 @@ pub async fn retry(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) -
     let before = lock(tx, actor, id).await?;
     if before.needs_another_backup() {
         let backups = match before.source {
-            Some(source) => format!("GET /v1/databases/{source}/backups lists the others"),
-            None => "the database that it was of was deleted".to_owned(),
+            Some(source) => format!("GET /v1/databases/{source}/backups lists them"),
+            None => "the source database was deleted".to_owned(),
         };
         return Err(Error::conflict(
-            format!("the operation {id} cannot be retried: the backup that it restores is damaged"),
-            format!("Restore from another backup: {backups}. Delete this database if you do not need it."),
+            format!("the operation {id} cannot be retried: its backup is damaged"),
+            format!("Restore another backup instead ({backups}), and delete this database if it is not needed."),
         ));
     }
     let restarted =
@@ -265,14 +264,14 @@ pub async fn retry(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkflowId) -
     if !restarted {
         return Err(Error::conflict(
             format!("the operation {id} cannot be retried: its state is {}", before.state.as_str()),
-            "Only the last operation of a database that is still there can be retried, once it has failed or was \
-             cancelled.",
+            "Only an operation that creates a database can be retried: the last operation of the database, after it \
+             failed or was cancelled.",
         ));
     }
     changed(tx, actor, now, "retry_operation", &before).await
 }
 
-/// The database's row first, as everywhere: a step that writes its result locks it before the workflow.
+/// Locks the project and the database before the workflow, in the same order as steps that write their result.
 async fn lock(tx: &Tx, actor: &Principal, id: WorkflowId) -> Result<Operation> {
     let operation = get(tx, actor, id).await?;
     actor.may_change()?;
@@ -297,7 +296,7 @@ async fn changed(
     Ok(after)
 }
 
-/// The operations of a project follow it into another workspace.
+/// Moves the operations of a project to its new workspace.
 pub async fn follow_project(tx: &Tx, project: ProjectId) -> Result<()> {
     store::follow_project(tx, project).await
 }

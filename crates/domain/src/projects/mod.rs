@@ -1,4 +1,4 @@
-//! Projects: what a workspace groups its databases in.
+//! Projects group the databases of a workspace.
 
 mod store;
 
@@ -17,29 +17,29 @@ use base::store::{Session, Tx};
 /// A project.
 #[derive(Clone, Debug)]
 pub struct Project {
-    /// Its id.
+    /// The project's ID.
     pub id: ProjectId,
-    /// Its name; names need not be unique.
+    /// The project's name; names need not be unique.
     pub name: String,
-    /// The identity that an external tool gave it; unique in the workspace.
+    /// The identifier assigned by an external tool; unique in the workspace.
     pub logical_id: Option<String>,
-    /// The region of its default database, or the one it was made with.
+    /// The region of the default database, or the region that the project was created with.
     pub default_region: Option<String>,
-    /// When it was made.
+    /// When the project was created.
     pub created_at: Timestamp,
-    /// Its workspace.
+    /// The project's workspace.
     pub workspace: WorkspaceId,
-    /// Its workspace's name.
+    /// The name of the project's workspace.
     pub workspace_name: String,
-    /// Whether it and its databases can't be deleted.
+    /// Whether the project and its databases are protected from deletion.
     pub delete_protection: bool,
-    /// For how many days every moment of its databases stays restorable; `None`: as its workspace or the
-    /// server has it.
+    /// For how many days the project's databases can be restored to any moment; `None` inherits the setting of the
+    /// workspace or the default.
     pub backup_retention_days: Option<i32>,
 }
 
 impl Project {
-    /// What the audit log says of it.
+    /// The fields that the audit log records.
     fn audited(&self) -> serde_json::Value {
         serde_json::json!({
             "name": self.name,
@@ -62,40 +62,40 @@ impl Project {
     }
 }
 
-/// A project to be made.
+/// A project to create.
 #[derive(Clone, Debug)]
 pub struct NewProject {
-    /// Its name; a made-up one when there is none.
+    /// The project's name; `None` generates one.
     pub name: Option<ProjectName>,
-    /// The region that it was asked for with.
+    /// The requested region.
     pub region: Option<String>,
     /// See [`Project::logical_id`].
     pub logical_id: Option<LogicalId>,
 }
 
-/// What to change about a project.
+/// Changes to a project.
 #[derive(Clone, Debug, Default)]
 pub struct ProjectChange {
-    /// Another name.
+    /// The new name.
     pub name: Option<ProjectName>,
-    /// A JSON object that is kept for the one who wrote it, and never shown.
+    /// A JSON object that is stored and never returned.
     pub settings: Option<String>,
     /// See [`Project::delete_protection`].
     pub delete_protection: Option<bool>,
-    /// See [`Project::backup_retention_days`]; the outer `None` leaves it as it is.
+    /// See [`Project::backup_retention_days`]; the outer `None` leaves it unchanged.
     pub backup_retention_days: Option<Option<i32>>,
 }
 
-/// Which projects to list; those that fit all that is given.
+/// Filters for projects, which must match all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// The one with this identity.
+    /// Only the project with this logical ID.
     pub logical_id: Option<LogicalId>,
-    /// Those whose name has this in it, in letters of either case.
+    /// Only projects whose name contains this text, ignoring case.
     pub name_contains: Option<String>,
 }
 
-/// Makes a project with its first branch, without databases.
+/// Creates a project with its first branch, without databases.
 ///
 /// # Errors
 /// [`Error::Forbidden`] when the caller may not; [`Error::Conflict`] when a live project of the
@@ -131,7 +131,7 @@ pub async fn list(
     Ok(Page::cut(rows, page.limit, |project| project.id.bare()))
 }
 
-/// Changes a project and answers what it is then.
+/// Changes a project and returns it.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when it may not.
@@ -150,8 +150,8 @@ pub async fn update(
     Ok(after)
 }
 
-/// Gives a project with its databases to another workspace, which `recipient` speaks for. Ids,
-/// credentials and data stay as they are; from the commit on the giver has it no more.
+/// Transfers a project with its databases to the workspace of `recipient`. IDs, credentials and data are unchanged; at
+/// the commit the caller loses access to the project.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when the giver
@@ -171,13 +171,13 @@ pub async fn transfer(
     recipient.may_create_projects().map_err(|reason| {
         Error::rejected(
             format!("recipientAccessToken: {reason}"),
-            "Ask the recipient for a token that may create projects in the workspace.",
+            "Ask the recipient for a token that can create projects in their workspace.",
         )
     })?;
     if recipient.workspace() == actor.workspace() {
         return Err(Error::conflict(
-            "the project is in the recipient's workspace already",
-            "Nothing is left to do, unless recipientAccessToken was meant to be a token of another workspace.",
+            "the project is already in the recipient's workspace",
+            "Check that recipientAccessToken is a token of the workspace that is to receive the project.",
         ));
     }
     hold(tx, id).await?;
@@ -190,7 +190,7 @@ pub async fn transfer(
     limits::check_databases(tx, quotas, recipient.workspace(), brought).await?;
     operations::follow_project(tx, id).await?;
     let taken = get(tx, recipient, id).await?;
-    // In each workspace's log is its own side: who of the other one it was is not its business.
+    // Each workspace's audit log records only its own actor.
     for side in [actor, recipient] {
         let change = taken.change("transfer_project", Some(&project), Some(&taken));
         audit::record(tx, side, now, change).await?;
@@ -198,22 +198,22 @@ pub async fn transfer(
     Ok(taken)
 }
 
-/// Deletes a project with all its databases. From the commit on it does not exist for anybody;
-/// the operations that are answered take its instances away.
+/// Deletes a project with all its databases. At the commit it ceases to exist for all callers. Returns the operations
+/// that remove its instances.
 ///
 /// # Errors
 /// [`Error::NotFound`] when the caller has no such live project; [`Error::Forbidden`] when it may
-/// not; [`Error::Rejected`] while delete protection is on or one of its databases is being restored.
+/// not; [`Error::Rejected`] while delete protection is on, or one of its databases is being restored or backed up.
 pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: ProjectId) -> Result<Vec<WorkflowId>> {
     get(tx, actor, id).await?;
     actor.may_change()?;
-    // As it is once nobody else changes it: whoever was told that it is protected can rely on that.
+    // Read again after locking, so that a concurrent change of delete protection counts.
     hold(tx, id).await?;
     let project = get(tx, actor, id).await?;
     if project.delete_protection {
         return Err(Error::rejected(
-            format!("delete protection is on for the project {id}"),
-            format!("Turn it off first: PATCH /v1/projects/{id} with deleteProtection: false."),
+            format!("Delete protection is on for the project {id}."),
+            format!("Turn delete protection off first: PATCH /v1/projects/{id} with deleteProtection: false."),
         ));
     }
     if !store::mark_deleted(tx, &actor.scope(), id, now).await? {
@@ -225,12 +225,12 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: ProjectId) -
     Ok(operations)
 }
 
-/// Keeps a project's row as it is until the transaction ends, if it is still there.
+/// Locks a project's row, if it still exists, until the transaction ends.
 pub async fn hold(tx: &Tx, id: ProjectId) -> Result<()> {
     store::hold(tx, id).await
 }
 
-/// Removes a deleted project's row once its last database is gone.
+/// Removes the row of a deleted project without databases.
 pub async fn forget_if_empty(tx: &Tx, id: ProjectId) -> Result<()> {
     store::remove_if_empty(tx, id).await
 }

@@ -51,8 +51,8 @@ pub(super) async fn insert(
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
             let logical_id = logical_id.unwrap_or_default();
             Err(Error::conflict(
-                format!("logicalId: another project of this workspace has the logical id {logical_id:?}"),
-                format!("GET /v1/projects?logicalId={logical_id} finds it: use it, or choose another logical id."),
+                format!("logicalId: another project of this workspace has the logical ID {logical_id:?}"),
+                format!("Use that project (GET /v1/projects?logicalId={logical_id}), or choose another logical ID."),
             ))
         }
         Err(error) => Err(error.into()),
@@ -97,10 +97,10 @@ pub(super) async fn set_workspace(tx: &Tx, project: &Project, recipient: Workspa
         Ok(count) => Ok(count == 1),
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::conflict(
             format!(
-                "logicalId: another project of the recipient's workspace has the logical id {:?}",
+                "logicalId: another project of the recipient's workspace has the logical ID {:?}",
                 project.logical_id.as_deref().unwrap_or_default()
             ),
-            "The recipient has to delete that project first.",
+            "Ask the recipient to delete that project first.",
         )),
         Err(error) => Err(error.into()),
     }

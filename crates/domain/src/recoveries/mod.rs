@@ -18,7 +18,7 @@ pub const RECOVER: queue::Kind = queue::Kind { name: "recover_database", first_s
 const GO_ON: [queue::Kind; 6] =
     [databases::PROVISION, databases::COPY, databases::DELETE, restores::RESTORE, RECOVER, mail::SEND];
 
-const LOST: &str = "the machine that it ran on was lost meanwhile";
+const LOST: &str = "the machine that it was running on was lost";
 
 /// What is to be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,15 +8,16 @@ pub const DEFAULT: &str = "us-east-1";
 
 /// The ids of the default list.
 const BUILT_IN: [&str; 6] = ["us-east-1", "us-west-1", "eu-west-3", "eu-central-1", "ap-northeast-1", "ap-southeast-1"];
-/// What each of them is, unless the operator says otherwise. A city here would be a false statement about where data is.
+/// What each of them is, unless the operator says otherwise. A city here would be a false statement about where data
+/// is.
 const THIS_SERVER: &str = "This server";
 
 /// A region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {
-    /// Its id, such as `us-east-1`.
+    /// The region's ID, such as `us-east-1`.
     pub id: String,
-    /// Its name for people.
+    /// The region's name for people.
     pub name: String,
 }
 
@@ -51,7 +52,7 @@ impl Regions {
             .map(Self)
     }
 
-    /// All of them.
+    /// All regions.
     pub fn list(&self) -> &[Region] {
         &self.0
     }
@@ -92,7 +93,10 @@ impl Regions {
             return Ok(());
         }
         let known: Vec<&str> = self.0.iter().map(|region| region.id.as_str()).collect();
-        Err(Error::invalid(format!("region: there is no region {id:?}"), format!("Use one of {}.", known.join(", "))))
+        Err(Error::invalid(
+            format!("region: {id:?} is not a region of this server"),
+            format!("Use one of {}.", known.join(", ")),
+        ))
     }
 }
 

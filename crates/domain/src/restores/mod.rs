@@ -1,8 +1,8 @@
-//! Restores: the ways back from a backup, to a new database or in place, to the end of a backup or to
-//! a moment; and copies of a database as it is, which go the same way.
+//! Restores from a backup, to a new database or in place, to the end of a backup or to a moment; and copies of the
+//! current state of a database, which use the same steps.
 //!
-//! A restore always makes another instance. In place, it takes over from the database's own one when
-//! it has proved itself, and that one is kept until then.
+//! A restore always creates a new instance. A restore in place switches the database to it, and keeps the previous
+//! instance until the new one accepts connections.
 
 mod store;
 
@@ -18,26 +18,26 @@ use base::id::{BackupId, DatabaseId, InstanceId, WorkflowId};
 use base::store::{Channel, Session, Tx};
 use queue::Reason;
 
-/// Brings a database back to what it was, in place.
+/// Restores a database in place.
 pub const RESTORE: queue::Kind = queue::Kind { name: "restore_database", first_step: "restore_instance" };
-/// The step of a restore in place after which the restored instance is the database's.
+/// The step of a restore in place that switches the database to the restored instance.
 pub const TAKE_OVER: &str = "take_over";
-/// The step in which a restore in place that was given up removes what it has restored.
+/// The step of a failed or cancelled restore in place that removes the restored instance.
 pub const DISCARD_RESTORED: &str = "discard_restored";
 
-/// What a database is to be made from, or brought back to, as a caller names it.
+/// The source of a restore, as a caller names it.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A backup: its end, or a later moment.
     Backup {
-        /// The database that it is of.
+        /// The backed-up database.
         database: DatabaseId,
         /// The backup.
         backup: BackupId,
-        /// A moment after the backup's end.
+        /// A moment after the end of the backup.
         to: Option<Timestamp>,
     },
-    /// A database as it is now, or as it was at a moment.
+    /// A database in its current state, or at a moment.
     Database {
         /// The database.
         database: DatabaseId,
@@ -46,23 +46,23 @@ pub enum Source {
     },
 }
 
-/// A source that was checked.
+/// A checked source.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// `backup` or `database`.
     pub source_type: SourceType,
-    /// The database that it comes from.
+    /// The source database.
     pub source_database: DatabaseId,
-    /// The backup to begin with; `None` for a copy of what a database is now.
+    /// The backup to restore; `None` for a copy of the current state.
     pub backup: Option<BackupId>,
-    /// The moment to get to.
+    /// The moment to restore to.
     pub target_time: Option<Timestamp>,
 }
 
-/// What kind of thing a database was made from.
+/// The type of the source of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceType {
-    /// Nothing.
+    /// No source: created empty.
     Empty,
     /// A backup.
     Backup,
@@ -71,7 +71,7 @@ pub enum SourceType {
 }
 
 impl SourceType {
-    /// Its word on the wire and in the store.
+    /// The name in the API and in the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -80,34 +80,34 @@ impl SourceType {
         }
     }
 
-    /// Reads its word.
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Empty, Self::Backup, Self::Database].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
-/// A restore under way, as its workflow sees it.
+/// A running restore, for its workflow.
 #[derive(Clone, Debug)]
 pub struct Restore {
-    /// The database that is made or brought back.
+    /// The database that is created or restored.
     pub database: DatabaseId,
-    /// The database that it comes from.
+    /// The source database.
     pub source_database: DatabaseId,
-    /// The backup to begin with, once it is chosen.
+    /// The backup to restore, once it is chosen.
     pub backup: Option<BackupId>,
-    /// The moment to get to.
+    /// The moment to restore to.
     pub target_time: Option<Timestamp>,
-    /// The instance that it is restored into.
+    /// The new instance.
     pub instance: InstanceId,
-    /// Howdah chose the backup for the moment, and may choose another one.
+    /// Whether Howdah chose the backup for the moment, and may choose another one.
     pub any_backup: bool,
-    /// In place: the instance that was the database's before.
+    /// In place: the previous instance.
     pub replaced: Option<InstanceId>,
-    /// In place: why it is given up, when it is.
+    /// In place: why the restore failed.
     pub failure: Option<Reason>,
 }
 
-/// Checks a source that a caller named. The database may be deleted, as long as it is kept.
+/// Checks a source that a caller named. A deleted database is accepted while it can be restored.
 ///
 /// # Errors
 /// [`Error::NotFound`] for a database that the caller does not have, or a backup that it does not have;
@@ -134,7 +134,7 @@ pub async fn resolve(tx: &Tx, actor: &Principal, now: Timestamp, source: &Source
             })
         }
         Source::Database { to, .. } => {
-            // A database that is gone is as it was last; one that is there can be backed up first.
+            // A deleted database is restored to its last moment; an existing one can be backed up first.
             let moment = if kept.deleted { Some(to.or_else(|| window.end()).unwrap_or(now)) } else { *to };
             let backup = match moment {
                 Some(moment) => Some(window.backup_for(moment)?.id),
@@ -142,7 +142,7 @@ pub async fn resolve(tx: &Tx, actor: &Principal, now: Timestamp, source: &Source
                 None => {
                     return Err(Error::conflict(
                         format!("the database {database} is {}", kept.status.as_str()),
-                        "Only a database that is ready can be copied.",
+                        "Only databases with the status ready can be copied.",
                     ));
                 }
             };
@@ -157,19 +157,19 @@ async fn usable(tx: &Tx, database: DatabaseId, id: BackupId) -> Result<Backup> {
         backups::State::Completed => Ok(backup),
         backups::State::Running | backups::State::Failed => Err(Error::conflict(
             format!("the backup {id} is {}", backup.state.as_str()),
-            "Only a completed backup can be restored; GET the database's backups to see which are.",
+            "Only completed backups can be restored; GET /v1/databases/{databaseId}/backups lists them.",
         )),
     }
 }
 
-/// Records that a new database is made from this; part of creating it.
+/// Records the source of a new database, as part of creating it.
 pub async fn plan_new(tx: &Tx, database: DatabaseId, instance: InstanceId, recipe: &Recipe) -> Result<()> {
     store::insert(tx, database, instance, recipe, None).await?;
     store::set_source(tx, database, recipe).await
 }
 
-/// Begins to bring a database back, in place. Its connections and credentials stay; its sessions end
-/// when the restored instance takes over.
+/// Starts a restore in place. Connections and credentials are kept; sessions are closed when the database is switched
+/// to the restored instance.
 ///
 /// # Errors
 /// Those of [`resolve`]; [`Error::NotFound`] when the caller has no such database;
@@ -188,19 +188,19 @@ pub async fn start_in_place(
     if status == Status::Provisioning || status == Status::Recovering {
         return Err(Error::conflict(
             format!("the database {target} is {}", status.as_str()),
-            "Wait until that has ended, and restore it then; its operationId says how it stands.",
+            "Wait until the operation in its operationId ends, then restore the database.",
         ));
     }
     if store::find(tx, target).await?.is_some() {
         return Err(if status == Status::Failure {
             Error::conflict(
-                format!("the database {target} was never made"),
-                "Retry the operation that its operationId names, or delete it and make another one.",
+                format!("the database {target} was never created"),
+                "Retry the operation in its operationId, or delete the database and create another one.",
             )
         } else {
             Error::conflict(
-                format!("the last restore of the database {target} is being finished"),
-                "Wait until the operation that its operationId names has ended, and restore it then.",
+                format!("the last restore of the database {target} has not finished"),
+                "Wait until the operation in its operationId ends, then restore the database.",
             )
         });
     }
@@ -208,7 +208,7 @@ pub async fn start_in_place(
     store::set_status(tx, target, Status::Recovering).await?;
     let operation = operations::start(tx, now, RESTORE, target).await?;
     tx.announce(Channel::DatabaseChanged, &target.bare()).await?;
-    // What it comes from changes when the restored instance has been proven; the answer says what is wanted.
+    // The stored source changes when the restored instance is verified; the response already shows the new source.
     let after = Database {
         source: recipe.source_type,
         source_database: Some(recipe.source_database),
@@ -231,8 +231,8 @@ pub async fn start_in_place(
     Ok((after, operation))
 }
 
-/// Records that a database is to be brought back from its own vaults, since its instance was lost.
-/// If that cannot be done it stands at `failure`.
+/// Records the recovery of a database, whose instance was lost, from its own backup repositories. If the recovery
+/// fails, its status becomes `failure`.
 pub async fn plan_recovery(tx: &Tx, database: DatabaseId, instance: InstanceId) -> Result<()> {
     let recipe =
         Recipe { source_type: SourceType::Database, source_database: database, backup: None, target_time: None };
@@ -241,34 +241,32 @@ pub async fn plan_recovery(tx: &Tx, database: DatabaseId, instance: InstanceId) 
     tx.announce(Channel::DatabaseChanged, &database.bare()).await
 }
 
-/// Lets a restore in place begin anew, into another instance: what it had restored so far was lost, and
-/// so was what it would have put back.
+/// Restarts a restore in place with a new instance, after both the restored and the previous instance were lost.
 pub async fn begin_anew(tx: &Tx, database: DatabaseId, instance: InstanceId) -> Result<()> {
     store::begin_anew(tx, database, instance).await?;
     store::set_status(tx, database, Status::Recovering).await?;
     tx.announce(Channel::DatabaseChanged, &database.bare()).await
 }
 
-/// The restore under way of a database, if there is one.
+/// The running restore of a database, if any.
 pub async fn find(session: &Session, database: DatabaseId) -> Result<Option<Restore>> {
     store::find(session, database).await
 }
 
-/// The instance of a database whose copy is wanted, as it is now; `None` when it is gone.
+/// The instance of a database to copy; `None` if it is gone.
 pub async fn source_instance(session: &Session, database: DatabaseId) -> Result<Option<InstanceId>> {
     store::source_instance(session, database).await
 }
 
-/// Records the backup to begin with, after the one that was chosen first has turned out to be damaged.
+/// Records another backup to restore, after the first one was found to be damaged.
 pub async fn choose_backup(tx: &Tx, database: DatabaseId, backup: BackupId) -> Result<()> {
     store::choose_backup(tx, database, backup).await
 }
 
-/// Lets the restored instance take over, in place: from the commit on the database is that one, and
-/// nothing comes into the vault of the old one any more. The old instance is kept until
-/// [`finish`].
+/// Switches the database to the restored instance, and closes the backup repository of the previous one, which is kept
+/// until [`finish`].
 pub async fn swap(tx: &Tx, now: Timestamp, restore: &Restore) -> Result<()> {
-    // As when the restore is cancelled: two orders would be a deadlock.
+    // The same order of locks as in a cancellation: the opposite order would deadlock.
     databases::hold(tx, restore.database).await?;
     if let Some(replaced) = store::swap(tx, restore.database, restore.instance).await? {
         backups::close_vault(tx, replaced, now).await?;
@@ -277,38 +275,37 @@ pub async fn swap(tx: &Tx, now: Timestamp, restore: &Restore) -> Result<()> {
     tx.announce(Channel::DatabaseChanged, &restore.database.bare()).await
 }
 
-/// The restored instance has been proven, in place: from now on the database is what comes from there.
+/// Records the new source of a database after the restored instance was verified.
 pub async fn settle(tx: &Tx, database: DatabaseId) -> Result<()> {
     store::settle_source(tx, database).await
 }
 
-/// Forgets a restore that has ended, and of which nothing is left that nobody needs.
+/// Removes the record of a restore that has ended and is cleaned up.
 pub async fn finish(tx: &Tx, database: DatabaseId) -> Result<()> {
     store::remove(tx, database).await
 }
 
-/// Records that a restore in place is given up, before anything of it is undone.
+/// Records that a restore in place failed, before it is undone.
 pub async fn give_up(tx: &Tx, database: DatabaseId, reason: &Reason) -> Result<()> {
     store::give_up(tx, database, reason).await
 }
 
-/// The database is what it was before a restore in place that was given up, with the reason beside it.
-/// The restored instance, which nobody uses any more, is still to be removed; [`finish`] follows.
+/// Switches the database back after a failed restore in place, and records the reason. The restored instance still
+/// has to be removed; [`finish`] follows.
 pub async fn put_back(tx: &Tx, database: DatabaseId, reason: Option<&str>) -> Result<()> {
     databases::hold(tx, database).await?;
     store::put_back(tx, database, reason).await?;
     tx.announce(Channel::DatabaseChanged, &database.bare()).await
 }
 
-/// Calls off a restore in place that has not taken over, as part of cancelling its operation: the
-/// database is at once what it was before, and the workflow removes what it has restored. False when
-/// the workflow has ended.
+/// Cancels a restore in place before the switch, as part of cancelling its operation: the database keeps its data, and
+/// the workflow removes the restored instance. Returns false if the workflow has ended.
 pub async fn call_off(tx: &Tx, database: DatabaseId, operation: WorkflowId) -> Result<bool> {
     put_back(tx, database, None).await?;
     queue::divert(tx, operation, DISCARD_RESTORED).await
 }
 
-/// Every instance that a restore is at work on, besides those that databases have.
+/// All instances of running restores that do not belong to a database.
 pub async fn instances(session: &Session) -> Result<Vec<InstanceId>> {
     store::instances(session).await
 }

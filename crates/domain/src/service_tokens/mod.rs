@@ -22,13 +22,13 @@ const MOST_PROJECTS: usize = 100;
 /// A service token, without its value.
 #[derive(Clone, Debug)]
 pub struct ServiceToken {
-    /// Its id.
+    /// The service token's ID.
     pub id: ServiceTokenId,
-    /// Its name.
+    /// The service token's name.
     pub name: String,
     /// Enough of its value to tell it from others.
     pub value_hint: String,
-    /// When it was made.
+    /// When the service token was created.
     pub created_at: Timestamp,
     /// When it was used last, to the minute.
     pub last_used_at: Option<Timestamp>,
@@ -77,13 +77,13 @@ pub async fn create(
     }
     actor.may_grant(&limits)?;
     if limits.expires_at.is_some_and(|end| end <= now) {
-        return Err(Error::invalid("expiresAt: it has passed already", "Give a time in the future."));
+        return Err(Error::invalid("expiresAt: the time is in the past", "Give a time in the future."));
     }
     let chosen = limits.projects.as_deref().unwrap_or_default();
     if limits.projects.is_some() && !(1..=MOST_PROJECTS).contains(&chosen.len()) {
         return Err(Error::invalid(
-            format!("projectIds: there are {} of them", chosen.len()),
-            format!("Give 1 to {MOST_PROJECTS} projects, or leave it out for all."),
+            format!("projectIds: {} projects are given", chosen.len()),
+            format!("Give 1 to {MOST_PROJECTS} projects, or omit projectIds for all projects."),
         ));
     }
     for project in chosen {
@@ -128,8 +128,8 @@ pub async fn delete(
     actor.may(Action::ManageCredentials)?;
     if token.is_unlimited() && !store::has_another_unlimited(tx, actor, id).await? {
         return Err(Error::conflict(
-            "this is the last token that may do everything in the workspace, for ever",
-            "Create another one first, and revoke this one with that.",
+            "this is the last token of the workspace without restrictions or expiry",
+            "Create another such token first, then revoke this one.",
         ));
     }
     if !store::revoke(tx, id, now).await? {

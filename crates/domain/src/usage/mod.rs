@@ -67,7 +67,7 @@ pub struct Sample {
 pub struct Usage {
     /// Operations in the hours that the period touches.
     pub operations: u64,
-    /// Its size, as the newest measurement in the period or before found it; 0 without any.
+    /// The usage's size, as the newest measurement in the period or before found it; 0 without any.
     pub storage_bytes: u64,
     /// When that was.
     pub measured_at: Option<Timestamp>,
@@ -105,7 +105,7 @@ impl Period {
         let end = end.map_or(Ok(now), |text| moment("endDate", text))?.min(tonight);
         if start > end {
             return Err(Error::rejected(
-                format!("startDate: the period begins at {start}, after its end at {end}"),
+                format!("startDate: {start} is after the end of the period, {end}"),
                 "Give an earlier startDate, or a later endDate.",
             ));
         }
@@ -138,8 +138,8 @@ fn moment(field: &str, text: &str) -> Result<Timestamp> {
         (moment.as_second() >= YEAR_0).then_some(moment)
     };
     read().ok_or_else(|| {
-        let form = "Give a date and time with its offset, such as 2030-01-31T12:00:00Z.";
-        Error::rejected(format!("{field}: not a moment"), form)
+        let form = "Send a date and time with an offset, such as 2030-01-31T12:00:00Z.";
+        Error::rejected(format!("{field}: not a valid timestamp"), form)
     })
 }
 

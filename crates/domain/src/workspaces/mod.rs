@@ -16,11 +16,11 @@ use base::store::{Session, Tx};
 /// A workspace.
 #[derive(Clone, Debug)]
 pub struct Workspace {
-    /// Its id.
+    /// The workspace's ID.
     pub id: WorkspaceId,
-    /// Its name.
+    /// The workspace's name.
     pub name: String,
-    /// When it was made.
+    /// When the workspace was created.
     pub created_at: Timestamp,
     /// For how many days every moment of its databases stays restorable, where their project says nothing;
     /// `None`: as the server has it.
@@ -28,7 +28,7 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// What the audit log says of it.
+    /// The fields that the audit log records.
     fn audited(&self) -> serde_json::Value {
         serde_json::json!({"name": self.name, "backupRetentionDays": self.backup_retention_days})
     }
@@ -37,7 +37,7 @@ impl Workspace {
 /// What to change about a workspace; `None` leaves it as it is.
 #[derive(Clone, Debug, Default)]
 pub struct WorkspaceChange {
-    /// Another name.
+    /// The new name.
     pub name: Option<WorkspaceName>,
     /// See [`Workspace::backup_retention_days`].
     pub backup_retention_days: Option<Option<i32>>,
@@ -122,9 +122,9 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkspaceId)
     let several = |count: i64, noun: &str| if count == 1 { format!("a {noun}") } else { format!("{count} {noun}s") };
     if left.projects > 0 {
         return Err(Error::conflict(
-            format!("the workspace has {}", several(left.projects, "project")),
-            "Delete each project, or transfer it to another workspace with `howdah projects transfer`, and delete the \
-             workspace then.",
+            format!("the workspace still has {}", several(left.projects, "project")),
+            "Delete each project, or transfer it to another workspace with `howdah projects transfer`. Then delete the \
+             workspace.",
         ));
     }
     if let (kept, Some(until)) = (left.kept, left.kept_until) {
@@ -132,15 +132,15 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkspaceId)
         return Err(Error::conflict(
             format!("{} of the workspace can still be restored, until {until}", several(kept, "deleted database")),
             format!(
-                "Nothing is lost before that. Restore what is still needed to a project and transfer it to another \
-                 workspace; the workspace can be deleted soon after {until}, when nothing is kept any more."
+                "Restore the databases that are still needed and transfer their project to another workspace. The \
+                 workspace can be deleted shortly after {until}, when its last backups have been removed."
             ),
         ));
     }
     if left.deleted_projects > 0 {
         return Err(Error::conflict(
             "databases of the workspace are still being removed",
-            "Wait a moment, and delete the workspace then.",
+            "Wait a moment, then delete the workspace.",
         ));
     }
     let change = Change {
@@ -161,7 +161,7 @@ pub async fn delete(tx: &Tx, actor: &Principal, now: Timestamp, id: WorkspaceId)
 pub async fn first(session: &Session) -> Result<WorkspaceId> {
     store::first(session)
         .await?
-        .ok_or_else(|| Error::rejected("there is no workspace: somebody has to make one in the console first", ""))
+        .ok_or_else(|| Error::rejected("there is no workspace; create one in the console first", ""))
 }
 
 /// The workspaces that the caller reaches.

@@ -116,7 +116,7 @@ impl Backups for FakeEngine {
         if !state.instances.contains_key(&vault.instance) {
             return Err(EngineError::Missing(vault.instance).into());
         }
-        state.reach("begin to archive")?;
+        state.reach("start archiving")?;
         state.vaults.entry(vault.instance).or_insert_with(|| FakeVault::new(vault));
         let found = state.open(vault)?;
         (found.archiving, found.unlocked) = (true, true);
@@ -164,7 +164,7 @@ impl Backups for FakeEngine {
         let mut state = self.state();
         let gone = state.repository_gone;
         state.open(vault)?.push(gone, now);
-        state.reach("archive what was written last")
+        state.reach("archive the latest WAL")
     }
 
     async fn back_up(
@@ -268,7 +268,7 @@ impl Backups for FakeEngine {
             Some(_) if instance.content == NOT_WHOLE => Err(BackupError::Corrupt("the test wrote it so".into())),
             Some(_) => Ok(CheckFacts { relations: 1 }),
             None => {
-                let reason = "it was not made by a restore".to_owned();
+                let reason = "the instance was not created by a restore".to_owned();
                 Err(BackupError::Failed { doing: "check the restored instance", reason })
             }
         }
@@ -439,7 +439,7 @@ impl FakeVault {
 }
 
 fn already_there() -> BackupError {
-    BackupError::Failed { doing: "restore the backup", reason: "the instance to restore into exists already".into() }
+    BackupError::Failed { doing: "restore the backup", reason: "the instance to restore into already exists".into() }
 }
 
 fn segment(number: usize) -> String {

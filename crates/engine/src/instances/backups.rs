@@ -74,7 +74,7 @@ impl Instances {
             && is_as_it_was(&slot, started)
             && let Err(error) = self.stop_if_quiet(id, &slot, Duration::ZERO).await
         {
-            tracing::warn!(instance.id = %id, error = %error, "cannot stop {id} after its backup; the idle stop will");
+            tracing::warn!(instance.id = %id, error = %error, "could not stop {id} after its backup; it will be stopped when idle");
         }
         backed_up
     }

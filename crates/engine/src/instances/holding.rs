@@ -46,7 +46,7 @@ impl Instances {
             held.closed_until = now.saturating_add(micros(FIRST_PAUSE.saturating_mul(1 << held.times.min(8))));
             held.times
         };
-        tracing::warn!(instance.id = %id, times, "stopping {id}, which grows while the disk is almost full");
+        tracing::warn!(instance.id = %id, times, "stopping {id}, because it is growing while the disk is almost full");
         let slot = self.slot(id);
         // Who attaches from now on is refused, so nobody has to wait for the verb under way.
         if let Some(running) = &lock(&slot.state).running {
@@ -55,7 +55,7 @@ impl Instances {
         let _ = tokio::time::timeout(FAREWELL, slot.emptied()).await;
         let reopen: Reopen = self.close(&slot, EndReason::NoRoom).await;
         if let Err(error) = self.finish_stop(id, &slot, reopen, false, Duration::ZERO).await {
-            tracing::error!(instance.id = %id, %error, "cannot stop {id}, which grows");
+            tracing::error!(instance.id = %id, %error, "could not stop {id}, which is growing while the disk is almost full");
         }
     }
 

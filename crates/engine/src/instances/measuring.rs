@@ -83,7 +83,7 @@ impl Instances {
             Ok(measured) => measured?,
             Err(error) => {
                 if !lock(&slot.state).closing {
-                    tracing::warn!(instance.id = %id, error = %error, "cannot measure {id}; trying again");
+                    tracing::warn!(instance.id = %id, error = %error, "could not measure {id}; retrying");
                 }
                 return None;
             }

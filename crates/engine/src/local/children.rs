@@ -62,7 +62,7 @@ pub fn prepare_this_process() -> OpenFiles {
     if let Err(error) = set_number("self", HOWDAH)
         && rustix::process::geteuid().is_root()
     {
-        tracing::warn!(%error, "cannot set oom_score_adj: when memory runs out, the kernel may end Howdah first");
+        tracing::warn!(%error, "could not set oom_score_adj: if memory runs out, the kernel may kill Howdah first");
     }
     let before = getrlimit(Resource::Nofile);
     let highest = before.maximum.unwrap_or(u64::MAX).min(system_limit());
@@ -70,7 +70,7 @@ pub fn prepare_this_process() -> OpenFiles {
     let now = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => highest,
         Err(error) => {
-            tracing::warn!(%error, "cannot raise the limit on open files");
+            tracing::warn!(%error, "could not raise the limit on open files");
             before.current.unwrap_or(highest)
         }
     };
@@ -99,12 +99,12 @@ pub(super) fn adjust(pid: Pid, role: Role) {
 
 fn adjust_one(pid: i32, role: Role) {
     if let Err(error) = set_number(&pid.to_string(), role.number()) {
-        tracing::debug!(pid, %error, "cannot set oom_score_adj of a child");
+        tracing::debug!(pid, %error, "could not set oom_score_adj of a child process");
     }
     if let Some(limit) = LIMIT_OF_CHILDREN.get()
         && let Err(error) = prlimit(Pid::from_raw(pid), Resource::Nofile, *limit)
     {
-        tracing::debug!(pid, %error, "cannot set the limit on open files of a child");
+        tracing::debug!(pid, %error, "could not set the limit on open files of a child process");
     }
 }
 

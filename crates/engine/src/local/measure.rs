@@ -29,7 +29,8 @@ const QUESTION: &str = "SELECT datid,
 /// Asks the server that runs in `place`.
 pub(super) async fn ask(place: &Place) -> Result<Measured, EngineError> {
     let rows = rows(place, QUESTION).await.map_err(|unanswered| unanswered.while_doing(DOING))?;
-    read(&rows).ok_or_else(|| EngineError::Failed { doing: DOING, reason: "its answer makes no sense".into() })
+    read(&rows)
+        .ok_or_else(|| EngineError::Failed { doing: DOING, reason: "the instance returned an invalid result".into() })
 }
 
 fn read(rows: &[SimpleQueryRow]) -> Option<Measured> {

@@ -148,7 +148,7 @@ impl MetadataInstance {
             (self.place.root.clone(), Place::new(self.place.root.with_extension("partial")));
         blocking("prepare the metadata instance", move || {
             if partial.root.exists() {
-                fs::remove_dir_all(&partial.root).map_err(failed("clear what an interrupted start left"))?;
+                fs::remove_dir_all(&partial.root).map_err(failed("remove the remains of an interrupted start"))?;
             }
             stock::make(&machine, &programs, std::slice::from_ref(&partial), Purpose::Metadata)?;
             stock::move_to(&partial, &target).map_err(failed("prepare the metadata instance"))
@@ -162,7 +162,7 @@ fn id_of(place: &Place, now: Timestamp) -> io::Result<InstanceId> {
     match fs::read_to_string(&path) {
         Ok(text) => {
             let id = InstanceId::parse(text.trim()).filter(|id| is_metadata(*id));
-            id.ok_or_else(|| io::Error::other(format!("{} is damaged: it holds no id", path.display())))
+            id.ok_or_else(|| io::Error::other(format!("{} is damaged: it contains no ID", path.display())))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let id = generate_id(now);

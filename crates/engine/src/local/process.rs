@@ -227,9 +227,9 @@ impl Server {
             if timeout(patience, self.exited()).await.is_ok() {
                 return Ok(());
             }
-            tracing::warn!(pid = self.pid(), signal = ?signal, "a PostgreSQL server does not stop; being firmer");
+            tracing::warn!(pid = self.pid(), signal = ?signal, "server did not stop in time; escalating");
         }
-        Err(io::Error::other("the server does not end, even when it is killed"))
+        Err(io::Error::other("the server does not exit after SIGKILL"))
     }
 
     /// Tells the server to go at once; nothing in it is worth keeping.
@@ -495,7 +495,7 @@ async fn end_all(find: impl Fn() -> Vec<(Pid, OwnedFd)>) -> io::Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Err(io::Error::other("processes of its user do not end, even when they are killed"))
+    Err(io::Error::other("processes of its user do not exit after SIGKILL"))
 }
 
 impl Server {

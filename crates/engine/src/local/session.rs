@@ -37,7 +37,7 @@ impl Endpoint {
         if stream.peer_cred()?.uid() != self.owner()? {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                "somebody else listens on the instance's socket",
+                "another process is listening on the instance's socket",
             ));
         }
         Ok(stream)
@@ -121,7 +121,7 @@ async fn rows_within(patience: Duration, place: &Place, question: &str) -> Resul
     };
     match tokio::time::timeout(patience, asking).await {
         Ok(answer) => answer,
-        Err(_) => Err(Unanswered::NotYet(format!("it did not answer within {} s", patience.as_secs()))),
+        Err(_) => Err(Unanswered::NotYet(format!("no response within {} s", patience.as_secs()))),
     }
 }
 
@@ -226,7 +226,7 @@ mod tests {
     async fn a_server_that_says_nothing_is_not_waited_for() {
         let (_directory, place, _) = impostor(&READY[..5], Vec::new(), Vec::new());
         let patience = Duration::from_secs(1);
-        assert_eq!(reason(patience, &place).await, "it did not answer within 1 s");
+        assert_eq!(reason(patience, &place).await, "no response within 1 s");
     }
 
     #[tokio::test]

@@ -51,13 +51,16 @@ pub(super) async fn ensure(
             Err(NotStarted::PredecessorEnds) if attempt < PREDECESSOR_ATTEMPTS => {
                 attempt += 1;
                 if attempt == PREDECESSOR_PATIENCE {
-                    tracing::warn!("killing processes in {} that outlived their server", place.root.display());
+                    tracing::warn!(
+                        "killing processes in {} that are left from an earlier server",
+                        place.root.display()
+                    );
                     process::end_orphans(place, manifest.uid).await.map_err(failed(DOING))?;
                 }
                 sleep(Duration::from_millis(100)).await;
             }
             Err(NotStarted::PredecessorEnds) => {
-                let reason = "processes of an earlier server of this instance do not end".into();
+                let reason = "processes of an earlier server of this instance do not exit".into();
                 return Err(EngineError::Failed { doing: DOING, reason });
             }
             Err(NotStarted::Because(error)) => {
@@ -108,7 +111,7 @@ pub(super) async fn launch(
     further: Vec<OsString>,
 ) -> Result<Arc<Server>, EngineError> {
     if manifest.uid.is_some() && !machine.access.separate_users {
-        let reason = "it was made by root; run Howdah as root to start it".into();
+        let reason = "the instance was created by root; run Howdah as root to start it".into();
         return Err(EngineError::Failed { doing: DOING, reason });
     }
     let (machine, place, manifest) = (machine.clone(), place.clone(), manifest.clone());
@@ -176,7 +179,7 @@ async fn until_ready(place: &Place, purpose: Purpose, server: &Server) -> Result
     let mut deadline = Instant::now() + PATIENCE;
     let mut work = 0;
     let mut look_for_work = Instant::now() + Duration::from_secs(1);
-    let mut answer = String::from("it does not take sessions");
+    let mut answer = String::from("the server does not accept sessions");
     loop {
         if purpose == Purpose::Tenant && server.reports_ready(place) {
             server.set_ready();
@@ -188,7 +191,7 @@ async fn until_ready(place: &Place, purpose: Purpose, server: &Server) -> Result
                     server.set_ready();
                     return Ok(());
                 }
-                Ok(false) => answer = "it is still in recovery".into(),
+                Ok(false) => answer = "the server is still in recovery".into(),
                 Err(Unanswered::NotYet(reason)) => answer = reason,
                 Err(Unanswered::NoSpace) => return Err(NotStarted::Because(EngineError::NoSpace { doing: DOING })),
             }
@@ -215,7 +218,7 @@ pub(super) fn reason_of_end(place: &Place, server: &Server) -> EngineError {
     match why_it_ended(place, server) {
         NotStarted::Because(error) => error,
         NotStarted::PredecessorEnds => {
-            EngineError::Failed { doing: DOING, reason: "processes of an earlier server do not end".into() }
+            EngineError::Failed { doing: DOING, reason: "processes of an earlier server do not exit".into() }
         }
     }
 }
@@ -239,7 +242,7 @@ fn why_it_ended(place: &Place, server: &Server) -> NotStarted {
     if said.lines().any(|line| line.contains("No space left on device") && !line.contains("shared memory")) {
         return NotStarted::Because(EngineError::NoSpace { doing: DOING });
     }
-    let reason = format!("the server ended while it started: {}", complaint(&said, server.pid()));
+    let reason = format!("the server exited during startup: {}", complaint(&said, server.pid()));
     NotStarted::Because(EngineError::Failed { doing: DOING, reason })
 }
 
@@ -258,7 +261,7 @@ fn complaint(said: &str, postmaster: i32) -> String {
         }
     }
     if parts.is_empty() {
-        parts.push(said.lines().last().unwrap_or("it said nothing"));
+        parts.push(said.lines().last().unwrap_or("no output"));
     }
     parts.join("; ").chars().take(LONGEST_REASON).collect()
 }
@@ -282,6 +285,6 @@ mod tests {
             "database files are incompatible with server; The data directory is of version 9.6; Use that one"
         );
         assert_eq!(complaint("sh: no such file\n", 7), "sh: no such file");
-        assert_eq!(complaint("", 7), "it said nothing");
+        assert_eq!(complaint("", 7), "no output");
     }
 }

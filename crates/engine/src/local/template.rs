@@ -50,7 +50,7 @@ pub(super) fn run(mut command: Command, input: &str, doing: &'static str) -> Res
     if said.contains("No space left on device") {
         return Err(EngineError::NoSpace { doing });
     }
-    let reason = complaint.or(said.lines().last()).unwrap_or("it said nothing");
+    let reason = complaint.or(said.lines().last()).unwrap_or("no output");
     Err(EngineError::Failed { doing, reason: format!("{}: {reason}", output.status) })
 }
 
@@ -76,7 +76,7 @@ pub(super) fn ensure(templates: &Path, programs: &Programs) -> Result<PathBuf, E
     let user = if users::is_root() {
         let user = users::initdb_user().ok_or_else(|| EngineError::Failed {
             doing: DOING,
-            reason: "there is neither a user postgres nor a user nobody on this machine".into(),
+            reason: "this machine has neither a user postgres nor a user nobody".into(),
         })?;
         std::os::unix::fs::chown(&data, Some(user.uid), None).map_err(failed(DOING))?;
         Some(user)
@@ -206,7 +206,7 @@ fn copy_directory(from: &Path, to: &Path, uid: Option<u32>, share: &mut bool) ->
         } else if kind.is_file() {
             copy_file(&source, &target, uid, share)?;
         } else {
-            return Err(io::Error::other("a template holds something that is neither a file nor a directory"));
+            return Err(io::Error::other("a template contains something that is neither a file nor a directory"));
         }
     }
     std::os::unix::fs::chown(to, uid, uid)

@@ -526,7 +526,7 @@ async fn a_start_that_fails_says_why() {
 
     fs::write(place.data().join("PG_VERSION"), "9.6\n").unwrap();
     let error = sandbox.engine.ensure_started(id).await.unwrap_err().to_string();
-    assert!(error.starts_with("start the instance: the server ended while it started: "), "{error}");
+    assert!(error.starts_with("start the instance: the server exited during startup: "), "{error}");
     assert!(error.contains("incompatible") && error.contains("initialized by PostgreSQL version 9.6"), "{error}");
     let manifest = place.read_manifest().unwrap();
     place.write_manifest(&Manifest { major: 16384, ..manifest }).unwrap();

@@ -81,7 +81,7 @@ impl Machine {
     /// Removes an instance that nobody can find any more, and only then lets go of its user.
     pub(super) fn discard(&self, place: &Place) -> io::Result<()> {
         let Some(_alone) = self.removals.begin(place) else {
-            return Err(io::Error::other("its files are being removed already"));
+            return Err(io::Error::other("its files are already being removed"));
         };
         let uid = place.read_manifest().ok().and_then(|manifest| manifest.uid);
         place.remove(&self.stop)?;
@@ -98,7 +98,7 @@ impl Machine {
         let stock = places(&self.stock())?.into_iter().filter(unfinished);
         for place in stock.chain(places(&self.restores())?) {
             if let Err(error) = self.throw_away(&place) {
-                tracing::warn!(%error, "cannot move {}, which an earlier run left, into the trash", place.root.display());
+                tracing::warn!(%error, "could not move {}, left by an earlier run, to the trash", place.root.display());
             }
         }
         Ok(())
@@ -111,7 +111,7 @@ impl LocalEngine {
         let mut pause = FIRST_PAUSE;
         while !tasks.is_stopping() {
             let is_empty = self.empty_trash().await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "cannot look into the trash; trying again");
+                tracing::warn!(%error, "could not list the trash; retrying");
                 false
             });
             let next = if is_empty { ROUND } else { pause };
@@ -134,7 +134,7 @@ impl LocalEngine {
                 Ok(()) => {}
                 Err(_) if self.machine.stop.is_cancelled() => return Ok(false),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot remove {root}; trying again later");
+                    tracing::warn!(%error, "could not remove {root}; retrying later");
                     is_empty = false;
                 }
             }

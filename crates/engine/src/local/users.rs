@@ -76,7 +76,7 @@ impl Users {
         let uid = (from..=*range.end())
             .chain(*range.start()..from)
             .find(|uid| !taken.numbers.contains(uid))
-            .ok_or_else(|| format!("all users from {} to {} are taken by instances", range.start(), range.end()))?;
+            .ok_or_else(|| format!("all users from {} to {} are in use by instances", range.start(), range.end()))?;
         taken.numbers.insert(uid);
         taken.next = uid.saturating_add(1);
         Ok(Some(uid))
@@ -95,7 +95,7 @@ impl Users {
                 let damaged = || {
                     io::Error::new(
                         io::ErrorKind::InvalidData,
-                        format!("{} is damaged: it holds no user", file.display()),
+                        format!("{} is damaged: it contains no user", file.display()),
                     )
                 };
                 self.note(Some(uid.ok_or_else(damaged)?));
@@ -124,7 +124,7 @@ fn own_block(directory: &Path) -> io::Result<RangeInclusive<u32>> {
     match fs::read_to_string(&file) {
         Ok(text) => parse_range(&text).ok_or_else(|| {
             let damaged =
-                format!("{} is damaged: it holds no range of users; name one with --uid-range", file.display());
+                format!("{} is damaged: it contains no range of users; choose one with --uid-range", file.display());
             io::Error::new(io::ErrorKind::InvalidData, damaged)
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -185,7 +185,7 @@ pub(super) fn unusable_users(range: Option<&RangeInclusive<u32>>) -> Option<Stri
         }
         Some(range) => (!mapped.iter().any(|extent| extent.contains(range.start()) && extent.contains(range.end()))).then(|| {
             format!(
-                "the users {} to {} do not all exist in this container (/proc/self/uid_map); name others with --uid-range",
+                "the users {} to {} do not all exist in this container (/proc/self/uid_map); choose others with --uid-range",
                 range.start(),
                 range.end()
             )

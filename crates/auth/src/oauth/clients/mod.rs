@@ -138,7 +138,7 @@ pub async fn create(
 pub async fn register(tx: &Tx, now: Timestamp, new: &NewClient) -> Result<(OauthClientId, Option<Secret>)> {
     if store::count_unused(tx).await? >= MOST_UNUSED {
         return Err(Error::Unavailable {
-            message: "too many applications wait for their first use".into(),
+            message: "too many registered applications have not been used yet; try again later".into(),
             cause: None,
         });
     }
@@ -219,11 +219,11 @@ async fn find_with_secret(session: &Session, id: &str) -> Result<Option<(Client,
 pub async fn ensure_built_in(tx: &Tx, now: Timestamp, public: &str) -> Result<()> {
     let on_this_machine = |path: &str| ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("http://{host}{path}"));
     let command_line = on_this_machine("/auth/callback").to_vec();
-    store::ensure(tx, COMMAND_LINE, COMMAND_LINE_NAME, "The command line of Prisma.", &command_line, now).await?;
+    store::ensure(tx, COMMAND_LINE, COMMAND_LINE_NAME, "The Prisma command line.", &command_line, now).await?;
     let path = "/swagger/oauth2-redirect.html";
     // The pages may be open under another name of this machine than the public one.
     let pages: Vec<String> = [format!("{public}{path}")].into_iter().chain(on_this_machine(path)).collect();
-    store::ensure(tx, API_PAGES, API_PAGES_NAME, "The interactive pages about this server's API.", &pages, now).await
+    store::ensure(tx, API_PAGES, API_PAGES_NAME, "The interactive API documentation of this server.", &pages, now).await
 }
 
 /// Forgets applications that have registered themselves and that nobody has used for a month.

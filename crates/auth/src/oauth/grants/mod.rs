@@ -135,29 +135,32 @@ pub async fn exchange(
     verifier: Option<&str>,
 ) -> Outcome {
     let Some(found) = store::lock_code(tx, &hash(code)).await? else {
-        return Ok(Err(Refused::Grant("the code is unknown, or what it stood for was revoked")));
+        return Ok(Err(Refused::Grant("the code is unknown or was revoked")));
     };
     if found.client != client.id {
-        return Ok(Err(Refused::Grant("the code was given to another client")));
+        return Ok(Err(Refused::Grant("the code was issued to another client")));
     }
     if found.is_used {
         let acting = end(tx, found.grant).await?.map(Box::new);
-        return Ok(Err(Refused::Replay { why: "the code was used already; what came of it is revoked", acting }));
+        return Ok(Err(Refused::Replay {
+            why: "the code was already used; all tokens issued for it are revoked",
+            acting,
+        }));
     }
     if found.expires_at <= now {
         return Ok(Err(Refused::Grant("the code has expired")));
     }
     // Where there is no choice, it may be left out here as it may be in the question.
     if client.redirect(redirect_uri).as_deref() != Some(found.redirect_uri.as_str()) {
-        return Ok(Err(Refused::Grant("redirect_uri is not the one that the code was sent to")));
+        return Ok(Err(Refused::Grant("redirect_uri differs from the one in the authorization request")));
     }
     match (&found.code_challenge, verifier) {
         (Some(challenge), Some(verifier)) if is_made_of(challenge, verifier) => {}
         (None, None) if !client.is_public => {}
         (Some(_), None) => return Ok(Err(Refused::Grant("code_verifier is missing"))),
         // RFC 9700, section 4.8.2: a challenge that somebody has taken out of the request.
-        (None, _) => return Ok(Err(Refused::Grant("the code was asked for without a code_challenge"))),
-        (Some(_), Some(_)) => return Ok(Err(Refused::Grant("code_verifier does not fit the code_challenge"))),
+        (None, _) => return Ok(Err(Refused::Grant("the authorization request had no code_challenge"))),
+        (Some(_), Some(_)) => return Ok(Err(Refused::Grant("code_verifier does not match the code_challenge"))),
     }
     store::spend_code(tx, &hash(code), now).await?;
     let refresh = found.scopes.offline.then(|| refresh_token(&random_text::<32>()));
@@ -182,13 +185,13 @@ pub async fn refresh(
         return Ok(Err(Refused::Grant("the refresh token is unknown or was revoked")));
     };
     if found.client != client.id {
-        return Ok(Err(Refused::Grant("the refresh token was given to another client")));
+        return Ok(Err(Refused::Grant("the refresh token was issued to another client")));
     }
     let successor = successor(keyring, token);
     if let Some(used_at) = found.used_at
         && !is_repetition(tx, now, used_at, &successor).await?
     {
-        let why = "the refresh token was used already; everything that came of it is revoked";
+        let why = "the refresh token was already used; all tokens of this consent are revoked";
         return Ok(Err(Refused::Replay { why, acting: end(tx, found.grant).await?.map(Box::new) }));
     }
     if found.expires_at <= now {
@@ -245,7 +248,7 @@ async fn issue(
     refresh_token: Option<Secret>,
 ) -> Outcome {
     let Some(subject) = store::subject(tx, grant).await? else {
-        return Ok(Err(Refused::Grant("the user is in the workspace no more")));
+        return Ok(Err(Refused::Grant("the user is no longer a member of the workspace")));
     };
     let expires_at = now + ACCESS;
     let claims = AccessClaims {
@@ -299,7 +302,10 @@ pub async fn revoke(tx: &Tx, signer: &Signer, client: &Client, token: &str) -> R
         if owner == client.id {
             return Ok(());
         }
-        Err(Error::forbidden("the token was given to another client", "Revoke tokens of your own."))
+        Err(Error::forbidden(
+            "the token was issued to another client",
+            "Revoke only tokens that were issued to this client.",
+        ))
     };
     match signer.verify(token).as_deref() {
         Some(Token::Access(claims)) => {

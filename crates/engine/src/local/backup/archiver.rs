@@ -30,7 +30,7 @@ use base::disk::Level;
 use base::id::InstanceId;
 use base::secret::Secret;
 
-const DOING: &str = "archive what was written";
+const DOING: &str = "archive WAL";
 /// How many instances are archived at a time.
 const INSTANCES_AT_ONCE: usize = 4;
 /// Looking into one queue takes one part of the time in this many at most, however many files are in it.
@@ -155,7 +155,7 @@ impl Archive {
 
     fn note_success(&self, id: InstanceId) {
         if lock(&self.trouble).take().is_some() {
-            tracing::info!(instance.id = %id, "what {id} writes is archived again");
+            tracing::info!(instance.id = %id, "WAL archiving of {id} has recovered");
         }
     }
 
@@ -163,7 +163,7 @@ impl Archive {
         let mut trouble = lock(&self.trouble);
         let pause = trouble.as_ref().map_or(FIRST_PAUSE, |before| (before.pause * 2).min(LONGEST_PAUSE));
         if trouble.is_none() {
-            tracing::warn!(instance.id = %id, error = %error, "what {id} writes cannot be archived; it waits, and is tried again");
+            tracing::warn!(instance.id = %id, error = %error, "WAL archiving of {id} failed; retrying");
         }
         let since = trouble.as_ref().map_or(now, |before| before.since);
         let (reason, obstacle, next_try) = (error.to_string(), Obstacle::from(error), Instant::now() + pause);
@@ -174,7 +174,7 @@ impl Archive {
 impl LocalEngine {
     /// Makes sure that the instance has a vault and that its WAL is kept for it.
     pub(super) async fn begin_archiving(&self, vault: &Vault) -> Result<(), BackupError> {
-        const DOING: &str = "begin to archive the instance";
+        const DOING: &str = "start archiving the instance";
         let id = vault.instance;
         let manifest = self.manifest(id)?;
         let (place, archive) = (self.place(id), self.archives.of(id));
@@ -185,7 +185,7 @@ impl LocalEngine {
         }
         let _alone = archive.pushing.lock().await;
         self.make_stanza(vault, &place, DOING).await?;
-        tracing::info!(instance.id = %id, instance.major = %manifest.major(), "what {id} writes is archived from now on");
+        tracing::info!(instance.id = %id, instance.major = %manifest.major(), "started WAL archiving of {id}");
         blocking(DOING, move || {
             // What was written before is in no backup's way.
             Queue::open(&place).and_then(|queue| queue.discard()).map_err(failed(DOING))?;
@@ -214,7 +214,7 @@ impl LocalEngine {
         match create().await {
             Err(BackupError::Failed { .. }) if is_ours && self.is_unfinished(vault, doing).await.unwrap_or(false) => {
                 let id = vault.instance;
-                tracing::warn!(instance.id = %id, "the making of the vault of {id} was interrupted; it is begun again");
+                tracing::warn!(instance.id = %id, "creation of the backup repository of {id} was interrupted; restarting it");
                 self.empty_vault(vault, doing).await?;
                 create().await?;
             }
@@ -233,7 +233,7 @@ impl LocalEngine {
     }
 
     async fn replace_lost_vault(&self, vault: &Vault) -> Result<bool, BackupError> {
-        const DOING: &str = "begin a vault anew";
+        const DOING: &str = "replace a lost backup repository";
         if !self.is_gone(vault, DOING).await? {
             return Ok(false);
         }
@@ -244,8 +244,8 @@ impl LocalEngine {
         self.make_stanza(vault, &place, DOING).await?;
         tracing::warn!(
             instance.id = %id,
-            "the backups of {id} are no longer where they were kept; what it writes is archived there anew, and a \
-             backup is needed"
+            "the backup repository of {id} is gone; created a new one and restarted WAL archiving; a new backup is \
+             needed"
         );
         if let Some(lost) = record.reached.last_segment.take() {
             let (at, archived_until) = (self.machine.config.clock.now(), record.reached.archived_until.take());
@@ -263,7 +263,7 @@ impl LocalEngine {
     /// A directory that holds nothing of the instance but its control file, by which pgBackRest
     /// knows whose WAL it handles: so it need not look into the instance's own.
     pub(super) async fn stand_in(&self, vault: &Vault, place: &Place) -> Result<PathBuf, BackupError> {
-        const DOING: &str = "prepare the instance's vault";
+        const DOING: &str = "prepare the backup repository";
         let (machine, instance, place) = (self.machine.clone(), vault.instance, place.clone());
         let made = blocking(DOING, move || {
             let make = || -> io::Result<PathBuf> {
@@ -411,7 +411,7 @@ impl LocalEngine {
 
     /// Archives everything that was committed before.
     pub(super) async fn flush(&self, vault: &Vault) -> Result<(), BackupError> {
-        const DOING: &str = "archive what was written last";
+        const DOING: &str = "archive the latest WAL";
         let id = vault.instance;
         self.manifest(id)?;
         self.archives.of(id).unlock(&vault.key);
@@ -482,7 +482,7 @@ impl LocalEngine {
                 Ok(done) => done,
                 Err(BackupError::MissingVault(_)) if self.replace_lost_vault(&vault).await? => continue,
                 Err(BackupError::MissingVault(_)) => {
-                    let reason = "a part of the vault is no longer in the repository, such as its archive.info";
+                    let reason = "a part of the backup repository is missing, such as its archive.info";
                     return Err(BackupError::Failed { doing: DOING, reason: reason.into() });
                 }
                 Err(error) => return Err(error),
@@ -571,11 +571,11 @@ impl LocalEngine {
             }
             (Some(failure), _) | (None, Ok(Err(failure))) => Err(failure.into_archive_error()),
             (None, Ok(Ok(_))) => {
-                let reason = "pgBackRest did not say what became of a file".into();
+                let reason = "pgBackRest did not report the result for a file".into();
                 Err(BackupError::Failed { doing: DOING, reason })
             }
             (None, Err(_)) => {
-                let reason = "the repository does not answer".into();
+                let reason = "the repository is not responding".into();
                 Err(BackupError::Unreachable { doing: DOING, reason })
             }
         }
@@ -632,7 +632,7 @@ impl LocalEngine {
     }
 
     pub(super) async fn status_of_archive(&self, id: InstanceId) -> Result<ArchiveStatus, BackupError> {
-        const DOING: &str = "look how the archiving goes";
+        const DOING: &str = "check the archiving";
         self.manifest(id)?;
         let place = self.place(id);
         let archive = self.archives.of(id);
@@ -708,7 +708,7 @@ fn sort_queues(places: Vec<(InstanceId, Place, bool)>) -> Queues {
             Ok(true) if !runs => drop(empty.insert(id)),
             Ok(true) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => drop(empty.insert(id)),
-            Err(error) => tracing::debug!(instance.id = %id, %error, "cannot look into the queue of {id}"),
+            Err(error) => tracing::debug!(instance.id = %id, %error, "could not read the archive queue of {id}"),
         }
         looks.push((id, begun.elapsed()));
     }
@@ -730,7 +730,7 @@ impl Archive {
         if let Err(error) = self.look(place, id, limit, now, false)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::debug!(instance.id = %id, %error, "cannot look into the queue of {id}");
+            tracing::debug!(instance.id = %id, %error, "could not read the archive queue of {id}");
         }
     }
 
@@ -755,8 +755,8 @@ impl Archive {
         if let Some((first, last)) = segments.first().zip(segments.last()).filter(|_| waiting > limit) {
             tracing::error!(
                 instance.id = %id,
-                "gave up {} MiB of WAL of {id}, which could not be archived and would have filled the disk: it can be \
-                 restored to no moment from now until its next backup",
+                "discarded {} MiB of WAL of {id}, which could not be archived and would have filled the disk; moments \
+                 from now until its next backup cannot be restored",
                 waiting >> 20
             );
             self.change_gaps(place, |record| {

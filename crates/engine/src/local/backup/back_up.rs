@@ -42,7 +42,7 @@ impl LocalEngine {
         let Ok(_one_at_a_time) = archive.backing_up.try_lock() else { return Err(BackupError::Busy("another backup")) };
         let Ok(_not_removed) = archive.vault.try_read() else { return Err(BackupError::Busy(REMOVAL)) };
         if !self.known(id).is_some_and(|server| server.is_alive()) {
-            return Err(BackupError::Failed { doing: DOING, reason: "the instance does not run".into() });
+            return Err(BackupError::Failed { doing: DOING, reason: "the instance is not running".into() });
         }
         if self.machine.has_no_room_for(id, Level::Low) {
             return Err(BackupError::Full { doing: DOING });
@@ -67,7 +67,8 @@ impl LocalEngine {
         let (copied, label) = self.copy(vault, &place, &manifest, kind, &password, total, progress).await?;
         dismiss(&place).await;
         copied.map_err(|failure| failure.while_doing(DOING))?;
-        let label = label.ok_or_else(|| BackupError::Damaged("pgBackRest did not say which backup it made".into()))?;
+        let label =
+            label.ok_or_else(|| BackupError::Damaged("pgBackRest did not report which backup it created".into()))?;
         // Such a name may have come meanwhile.
         if let Err(error) = refuse_names(&place).await {
             self.throw_away(vault, &label).await?;
@@ -183,7 +184,7 @@ impl LocalEngine {
                 return Err(match pushed {
                     Err(error) => error,
                     Ok(()) if is_over => {
-                        let reason = "the WAL that the backup needs did not get into the repository".into();
+                        let reason = "the WAL that the backup needs did not reach the repository".into();
                         BackupError::Failed { doing: DOING, reason }
                     }
                     Ok(()) => BackupError::Lost,
@@ -203,7 +204,7 @@ impl LocalEngine {
             Ok(()) => Ok(()),
             Err(_) => {
                 let own = self.machine.repository().directory_of(vault.instance);
-                tracing::warn!(instance.id = %vault.instance, ?own, "cannot remove the backup {label} by itself");
+                tracing::warn!(instance.id = %vault.instance, ?own, "could not remove only the backup {label}");
                 Err(BackupError::Damaged(format!(
                     "the backup {label} holds links; forget the backups of this instance"
                 )))
@@ -225,7 +226,7 @@ async fn refuse_names(place: &Place) -> Result<(), BackupError> {
     let bytes: Vec<u8> =
         digits.chunks(2).filter_map(|pair| u8::from_str_radix(&pair.iter().collect::<String>(), 16).ok()).collect();
     Err(BackupError::Foreign(format!(
-        "the name of the database \"{}\" in it holds a control character; rename it (ALTER DATABASE … RENAME TO …)",
+        "the name of its database \"{}\" contains a control character; rename that database (ALTER DATABASE … RENAME TO …)",
         String::from_utf8_lossy(&bytes).escape_debug()
     )))
 }
@@ -243,7 +244,8 @@ async fn admit(place: &Place, password: &Secret) -> Result<(), BackupError> {
          ON role.oid = membership.roleid WHERE role.rolname = '{BACKUP_ROLE}'"
     );
     if ask_for_text(place, &members).await.map_err(say)?.as_deref() != Some("0") {
-        let reason = format!("the role {BACKUP_ROLE} in it is somebody else's; drop it and try again");
+        let reason =
+            format!("it has a role named {BACKUP_ROLE} that Howdah did not create; drop the role and try again");
         return Err(BackupError::Failed { doing: DOING, reason });
     }
     let verifier = Verifier::of(password).to_text();
@@ -261,7 +263,7 @@ async fn admit(place: &Place, password: &Secret) -> Result<(), BackupError> {
 /// Lets pgBackRest's role log in no more. When that fails its password is still forgotten.
 async fn dismiss(place: &Place) {
     if ask_for_text(place, &format!("ALTER ROLE {BACKUP_ROLE} NOLOGIN PASSWORD NULL")).await.is_err() {
-        tracing::debug!("cannot take the backup's password back");
+        tracing::debug!("could not remove the password of the backup role");
     }
 }
 

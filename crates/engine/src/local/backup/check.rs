@@ -48,7 +48,7 @@ impl LocalEngine {
     ) -> Result<CheckFacts, BackupError> {
         let (place, manifest) = (self.place(id), self.manifest(id)?);
         if manifest.restored.is_none() {
-            let reason = "it was not made by a restore".to_owned();
+            let reason = "the instance was not created by a restore".to_owned();
             return Err(BackupError::Failed { doing: DOING, reason });
         }
         let major = manifest.major();
@@ -72,7 +72,7 @@ impl LocalEngine {
         ask_for_text(&place, forget).await.map_err(|error| unanswered(DOING, error))?;
         let facts = examine(&place, &manifest, &programs, progress).await?;
         start::stop(&place, &manifest, Some(server.0.clone())).await?;
-        tracing::info!(instance.id = %id, "checked {id}: {} tables and indexes are whole", facts.relations);
+        tracing::info!(instance.id = %id, "checked {} tables and indexes of {id}: no damage found", facts.relations);
         Ok(facts)
     }
 }
@@ -169,7 +169,7 @@ impl Said {
     }
 
     fn text(&self) -> String {
-        let said = if self.0.is_empty() { "it said nothing" } else { &self.0 };
+        let said = if self.0.is_empty() { "no output" } else { &self.0 };
         said.chars().filter(|letter| !letter.is_control()).take(LONGEST_REASON).collect()
     }
 }
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn what_it_says_is_bounded() {
         let mut said = Said::default();
-        assert_eq!(said.text(), "it said nothing");
+        assert_eq!(said.text(), "no output");
         for _ in 0..1000 {
             said.add("  heap table \"a\":\t");
         }

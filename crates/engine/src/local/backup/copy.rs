@@ -81,7 +81,7 @@ impl LocalEngine {
         start::stop(&place, &manifest, Some(server.0.clone())).await?;
         let facts = RestoreFacts { milliseconds: milliseconds_since(begun), ..facts };
         self.finish(target, &place, manifest, &facts).await?;
-        tracing::info!(instance.id = %target, "copied {source}, which sleeps, into {target}");
+        tracing::info!(instance.id = %target, "copied the sleeping instance {source} to {target}");
         Ok(Some(facts))
     }
 }
@@ -122,19 +122,19 @@ impl Sharing<'_> {
                 continue;
             }
             if self.stop.is_cancelled() {
-                return Err(io::Error::other("it was given up"));
+                return Err(io::Error::other("the copy was cancelled"));
             }
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let source = rustix::fs::openat(from, name, flags, Mode::empty())?;
             let facts = rustix::fs::fstat(&source)?;
             if self.of.is_some_and(|owner| owner != facts.st_uid) {
-                return Err(io::Error::other("it holds something that is not its user's own"));
+                return Err(io::Error::other("it contains a file that its user does not own"));
             }
             let target = to.join(name);
             bytes += match FileType::from_raw_mode(facts.st_mode) {
                 FileType::Directory => self.directory(&source, &target, &within.join(name))?,
                 FileType::RegularFile => self.file(&source, &target)?,
-                _ => return Err(io::Error::other("it holds something that is neither a file nor a directory")),
+                _ => return Err(io::Error::other("it contains something that is neither a file nor a directory")),
             };
         }
         Ok(bytes)
@@ -192,7 +192,7 @@ mod tests {
             assert_ne!(error.kind(), io::ErrorKind::Unsupported, "{error}");
         }
         let error = copied(own.map(|user| user + 1), |_| {}).unwrap_err();
-        assert!(error.to_string().contains("not its user's own"), "{error}");
+        assert!(error.to_string().contains("its user does not own"), "{error}");
         // What belongs to the origin alone is not even looked at.
         let inside = |from: &Path| {
             symlink("/etc/passwd", from.join("pg_replslot/slot")).unwrap();

@@ -17,7 +17,7 @@ use crate::local::template::failed;
 use crate::local::{LocalEngine, Machine, blocking, passable};
 use base::secret::random_text;
 
-const DOING: &str = "look at the mark of the place where backups are kept";
+const DOING: &str = "check the marker file of the backup directory";
 const MARK: &str = "howdah-backups";
 const KNOWN: &str = "backup-place";
 
@@ -76,7 +76,10 @@ impl Machine {
                         let mark = random_text::<16>();
                         write_private(&directory.join(MARK), mark.as_bytes()).map_err(unusable)?;
                         sync_directory(&directory)?;
-                        tracing::info!("backups are kept in {}, which is marked now by {MARK}", directory.display());
+                        tracing::info!(
+                            "using {} for backups; created the marker file {MARK} in it",
+                            directory.display()
+                        );
                         mark
                     }
                 };

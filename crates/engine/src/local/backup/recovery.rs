@@ -112,7 +112,7 @@ impl<'a> Recovery<'a> {
     ) -> Result<(), BackupError> {
         let bounds = (Segment::parse(&backup.first_segment), Segment::parse(&backup.last_segment));
         let (Some(first), Some(needed)) = bounds else {
-            return Err(BackupError::Damaged("the backup does not say which WAL it needs".into()));
+            return Err(BackupError::Damaged("the backup does not name the WAL that it needs".into()));
         };
         let last = match self.to {
             RecoverTo::Immediate => needed,
@@ -323,7 +323,7 @@ impl<'a> Recovery<'a> {
     fn give_up_after(&self, deadline: Instant) -> Result<(), BackupError> {
         match Instant::now() < deadline {
             true => Ok(()),
-            false => Err(BackupError::Failed { doing: DOING, reason: "the server makes no progress".into() }),
+            false => Err(BackupError::Failed { doing: DOING, reason: "the server is not making progress".into() }),
         }
     }
 }

@@ -51,7 +51,9 @@ impl LocalEngine {
         let holdings = self.holdings(source).await?;
         let backup = choose(&holdings, label, to)?;
         if self.holds_links(source, label).await? {
-            return Err(BackupError::Damaged(format!("the backup {label} holds links, which PostgreSQL did not make")));
+            return Err(BackupError::Damaged(format!(
+                "the backup {label} contains links that PostgreSQL did not create"
+            )));
         }
         self.machine.finder.of(holdings.major).ok_or(EngineError::MajorMissing(holdings.major))?;
 
@@ -86,7 +88,7 @@ impl LocalEngine {
             Err(EngineError::Missing(_)) => Ok(None),
             Err(error) => Err(error.into()),
             Ok(manifest) => {
-                let reason = "the instance to restore into exists already".to_owned();
+                let reason = "the instance to restore into already exists".to_owned();
                 manifest.restored.map(Some).ok_or(BackupError::Failed { doing: DOING, reason })
             }
         }
@@ -184,7 +186,7 @@ impl LocalEngine {
         let file = ask_for_text(place, file).await.map_err(say)?.unwrap_or_default();
         let timeline = file.get(..8).and_then(|text| u32::from_str_radix(text, 16).ok());
         let timeline = timeline.ok_or_else(|| {
-            let reason = format!("the server's WAL file has a strange name, {file:?}");
+            let reason = format!("the server's WAL file has an unexpected name, {file:?}");
             BackupError::Failed { doing: DOING, reason }
         })?;
 
@@ -232,7 +234,7 @@ impl LocalEngine {
     }
 
     pub(super) async fn abandon(&self, place: &Place) -> Result<(), EngineError> {
-        const DOING: &str = "remove what an interrupted restore left";
+        const DOING: &str = "remove the remains of an interrupted restore";
         if !place.root.exists() {
             return Ok(());
         }

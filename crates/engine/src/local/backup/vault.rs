@@ -135,14 +135,14 @@ impl LocalEngine {
         let place = self.place(vault.instance);
         let gaps = blocking(DOING, move || Record::read(&place).map_err(failed(DOING)));
         let gaps = gaps.await?.map(|record| record.gaps).unwrap_or_default();
-        read(stanza, &gaps).ok_or_else(|| BackupError::Damaged("pgBackRest lists something that is not known".into()))
+        read(stanza, &gaps).ok_or_else(|| BackupError::Damaged("pgBackRest lists something unknown".into()))
     }
 
     /// Whether the backup holds something besides the files of PostgreSQL's own that lie in its
     /// data directory: a link, and what that led to.
     pub(super) async fn holds_links(&self, vault: &Vault, label: &BackupLabel) -> Result<bool, BackupError> {
         let set = format!("--set={label}");
-        let stanza = self.ask_repository(vault, &[&set], "look into the backup").await?;
+        let stanza = self.ask_repository(vault, &[&set], "read the backup").await?;
         let any = |value: &Option<serde_json::Value>| {
             value.as_ref().is_some_and(|value| value.as_array().is_none_or(|list| !list.is_empty()) && !value.is_null())
         };
@@ -303,7 +303,7 @@ impl LocalEngine {
     /// # Errors
     /// [`BackupError::Refused`] when it answers, but not as it should.
     pub async fn try_repository(&self) -> Result<(), BackupError> {
-        const DOING: &str = "try the place where backups are kept";
+        const DOING: &str = "check the backup storage";
         // No instance has this number, so nothing else is there.
         let vault = Vault::generate(InstanceId::from(uuid::Uuid::nil()));
         self.adopt_vault(vault.instance, DOING).await?;
@@ -328,7 +328,7 @@ impl LocalEngine {
 
     /// The vaults in this directory of the repository.
     async fn listed(&self, directory: &'static str) -> Result<Vec<InstanceId>, BackupError> {
-        const DOING: &str = "look into the repository";
+        const DOING: &str = "read the repository";
         let names: Vec<String> = match self.machine.repository() {
             Repository::Directory(path) => {
                 blocking(DOING, move || match fs::read_dir(path.join(directory)) {
@@ -411,7 +411,7 @@ fn alone(archive: &Archive) -> Result<tokio::sync::RwLockWriteGuard<'_, ()>, Bac
 pub(super) fn read_listing(text: &str, doing: &'static str) -> Result<HashMap<String, Listed>, BackupError> {
     serde_json::from_str(text).map_err(|error| BackupError::Failed {
         doing,
-        reason: format!("pgBackRest lists something that is not known: {error}"),
+        reason: format!("the list of pgBackRest cannot be parsed: {error}"),
     })
 }
 
