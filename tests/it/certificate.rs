@@ -6,7 +6,6 @@ use std::process::{Command, Output, Stdio};
 use base::keyring::Keyring;
 use base::store::Store;
 use base::tasks::Tasks;
-use engine::local::{LocalConfig, MetadataInstance};
 use howdah::metadata;
 use howdah::serve::certificate::{Certificate, Renewal};
 use jiff::{SignedDuration, Timestamp};
@@ -213,7 +212,7 @@ async fn node_postgres_takes_the_string_as_it_is_with_the_ca_certificate() {
 #[tokio::test]
 async fn certificates_and_authorities_are_renewed_in_time() {
     let directory = Directory::new();
-    let metadata = MetadataInstance::open(LocalConfig::new(directory.path().to_owned())).await.unwrap();
+    let metadata = directory.metadata_instance().await;
     let config = metadata.ensure_started().await.unwrap();
     metadata::migrate(&config).await.unwrap();
     let tasks = Tasks::default();

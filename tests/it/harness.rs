@@ -18,6 +18,7 @@ use base::secret::random_hex;
 use base::store::Store;
 use base::tasks::Tasks;
 use domain::workspaces;
+use engine::local::{LocalConfig, MetadataInstance};
 use reqwest::{Method, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -52,6 +53,14 @@ impl Directory {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Opens a metadata instance in it, made from the template that all tests share.
+    pub async fn metadata_instance(&self) -> MetadataInstance {
+        template::bring(&self.0);
+        let instance = MetadataInstance::open(LocalConfig::new(self.0.clone())).await.unwrap();
+        template::keep(&self.0);
+        instance
     }
 
     /// Every PostgreSQL server in it: process id and data directory.

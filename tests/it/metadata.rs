@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use base::store::{Session, Store, in_background};
 use base::tasks::Tasks;
-use engine::local::{LocalConfig, MetadataInstance};
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
@@ -287,7 +286,7 @@ async fn frozen_metadata_instance_is_reported_in_time_and_everything_goes_on_aft
 #[tokio::test]
 async fn frozen_external_metadata_store_is_reported_in_time_and_everything_goes_on_afterwards() {
     let directory = Directory::new();
-    let external = MetadataInstance::open(LocalConfig::new(directory.path().to_owned())).await.unwrap();
+    let external = directory.metadata_instance().await;
     external.ensure_started().await.unwrap();
     {
         let socket = directory.path().join("metadata/socket");

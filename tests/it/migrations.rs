@@ -1,7 +1,6 @@
 //! Migrations on a store that is in use.
 
 use base::secret::random_bytes;
-use engine::local::{LocalConfig, MetadataInstance};
 use tokio_postgres::NoTls;
 use uuid::Uuid;
 
@@ -10,7 +9,7 @@ use crate::harness::Directory;
 #[tokio::test]
 async fn existing_projects_get_a_branch_and_existing_databases_stand_on_it() {
     let directory = Directory::new();
-    let metadata = MetadataInstance::open(LocalConfig::new(directory.path().to_owned())).await.unwrap();
+    let metadata = directory.metadata_instance().await;
     let config = metadata.ensure_started().await.unwrap();
     let (client, connection) = config.connect(NoTls).await.unwrap();
     let work = async {

@@ -459,9 +459,8 @@ async fn a_bucket_is_enough_to_come_back_from() {
 
 #[tokio::test]
 async fn an_external_metadata_store_is_not_howdah_s_to_back_up() {
-    use engine::local::{LocalConfig, MetadataInstance};
     let elsewhere = Directory::new();
-    let external = MetadataInstance::open(LocalConfig::new(elsewhere.path().to_owned())).await.unwrap();
+    let external = elsewhere.metadata_instance().await;
     external.ensure_started().await.unwrap();
     let url = format!("postgres://howdah@/howdah?host={}", elsewhere.path().join("metadata/socket").display());
     {

@@ -224,9 +224,8 @@ async fn as_process_1_it_reaps_and_passes_signals_on() {
 
 #[tokio::test]
 async fn an_external_metadata_store_serves_and_is_not_mixed_up() {
-    use engine::local::{LocalConfig, MetadataInstance};
     let elsewhere = Directory::new();
-    let external = MetadataInstance::open(LocalConfig::new(elsewhere.path().to_owned())).await.unwrap();
+    let external = elsewhere.metadata_instance().await;
     external.ensure_started().await.unwrap();
     let socket = elsewhere.path().join("metadata/socket");
     let url = format!("postgres://howdah@/howdah?host={}", socket.display());

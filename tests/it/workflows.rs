@@ -30,7 +30,7 @@ use domain::usage::{self, Period, Sample, Usage};
 use domain::workspaces::{self, WorkspaceChange};
 use engine::backups::BackupLabel;
 use engine::fake::{FakeEngine, NOT_WHOLE, Verb};
-use engine::local::{LocalConfig, MetadataInstance};
+use engine::local::MetadataInstance;
 use engine::{Instances, Major};
 use gateway::{Gateway, tls};
 use howdah::metadata;
@@ -73,7 +73,7 @@ impl World {
 
     async fn on(engine: Arc<FakeEngine>, max_running: usize, undelete: SignedDuration, mailer: Option<Mailer>) -> Self {
         let directory = Directory::new();
-        let metadata = MetadataInstance::open(LocalConfig::new(directory.path().to_owned())).await.unwrap();
+        let metadata = directory.metadata_instance().await;
         let config = metadata.ensure_started().await.unwrap();
         metadata::migrate(&config).await.unwrap();
         let (tasks, clock) = (Tasks::default(), Clock::system());
