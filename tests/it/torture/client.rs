@@ -125,8 +125,16 @@ pub(super) fn state(error: &anyhow::Error) -> Option<&str> {
 
 /// An error that a fault explains; one that tells of damage breaks the promise.
 fn excuse(error: &anyhow::Error) -> Result<()> {
-    ensure!(!state(error).is_some_and(|state| DAMAGE.contains(&state)), "a database is damaged: {error:?}");
+    let is_damage = state(error).is_some_and(|state| DAMAGE.contains(&state)) && !is_full_disk(error);
+    ensure!(!is_damage, "a database is damaged: {error:?}");
     Ok(())
+}
+
+/// On a full disk, a new session that cannot write its cache of the catalogs ends with an internal error (XX000,
+/// PostgreSQL's `relcache.c`) instead of `disk_full` (53100). The cache is written again by a later session.
+fn is_full_disk(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::as_db_error);
+    error.is_some_and(|error| error.message() == "could not write init file")
 }
 
 /// Makes the table that rows are written to. A restore to a moment before it has none.
