@@ -125,7 +125,7 @@ async fn a_certificate_of_the_operator_has_no_ca_certificate_to_offer() {
     let output = binary().args(["ca", "--url", &howdah.url()]).output().unwrap();
     assert!(!output.status.success() && output.stdout.is_empty());
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("certificate of the operator"), "{said}");
+    assert!(said.contains("certificate that the operator has configured"), "{said}");
     let log = howdah.log();
     let warned = log.lines().any(|line| line.contains("WARN") && line.contains("certificate"));
     assert!(!warned && !log.contains("  CA "), "nothing to warn of: {log}");
