@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_that_are_nought_are_told_too() {
+    fn metrics_include_zeros() {
         let snapshot = Snapshot { databases: vec![("ready".into(), 3)], ..Snapshot::default() };
         let text = write(&snapshot, true, &[]).unwrap();
         for line in [

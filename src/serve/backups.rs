@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_opens_it_must_be_in_the_environment() {
+    fn missing_storage_credentials_are_named() {
         let only_key = |name: &str| (name == KEY).then(|| "key".to_owned());
         let said = bucket_of("kept", &options(), only_key).unwrap_err();
         assert!(said.contains("HOWDAH_BACKUP_S3_KEY_SECRET is not set"), "{said}");

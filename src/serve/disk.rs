@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn inodes_are_counted_when_they_are_what_is_scarce() {
+    fn growth_in_inodes_counts_when_inodes_are_scarce() {
         let (mut growth, now) = (Growth::default(), Instant::now());
         let tight = look(1000, 3000);
         assert!(growth.too_fast(&tight, sizes((30, 1300), (30, 1300)), &[], now).is_empty());

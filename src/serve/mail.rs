@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_said_without_the_password() {
+    fn invalid_mail_options_are_rejected_without_naming_the_password() {
         for (url, password, said) in [
             ("mail.example.com:587", None, "is not a mail server such as"),
             ("http://mail.example.com", None, "is not a mail server such as"),

@@ -197,7 +197,7 @@ async fn lists_have_pages_whose_cursor_survives_deletes() {
 }
 
 #[tokio::test]
-async fn what_stays_is_on_one_page_while_things_come_and_go() {
+async fn pagination_is_stable_during_creates_and_deletes() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
     let create = async || {
@@ -277,7 +277,7 @@ async fn regions_are_listed_and_requests_have_ids() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_arrive_is_answered_too() {
+async fn body_that_does_not_arrive_gets_408() {
     let howdah = Howdah::start().await;
     let head = format!(
         "POST /v1/projects HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: 100\r\n\r\n{{",

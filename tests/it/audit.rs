@@ -74,7 +74,7 @@ async fn every_change_is_in_the_log_with_who_and_what_and_without_secrets() {
 }
 
 #[tokio::test]
-async fn what_was_refused_is_in_the_log_too() {
+async fn rejected_changes_are_in_the_audit_log() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
     let project = owner.create_project("p").await;
@@ -154,7 +154,7 @@ async fn the_log_has_filters_and_pages_and_limits() {
 }
 
 #[tokio::test]
-async fn an_action_has_one_name_by_whichever_route_it_was_asked_for() {
+async fn action_has_the_same_name_on_every_route() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
     let made = owner.create_project("p").await;
@@ -199,7 +199,7 @@ async fn the_log_is_streamed_to_a_file_whatever_was_recorded_before() {
 }
 
 #[tokio::test]
-async fn what_the_console_refuses_is_in_the_log_of_the_workspace() {
+async fn rejected_console_changes_are_in_the_audit_log() {
     let howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;
@@ -243,7 +243,7 @@ async fn what_the_console_refuses_is_in_the_log_of_the_workspace() {
 }
 
 #[tokio::test]
-async fn what_is_done_to_accounts_is_in_the_log_of_the_installation() {
+async fn changes_of_accounts_are_in_the_audit_log_of_the_installation() {
     let mut howdah = Howdah::start().await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = ada.workspace().await;

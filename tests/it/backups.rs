@@ -147,7 +147,7 @@ impl Drop for Load {
 }
 
 #[tokio::test]
-async fn a_database_under_load_comes_back_by_every_way() {
+async fn database_under_load_is_restored_in_every_way() {
     let howdah = Howdah::start_with(&["--backup-every", "0", "--archive-timeout", "1s"]).await;
     let kept = Kept::new(&howdah).await;
     let initialised =
@@ -220,7 +220,7 @@ pub fn directory_of(howdah: &Howdah) -> PathBuf {
 }
 
 #[tokio::test]
-async fn each_era_between_restores_in_place_stays_restorable() {
+async fn each_backup_generation_stays_restorable() {
     let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
     let kept = Kept::new(&howdah).await;
     kept.note("one");
@@ -338,7 +338,7 @@ async fn sessions_per_database_is_kept_and_may_change_between_a_backup_and_its_r
 }
 
 #[tokio::test]
-async fn a_copy_of_what_sleeps_shares_its_files() {
+async fn copy_of_a_sleeping_database_shares_its_files() {
     if !rustix::process::geteuid().is_root() {
         return; // only root can mount a file system
     }
@@ -382,7 +382,7 @@ async fn a_copy_of_what_sleeps_shares_its_files() {
 }
 
 #[tokio::test]
-async fn what_a_crashed_database_committed_last_is_in_its_copy() {
+async fn copy_of_a_crashed_database_has_its_last_commits() {
     let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
     let kept = Kept::new(&howdah).await;
     kept.note("one");
@@ -394,7 +394,7 @@ async fn what_a_crashed_database_committed_last_is_in_its_copy() {
 }
 
 #[tokio::test]
-async fn what_a_restore_overwrites_is_backed_up_first() {
+async fn restore_in_place_first_backs_up_the_current_data() {
     let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
     let model = Kept::new(&howdah).await;
     model.note("model");
@@ -413,7 +413,7 @@ async fn what_a_restore_overwrites_is_backed_up_first() {
 }
 
 #[tokio::test]
-async fn vaults_go_when_their_time_has_come_and_not_before() {
+async fn repositories_are_removed_when_they_expire() {
     let mut howdah = Howdah::start_with(&["--undelete", "2s", "--steady-clock", "0"]).await;
     let kept = Kept::new(&howdah).await;
     kept.note("one");
@@ -444,7 +444,7 @@ async fn vaults_go_when_their_time_has_come_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_delete_goes_on_when_what_was_written_last_is_in_the_place_of_backups() {
+async fn delete_continues_once_the_latest_writes_are_archived() {
     let howdah = Howdah::start_with(&["--undelete", "1h"]).await;
     let kept = Kept::new(&howdah).await;
     kept.back_up().await;
@@ -490,7 +490,7 @@ async fn a_delete_goes_on_when_what_was_written_last_is_in_the_place_of_backups(
 }
 
 #[tokio::test]
-async fn a_place_of_backups_that_was_lost_is_used_only_when_that_is_meant_and_filled_anew() {
+async fn lost_backup_directory_is_only_replaced_on_request() {
     let mut howdah = Howdah::start_with(&["--backup-every", "24h"]).await;
     howdah.expect_errors(&["the backup storage cannot be used", "backup of Howdah's metadata failed"]);
     let kept = Kept::new(&howdah).await;
@@ -535,7 +535,7 @@ async fn a_place_of_backups_that_was_lost_is_used_only_when_that_is_meant_and_fi
 }
 
 #[tokio::test]
-async fn a_backup_from_a_clock_that_was_ahead_is_said_to_be_in_the_way_and_a_restore_in_place_is_the_way_out() {
+async fn backup_dated_in_the_future_blocks_backups_until_a_restore_in_place() {
     let mut howdah = Howdah::start().await;
     howdah.expect_errors(&["workflow failed"]);
     let kept = Kept::new(&howdah).await;
@@ -559,7 +559,7 @@ async fn a_backup_from_a_clock_that_was_ahead_is_said_to_be_in_the_way_and_a_res
 }
 
 #[tokio::test]
-async fn what_cannot_be_restored_changes_nothing() {
+async fn failed_restore_changes_nothing() {
     let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
     let kept = Kept::new(&howdah).await;
     kept.note("one");
@@ -600,7 +600,7 @@ async fn what_cannot_be_restored_changes_nothing() {
 }
 
 #[tokio::test]
-async fn damage_is_gone_round_where_there_is_another_way() {
+async fn restore_avoids_damaged_backups() {
     let mut howdah = Howdah::start_with(&["--backup-every", "0"]).await;
     let kept = Kept::new(&howdah).await;
     kept.note("one");
@@ -692,7 +692,7 @@ async fn the_newest_backup_is_tried_by_itself_and_runs_nothing_of_a_tenant_s() {
 }
 
 #[tokio::test]
-async fn a_backup_that_does_not_stand_its_trial_is_loud_and_leaves_nothing() {
+async fn failed_verification_is_reported_and_removes_its_instance() {
     let mut howdah = Howdah::start_with(&["--backup-every", "0", "--metrics", "127.0.0.1:0"]).await;
     let kept = Kept::new(&howdah).await;
     kept.note("one");
@@ -732,7 +732,7 @@ async fn a_backup_that_does_not_stand_its_trial_is_loud_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn two_restores_at_once_are_one_and_a_delete_waits_for_none() {
+async fn second_restore_is_rejected_and_a_delete_waits_for_none() {
     let howdah = Howdah::start_with(&["--backup-every", "0"]).await;
     let kept = Kept::new(&howdah).await;
     kept.note("one");
@@ -940,7 +940,7 @@ fn waiting(howdah: &Howdah) -> usize {
 }
 
 #[tokio::test]
-async fn a_flood_of_writes_stays_within_its_queue_delays_nobody_and_can_be_restored() {
+async fn flood_of_writes_respects_the_queue_and_other_databases_and_is_restorable() {
     let arguments = ["--backup-every", "24h", "--backup-queue", "24", "--archive-timeout", "1s"];
     let mut howdah = Howdah::start_with(&arguments).await;
     howdah.expect_errors(&["discarded"]);
@@ -992,7 +992,7 @@ async fn a_flood_of_writes_stays_within_its_queue_delays_nobody_and_can_be_resto
 }
 
 #[tokio::test]
-async fn a_copy_is_backed_up_by_itself_only_where_backups_are_and_a_request_meets_that_backup() {
+async fn copy_starts_a_backup_unless_scheduled_backups_are_off() {
     for (every, by_itself) in [("0", 0), ("24h", 1)] {
         let howdah = Howdah::start_with(&["--backup-every", every]).await;
         let kept = Kept::new(&howdah).await;

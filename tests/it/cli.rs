@@ -99,7 +99,7 @@ fn names(list: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn projects_and_databases_live_and_die_by_their_names() {
+async fn client_creates_and_deletes_by_name() {
     let howdah = Howdah::start().await;
     let client = Client::of(&howdah);
     assert_eq!(client.json(&["projects", "list"]), json!([]));
@@ -155,7 +155,7 @@ async fn projects_and_databases_live_and_die_by_their_names() {
 }
 
 #[tokio::test]
-async fn a_name_that_several_have_is_not_guessed() {
+async fn ambiguous_name_is_rejected() {
     let howdah = Howdah::start().await;
     let client = Client::of(&howdah);
     let ids: Vec<String> =
@@ -216,7 +216,7 @@ async fn branches_are_found_within_their_project() {
 }
 
 #[tokio::test]
-async fn tokens_do_less_when_they_are_made_so_and_end() {
+async fn restricted_tokens_are_limited_and_expire() {
     let howdah = Howdah::start().await;
     let client = Client::of(&howdah);
     client.json(&["projects", "create", "shop", "--no-database"]);
@@ -239,7 +239,7 @@ async fn tokens_do_less_when_they_are_made_so_and_end() {
 }
 
 #[tokio::test]
-async fn a_project_goes_to_the_workspace_whose_token_says_yes() {
+async fn project_is_transferred_with_the_token_of_the_recipient() {
     let howdah = Howdah::start().await;
     let client = Client::of(&howdah);
     client.json(&["projects", "create", "shop", "--no-database"]);
@@ -360,7 +360,7 @@ async fn exit_codes_and_errors_say_what_happened() {
 }
 
 #[tokio::test]
-async fn a_change_is_made_again_with_the_same_key_until_it_is_answered() {
+async fn client_retries_a_change_with_the_same_key() {
     let made = json!({"data": {"id": "proj_x", "name": "shop", "createdAt": "2025-07-09T11:52:15.341Z",
         "workspace": {"id": "wksp_x", "name": "Default"}, "database": null}});
     let busy = json!({"error": {"code": "service-unavailable", "message": "busy"}});
@@ -458,7 +458,7 @@ async fn a_create_waits_until_the_database_is_ready_or_is_not_to_be() {
 }
 
 #[tokio::test]
-async fn who_does_not_want_to_wait_still_gets_the_secret() {
+async fn interrupted_wait_still_prints_the_secret() {
     let (url, listener) = listener();
     let client = Client::new(&[("HOWDAH_URL", &url), ("HOWDAH_TOKEN", "x")]);
     let create = ["databases", "create", "--project", "proj_00000000000000000000000000", "--json"];
@@ -518,7 +518,7 @@ async fn tls_is_spoken_and_the_certificate_is_checked() {
 }
 
 #[tokio::test]
-async fn backups_are_made_listed_and_brought_back_every_way() {
+async fn backups_are_created_listed_and_restored_by_the_client() {
     let howdah = Howdah::start_with(&["--backup-every", "0", "--undelete", "1h"]).await;
     let client = Client::of(&howdah);
     let made = client.json(&["projects", "create", "shop"]);
@@ -619,7 +619,7 @@ async fn backups_are_made_listed_and_brought_back_every_way() {
 }
 
 #[tokio::test]
-async fn an_operation_that_is_waited_for_shows_how_far_it_is_and_why_it_failed() {
+async fn wait_shows_progress_and_the_reason_of_a_failure() {
     let backup = |status: &str| {
         json!({"id": "bak_x", "backupType": "full", "createdAt": "2025-07-09T11:52:15Z",
         "status": status, "failureReason": if status == "failed" { json!("the disk is full") } else { Value::Null },
@@ -686,7 +686,7 @@ async fn common_options_stand_anywhere_and_only_where_they_mean_something() {
 }
 
 #[tokio::test]
-async fn at_a_terminal_it_asks_and_shows_no_secret_that_is_typed() {
+async fn client_asks_at_a_terminal_and_hides_secrets() {
     let howdah = Howdah::start().await;
     let client = Client::of(&howdah);
     client.json(&["projects", "create", "shop"]);

@@ -104,7 +104,7 @@ async fn logical_ids_are_unique_on_a_branch() {
 }
 
 #[tokio::test]
-async fn databases_that_cannot_be_leave_nothing() {
+async fn rejected_creates_leave_nothing() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
     let project = owner.create_project("refused").await;

@@ -219,7 +219,7 @@ async fn limits_are_refusals_with_a_sentence() {
 }
 
 #[tokio::test]
-async fn a_quiet_session_ends_with_its_locks_when_the_database_goes_to_sleep() {
+async fn idle_session_and_its_locks_end_when_the_database_is_suspended() {
     let howdah = Howdah::start_with(&["--idle-stop", "1s"]).await;
     let connection = connection_string(&howdah.owner().create_project("quiet").await);
     let (client, session) = tokio_postgres::connect(&connection, NoTls).await.unwrap();
@@ -239,7 +239,7 @@ async fn a_quiet_session_ends_with_its_locks_when_the_database_goes_to_sleep() {
 }
 
 #[tokio::test]
-async fn garbage_at_the_door_is_shut_out_and_harms_nobody() {
+async fn garbage_is_rejected_and_harms_no_session() {
     let howdah = Howdah::start().await;
     let connection = connection_string(&howdah.owner().create_project("door").await);
     for garbage in [

@@ -88,7 +88,7 @@ async fn two_hundred_clients_with_one_key_make_one_project() {
 }
 
 #[tokio::test]
-async fn what_was_refused_may_be_put_right_under_the_same_key() {
+async fn rejected_request_can_be_corrected_under_the_same_key() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
     let project = json!({"createDatabase": false, "logicalId": "taken"});
@@ -109,7 +109,7 @@ async fn what_was_refused_may_be_put_right_under_the_same_key() {
 }
 
 #[tokio::test]
-async fn a_client_that_gives_up_finds_its_key_free_or_its_answer() {
+async fn abandoned_request_releases_its_key_or_stores_its_response() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
     // Given up at every stage of the request; whatever became of it, a repetition settles it.

@@ -122,7 +122,7 @@ async fn integrations_are_listed_and_ended() {
 }
 
 #[tokio::test]
-async fn what_names_no_integration_is_refused() {
+async fn invalid_integration_ids_and_filters_are_rejected() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
     let workspace = owner.workspace_id().await;

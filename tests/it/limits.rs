@@ -143,7 +143,7 @@ async fn flood(person: &Person, path: &str, count: usize) -> (BTreeMap<u16, usiz
 }
 
 #[tokio::test]
-async fn a_token_that_sends_too_fast_is_told_to_wait() {
+async fn token_over_its_rate_limit_gets_429() {
     let howdah = Howdah::start_with(&["--rate-limit", "1", "--rate-burst", "5"]).await;
     let (owner, stranger) = (howdah.owner(), howdah.stranger().await);
     let first = owner.get("/v1/projects").await;
@@ -216,7 +216,7 @@ async fn addresses_are_limited_before_anybody_is_identified_and_guesses_harder()
 }
 
 #[tokio::test]
-async fn what_a_fleet_sends_is_within_the_defaults() {
+async fn default_rate_limits_allow_the_load_of_a_fleet() {
     let howdah = Howdah::start().await;
     let (statuses, answers) = flood(&howdah.owner(), "/v1/projects", 400).await;
     assert_eq!(statuses, BTreeMap::from([(200, 400)]));
@@ -354,7 +354,7 @@ async fn a_workspace_gets_no_more_than_it_may_have_however_many_ask_at_once() {
 }
 
 #[tokio::test]
-async fn nobody_is_given_more_than_they_may_have() {
+async fn transfers_respect_the_quotas_of_the_recipient() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
     let (stranger, token) = howdah.stranger_with_token().await;

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::harness::{Howdah, ask, connection_string, eventually, psql, with_sslmode};
 
 #[tokio::test]
-async fn a_database_is_there_with_one_call_and_its_rows_survive_a_restart() {
+async fn database_is_created_by_one_call_and_survives_a_restart() {
     let mut howdah = Howdah::start().await;
     let project = howdah.owner().create_project("my_project").await;
     assert_eq!(project["database"]["status"], "ready");
@@ -42,7 +42,7 @@ async fn kill_9_leaves_databases_running_and_the_next_start_adopts_them() {
 }
 
 #[tokio::test]
-async fn an_idle_database_sleeps_and_the_next_connect_wakes_it() {
+async fn idle_database_is_suspended_and_the_next_connection_wakes_it() {
     let howdah = Howdah::start_with(&["--idle-stop", "1s"]).await;
     let connection = connection_string(&howdah.owner().create_project("sleeper").await);
     ask(&connection, "CREATE TABLE kept AS SELECT 7 AS n");

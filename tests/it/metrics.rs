@@ -14,7 +14,7 @@ pub(crate) async fn metrics(howdah: &Howdah) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn numbers_are_told_where_the_operator_says() {
+async fn metrics_are_served_at_the_configured_address() {
     let howdah = Howdah::start_with(&["--metrics", "127.0.0.1:0"]).await;
     assert!(howdah.log().contains("/metrics"), "{}", howdah.log());
     let before = metrics(&howdah).await;

@@ -26,7 +26,7 @@ async fn crowded(howdah: &Howdah) -> (tokio_postgres::Client, Answer, Person) {
 }
 
 #[tokio::test]
-async fn a_create_names_its_operation_which_tells_how_it_went() {
+async fn create_returns_its_operation() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
     let made = owner.post("/v1/projects", json!({"name": "p"})).await;
@@ -79,7 +79,7 @@ async fn a_create_names_its_operation_which_tells_how_it_went() {
 }
 
 #[tokio::test]
-async fn what_waits_says_why_and_is_cancelled_retried_and_made() {
+async fn waiting_operation_says_why_and_can_be_cancelled_and_retried() {
     let howdah = Howdah::start_with(&["--max-running", "1"]).await;
     let (busy, made, owner) = crowded(&howdah).await;
     let id = operation_of(&made);
@@ -127,7 +127,7 @@ async fn a_failed_provision_shows_why_and_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn a_delete_protected_project_stays_until_that_is_turned_off() {
+async fn protected_project_cannot_be_deleted() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
     let made = owner.create_project("kept").await;

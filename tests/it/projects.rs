@@ -66,7 +66,7 @@ async fn a_transferred_project_works_on_for_the_recipient_only() {
 }
 
 #[tokio::test]
-async fn a_transfer_that_cannot_be_changes_nothing() {
+async fn failed_transfer_changes_nothing() {
     let howdah = Howdah::start().await;
     let (giver, (recipient, token)) = (howdah.owner(), howdah.stranger_with_token().await);
     let body = json!({"createDatabase": false, "name": "kept", "logicalId": "same"});

@@ -189,7 +189,7 @@ impl Noted {
 }
 
 #[tokio::test]
-async fn a_lost_machine_comes_back_on_an_empty_one_and_so_does_the_next() {
+async fn installation_is_recovered_twice_on_empty_machines() {
     let elsewhere = Elsewhere::new();
     let machines = [Directory::new(), Directory::new(), Directory::new()];
     let mut howdah = elsewhere.serve(machines[0].path()).await;
@@ -404,7 +404,7 @@ fn refuses_what_cannot_be_recovered(elsewhere: &Elsewhere, data: &Path) {
 }
 
 #[tokio::test]
-async fn a_bucket_is_enough_to_come_back_from() {
+async fn installation_is_recovered_from_a_bucket_alone() {
     let elsewhere = Elsewhere::with_bucket().await;
     let bucket = elsewhere.bucket.as_ref().unwrap();
     let machines = [Directory::new(), Directory::new()];
@@ -473,7 +473,7 @@ async fn an_external_metadata_store_is_not_howdah_s_to_back_up() {
 }
 
 #[tokio::test]
-async fn metadata_that_cannot_be_backed_up_is_loud() {
+async fn failing_metadata_backup_is_reported() {
     let mut howdah = Howdah::start_with(&["--backup-every", "24h", "--backup-dir", "/proc/howdah-backups"]).await;
     howdah.expect_errors(&["backup of Howdah's metadata failed", "the backup storage cannot be used"]);
     let ready = format!("{}/readyz", howdah.url());

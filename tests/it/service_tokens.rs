@@ -39,7 +39,7 @@ async fn a_token_is_shown_once_and_its_end_is_at_once() {
 }
 
 #[tokio::test]
-async fn the_last_token_that_may_do_everything_stays() {
+async fn last_token_with_full_access_cannot_be_revoked() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
     let tokens = format!("/v1/workspaces/{}/service-tokens", owner.workspace_id().await);
@@ -99,7 +99,7 @@ async fn a_limited_token_does_its_work_and_no_more() {
 }
 
 #[tokio::test]
-async fn what_a_token_is_to_be_limited_by_must_make_sense() {
+async fn invalid_limits_of_a_token_are_rejected() {
     let howdah = Howdah::start().await;
     let owner = howdah.owner();
     let tokens = format!("/v1/workspaces/{}/service-tokens", owner.workspace_id().await);

@@ -49,7 +49,7 @@ async fn the_banner_names_the_public_addresses_and_plain_http_is_warned_of() {
 }
 
 #[test]
-fn a_public_url_that_is_none_is_refused() {
+fn invalid_public_url_is_rejected() {
     for wrong in ["howdah.lan:8080", "ftp://howdah.lan", "http://", "https://howdah.lan/?a=b"] {
         let output = binary().args(["serve", "--public-url", wrong]).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
@@ -59,7 +59,7 @@ fn a_public_url_that_is_none_is_refused() {
 }
 
 #[test]
-fn a_busy_port_is_named_with_the_cure_and_nothing_is_made() {
+fn start_on_a_busy_port_fails_and_creates_nothing() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for flag in ["--http", "--gateway"] {
@@ -145,7 +145,7 @@ fn a_missing_postgresql_is_named_with_the_cure() {
 }
 
 #[test]
-fn an_external_metadata_store_that_does_not_answer_is_a_sentence() {
+fn start_names_an_unreachable_metadata_store() {
     let directory = Directory::new();
     let text = refusal(directory.path(), &["--metadata-url", "postgres://nobody:secret@127.0.0.1:1/none"]);
     assert!(text.contains("metadata store") && !text.contains("secret"), "{text}");

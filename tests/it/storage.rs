@@ -226,7 +226,7 @@ async fn a_bucket_holds_backups_and_every_way_back() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_refuses_ends_the_start_and_one_that_is_away_does_not() {
+async fn start_fails_if_the_bucket_rejects_the_key_but_not_if_it_is_unreachable() {
     let bucket = Bucket::start().await;
     let refusal = |environment: &[(&str, &str)], more: &[&str]| {
         let directory = Directory::new();
@@ -279,7 +279,7 @@ async fn a_bucket_that_refuses_ends_the_start_and_one_that_is_away_does_not() {
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_for_a_bucket_that_has_died_and_says_what_it_leaves() {
+async fn stop_does_not_wait_for_unreachable_storage() {
     let bucket = Bucket::start().await;
     let arguments = bucket.arguments();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--backup-every", "24h"]).collect();
@@ -382,7 +382,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn a_full_place_is_told_waited_for_and_leaves_a_gap_that_is_seen() {
+async fn full_backup_storage_is_reported_and_leaves_a_visible_gap() {
     let disk = SmallDisk::new();
     let vaults = disk.vaults().display().to_string();
     let arguments = ["--backup-dir", &vaults, "--backup-queue", "4", "--backup-every", "0"];
@@ -458,7 +458,7 @@ async fn a_full_place_is_told_waited_for_and_leaves_a_gap_that_is_seen() {
 }
 
 #[tokio::test]
-async fn what_was_deleted_from_the_bucket_is_backed_up_anew_and_listed_no_more() {
+async fn backups_deleted_from_the_bucket_are_unlisted_and_made_again() {
     let bucket = Bucket::start().await;
     let arguments = bucket.arguments();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

@@ -125,7 +125,7 @@ async fn counts_survive_kill_9_and_restarts() {
 }
 
 #[tokio::test]
-async fn usage_is_added_up_by_the_hour_and_goes_with_the_database() {
+async fn usage_is_summed_by_hour_and_deleted_with_the_database() {
     let howdah = Howdah::start().await;
     let (owner, (stranger, token)) = (howdah.owner(), howdah.stranger_with_token().await);
     let project = owner.create_project("counted").await;

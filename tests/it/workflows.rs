@@ -402,7 +402,7 @@ async fn backups_survive_a_failure_at_every_step() {
 }
 
 #[tokio::test]
-async fn trials_survive_a_failure_at_every_step() {
+async fn verifications_survive_a_failure_at_every_step() {
     survive_a_failure_at_each_of(backups::VERIFY.name, TrialStep::ALL.iter().map(|step| step.name())).await;
 }
 
@@ -462,7 +462,7 @@ async fn survive_a_failure_at_each_of(kind: &'static str, steps: impl Iterator<I
 }
 
 #[tokio::test]
-async fn what_does_not_work_is_undone_whatever_fails_meanwhile() {
+async fn failed_restore_in_place_is_undone_despite_further_failures() {
     let world = World::new().await;
     let (_, database, instance) = world.ready().await;
     let damaged = world.back_up(database).await;
@@ -499,7 +499,7 @@ async fn what_does_not_work_is_undone_whatever_fails_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_restore_that_has_taken_over_and_does_not_answer_is_put_back() {
+async fn restore_that_does_not_respond_is_undone() {
     let world = World::new().await;
     let (_, database, instance) = world.ready().await;
     let backup = world.back_up(database).await;
@@ -537,7 +537,7 @@ async fn tried(world: &World, workflow: WorkflowId, times: i32) {
 }
 
 #[tokio::test]
-async fn a_restore_in_place_gives_up_rather_than_lose_what_was_written_last() {
+async fn restore_in_place_is_given_up_if_the_latest_writes_cannot_be_archived() {
     let world = World::new().await;
     let (_, database, instance) = world.ready().await;
     let backup = world.back_up(database).await;
@@ -566,7 +566,7 @@ async fn a_restore_in_place_gives_up_rather_than_lose_what_was_written_last() {
 }
 
 #[tokio::test]
-async fn an_instance_that_does_not_start_is_in_no_restore_s_way() {
+async fn instance_that_does_not_start_does_not_block_a_restore() {
     let world = World::new().await;
     let (_, database, instance) = world.ready().await;
     let backup = world.back_up(database).await;
@@ -581,7 +581,7 @@ async fn an_instance_that_does_not_start_is_in_no_restore_s_way() {
 }
 
 #[tokio::test]
-async fn a_delete_waits_until_what_was_written_last_is_kept_or_need_not_be() {
+async fn delete_waits_for_the_latest_writes_to_be_backed_up() {
     let week = SignedDuration::from_hours(24 * 7);
     let world = World::with(10, week).await;
     for is_back in [true, false] {
@@ -627,7 +627,7 @@ async fn a_delete_waits_until_what_was_written_last_is_kept_or_need_not_be() {
 }
 
 #[tokio::test]
-async fn what_waits_for_room_gives_up_after_a_while() {
+async fn wait_for_a_free_place_has_a_limit() {
     let world = World::new().await;
     let (_, database, instance) = world.ready().await;
     let backup = world.back_up(database).await;
@@ -649,7 +649,7 @@ async fn what_waits_for_room_gives_up_after_a_while() {
 }
 
 #[tokio::test]
-async fn a_restore_is_cancelled_until_it_has_taken_over() {
+async fn restore_can_be_cancelled_until_it_takes_over() {
     let world = World::new().await;
     let (_, database, instance) = world.ready().await;
     let backup = world.back_up(database).await;
@@ -709,7 +709,7 @@ async fn a_restore_is_cancelled_until_it_has_taken_over() {
 }
 
 #[tokio::test]
-async fn nothing_builds_on_a_damaged_backup_and_another_one_is_due() {
+async fn no_backup_builds_on_a_damaged_one_and_a_new_one_is_due() {
     let world = World::new().await;
     let (_, database, instance) = world.ready().await;
     let app = &world.ctx.app;
@@ -771,7 +771,7 @@ async fn nothing_builds_on_a_damaged_backup_and_another_one_is_due() {
 }
 
 #[tokio::test]
-async fn a_copy_of_a_live_database_goes_round_the_damage_that_it_meets() {
+async fn copy_of_a_live_database_avoids_damaged_backups() {
     let world = World::new().await;
     let (_, database, instance) = world.ready().await;
     let backup = world.back_up(database).await;
@@ -789,7 +789,7 @@ async fn a_copy_of_a_live_database_goes_round_the_damage_that_it_meets() {
 }
 
 #[tokio::test]
-async fn a_copy_of_what_sleeps_needs_no_backup_where_files_can_be_shared() {
+async fn copy_of_a_sleeping_database_needs_no_backup_with_reflinks() {
     let world = World::new().await;
     let (_, database, instance) = world.ready().await;
     world.engine.share_blocks();
@@ -844,7 +844,7 @@ async fn a_copy_of_what_sleeps_needs_no_backup_where_files_can_be_shared() {
 }
 
 #[tokio::test]
-async fn what_builds_on_a_damaged_backup_counts_as_damaged() {
+async fn backups_that_build_on_a_damaged_one_are_damaged() {
     let world = World::new().await;
     let (_, database, instance) = world.ready().await;
     world.back_up(database).await;
@@ -993,7 +993,7 @@ async fn a_backup_without_its_wal_is_not_completed() {
 }
 
 #[tokio::test]
-async fn what_a_deleted_database_has_is_kept_as_long_as_was_said() {
+async fn deleted_database_is_kept_for_the_undelete_time() {
     let day = SignedDuration::from_hours(24);
     let world = World::with(10, day * 30).await;
     let (project, database, instance) = world.ready().await;
@@ -1014,7 +1014,7 @@ async fn what_a_deleted_database_has_is_kept_as_long_as_was_said() {
 }
 
 #[tokio::test]
-async fn active_databases_are_due_for_a_trial_in_turn() {
+async fn active_databases_are_verified_in_turn() {
     let world = World::new().await;
     let mut all = Vec::new();
     for _ in 0..2 {
@@ -1049,7 +1049,7 @@ async fn active_databases_are_due_for_a_trial_in_turn() {
 
 /// What began is told by what was in the vault before, and what was lost by its place in the WAL.
 #[tokio::test]
-async fn a_clock_that_is_set_back_makes_no_backup_or_loss_up() {
+async fn clock_set_back_does_not_hide_backups_or_losses() {
     let hour = SignedDuration::from_hours(1);
     let clock = Clock::manual(Clock::system().now() + hour);
     let world = World::on(FakeEngine::with_clock(clock.clone()).unwrap(), 10, SignedDuration::ZERO, None).await;
@@ -1193,7 +1193,7 @@ async fn recoveries_survive_a_failure_at_every_step() {
 }
 
 #[tokio::test]
-async fn what_was_under_way_when_the_machine_was_lost_is_settled() {
+async fn recovery_settles_interrupted_work() {
     let world = World::new().await;
     let runner = world.runner();
     let (store, clock) = (&world.ctx.app.store, &world.ctx.app.clock);
@@ -1245,7 +1245,7 @@ async fn what_was_under_way_when_the_machine_was_lost_is_settled() {
 }
 
 #[tokio::test]
-async fn what_was_used_is_due_for_a_backup_and_nothing_else() {
+async fn only_used_databases_are_due_for_a_backup() {
     let world = World::new().await;
     let (_, database, workflow) = world.create().await;
     world.runner().drive(workflow).await.unwrap();
@@ -1317,7 +1317,7 @@ async fn an_engine_that_fails_is_tried_again_and_its_reason_is_kept() {
 }
 
 #[tokio::test]
-async fn a_provision_that_cannot_succeed_says_why_and_can_be_deleted() {
+async fn failed_provision_has_a_reason_and_can_be_deleted() {
     let world = World::new().await;
     world.engine.fail_next(Verb::Create, usize::MAX);
     let (project, database, workflow) = world.create().await;
@@ -1338,7 +1338,7 @@ async fn a_provision_that_cannot_succeed_says_why_and_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn a_provision_that_waits_for_room_or_programs_has_no_deadline_and_says_so() {
+async fn provision_waits_without_deadline_for_room_or_programs() {
     let world = World::with(1, SignedDuration::ZERO).await;
     let (_, first, workflow) = world.create().await;
     assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
@@ -1375,7 +1375,7 @@ async fn a_provision_that_waits_for_room_or_programs_has_no_deadline_and_says_so
 }
 
 #[tokio::test]
-async fn a_worker_that_lost_its_lease_fails_nothing() {
+async fn worker_without_its_lease_cannot_fail_a_workflow() {
     let world = World::new().await;
     let (_, database, workflow) = world.create().await;
     world.set(OVERDUE).await;
@@ -1422,7 +1422,7 @@ async fn each_step_begins_with_a_full_lease() {
 }
 
 #[tokio::test]
-async fn a_workflow_that_another_one_holds_up_is_not_polled_for() {
+async fn blocked_workflow_is_not_polled() {
     let world = World::new().await;
     let (project, database, workflow) = world.create().await;
     let gate = world.engine.hold_up(Verb::Create);
@@ -1482,7 +1482,7 @@ async fn probes_that_a_crash_left_are_forgotten() {
 }
 
 #[tokio::test]
-async fn what_runs_is_measured_and_recorded_until_the_last_stop() {
+async fn measurements_are_recorded_until_the_last_stop() {
     let world = World::new().await;
     let (project, database, workflow) = world.create().await;
     assert_eq!(world.runner().drive(workflow).await.unwrap(), Some(State::Succeeded));
@@ -1537,7 +1537,7 @@ async fn what_runs_is_measured_and_recorded_until_the_last_stop() {
 }
 
 #[tokio::test]
-async fn text_that_cannot_be_stored_is_the_caller_s_mistake() {
+async fn text_with_nul_is_rejected() {
     let world = World::new().await;
     let tx = world.ctx.app.store.begin().await.unwrap();
     let refused = workspaces::create(&tx, "\0", world.ctx.app.clock.now()).await;
@@ -1547,7 +1547,7 @@ async fn text_that_cannot_be_stored_is_the_caller_s_mistake() {
 }
 
 #[tokio::test]
-async fn administrators_hear_once_of_what_they_cannot_rely_on() {
+async fn administrators_get_one_mail_per_failing_backup() {
     let world = World::new().await;
     for (name, role) in [("ada", "owner"), ("bob", "admin"), ("carol", "developer"), ("dan", "viewer")] {
         world.person(name, role).await;

@@ -32,7 +32,7 @@ fn soon() -> String {
 }
 
 #[tokio::test]
-async fn an_owner_alone_deletes_a_workspace_that_is_empty() {
+async fn only_an_owner_deletes_an_empty_workspace() {
     let howdah = Howdah::start_with(&["--undelete", "1h"]).await;
     let mut ada = Browser::administrator(&howdah).await;
     let workspace = research(&mut ada).await;

@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn each_role_may_what_the_table_says() {
+    fn roles_have_the_permissions_of_the_table() {
         use Action::*;
         let allowed = |principal: &Principal| -> Vec<Action> {
             Action::LEAST.iter().map(|(action, _)| *action).filter(|action| principal.may(*action).is_ok()).collect()
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_takes_back_what_they_gave() {
+    fn grants_can_be_revoked_by_their_user() {
         let (own, other) = (UserId::from(Uuid::from_u128(1)), UserId::from(Uuid::from_u128(2)));
         for role in Role::ALL {
             let member = member(role);
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_grants_more_than_they_have() {
+    fn tokens_cannot_grant_more_than_they_have() {
         let wanted = |second| Limits { expires_at: at(second), ..Limits::default() };
         let full = principal(Limits::default());
         assert!(full.may_grant(&Limits::default()).is_ok());

@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_is_the_whole_of_what_stands_behind_the_at() {
+    fn domain_must_match_the_whole_part_after_the_at_sign() {
         let provider = provider("https://id.example.com").unwrap();
         let is_open_to = |email| provider.is_open_to(&Email::parse(email).unwrap());
         assert!(is_open_to("ada@example.com") && is_open_to("ada@EXAMPLE.org"));

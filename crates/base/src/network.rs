@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn invalid_networks_are_rejected() {
         for text in ["", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0/8", "example.com", "10.0.0.0/-1", "1.2.3.4/8/9"]
         {
             assert!(text.parse::<Network>().is_err(), "{text}");

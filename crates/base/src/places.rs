@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_party_that_has_most_loses_its_oldest_place() {
+    fn party_with_the_most_connections_loses_its_oldest() {
         let places = Places::new(4, 3);
         let greedy: Vec<_> = (1..4).map(|host| places.take(party(&format!("2001:db8::{host}"))).unwrap()).collect();
         let modest = places.take(party("10.0.0.1")).unwrap();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_busy_or_exempt_keeps_its_place() {
+    async fn busy_or_exempt_connection_is_not_evicted() {
         let places = Places::new(2, 1);
         let proxy = places.take(None).unwrap();
         let busy = places.take(party("10.0.0.1")).unwrap();

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_there_only_where_they_are_wanted() {
+    fn colors_are_used_only_where_wanted() {
         let coloured = list(&["NAME", "ID", "STATUS"], vec![row("x", Tone::Good)], Look { colours: true, ..PLAIN });
         assert!(coloured.contains("\u{1b}["), "{coloured:?}");
         let shown = list(&["NAME", "ID", "STATUS"], vec![row("x", Tone::Good)], PLAIN);

@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vault_does_not_print_its_key() {
+    fn repository_key_is_not_printed() {
         let vault = Vault::generate(InstanceId::from(uuid::Uuid::from_u128(1)));
         assert!(!format!("{vault:?}").contains(vault.key.expose()));
         assert_eq!(vault.key.expose().len(), 43);

@@ -132,8 +132,8 @@ async fn run(world: &World) {
     at_the_cap_the_least_recently_used_makes_room(world).await;
     idle_instances_are_stopped_and_busy_ones_are_not(world).await;
     probes_are_no_activity(world).await;
-    what_clients_do_is_counted(world).await;
-    what_runs_is_measured_and_a_last_time_when_it_stops(world).await;
+    transactions_of_clients_are_counted(world).await;
+    running_instances_are_measured_and_once_more_when_they_stop(world).await;
     an_exit_ends_attachments_and_is_repaired(world).await;
     running_instances_are_adopted(world).await;
     shutdown_stops_everything(world).await;
@@ -309,7 +309,7 @@ fn used(measured: &Measured) -> Vec<Counters> {
     measured.databases.iter().filter(|counters| counters.active > 0).copied().collect()
 }
 
-async fn what_clients_do_is_counted(world: &World) {
+async fn transactions_of_clients_are_counted(world: &World) {
     let id = world.created().await;
     assert_eq!(world.engine.measure(id).await.unwrap(), None, "it is stopped");
     let endpoint = world.engine.ensure_started(id).await.unwrap();
@@ -347,7 +347,7 @@ async fn what_clients_do_is_counted(world: &World) {
     assert_eq!(world.engine.measure(id).await.unwrap(), None, "it is gone");
 }
 
-async fn what_runs_is_measured_and_a_last_time_when_it_stops(world: &World) {
+async fn running_instances_are_measured_and_once_more_when_they_stop(world: &World) {
     let instances = world.instances(5);
     let mut measurements = instances.measurements();
     let id = world.created().await;
@@ -500,7 +500,7 @@ async fn a_failed_start_is_shared_and_then_tried_again() {
 }
 
 #[tokio::test]
-async fn who_gives_up_does_not_end_a_start() {
+async fn abandoned_attach_does_not_end_a_start() {
     let (engine, world) = fake_world();
     let instances = world.instances(1);
     let id = world.created().await;
@@ -515,7 +515,7 @@ async fn who_gives_up_does_not_end_a_start() {
 }
 
 #[tokio::test]
-async fn what_is_sent_while_the_server_is_asked_prevents_the_stop() {
+async fn traffic_during_the_idle_check_prevents_the_stop() {
     let (engine, world) = fake_world();
     let instances = world.instances(1);
     let id = world.created().await;
@@ -594,7 +594,7 @@ async fn an_instance_that_does_not_answer_keeps_no_other_from_making_room() {
 }
 
 #[tokio::test]
-async fn what_was_measured_and_is_quiet_is_not_measured_again() {
+async fn quiet_instance_is_not_measured_again() {
     let (engine, world) = fake_world();
     let instances = world.instances(5);
     let id = world.created().await;
@@ -634,7 +634,7 @@ async fn what_was_measured_and_is_quiet_is_not_measured_again() {
 }
 
 #[tokio::test]
-async fn a_measurement_that_fails_or_waits_holds_up_nobody() {
+async fn failing_measurement_blocks_nothing() {
     let (engine, world) = fake_world();
     let instances = world.instances(5);
     let mut measurements = instances.measurements();
@@ -665,7 +665,7 @@ async fn settle() {
 }
 
 #[tokio::test]
-async fn who_gives_up_does_not_open_the_gate_for_the_next_verb() {
+async fn abandoned_verb_keeps_the_next_one_waiting() {
     let (engine, world) = fake_world();
     let instances = world.instances(1);
     let (id, major) = (world.id(), world.major().await);
@@ -720,7 +720,7 @@ async fn a_server_that_does_not_answer_holds_up_no_adoption_of_others() {
 }
 
 #[tokio::test]
-async fn what_runs_no_more_is_forgotten() {
+async fn stopped_instances_are_forgotten() {
     let (engine, world) = fake_world();
     let instances = world.instances(5);
     let (stopped, crashed, destroyed) = (world.created().await, world.created().await, world.created().await);

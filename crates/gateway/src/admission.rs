@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_that_ended_meanwhile_is_looked_up_again() {
+    fn revoked_credential_is_looked_up_again_before_admission() {
         let admission = Admission::default();
         let connection = ConnectionId::generate(Clock::system().now());
         let before = admission.generation();

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused_with_a_sentence_and_a_long_one_is_no_subject() {
+    fn invalid_names_are_rejected_and_a_long_name_is_not_the_subject() {
         let (authority, _) = Authority::make("Howdah CA", now()).unwrap();
         let refused = authority.issue(&["bücher.example".to_owned()], now()).err().unwrap();
         assert!(matches!(&refused, Error::Invalid { message, .. } if message.contains("bücher.example")), "{refused}");

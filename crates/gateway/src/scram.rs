@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_rfc_forbids_is_refused() {
+    fn messages_that_the_rfc_forbids_are_rejected() {
         for first in
             ["", "n", "n,", "n,,", "n,a=x,n=,r=abc", "n,,m=1,n=,r=abc", "n,,n=", "n,,n=,r=", "x,,n=,r=a", "n,,r=a,n="]
         {

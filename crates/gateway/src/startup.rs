@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_length_that_lies_is_refused_before_memory_is_taken() {
+    async fn wrong_length_is_rejected_before_memory_is_allocated() {
         for bytes in [&[0xff, 0xff, 0xff, 0xff, 1][..], &[0, 0, 0, 7, 1], &[0, 0, 0x27, 0x11]] {
             let read = read(&mut &bytes[..], MAX_LENGTH).await.unwrap().unwrap();
             assert!(matches!(read, Err(Refusal::Malformed(_))));
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_negotiated() {
+    fn unknown_options_and_versions_are_negotiated() {
         assert_eq!(parsed(&[("user", "a")]).negotiation(), None);
         let message = parsed(&[("user", "a"), ("_pq_.x", "1")]).negotiation().unwrap();
         assert_eq!(message, b"v\0\0\0\x13\0\x03\0\x02\0\0\0\x01_pq_.x\0");

@@ -374,7 +374,7 @@ async fn a_wrong_password_and_an_unknown_user_look_the_same_and_wake_nothing() {
 }
 
 #[tokio::test]
-async fn a_session_waits_for_a_database_that_is_being_made_and_a_probe_does_not() {
+async fn session_waits_for_a_new_database_and_a_probe_does_not() {
     let limits = Limits { provisioning: Duration::from_millis(300), ..Limits::default() };
     let world = World::new(limits);
     let credential = world.add("ada", Readiness::Provisioning, false);
@@ -440,7 +440,7 @@ async fn a_cancel_reaches_the_instance_with_its_own_key() {
 }
 
 #[tokio::test]
-async fn a_client_is_told_the_process_id_of_its_session() {
+async fn client_receives_the_process_id_of_its_session() {
     let world = World::new(Limits::default());
     world.add("ada", Readiness::Ready, false);
     let session = world.connect(world.client("ada", SslMode::Disable)).await.unwrap();
@@ -526,7 +526,7 @@ async fn half_open_connections_keep_nobody_away() {
 }
 
 #[tokio::test]
-async fn a_client_that_gives_up_while_it_waits_frees_its_place() {
+async fn waiting_client_that_disconnects_frees_its_place() {
     let world = World::new(Limits { sessions_per_database: 1, ..Limits::default() });
     let credential = world.add("ada", Readiness::Provisioning, false);
     let waiting = |number| {

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_with_a_sentence() {
+    fn mismatched_certificate_and_key_are_rejected() {
         let (certificate, key) = self_signed();
         let (_, other) = self_signed();
         for (certificate, key) in [("", &key), ("x", &key), (&certificate, &"x".to_owned()), (&certificate, &other)] {

@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_jumps_is_not_steady_for_a_while() {
+    fn clock_is_not_steady_after_a_jump() {
         let (now, instant, minute) = (Timestamp::UNIX_EPOCH, Instant::now(), Duration::from_secs(60));
         let after = |minutes: u32, ahead: SignedDuration| {
             (now + SignedDuration::from_mins(minutes.into()) + ahead, instant + minute * minutes)

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gzip_is_sent_to_who_takes_it() {
+    fn gzip_is_sent_only_if_accepted() {
         for item in ["gzip", "GZIP", "gzip;q=0.5", "gzip; q=1"] {
             assert!(takes_gzip(item), "{item}");
         }

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_comes_back_with_time() {
+    fn rate_limit_refills_over_time() {
         let clock = FakeRelativeClock::default();
         let limiter = Limiter::new(rate(2, 5), clock.clone());
         for remaining in (0..5).rev() {
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_to_come_back_too_early() {
+    fn retry_after_is_rounded_up() {
         assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
         assert_eq!(whole_seconds(Duration::from_secs(2)), 2);
         assert_eq!(whole_seconds(Duration::from_millis(2001)), 3);

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_path_names_last_is_what_it_is_about() {
+    fn last_id_in_a_path_names_the_resource() {
         let text = |kind: &str, id: &str| Some((kind.to_owned(), id.to_owned()));
         assert_eq!(resource("/v1/projects/{id}", "/v1/projects/x"), text("project", "proj_x"));
         let below = "/console/workspaces/{workspace}";

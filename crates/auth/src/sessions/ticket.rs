@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ticket_is_good_for_a_while_in_its_browser() {
+    fn ticket_is_valid_for_a_limited_time_in_its_browser() {
         let keyring = Keyring::new(&[7; 32]);
         let user = UserId::from(Uuid::from_u128(42));
         let at = |second| Timestamp::from_second(second).unwrap();

@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_a_path_or_a_query_stays_in_its_place() {
+    fn path_and_query_values_are_escaped() {
         let address = Address::parse("https://example.com/howdah").unwrap();
         let joined = address.join(&["projects", "a/../b?c"], &[("name", "x&y=z".into())]);
         assert_eq!(joined.as_str(), "https://example.com/howdah/v1/projects/a%2F..%2Fb%3Fc?name=x%26y%3Dz");

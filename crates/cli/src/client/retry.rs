@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_was_never_there_is_not_waited_for() {
+    fn missing_server_is_given_up() {
         assert_eq!(Retry::default().after(&lost(false), 0), None);
         let mut retry = Retry::default();
         assert!(retry.after(&lost(true), 0).is_some());

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_running_database_can_be_restored_to_now_and_its_vault_ends_before() {
+    fn restorable_window_of_a_running_database_ends_now() {
         let running = Era { archived_until: Some(at(60)), ..era(1, &[10], None) };
         let window = Window::of(vec![running.clone()], at(100));
         assert_eq!((window.latest(), window.end()), (Some(at(60)), Some(at(100))));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_backup_before_the_moment_is_chosen_in_its_own_era() {
+    fn newest_backup_before_the_point_in_time_is_chosen() {
         let window = Window::of(vec![era(1, &[10, 20], Some(30)), era(2, &[35, 50], None)], at(100));
         assert_eq!((window.earliest(), window.latest()), (Some(at(10)), Some(at(100))));
         for (moment, label) in [(10, "10"), (19, "10"), (20, "20"), (30, "20"), (35, "35"), (99, "50"), (100, "50")] {
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_that_is_stuck_or_has_a_gap_shortens_the_window() {
+    fn failing_archive_or_gap_shortens_the_window() {
         let stuck = Era { failing: true, archived_until: Some(at(60)), ..era(1, &[10], None) };
         let window = Window::of(vec![stuck], at(100));
         assert_eq!(window.latest(), Some(at(60)));
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_reaches_from_its_end_to_that_of_its_era() {
+    fn window_of_a_backup_ends_with_its_generation() {
         let window = Window::of(vec![era(1, &[10, 20], Some(30)), era(2, &[35], None)], at(100));
         let first = window.backup_for(at(10)).unwrap().clone();
         assert!(window.check(&first, at(30)).is_ok());

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_stops_what_is_new_and_says_how_much_is_used() {
+    fn quota_rejects_new_resources_and_reports_the_usage() {
         assert_eq!(refused(None, 1_000_000, 1), None);
         assert_eq!(refused(Some(5), 5, 1), None, "the last one");
         assert!(refused(Some(5), 6, 1).unwrap().starts_with("5 of 5 databases are used. Delete databases"));

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_period_is_this_month_unless_it_is_told() {
+    fn default_period_is_the_current_month() {
         let now: Timestamp = "2030-05-17T13:14:15.5Z".parse().unwrap();
         let period =
             |start, end| Period::parse(start, end, now).map(|period| format!("{} {}", period.start, period.end));

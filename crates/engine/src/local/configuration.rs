@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_comes_into_what_is_on_trial_but_the_platform() {
+    fn only_the_platform_connects_to_an_instance_under_verification() {
         insta::assert_snapshot!(host_based_authentication(Purpose::Private, &access(true, "root")), @r"
         # TYPE DATABASE USER METHOD
         local howdah tenant reject

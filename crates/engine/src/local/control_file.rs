@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_end_is_told_from_others() {
+    fn clean_shutdown_is_distinguished_from_a_crash() {
         let mut control = vec![0; 512];
         control[16..20].copy_from_slice(&1_u32.to_ne_bytes());
         assert!(is_shut_down(&control));

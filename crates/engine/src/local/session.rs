@@ -223,14 +223,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_says_nothing_is_not_waited_for() {
+    async fn silent_server_is_given_up() {
         let (_directory, place, _) = impostor(&READY[..5], Vec::new(), Vec::new());
         let patience = Duration::from_secs(1);
         assert_eq!(reason(patience, &place).await, "no response within 1 s");
     }
 
     #[tokio::test]
-    async fn what_a_server_says_is_quoted_in_part() {
+    async fn server_output_is_quoted_in_part() {
         let text = "x".repeat(60_000);
         let fields = format!("SFATAL\0C42501\0M{text}\n\0\0");
         let message = [&b"E"[..], &(fields.len() as u32 + 4).to_be_bytes(), fields.as_bytes()].concat();

@@ -397,7 +397,7 @@ async fn a_tenant_can_do_what_is_theirs_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_security_rests_on_cannot_be_overridden_from_inside() {
+async fn tenants_cannot_override_security_settings() {
     if users::is_root() {
         // This thread's only: a group that servers must not inherit.
         rustix::thread::set_thread_groups(&[rustix::process::Gid::from_raw(4)]).unwrap();
@@ -512,7 +512,7 @@ async fn stop_ends_what_outlived_a_killed_server() {
 }
 
 #[tokio::test]
-async fn a_start_that_fails_says_why() {
+async fn failed_start_has_a_reason() {
     let sandbox = LocalSandbox::new().await;
     let id = sandbox.created(1).await;
     let place = sandbox.engine.place(id);
@@ -534,7 +534,7 @@ async fn a_start_that_fails_says_why() {
 }
 
 #[tokio::test]
-async fn a_destroy_that_was_interrupted_is_finished() {
+async fn interrupted_destroy_is_completed() {
     let directory = data_directory();
     // A single user beside the one for backups (numbers that nobody hands out), so that it is
     // seen to come back.

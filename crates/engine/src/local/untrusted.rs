@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_replaces_links_and_does_not_follow_them() {
+    fn written_files_replace_links_instead_of_following_them() {
         let (directory, place) = instance();
         let secret = directory.path().join("secret");
         fs::write(&secret, "secret").unwrap();

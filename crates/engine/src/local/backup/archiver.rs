@@ -883,7 +883,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_is_given_up_except_what_is_on_its_way() {
+    fn queue_over_its_limit_is_discarded_except_the_current_batch() {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::new(directory.path().to_owned());
         let wal = place.data().join("pg_wal");
@@ -905,7 +905,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_vault_is_told_up_to_the_first_that_is_not() {
+    fn segments_count_as_archived_up_to_the_first_gap() {
         let directory = tempfile::tempdir().unwrap();
         let names = ["a", "b", "c"].map(str::to_owned);
         fs::write(directory.path().join("a.ok"), "").unwrap();

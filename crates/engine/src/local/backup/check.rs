@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_says_is_bounded() {
+    fn output_of_a_check_is_bounded() {
         let mut said = Said::default();
         assert_eq!(said.text(), "no output");
         for _ in 0..1000 {

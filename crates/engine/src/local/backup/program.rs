@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_storage_answers_is_told_in_short() {
+    fn storage_errors_are_shortened() {
         let said = "HTTP request failed with 404 (NOT FOUND):; *** Path/Query ***:; GET /b/?list-type=2; \
                     *** Response Content ***:; <?xml version=\"1.0\"?>; \
                     <Error><Code>NoSuchBucket</Code><Message>There is none</Message></Error>";

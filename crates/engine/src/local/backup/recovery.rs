@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_are_told_apart() {
+    fn reasons_of_an_end_are_distinguished() {
         let ended = |reason: &str| explain_end(EngineError::Failed { doing: DOING, reason: reason.into() });
         let early = ended("requested recovery stop point is before consistent recovery point");
         assert!(matches!(early, BackupError::BeforeBackup));

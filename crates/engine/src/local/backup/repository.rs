@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_vault_has_a_place_of_its_own() {
+    fn repositories_have_separate_paths() {
         let one = InstanceId::from(uuid::Uuid::from_u128(1));
         let directory = Repository::Directory("/srv/backups".into());
         assert_eq!(directory.settings(one), [("REPO1_PATH", "/srv/backups/00000000000000000000000001".to_owned())]);

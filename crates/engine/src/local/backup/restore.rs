@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_came_from_elsewhere_is_not_trusted() {
+    fn configuration_in_a_restored_directory_is_removed() {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::new(directory.path().to_owned());
         fs::create_dir_all(place.data().join("base")).unwrap();

@@ -100,7 +100,7 @@ async fn moment(client: &Client) -> Timestamp {
 }
 
 #[tokio::test]
-async fn what_was_there_at_a_moment_comes_back() {
+async fn data_of_a_point_in_time_is_restored() {
     let sandbox = LocalSandbox::new().await;
     let (id, client) = filled(&sandbox, 1).await;
     let vault = Vault::generate(id);
@@ -286,7 +286,7 @@ async fn a_killed_backup_leaves_nothing_that_counts() {
 }
 
 #[tokio::test]
-async fn a_restore_that_howdah_did_not_survive_is_removed() {
+async fn restore_interrupted_by_a_crash_is_removed() {
     let sandbox = LocalSandbox::new().await;
     let (id, client) = filled(&sandbox, 1).await;
     let vault = Vault::generate(id);
@@ -341,7 +341,7 @@ fn largest(directory: &std::path::Path) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_damaged_vault_is_found_out_and_not_restored() {
+async fn damaged_repository_is_detected_and_not_restored() {
     let sandbox = LocalSandbox::new().await;
     let (id, client) = filled(&sandbox, 1).await;
     let vault = Vault::generate(id);
@@ -375,7 +375,7 @@ async fn a_damaged_vault_is_found_out_and_not_restored() {
 }
 
 #[tokio::test]
-async fn the_users_of_instances_reach_no_vault() {
+async fn users_of_instances_cannot_read_repositories() {
     if !users::is_root() {
         return;
     }
@@ -445,7 +445,7 @@ async fn pgbackrest_is_kept_to_its_own_files() {
 }
 
 #[tokio::test]
-async fn a_stuck_archive_is_told_and_goes_on_when_it_can() {
+async fn failing_archive_is_reported_and_recovers() {
     let sandbox = LocalSandbox::with(|config| config.backups.queue_limit = 6 << 20).await;
     let (id, client) = filled(&sandbox, 1).await;
     let vault = Vault::generate(id);
@@ -504,7 +504,7 @@ async fn a_stuck_archive_is_told_and_goes_on_when_it_can() {
 }
 
 #[tokio::test]
-async fn a_vault_that_was_lost_begins_anew() {
+async fn lost_repository_is_created_again() {
     let sandbox = LocalSandbox::new().await;
     let (id, client) = with_notes(&sandbox).await;
     let vault = Vault::generate(id);
@@ -537,7 +537,7 @@ async fn a_vault_that_was_lost_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_vault_whose_making_was_interrupted_is_made() {
+async fn interrupted_creation_of_a_repository_is_completed() {
     let sandbox = LocalSandbox::new().await;
     let (id, client) = with_notes(&sandbox).await;
     let vault = Vault::generate(id);
@@ -589,7 +589,7 @@ async fn a_vault_whose_making_was_interrupted_is_made() {
 }
 
 #[tokio::test]
-async fn nothing_is_put_into_another_directory_than_the_marked_one() {
+async fn backups_are_only_written_to_the_marked_directory() {
     let sandbox = LocalSandbox::new().await;
     let (id, client) = with_notes(&sandbox).await;
     let vault = Vault::generate(id);

@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_is_told_from_a_vault() {
+    fn begun_repository_is_distinguished_from_a_complete_one() {
         let is_beginning = |paths: &[&str]| {
             let kind = |path: &str| if path.contains(".info") || path.ends_with(".zst") { "file" } else { "path" };
             let listed = paths.iter().map(|path| ((*path).to_owned(), Listed { kind: kind(path).to_owned() }));
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_in_what_a_backup_needs_makes_it_useless() {
+    fn gap_in_the_wal_of_a_backup_makes_it_unusable() {
         let lost = |first: &str, last: &str| {
             let (first_segment, last_segment) = (first.to_owned(), last.to_owned());
             let gap = Gap { first_segment, last_segment, at: Timestamp::UNIX_EPOCH, archived_until: None };
