@@ -139,7 +139,7 @@ fn platform(work: impl Future<Output = Result<(), String>>) -> ExitCode {
         Err(error) => return fail(&format!("cannot start: {error}")),
     };
     let done = runtime.block_on(work);
-    // What still waits for the disk then can be interrupted anywhere, as by a crash.
+    // Tasks that still wait for the disk can be interrupted at any point, as by a crash.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match done {
         Ok(()) => ExitCode::SUCCESS,

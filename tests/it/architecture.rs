@@ -64,7 +64,7 @@ fn table() -> BTreeMap<String, BTreeSet<String>> {
         .collect()
 }
 
-/// What a manifest names below `[dependencies]`.
+/// The names below `[dependencies]` in a manifest.
 fn dependencies(manifest: &str) -> impl Iterator<Item = String> {
     let lines = manifest.lines().skip_while(|line| *line != "[dependencies]").skip(1);
     lines

@@ -317,7 +317,7 @@ impl Howdah {
         std::fs::read_to_string(self.log_path()).unwrap()
     }
 
-    /// What the metadata instance has logged, such as the two sides of a deadlock.
+    /// The log of the metadata instance. It names both sides of a deadlock.
     pub fn metadata_log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("metadata/log/postgres.log")).unwrap()
     }

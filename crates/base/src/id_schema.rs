@@ -11,7 +11,7 @@ use crate::id::{
     WorkspaceId,
 };
 
-/// What stands behind the prefix in every example.
+/// The part of an id after its prefix in all examples.
 pub const SAMPLE: &str = "01jzq6w3c4e5f6g7h8j9k0m1n2";
 
 /// The form of an id in an answer.

@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 /// The data directory that was chosen, or the usual one; absolute.
 ///
 /// # Errors
-/// A sentence when there is no home directory to put it in.
+/// A message if there is no home directory to put it in.
 pub fn data_directory(chosen: Option<&Path>) -> Result<PathBuf, String> {
     let chosen = match chosen {
         Some(directory) => directory.to_owned(),
@@ -24,7 +24,7 @@ pub fn data_directory(chosen: Option<&Path>) -> Result<PathBuf, String> {
 /// Reads `5m`, `90s`, `1h 30m`; a bare `0` is no limit.
 ///
 /// # Errors
-/// A sentence when it is none of these.
+/// A message if the text is not such a duration.
 pub fn duration(text: &str) -> Result<Duration, String> {
     if text.trim() == "0" {
         return Ok(Duration::ZERO);

@@ -104,7 +104,7 @@ fn run(json: bool, work: impl AsyncFnOnce(Output) -> Result<(), Failure>) -> Exi
         }
     };
     let done = runtime.block_on(work(Output::detect(json)));
-    // Whoever still reads an answer from the terminal would be waited for.
+    // A blocked read from the terminal would otherwise keep the process alive.
     runtime.shutdown_background();
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! What a request may reach.
+//! The parts of Howdah that a request can use. The engine is not one of them.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use base::tasks::Tasks;
 /// How long a create waits for its workflow before it answers with what is true by then.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a request may reach. There is no engine in it.
+/// The parts of Howdah that a request can use.
 pub struct App {
     /// The metadata store.
     pub store: Store,

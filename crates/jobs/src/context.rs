@@ -1,4 +1,4 @@
-//! What a workflow step may reach.
+//! The parts of Howdah that a workflow step can use: those of a request, the engine and the mail server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use domain::app::App;
 use engine::Instances;
 use smtp::Mailer;
 
-/// What a workflow step may reach.
+/// The parts of Howdah that a workflow step can use.
 pub struct JobCtx {
-    /// What a request may reach.
+    /// Those that a request can use, too.
     pub app: Arc<App>,
     /// The instances.
     pub instances: Arc<Instances>,

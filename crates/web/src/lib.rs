@@ -1,5 +1,5 @@
-//! What the API, the console and the OAuth endpoints share: who calls, from where and how often; bodies, paths and
-//! queries; errors; one answer for a request that is sent again.
+//! Shared by the API, the console and the OAuth endpoints: the caller, its address and its rate limits; bodies, paths
+//! and queries; errors; the stored response for a repeated request.
 
 pub mod answer;
 pub mod body;

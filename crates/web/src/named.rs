@@ -1,10 +1,10 @@
-//! What an id in a path names.
+//! The kind of resource that an id in a path names.
 
 use base::id::{
     BackupId, BranchId, ConnectionId, DatabaseId, IntegrationId, ProjectId, ServiceTokenId, WorkflowId, WorkspaceId,
 };
 
-/// What an id in a path names.
+/// A kind of resource.
 pub struct Named {
     /// The noun in error messages.
     pub kind: &'static str,
@@ -12,7 +12,7 @@ pub struct Named {
     pub prefix: &'static str,
 }
 
-/// What this parameter of a path names: that is told by what stands before it.
+/// The kind of resource that a path parameter names. The segment before the parameter tells.
 pub fn named_by(path: &str, parameter: &str) -> Option<Named> {
     let (before, _) = path.split_once(&format!("/{{{parameter}}}"))?;
     let (kind, prefix) = match before.rsplit('/').next()? {
@@ -30,7 +30,7 @@ pub fn named_by(path: &str, parameter: &str) -> Option<Named> {
     Some(Named { kind, prefix })
 }
 
-/// What the last id in a path names.
+/// The kind of resource that the last id in a path names.
 pub fn last_named(path: &str) -> Option<Named> {
     let parameter = path.rsplit('{').next()?.split('}').next()?;
     named_by(path, parameter)
